@@ -1,0 +1,24 @@
+//! Who may use what, until when: pure functions over facts, a catalog and an instant.
+//!
+//! Nothing here knows SQL, proto, JSON, the clock or async. Read [`decide`] first: it is the heart of
+//! the service, and everything else exists to hand it the right facts.
+
+mod account;
+mod catalog;
+mod decide;
+mod item;
+mod news;
+mod question;
+mod revision;
+mod subject;
+#[cfg(test)]
+mod tests;
+
+pub use account::{Account, Effect, Override};
+pub use catalog::{Catalog, InvalidCatalog, Plan, Shelf};
+pub use decide::{Decision, Denial, Entitlement, Grant, Verdict, decide, entitlements};
+pub use item::{Access, Grace, Item, Seats, Status, Until};
+pub use news::{Message, News, Reading, Snapshot};
+pub use question::{InvalidSlug, Question, Scope, Slug, Wanted};
+pub use revision::{InvalidRevision, Revision};
+pub use subject::{InvalidSubject, Kind, Subject};

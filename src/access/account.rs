@@ -1,0 +1,47 @@
+//! All that is known of one subject.
+
+use super::{Item, Slug, Subject, Until};
+use chrono::{DateTime, Utc};
+
+/// A subject's items and overrides at a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Who pays.
+    pub subject: Subject,
+    /// Grows by one with every change; 0: nothing was ever heard of the subject.
+    pub revision: u64,
+    /// When Clerk deleted the subject: it has nothing any more.
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// Every item ever observed, also those that grant nothing: they explain a denial.
+    pub items: Box<[Item]>,
+    /// What operators decided.
+    pub overrides: Box<[Override]>,
+}
+
+impl Account {
+    /// The account of a subject of which nothing was ever heard.
+    #[must_use]
+    pub fn unknown(subject: Subject) -> Self {
+        Self { subject, revision: 0, deleted_at: None, items: [].into(), overrides: [].into() }
+    }
+}
+
+/// What an override does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Grants the feature, with this number if it has one.
+    Grant(Option<u64>),
+    /// Denies it, whatever plans say.
+    Deny,
+}
+
+/// An operator's grant or denial of one feature to one subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The feature.
+    pub feature: Slug,
+    /// Grant or denial.
+    pub effect: Effect,
+    /// When it stops to count.
+    pub until: Until,
+}

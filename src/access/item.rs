@@ -1,0 +1,250 @@
+//! One Clerk subscription item, and what its status and dates grant at an instant.
+
+use super::{Denial, Grant, Slug};
+use chrono::{DateTime, Duration, Utc};
+use std::{convert::Infallible, fmt, str::FromStr, sync::Arc};
+
+/// Until when something holds; `Forever` outlasts every instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Until {
+    /// Up to, and not including, this instant.
+    Instant(DateTime<Utc>),
+    /// Until news says otherwise.
+    Forever,
+}
+
+/// How long access outlives a date, where an operator limits it; `None`: until news from Clerk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Grace {
+    /// After a payment failed.
+    pub past_due: Option<Duration>,
+    /// After a period whose renewal was never announced.
+    pub renewal: Option<Duration>,
+}
+
+/// Clerk's word for an item's state.
+///
+/// Source: `BillingSubscriptionItemEventPayload` in Clerk's webhook schemas, and `expired` from its
+/// Backend API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Paid for, free, or in its trial.
+    Active,
+    /// Its last payment failed.
+    PastDue,
+    /// Canceled; what was paid for remains.
+    Canceled,
+    /// Over.
+    Ended,
+    /// Over, in the words of the Backend API.
+    Expired,
+    /// Given up before it began.
+    Abandoned,
+    /// Queued after the current period.
+    Upcoming,
+    /// Checkout started, payment not completed.
+    Incomplete,
+    /// Listed no longer by the newest snapshot.
+    Withdrawn,
+    /// A word that this service does not know; it grants nothing.
+    Unknown(Arc<str>),
+}
+
+impl Status {
+    /// The word, as Clerk writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Active => "active",
+            Self::PastDue => "past_due",
+            Self::Canceled => "canceled",
+            Self::Ended => "ended",
+            Self::Expired => "expired",
+            Self::Abandoned => "abandoned",
+            Self::Upcoming => "upcoming",
+            Self::Incomplete => "incomplete",
+            Self::Withdrawn => "withdrawn",
+            Self::Unknown(word) => word,
+        }
+    }
+}
+
+impl FromStr for Status {
+    type Err = Infallible;
+
+    fn from_str(word: &str) -> Result<Self, Infallible> {
+        Ok(match word {
+            "active" => Self::Active,
+            "past_due" => Self::PastDue,
+            "canceled" => Self::Canceled,
+            "ended" => Self::Ended,
+            "expired" => Self::Expired,
+            "abandoned" => Self::Abandoned,
+            "upcoming" => Self::Upcoming,
+            "incomplete" => Self::Incomplete,
+            _ => Self::Unknown(word.into()),
+        })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The seats bought with an organization's plan; `None` is unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seats(pub Option<u64>);
+
+/// One plan held by a subject over a period, as one observation of Clerk's tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Clerk's id, `csub_item_…`.
+    pub id: Arc<str>,
+    /// The plan's slug; `None`: Clerk did not say.
+    pub plan: Option<Slug>,
+    /// The plan's id, `cplan_…`.
+    pub plan_id: Option<Arc<str>>,
+    /// Clerk's status.
+    pub status: Status,
+    /// Whether the period is a free trial.
+    pub free_trial: bool,
+    /// When the period began.
+    pub period_start: Option<DateTime<Utc>>,
+    /// When the period ends.
+    pub period_end: Option<DateTime<Utc>>,
+    /// When it was canceled, if Clerk says so.
+    pub canceled_at: Option<DateTime<Utc>>,
+    /// When its payment failed, if Clerk says so.
+    pub past_due_at: Option<DateTime<Utc>>,
+    /// Seats, for an organization's plan that has them.
+    pub seats: Option<Seats>,
+    /// When Clerk last changed the item: the first part of its version.
+    pub updated_at: DateTime<Utc>,
+    /// When Clerk sent this observation: decides between equal `updated_at`.
+    pub sent_at: DateTime<Utc>,
+}
+
+/// What an item grants at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Its plan, until then.
+    Granted(Grant, Until),
+    /// Nothing.
+    Refused(Denial),
+}
+
+impl Item {
+    /// What the item grants at `now`. The windows are half open: at its end, access is over.
+    #[must_use]
+    pub fn access(&self, grace: Grace, now: DateTime<Utc>) -> Access {
+        let (until, refused) = match self.claim(grace) {
+            Claim::Granted { until, after } => (until, after),
+            Claim::Refused(denial) => return Access::Refused(denial),
+        };
+        if until > Until::Instant(now) {
+            Access::Granted(self.grant(now), until)
+        } else {
+            Access::Refused(refused)
+        }
+    }
+
+    /// The instant at which time alone ends what the item grants.
+    #[must_use]
+    pub fn end(&self, grace: Grace) -> Option<DateTime<Utc>> {
+        match self.claim(grace) {
+            Claim::Granted { until: Until::Instant(end), .. } => Some(end),
+            Claim::Granted { until: Until::Forever, .. } | Claim::Refused(_) => None,
+        }
+    }
+
+    /// Whether the item is canceled, in either of Clerk's two spellings.
+    #[must_use]
+    pub fn is_canceled(&self) -> bool {
+        match self.status {
+            Status::Canceled => true,
+            Status::Active => self.canceled_at.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether the period is over and nothing has followed it yet.
+    #[must_use]
+    pub fn is_overdue(&self, now: DateTime<Utc>) -> bool {
+        self.status == Status::Active
+            && !self.is_canceled()
+            && self.period_end.is_some_and(|end| end <= now)
+    }
+
+    /// Which of two observations tells the later state, where their times are the same.
+    #[must_use]
+    pub fn rank(&self) -> i16 {
+        match self.status {
+            Status::Ended | Status::Withdrawn => 8,
+            Status::Expired => 7,
+            Status::Abandoned => 6,
+            Status::Active if self.is_canceled() => 5,
+            Status::Canceled => 5,
+            Status::PastDue => 4,
+            Status::Active => 3,
+            Status::Unknown(_) => 2,
+            Status::Incomplete | Status::Upcoming => 1,
+        }
+    }
+
+    fn claim(&self, grace: Grace) -> Claim {
+        match self.status {
+            _ if self.is_canceled() => match self.period_end {
+                Some(end) => Claim::until(Until::Instant(end), Denial::PeriodOver),
+                None => Claim::Refused(Denial::PeriodOver),
+            },
+            Status::Active => {
+                Claim::until(outlive(self.period_end, grace.renewal), Denial::PeriodOver)
+            }
+            Status::PastDue => {
+                let since = self.past_due_at.unwrap_or(self.updated_at);
+                Claim::until(outlive(Some(since), grace.past_due), Denial::PastDue)
+            }
+            Status::Canceled => Claim::Refused(Denial::PeriodOver),
+            Status::Ended | Status::Expired | Status::Withdrawn => Claim::Refused(Denial::Ended),
+            Status::Abandoned => Claim::Refused(Denial::Abandoned),
+            Status::Upcoming => Claim::Refused(Denial::NotStarted),
+            Status::Incomplete => Claim::Refused(Denial::CheckoutIncomplete),
+            Status::Unknown(_) => Claim::Refused(Denial::UnknownStatus),
+        }
+    }
+
+    /// The reason that fits an item which grants at `now`.
+    fn grant(&self, now: DateTime<Utc>) -> Grant {
+        match self.status {
+            Status::PastDue => Grant::PastDueInGrace,
+            _ if self.is_canceled() => Grant::CanceledButPaid,
+            _ if self.is_overdue(now) => Grant::RenewalOverdue,
+            _ if self.free_trial => Grant::Trial,
+            _ => Grant::Plan,
+        }
+    }
+}
+
+/// What an item's status and dates claim, whatever the time is.
+enum Claim {
+    Granted { until: Until, after: Denial },
+    Refused(Denial),
+}
+
+impl Claim {
+    fn until(until: Until, after: Denial) -> Self {
+        Self::Granted { until, after }
+    }
+}
+
+/// `grace` after `date`; for ever without either.
+fn outlive(date: Option<DateTime<Utc>>, grace: Option<Duration>) -> Until {
+    match (date, grace) {
+        (Some(date), Some(grace)) => {
+            Until::Instant(date.checked_add_signed(grace).unwrap_or(DateTime::<Utc>::MAX_UTC))
+        }
+        _ => Until::Forever,
+    }
+}

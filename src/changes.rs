@@ -1,0 +1,251 @@
+//! Hears what other replicas changed.
+//!
+//! The change log in Postgres is the truth; everything else only says "read it now": the doorbell (a
+//! notification without content), a tick, and every new listening session. So a lost notification costs a
+//! tick and nothing else. What must always hold: the cursor moves on only when all rows before it were heard.
+
+use crate::{
+    accounts::Accounts,
+    store::{Cursor, Store, StoreError},
+    telemetry::Metrics,
+};
+use chrono::Utc;
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+/// How often the log is read while the doorbell is heard.
+const TICK: Duration = Duration::from_secs(1);
+/// How often it is read while it is not.
+const POLL: Duration = Duration::from_millis(250);
+/// How long a listening session may be silent before it is asked whether it lives.
+const BEAT: Duration = Duration::from_secs(2);
+/// How long it may take to answer, and how long the first notification may take.
+const ANSWER: Duration = Duration::from_secs(2);
+/// The longest pause before listening is tried again.
+const RETRY: Duration = Duration::from_secs(30);
+/// Log rows are kept for a day; who has not read for longer than this forgets everything instead.
+const MEMORY: Duration = Duration::from_hours(12);
+/// How often old rows of the log are removed.
+const PRUNE: Duration = Duration::from_mins(10);
+
+/// Follows the change log.
+#[derive(Debug)]
+pub struct Changes {
+    store: Arc<Store>,
+    accounts: Arc<Accounts>,
+    metrics: Arc<Metrics>,
+    bell: Notify,
+    listening: AtomicBool,
+}
+
+/// How far the log was read.
+struct Place {
+    /// No row before this can appear any more.
+    horizon: Cursor,
+    /// Rows after it that were heard already.
+    heard: BTreeSet<Cursor>,
+    at: Instant,
+}
+
+/// Why a listening session ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionEnd {
+    #[error(
+        "notifications do not come through this connection (is there a transaction-mode pooler?)"
+    )]
+    Deaf,
+    #[error("the session does not answer")]
+    Silent,
+    #[error("the session was closed")]
+    Closed,
+    #[error("the session failed")]
+    Failed(#[from] sqlx::Error),
+    #[error("cannot listen")]
+    Store(#[from] StoreError),
+}
+
+impl Changes {
+    /// Will tell `accounts` what changed.
+    #[must_use]
+    pub fn new(store: Arc<Store>, accounts: Arc<Accounts>, metrics: Arc<Metrics>) -> Self {
+        let (bell, listening) = (Notify::new(), AtomicBool::new(false));
+        Self { store, accounts, metrics, bell, listening }
+    }
+
+    /// Follows the log, listens for the doorbell and rings it, for ever.
+    pub async fn run(&self) -> Infallible {
+        tokio::select! {
+            never = self.follow() => never,
+            never = self.listen() => never,
+            never = self.ring() => never,
+            never = self.prune() => never,
+        }
+    }
+
+    async fn follow(&self) -> Infallible {
+        let mut place = None;
+        loop {
+            match self.read(&mut place).await {
+                Ok(()) => {
+                    if !self.accounts.freshness().can_answer() {
+                        tracing::info!("hearing all changes");
+                    }
+                }
+                Err(error) => self.lost(&error),
+            }
+            let tick = if self.listening.load(Ordering::Relaxed) { TICK } else { POLL };
+            let _ = timeout(tick, self.bell.notified()).await;
+        }
+    }
+
+    /// Reads the log to its end, and says so to all who wonder how fresh this replica is.
+    async fn read(&self, place: &mut Option<Place>) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let usable = place.as_ref().is_some_and(|place| place.at.elapsed() < MEMORY);
+        if !usable {
+            *place = Some(self.begin().await?);
+        }
+        let place = place.as_mut().expect("it was set just now");
+        if !self.read_on(place).await? {
+            tracing::warn!(
+                "the change log went back in time, as after a fail-over: forgetting everything"
+            );
+            *place = self.begin().await?;
+        }
+        place.at = began;
+        self.metrics.changes_heard_at.set(unix_seconds());
+        self.accounts.freshness().heard(began);
+        Ok(())
+    }
+
+    /// Where the log must be read from so that nothing is missed which is not forgotten here.
+    async fn begin(&self) -> Result<Place, StoreError> {
+        let horizon = self.store.cursor().await?;
+        self.accounts.forget_all();
+        self.accounts.reload_catalog().await?;
+        Ok(Place { horizon, heard: BTreeSet::new(), at: Instant::now() })
+    }
+
+    /// False if the database knows of less than was read before.
+    async fn read_on(&self, place: &mut Place) -> Result<bool, StoreError> {
+        let (mut after, mut settled) = (place.horizon, None);
+        loop {
+            let page = self.store.changes(after).await?;
+            if page.horizon < place.horizon {
+                return Ok(false);
+            }
+            for change in page.rows {
+                after = change.at;
+                if !place.heard.insert(change.at) {
+                    continue;
+                }
+                self.metrics.change_lag.observe(change.age);
+                match &change.subject {
+                    Some(subject) => self.accounts.forget(subject),
+                    None => self.accounts.reload_catalog().await?,
+                }
+            }
+            let settled = *settled.get_or_insert(page.horizon);
+            if !page.more {
+                place.horizon = settled;
+                place.heard = place.heard.split_off(&settled);
+                return Ok(true);
+            }
+        }
+    }
+
+    fn lost(&self, error: &StoreError) {
+        let freshness = self.accounts.freshness();
+        if freshness.state() == crate::accounts::State::Fresh {
+            tracing::warn!(error = error as &dyn Error, "cannot read the change log");
+        }
+        freshness.lost();
+    }
+
+    /// Keeps a session that hears the doorbell, and reads the log whenever there is a new one.
+    async fn listen(&self) -> Infallible {
+        let mut pause = POLL;
+        loop {
+            let Err(end) = self.session(&mut pause).await;
+            let was_listening = self.listening.swap(false, Ordering::Relaxed);
+            match end {
+                SessionEnd::Deaf => {
+                    tracing::warn!("{end}; reading the change log every {} ms", POLL.as_millis());
+                    pause = RETRY;
+                }
+                end if was_listening => {
+                    tracing::warn!(
+                        error = &end as &dyn Error,
+                        "lost the doorbell; polling meanwhile"
+                    );
+                }
+                _ => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY);
+        }
+    }
+
+    async fn session(&self, pause: &mut Duration) -> Result<Infallible, SessionEnd> {
+        let listen = timeout(ANSWER, self.store.listen()).await;
+        let mut session = listen.map_err(|_| SessionEnd::Silent)??;
+        self.store.notify().await?; // a test: does it come back?
+        let heard = timeout(ANSWER, session.try_recv()).await.map_err(|_| SessionEnd::Deaf)?;
+        heard?.ok_or(SessionEnd::Closed)?;
+        self.listening.store(true, Ordering::Relaxed);
+        *pause = POLL;
+        loop {
+            self.bell.notify_one();
+            loop {
+                match timeout(BEAT, session.try_recv()).await {
+                    Ok(Ok(Some(_))) => break,
+                    Ok(Ok(None)) => return Err(SessionEnd::Closed),
+                    Ok(Err(error)) => return Err(error.into()),
+                    Err(_) => {
+                        let beat = sqlx::raw_sql("select 1").execute(&mut session);
+                        timeout(ANSWER, beat).await.map_err(|_| SessionEnd::Silent)??;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rings for what was written here. What is written while it rings is told by the next ring.
+    async fn ring(&self) -> Infallible {
+        loop {
+            self.store.rung().await;
+            if let Err(error) = self.store.notify().await {
+                tracing::debug!(error = &error as &dyn Error, "the doorbell did not ring");
+            }
+        }
+    }
+
+    async fn prune(&self) -> Infallible {
+        loop {
+            sleep(PRUNE).await;
+            match self.store.prune_changes().await {
+                Ok(rows) => tracing::debug!(rows, "pruned the change log"),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn Error, "cannot prune the change log");
+                }
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a millisecond is precise enough")]
+fn unix_seconds() -> f64 {
+    Utc::now().timestamp_millis() as f64 / 1000.0
+}

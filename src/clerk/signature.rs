@@ -1,0 +1,161 @@
+//! Signatures of webhooks, as Svix makes them for Clerk.
+//!
+//! Source: <https://docs.svix.com/receiving/verifying-payloads/how-manual>. The `svix` crate verifies; what
+//! it lets pass and should not (ids with dots, two families of headers, weak keys) is refused here first.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::HeaderMap;
+use secrecy::{ExposeSecret, SecretString};
+use svix::webhooks::{Webhook, WebhookError};
+
+/// The shortest key that Standard Webhooks allows, in bytes.
+const SHORTEST_KEY: usize = 24;
+
+/// One signing secret, `whsec_…`, known to be strong enough.
+pub struct Secret(Webhook);
+
+impl Secret {
+    /// Parses a secret as Clerk's dashboard shows it; white space around it does not count.
+    pub fn parse(text: &SecretString) -> Result<Self, InvalidSecret> {
+        let text = text.expose_secret().trim();
+        let key = STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(text));
+        match key {
+            Ok(key) if key.len() >= SHORTEST_KEY => {
+                Ok(Self(Webhook::from_bytes(key).expect("the key is not empty")))
+            }
+            Ok(_) => Err(InvalidSecret("is too short to be one of Clerk's")),
+            Err(_) => Err(InvalidSecret("is not base64 after `whsec_`")),
+        }
+    }
+
+    /// The `svix-signature` of a body sent at this Unix time, in seconds.
+    #[must_use]
+    pub fn sign(&self, id: &str, timestamp: i64, body: &str) -> String {
+        self.0.sign(id, timestamp, body.as_bytes()).expect("a str is UTF-8")
+    }
+}
+
+/// The text is no webhook signing secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the signing secret {0}: copy it from the endpoint's page under Webhooks in Clerk's dashboard"
+)]
+pub struct InvalidSecret(&'static str);
+
+/// Knows the secrets that a delivery may be signed with: more than one while rotating.
+pub struct Verifier(Vec<Secret>);
+
+/// Why a request is not a delivery of Clerk's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The headers cannot be those of a Svix delivery.
+    #[error("{0}")]
+    Malformed(String),
+    /// The signature does not fit the body, the secrets or the time.
+    #[error("{0}")]
+    Unverified(String),
+}
+
+impl Verifier {
+    /// Verifies with any of these secrets.
+    #[must_use]
+    pub fn new(secrets: Vec<Secret>) -> Self {
+        Self(secrets)
+    }
+
+    /// The delivery's id, if Clerk signed exactly these bytes within five minutes of `now` (Unix seconds).
+    pub fn verify(&self, headers: &HeaderMap, body: &[u8], now: i64) -> Result<String, Refusal> {
+        let envelope = Envelope::of(headers)?;
+        if std::str::from_utf8(body).is_err() {
+            return Err(Refusal::Malformed("the body is not UTF-8".into()));
+        }
+        let mut refused = WebhookError::InvalidSignature;
+        for Secret(webhook) in &self.0 {
+            match webhook.verify(body, headers) {
+                Ok(()) => return Ok(envelope.id.into()),
+                Err(error) => refused = error,
+            }
+        }
+        Err(envelope.explain(&refused, now))
+    }
+}
+
+/// The three headers of a delivery, well formed.
+struct Envelope<'h> {
+    id: &'h str,
+    timestamp: i64,
+    signatures: usize,
+}
+
+impl<'h> Envelope<'h> {
+    fn of(headers: &'h HeaderMap) -> Result<Self, Refusal> {
+        let has = |family: &str| {
+            ["id", "timestamp", "signature"]
+                .iter()
+                .any(|n| headers.contains_key(format!("{family}-{n}")))
+        };
+        let family = match (has("svix"), has("webhook")) {
+            (true, true) => {
+                let reason = "both `svix-…` and `webhook-…` headers are present: send one kind";
+                return Err(Refusal::Malformed(reason.into()));
+            }
+            (false, true) => "webhook",
+            (_, false) => "svix",
+        };
+        let id = single(headers, &format!("{family}-id"))?;
+        if !is_message_id(id) {
+            return Err(malformed(family, "id", "must be 1 to 128 letters, digits, `_` or `-`"));
+        }
+        let text = single(headers, &format!("{family}-timestamp"))?;
+        let timestamp = text.parse().ok().filter(|t: &i64| *t >= 0 && t.to_string() == text);
+        let Some(timestamp) = timestamp else {
+            return Err(malformed(family, "timestamp", "must be Unix seconds, digits only"));
+        };
+        let signature = format!("{family}-signature");
+        let signatures = headers.get_all(&signature).iter().count();
+        if signatures == 0 {
+            return Err(Refusal::Malformed(format!("missing header {signature}")));
+        }
+        Ok(Self { id, timestamp, signatures })
+    }
+
+    fn explain(&self, error: &WebhookError, now: i64) -> Refusal {
+        let reason = match error {
+            WebhookError::TimestampTooOldError => format!(
+                "the signature's timestamp is {} s in the past: check this machine's clock",
+                now.saturating_sub(self.timestamp)
+            ),
+            WebhookError::FutureTimestampError => format!(
+                "the signature's timestamp is {} s in the future: check this machine's clock",
+                self.timestamp.saturating_sub(now)
+            ),
+            _ if self.signatures > 1 => {
+                "the signature does not verify; only the first signature header is read".into()
+            }
+            _ => "the signature does not verify: wrong signing secret, or the body was changed"
+                .into(),
+        };
+        Refusal::Unverified(reason)
+    }
+}
+
+/// A dot in an id would let a body be split anew into timestamp and body under the same signature.
+fn is_message_id(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Err(Refusal::Malformed(format!("missing header {name}")));
+    };
+    if values.next().is_some() {
+        return Err(Refusal::Malformed(format!("header {name} is present twice")));
+    }
+    value.to_str().map_err(|_| Refusal::Malformed(format!("header {name} is not ASCII text")))
+}
+
+fn malformed(family: &str, name: &str, rule: &str) -> Refusal {
+    Refusal::Malformed(format!("header {family}-{name} {rule}"))
+}

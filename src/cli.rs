@@ -1,0 +1,62 @@
+//! The command line. Errors are one line, `error: …`, and exit code 2.
+
+mod check;
+mod dev;
+mod send;
+mod serve;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Answers over gRPC whether a Clerk user or organization may use a feature: Clerk Billing's webhooks in,
+/// Postgres as the source of truth, answers from memory.
+///
+/// Every flag is also an environment variable. Start with `entitlements dev`.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything for a first try: an embedded Postgres, a signing secret and the example catalog
+    Dev(Box<dev::Dev>),
+    /// Run the service; needs `DATABASE_URL` and `CLERK_WEBHOOK_SIGNING_SECRET`
+    Serve(Box<serve::Serve>),
+    /// Apply the missing migrations to `DATABASE_URL`, and exit
+    Migrate(serve::Migrate),
+    /// Sign webhook bodies and POST them as Svix would
+    Send(send::Send),
+    /// Ask a running service over gRPC, and print the answer and why
+    Check(check::Check),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Runtime::new();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            match cli.command {
+                Command::Dev(dev) => dev.run().await,
+                Command::Serve(serve) => serve.run().await,
+                Command::Migrate(migrate) => migrate.run().await,
+                Command::Send(send) => send.run().await,
+                Command::Check(check) => check.run().await,
+            }
+        }),
+        Err(error) => Err(error.into()),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(exit_code(&error))
+    })
+}
+
+/// 3 for a schema that does not fit, which a deployment wants to tell apart; 2 for all else.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<crate::service::WrongSchema>() { 3 } else { 2 }
+}

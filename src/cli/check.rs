@@ -1,0 +1,78 @@
+//! `entitlements check`: asks a running service.
+
+use crate::grpc::pb::{
+    CheckFeatureRequest, CheckFeatureResponse, entitlements_client::EntitlementsClient,
+};
+use anyhow::{Context, anyhow};
+use chrono::{DateTime, SecondsFormat};
+use clap::Args;
+use std::{process::ExitCode, time::Duration};
+use tonic::transport::Endpoint;
+
+/// Exits with 0 if the feature is allowed, 1 if it is denied, 2 if the question could not be asked.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Check {
+    /// The feature, optionally scoped: `sso`, `org:sso`, `user:export`
+    feature: String,
+
+    /// The user, `user_…`
+    #[arg(long, value_name = "ID", required_unless_present = "org")]
+    user: Option<String>,
+
+    /// The active organization, `org_…`
+    #[arg(long, value_name = "ID")]
+    org: Option<String>,
+
+    /// The service
+    #[arg(long, env = "ENTITLEMENTS_ADDR", default_value = "http://127.0.0.1:50051")]
+    addr: String,
+}
+
+impl Check {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let answer = self.ask().await?;
+        println!("{}", sentence(&self.feature, &answer));
+        Ok(ExitCode::from(u8::from(!answer.allowed)))
+    }
+
+    async fn ask(&self) -> anyhow::Result<CheckFeatureResponse> {
+        let addr = if self.addr.contains("://") {
+            self.addr.clone()
+        } else {
+            format!("http://{}", self.addr)
+        };
+        let endpoint = Endpoint::from_shared(addr).context("--addr must be as http://host:port")?;
+        let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await;
+        let channel =
+            channel.with_context(|| format!("cannot reach {} (is it running?)", self.addr))?;
+        let request = CheckFeatureRequest {
+            user_id: self.user.clone().unwrap_or_default(),
+            organization_id: self.org.clone().unwrap_or_default(),
+            feature: self.feature.clone(),
+            ..CheckFeatureRequest::default()
+        };
+        let answer = EntitlementsClient::new(channel).check_feature(request).await;
+        let answer = answer.map_err(|s| anyhow!("{:?}: {}", s.code(), s.message()))?;
+        Ok(answer.into_inner())
+    }
+}
+
+/// The answer in one line, such as `export: allowed, REASON_PLAN, plan pro, of user_…`.
+fn sentence(feature: &str, answer: &CheckFeatureResponse) -> String {
+    let verdict = if answer.allowed { "allowed" } else { "denied" };
+    let until = answer.valid_until.and_then(|until| {
+        let until = DateTime::from_timestamp(until.seconds, until.nanos.unsigned_abs())?;
+        Some(format!("valid until {}", until.to_rfc3339_opts(SecondsFormat::AutoSi, true)))
+    });
+    let parts = [
+        Some(format!("{feature}: {verdict}")),
+        Some(answer.reason().as_str_name().into()),
+        (!answer.plan.is_empty()).then(|| format!("plan {}", answer.plan)),
+        (!answer.subject.is_empty()).then(|| format!("of {}", answer.subject)),
+        answer.limit.map(|limit| format!("limit {limit}")),
+        until,
+        answer.stale_for.map(|age| format!("{} s behind the database", age.seconds)),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,139 @@
+//! `entitlements dev`: everything for a first try, on this machine alone.
+
+use super::serve::asked_to_stop;
+use crate::{
+    config::Settings,
+    embedded::{Binaries, Embedded},
+    service::{Bound, Service},
+    telemetry::{LogFormat, start_logging},
+};
+use anyhow::{Context, bail};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// The folder of all that `dev` keeps, in the current directory.
+pub(super) const FOLDER: &str = ".entitlements";
+/// The catalog of those who have none yet.
+const EXAMPLE_CATALOG: &str = include_str!("../../catalog.example.toml");
+
+/// Runs everything for a first try.
+#[derive(Debug, Args)]
+pub(super) struct Dev {
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(flatten)]
+    binaries: Binaries,
+}
+
+impl Dev {
+    pub(super) async fn run(mut self) -> anyhow::Result<ExitCode> {
+        let format = self.settings.log_format.unwrap_or(LogFormat::Text);
+        start_logging(&self.settings.log, format)?;
+        let stop = asked_to_stop()?;
+        let folder = folder()?;
+        self.fill_secret(&folder)?;
+        self.fill_catalog(&folder)?;
+        let embedded = self.fill_database(&folder).await?;
+
+        let config = self.settings.check(true)?;
+        let service = Service::start(config).await?;
+        welcome(service.bound());
+        let lost = async {
+            match &embedded {
+                Some(embedded) => embedded.exited().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            done = service.run(stop) => done?,
+            how = lost => bail!("the embedded Postgres ended by itself ({how}): start again"),
+        }
+        if let Some(embedded) = embedded {
+            embedded.stop().await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn fill_database(&mut self, folder: &Path) -> anyhow::Result<Option<Embedded>> {
+        let url = &mut self.settings.database.database_url;
+        if url.as_ref().is_some_and(|url| !url.expose_secret().is_empty()) {
+            return Ok(None);
+        }
+        let embedded = Embedded::persistent(folder, &self.binaries).await?;
+        tracing::info!("{}", embedded.describe());
+        *url = Some(embedded.url("entitlements").into());
+        Ok(Some(embedded))
+    }
+
+    fn fill_secret(&mut self, folder: &Path) -> anyhow::Result<()> {
+        let secrets = &mut self.settings.secrets.clerk_webhook_signing_secret;
+        if secrets.iter().all(|secret| secret.expose_secret().trim().is_empty()) {
+            *secrets = vec![kept_secret(folder)?];
+        }
+        Ok(())
+    }
+
+    fn fill_catalog(&mut self, folder: &Path) -> anyhow::Result<()> {
+        if self.settings.catalog.is_none() {
+            let path = folder.join("catalog.toml");
+            if !path.exists() {
+                fs::write(&path, EXAMPLE_CATALOG).with_context(|| path.display().to_string())?;
+            }
+            self.settings.catalog = Some(path);
+        }
+        Ok(())
+    }
+}
+
+fn folder() -> anyhow::Result<PathBuf> {
+    fs::create_dir_all(FOLDER).with_context(|| format!("cannot make the folder {FOLDER} here"))?;
+    let folder = fs::canonicalize(FOLDER)?;
+    let ignore = folder.join(".gitignore");
+    if !ignore.exists() {
+        fs::write(&ignore, "*\n")?;
+    }
+    Ok(folder)
+}
+
+/// Where `dev` keeps the secret that it made.
+pub(super) fn secret_file(folder: &Path) -> PathBuf {
+    folder.join("webhook-signing-secret")
+}
+
+fn kept_secret(folder: &Path) -> anyhow::Result<SecretString> {
+    let path = secret_file(folder);
+    if !path.exists() {
+        // Two version 7 identifiers carry 148 random bits; each is 16 bytes.
+        let random =
+            [uuid::Uuid::now_v7().into_bytes(), uuid::Uuid::now_v7().into_bytes()].concat();
+        let mut file =
+            fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
+        writeln!(file, "whsec_{}", STANDARD.encode(random))?;
+    }
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    Ok(text.trim().to_owned().into())
+}
+
+/// Says what to try next.
+fn welcome(bound: Bound) {
+    let Bound { grpc, http, .. } = bound;
+    println!(
+        "
+Everything runs. Try, in another terminal:
+
+  cargo run -- send tests/payloads/subscriptionItem.active.json --url http://{http}/webhooks/clerk
+  cargo run -- check export --user user_3jKRaOPcHB95IyjLKz2dmcVGvBR --addr http://{grpc}
+  grpcurl -plaintext -emit-defaults -d '{{\"user_id\":\"user_3jKRaOPcHB95IyjLKz2dmcVGvBR\",\"feature\":\"export\"}}' \\
+    {grpc} entitlements.v1.Entitlements/CheckFeature
+"
+    );
+}

@@ -1,0 +1,64 @@
+//! `entitlements serve` and `entitlements migrate`.
+
+use crate::{
+    config::{Database, Settings},
+    service::Service,
+    store,
+    telemetry::{LogFormat, start_logging},
+};
+use anyhow::Context;
+use clap::Args;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs the service.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Apply the missing migrations before serving
+    #[arg(long, env)]
+    migrate: bool,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let format = self.settings.log_format.unwrap_or(LogFormat::Json);
+        start_logging(&self.settings.log, format)?;
+        let config = self.settings.check(self.migrate)?;
+        let stop = asked_to_stop()?;
+        Service::start(config).await?.run(stop).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Applies migrations.
+#[derive(Debug, Args)]
+pub(super) struct Migrate {
+    #[command(flatten)]
+    database: Database,
+}
+
+impl Migrate {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let newest = store::migrate(&self.database.options()?)
+            .await
+            .context("cannot migrate the database of DATABASE_URL")?;
+        println!("the database is at migration {newest}");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Resolves on SIGTERM or SIGINT; a second one ends the process at once.
+pub(super) fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot hear SIGINT")?;
+    Ok(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        tokio::spawn(async move {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            std::process::exit(130);
+        });
+    })
+}

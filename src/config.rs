@@ -1,0 +1,187 @@
+//! Every knob, with its default. The doc comments are the manual that `--help` prints.
+
+use crate::{
+    access::{Catalog, Grace},
+    clerk::{InvalidSecret, Secret, Verifier},
+};
+use anyhow::{Context, anyhow};
+use clap::Args;
+use humantime::Duration as Span;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::PgConnectOptions;
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// What `serve` and `dev` can be told; every flag is also a variable.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    #[command(flatten)]
+    /// Where the database is.
+    pub database: Database,
+
+    #[command(flatten)]
+    /// What deliveries are signed with.
+    pub secrets: SigningSecrets,
+
+    /// Catalog file: which plan has which features. `serve` puts it in force at start if its content is new
+    #[arg(long, env, value_name = "FILE")]
+    pub catalog: Option<PathBuf>,
+
+    /// Where gRPC is served
+    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    pub grpc_listen: SocketAddr,
+
+    /// Where webhooks and probes are served: the only listener that Clerk must reach
+    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub http_listen: SocketAddr,
+
+    /// Where /metrics and probes are served, for backends only
+    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    pub internal_listen: SocketAddr,
+
+    /// How long access outlives a failed payment, such as `3days` [default: until Clerk ends it]
+    #[arg(long, env, value_name = "DURATION")]
+    pub past_due_grace: Option<Span>,
+
+    /// How long access outlives a period whose renewal was not announced [default: until Clerk ends it]
+    #[arg(long, env, value_name = "DURATION")]
+    pub renewal_grace: Option<Span>,
+
+    /// How long answers are given from memory while Postgres cannot be reached
+    #[arg(long, env, value_name = "DURATION", default_value = "1h")]
+    pub max_staleness: Span,
+
+    /// How much memory cached accounts may take, in MiB
+    #[arg(long, env, value_name = "MIB", default_value_t = 256)]
+    pub cache_mib: u64,
+
+    /// How long open calls may take to finish when the service is asked to stop
+    #[arg(long, env, value_name = "DURATION", default_value = "10s")]
+    pub stop_within: Span,
+
+    /// How long the service says that it is not ready before it stops accepting connections
+    #[arg(long, env, value_name = "DURATION", default_value = "0s")]
+    pub stop_delay: Span,
+
+    /// What is logged: a level, or directives such as `info,entitlements=debug`
+    #[arg(long, env, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// How it is logged [default: text in `dev`, json in `serve`]
+    #[arg(long, env, value_name = "FORMAT")]
+    pub log_format: Option<crate::telemetry::LogFormat>,
+}
+
+/// Where the database is.
+#[derive(Debug, Clone, Args)]
+pub struct Database {
+    /// Postgres 14 or newer, as `postgres://user:password@host:5432/database`
+    #[arg(long, env, value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<SecretString>,
+}
+
+/// What deliveries are signed with.
+#[derive(Debug, Clone, Args)]
+pub struct SigningSecrets {
+    /// Signing secret of the webhook endpoint, `whsec_…`; several, separated by commas, while rotating
+    #[arg(long, env, value_name = "SECRET", hide_env_values = true, value_delimiter = ',')]
+    pub clerk_webhook_signing_secret: Vec<SecretString>,
+}
+
+impl Database {
+    /// The options to connect with; never printed, because they may hold a password.
+    pub fn options(&self) -> anyhow::Result<PgConnectOptions> {
+        let url = self.database_url.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
+        if url.is_empty() {
+            return Err(anyhow!(
+                "DATABASE_URL is not set: give the Postgres to use, as \
+                 postgres://user:password@host:5432/database (or try `entitlements dev`, which brings its own)"
+            ));
+        }
+        url.parse().context(
+            "DATABASE_URL is not a Postgres URL (postgres://user:password@host:5432/database)",
+        )
+    }
+}
+
+impl SigningSecrets {
+    /// The secrets, each known to be usable.
+    pub fn parse(&self) -> anyhow::Result<Vec<Secret>> {
+        let given = self.clerk_webhook_signing_secret.iter();
+        let given: Vec<_> = given.filter(|s| !s.expose_secret().trim().is_empty()).collect();
+        if given.is_empty() {
+            return Err(anyhow!(
+                "CLERK_WEBHOOK_SIGNING_SECRET is not set: copy it from the endpoint's page under Webhooks in \
+                 Clerk's dashboard (it begins with whsec_)"
+            ));
+        }
+        let parsed: Result<_, InvalidSecret> = given.into_iter().map(Secret::parse).collect();
+        parsed.context("CLERK_WEBHOOK_SIGNING_SECRET")
+    }
+}
+
+/// The settings of a service, checked.
+pub struct Config {
+    /// How to reach the database.
+    pub database: PgConnectOptions,
+    /// Whether to apply migrations at start.
+    pub migrate: bool,
+    /// Verifies deliveries.
+    pub verifier: Verifier,
+    /// The catalog file's content and name.
+    pub catalog: Option<(Catalog, String)>,
+    /// Where gRPC is served.
+    pub grpc: SocketAddr,
+    /// Where webhooks are served.
+    pub http: SocketAddr,
+    /// Where metrics are served.
+    pub internal: SocketAddr,
+    /// How long access outlives its dates.
+    pub grace: Grace,
+    /// How long answers are given without the database.
+    pub max_staleness: Duration,
+    /// The most bytes of cached accounts.
+    pub cache_bytes: u64,
+    /// How long open calls may take to finish at the end.
+    pub stop_within: Duration,
+    /// How long to be not ready before the end begins.
+    pub stop_delay: Duration,
+}
+
+impl Settings {
+    /// Checks all settings; an error names the variable and the way out.
+    pub fn check(&self, migrate: bool) -> anyhow::Result<Config> {
+        Ok(Config {
+            database: self.database.options()?,
+            migrate,
+            verifier: Verifier::new(self.secrets.parse()?),
+            catalog: self.read_catalog()?,
+            grpc: self.grpc_listen,
+            http: self.http_listen,
+            internal: self.internal_listen,
+            grace: Grace {
+                past_due: whole(self.past_due_grace, "PAST_DUE_GRACE")?,
+                renewal: whole(self.renewal_grace, "RENEWAL_GRACE")?,
+            },
+            max_staleness: *self.max_staleness,
+            cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
+            stop_within: *self.stop_within,
+            stop_delay: *self.stop_delay,
+        })
+    }
+
+    fn read_catalog(&self) -> anyhow::Result<Option<(Catalog, String)>> {
+        let Some(path) = self.catalog.as_ref().filter(|path| !path.as_os_str().is_empty()) else {
+            return Ok(None);
+        };
+        let name = path.display().to_string();
+        let text =
+            fs::read_to_string(path).with_context(|| format!("CATALOG: cannot read {name}"))?;
+        let catalog = Catalog::from_toml(&text).with_context(|| format!("CATALOG: {name}"))?;
+        Ok(Some((catalog, name)))
+    }
+}
+
+fn whole(span: Option<Span>, name: &str) -> anyhow::Result<Option<chrono::Duration>> {
+    let too_long = || format!("{name} is too long");
+    span.map(|span| chrono::Duration::from_std(*span).with_context(too_long)).transpose()
+}

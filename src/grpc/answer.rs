@@ -1,0 +1,201 @@
+//! Decisions into responses.
+
+use super::pb;
+use crate::{
+    access::{self, Access, Account, Catalog, Denial, Grace, Grant, Item, Verdict},
+    accounts::Unavailable,
+};
+use chrono::{DateTime, Utc};
+use prost_types::Timestamp;
+use std::{error::Error, time::Duration};
+use tonic::Status;
+
+/// The state an answer was given from.
+pub(super) struct Basis {
+    pub(super) revision: String,
+    pub(super) now: DateTime<Utc>,
+    pub(super) stale_for: Option<Duration>,
+}
+
+impl Basis {
+    pub(super) fn checked_at(&self) -> Option<Timestamp> {
+        instant(Some(self.now))
+    }
+
+    pub(super) fn stale_for(&self) -> Option<prost_types::Duration> {
+        self.stale_for.and_then(|age| age.try_into().ok())
+    }
+}
+
+/// The answer to a question about a feature.
+pub(super) fn feature(decision: access::Decision, basis: Basis) -> pb::CheckFeatureResponse {
+    let told = Told::from(decision.verdict);
+    pb::CheckFeatureResponse {
+        allowed: told.allowed,
+        reason: told.reason.into(),
+        subject: told.subject,
+        plan: told.plan,
+        limit: told.limit,
+        valid_until: instant(decision.valid_until),
+        checked_at: basis.checked_at(),
+        stale_for: basis.stale_for(),
+        revision: basis.revision,
+    }
+}
+
+/// The answer to a question about a plan.
+pub(super) fn plan(decision: access::Decision, basis: Basis) -> pb::CheckPlanResponse {
+    let told = Told::from(decision.verdict);
+    pb::CheckPlanResponse {
+        allowed: told.allowed,
+        reason: told.reason.into(),
+        subject: told.subject,
+        plan: told.plan,
+        valid_until: instant(decision.valid_until),
+        checked_at: basis.checked_at(),
+        stale_for: basis.stale_for(),
+        revision: basis.revision,
+    }
+}
+
+/// Everything one subject has.
+pub(super) fn account(
+    account: &Account,
+    catalog: &Catalog,
+    grace: Grace,
+    now: DateTime<Utc>,
+) -> pb::Account {
+    let entitlements =
+        access::entitlements(account, catalog, grace, now).into_iter().map(entitlement);
+    let default_plan = account.default_plan(catalog, grace, now);
+    let plans = &catalog.shelf(account.subject.kind()).plans;
+    let is_known = |item: &Item| item.plan.as_ref().is_some_and(|plan| plans.contains_key(plan));
+    let items = account.items.iter().map(|i| item(i, i.access(grace, now), is_known(i)));
+    pb::Account {
+        subject: account.subject.to_string(),
+        entitlements: entitlements.collect(),
+        items: items.collect(),
+        default_plan: default_plan.map(ToString::to_string).unwrap_or_default(),
+        deleted_at: instant(account.deleted_at),
+    }
+}
+
+fn entitlement(found: access::Entitlement) -> pb::Entitlement {
+    let told = Told::from(found.decision.verdict);
+    pb::Entitlement {
+        feature: found.feature.to_string(),
+        reason: told.reason.into(),
+        plan: told.plan,
+        limit: told.limit,
+        valid_until: instant(found.decision.valid_until),
+    }
+}
+
+fn item(item: &Item, access: Access, plan_is_known: bool) -> pb::Item {
+    let (live, reason) = match access {
+        Access::Granted(_, _) if !plan_is_known => (true, pb::Reason::UnknownPlan),
+        Access::Granted(grant, _) => (true, grant.into()),
+        Access::Refused(denial) => (false, denial.into()),
+    };
+    pb::Item {
+        id: item.id.to_string(),
+        plan: item.plan.as_ref().map(ToString::to_string).unwrap_or_default(),
+        status: item.status.to_string(),
+        live,
+        reason: reason.into(),
+        free_trial: item.free_trial,
+        period_start: instant(item.period_start),
+        period_end: instant(item.period_end),
+        canceled_at: instant(item.canceled_at),
+        seats: item.seats.map(|seats| pb::Seats { quantity: seats.0 }),
+        updated_at: instant(Some(item.updated_at)),
+    }
+}
+
+/// A verdict in the words of the contract.
+struct Told {
+    allowed: bool,
+    reason: pb::Reason,
+    subject: String,
+    plan: String,
+    limit: Option<u64>,
+}
+
+impl From<Verdict> for Told {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Allowed { reason, subject, plan, limit } => Self {
+                allowed: true,
+                reason: reason.into(),
+                subject: subject.to_string(),
+                plan: plan.map(|slug| slug.to_string()).unwrap_or_default(),
+                limit,
+            },
+            Verdict::Denied { reason, subject, plan } => Self {
+                allowed: false,
+                reason: reason.into(),
+                subject: subject.map(|subject| subject.to_string()).unwrap_or_default(),
+                plan: plan.map(|slug| slug.to_string()).unwrap_or_default(),
+                limit: None,
+            },
+        }
+    }
+}
+
+impl From<Grant> for pb::Reason {
+    fn from(grant: Grant) -> Self {
+        match grant {
+            Grant::Plan => Self::Plan,
+            Grant::Trial => Self::Trial,
+            Grant::CanceledButPaid => Self::CanceledButPaid,
+            Grant::PastDueInGrace => Self::PastDueInGrace,
+            Grant::RenewalOverdue => Self::RenewalOverdue,
+            Grant::DefaultPlan => Self::DefaultPlan,
+            Grant::OverrideGrants => Self::OverrideGrants,
+        }
+    }
+}
+
+impl From<Denial> for pb::Reason {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::OverrideDenies => Self::OverrideDenies,
+            Denial::SubjectDeleted => Self::SubjectDeleted,
+            Denial::UnknownScope => Self::UnknownScope,
+            Denial::OutOfScope => Self::OutOfScope,
+            Denial::UnknownFeature => Self::UnknownFeature,
+            Denial::UnknownPlan => Self::UnknownPlan,
+            Denial::PastDue => Self::PastDue,
+            Denial::UnknownStatus => Self::UnknownStatus,
+            Denial::CheckoutIncomplete => Self::CheckoutIncomplete,
+            Denial::NotStarted => Self::NotStarted,
+            Denial::PeriodOver => Self::PeriodOver,
+            Denial::Ended => Self::Ended,
+            Denial::Abandoned => Self::Abandoned,
+            Denial::NotInPlan => Self::NotInPlan,
+            Denial::NoSubscription => Self::NoSubscription,
+        }
+    }
+}
+
+/// What the caller may know of a failure. The log gets the rest, here and nowhere else.
+pub(super) fn status(error: &Unavailable) -> Status {
+    if let Unavailable::Store(source) = error {
+        if !source.is_transient() {
+            tracing::error!(error = source.as_ref() as &dyn Error, "cannot read an account");
+            return Status::internal("the database holds something that this service cannot read");
+        }
+        tracing::warn!(error = source.as_ref() as &dyn Error, "cannot read an account");
+        return Status::unavailable("the database is unavailable");
+    }
+    Status::unavailable(error.to_string())
+}
+
+/// In whole milliseconds, the grain of all dates here.
+fn instant(at: Option<DateTime<Utc>>) -> Option<Timestamp> {
+    at.map(|at| {
+        let ms = at.timestamp_millis();
+        let nanos = i32::try_from(ms.rem_euclid(1000) * 1_000_000).expect("less than a second");
+        Timestamp { seconds: ms.div_euclid(1000), nanos }
+    })
+}

@@ -1,0 +1,74 @@
+//! What stands between a connection and the services: a bound on the calls in progress, a deadline, and a
+//! net for panics.
+
+use futures_util::FutureExt;
+use http::{HeaderMap, Request, Response};
+use hyper::{body::Incoming, service::Service};
+use std::{convert::Infallible, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, time::timeout};
+use tonic::{Status, body::Body, service::Routes};
+use tower_service::Service as _;
+
+/// The most calls in progress. A cached check never waits, so these are calls that wait for the database.
+const IN_PROGRESS: usize = 1024;
+/// The longest a call may take, whatever its caller allows.
+const LONGEST_CALL: Duration = Duration::from_secs(5);
+
+/// Guards the services.
+#[derive(Clone)]
+pub(super) struct Guard {
+    routes: Routes,
+    slots: Arc<Semaphore>,
+}
+
+impl Guard {
+    pub(super) fn new(routes: Routes) -> Self {
+        Self { routes, slots: Arc::new(Semaphore::new(IN_PROGRESS)) }
+    }
+}
+
+impl Service<Request<Incoming>> for Guard {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let within = allowed_time(request.headers()).unwrap_or(LONGEST_CALL).min(LONGEST_CALL);
+        let slot = self.slots.clone().try_acquire_owned();
+        let mut routes = self.routes.clone();
+        Box::pin(async move {
+            let Ok(_slot) = slot else {
+                return Ok(Status::resource_exhausted("too many calls in progress").into_http());
+            };
+            let call = AssertUnwindSafe(routes.call(request)).catch_unwind();
+            Ok(match timeout(within, call).await {
+                Ok(Ok(Ok(response))) => response,
+                Ok(Ok(Err(never))) => match never {},
+                Ok(Err(_panic)) => {
+                    Status::internal("the call failed by a fault in the service").into_http()
+                }
+                Err(_) => Status::deadline_exceeded("the call took too long").into_http(),
+            })
+        })
+    }
+}
+
+/// What the caller allows, from `grpc-timeout`; a value that is none is ignored.
+/// Source: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+fn allowed_time(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (amount, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if amount.is_empty() || amount.len() > 8 || !amount.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = amount.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}

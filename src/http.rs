@@ -1,0 +1,125 @@
+//! The HTTP face: webhooks and probes for the world, metrics for the inside.
+
+mod probes;
+mod webhook;
+
+pub use webhook::Webhooks;
+
+use crate::{accounts::Accounts, net, telemetry::Metrics};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioTimer;
+use serde_json::json;
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How long a request's head may take.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// The most connections open at once on one listener.
+const CONNECTIONS: usize = 512;
+
+/// Which routes a listener has.
+#[derive(Clone)]
+pub enum Face {
+    /// What Clerk and load balancers may reach.
+    Public(Arc<Webhooks>, Arc<Probed>),
+    /// What only backends may reach.
+    Internal(Arc<Probed>),
+}
+
+/// What probes and scrapes look at.
+pub struct Probed {
+    /// Whether questions can be answered.
+    pub accounts: Arc<Accounts>,
+    /// What was counted.
+    pub metrics: Arc<Metrics>,
+    /// Set once the service was asked to stop.
+    pub draining: CancellationToken,
+}
+
+/// Answers requests on this listener until `stop`.
+pub async fn serve(listener: TcpListener, face: Face, stop: CancellationToken) {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_headers(64)
+        .max_buf_size(16 * 1024);
+    let connect = |io| {
+        let face = face.clone();
+        builder.serve_connection(io, service_fn(move |request| answer(face.clone(), request)))
+    };
+    net::serve(listener, CONNECTIONS, stop, connect).await;
+}
+
+/// An answer's body is always small and at hand.
+type Answer = Response<Full<Bytes>>;
+
+async fn answer(face: Face, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    if let Some(reason) = misframed(&request) {
+        return Ok(refuse(StatusCode::BAD_REQUEST, reason));
+    }
+    let path = request.uri().path();
+    Ok(match (&face, path) {
+        (Face::Public(webhooks, _), "/webhooks/clerk") => match *request.method() {
+            Method::POST => webhooks.take(request).await,
+            _ => not_allowed("POST"),
+        },
+        (Face::Internal(probed), "/metrics") => read_only(&request, || probes::metrics(probed)),
+        (Face::Public(_, _) | Face::Internal(_), "/livez") => read_only(&request, probes::livez),
+        (Face::Public(_, probed) | Face::Internal(probed), "/readyz") => {
+            read_only(&request, || probes::readyz(probed))
+        }
+        _ => refuse(StatusCode::NOT_FOUND, "there is nothing here"),
+    })
+}
+
+/// What hyper lets pass although proxies in front may read it in another way.
+fn misframed(request: &Request<Incoming>) -> Option<&'static str> {
+    let headers: &HeaderMap = request.headers();
+    if headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.contains_key(header::CONTENT_LENGTH)
+    {
+        return Some("both Content-Length and Transfer-Encoding are present: send one");
+    }
+    if request.version() == http::Version::HTTP_11 && !headers.contains_key(header::HOST) {
+        return Some("the Host header is missing");
+    }
+    None
+}
+
+fn read_only(request: &Request<Incoming>, answer: impl FnOnce() -> Answer) -> Answer {
+    match *request.method() {
+        Method::GET | Method::HEAD => answer(),
+        _ => not_allowed("GET, HEAD"),
+    }
+}
+
+fn not_allowed(allow: &'static str) -> Answer {
+    let mut answer = refuse(StatusCode::METHOD_NOT_ALLOWED, "the method is not allowed here");
+    answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
+    answer
+}
+
+/// An error in words; the connection ends with it, because the rest of the request may be unread.
+fn refuse(status: StatusCode, reason: &str) -> Answer {
+    let mut answer = json_body(status, &json!({ "error": reason }));
+    answer.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    answer
+}
+
+fn json_body(status: StatusCode, body: &serde_json::Value) -> Answer {
+    with_type(status, "application/json", format!("{body}\n"))
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    answer
+}

@@ -1,0 +1,157 @@
+//! `POST /webhooks/clerk`: one delivery. A 2xx means that it is durable and applied, not that it is queued.
+
+use super::{Answer, json_body, refuse};
+use crate::{
+    access::Revision,
+    accounts::Accounts,
+    clerk::{self, Refusal, Verifier},
+    store::{Delivery, Outcome, Store, StoreError},
+    telemetry::{Labels, Metrics},
+};
+use bytes::Bytes;
+use chrono::Utc;
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use serde_json::json;
+use std::{error::Error, sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, time::timeout};
+
+/// Svix sends up to about 350 kB.
+const LARGEST_BODY: usize = 512 * 1024;
+/// How long a body may take to arrive.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// The most deliveries in progress: an unsigned body costs a hash before it can be refused.
+const IN_PROGRESS: usize = 64;
+/// When to try again, in seconds; Svix's first retry comes after 5 s as well.
+const RETRY_AFTER: &str = "5";
+
+/// Takes deliveries.
+pub struct Webhooks {
+    verifier: Verifier,
+    store: Arc<Store>,
+    accounts: Arc<Accounts>,
+    metrics: Arc<Metrics>,
+    slots: Semaphore,
+}
+
+impl Webhooks {
+    /// Takes what `verifier` accepts into `store`.
+    #[must_use]
+    pub fn new(
+        verifier: Verifier,
+        store: Arc<Store>,
+        accounts: Arc<Accounts>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { verifier, store, accounts, metrics, slots: Semaphore::new(IN_PROGRESS) }
+    }
+
+    /// Answers one request.
+    pub(super) async fn take(&self, request: Request<Incoming>) -> Answer {
+        let answer = match self.slots.try_acquire() {
+            Ok(_slot) => self.deliver(request).await.unwrap_or_else(|refused| *refused),
+            Err(_) => busy("too many deliveries at once"),
+        };
+        if !answer.status().is_success() {
+            self.metrics.refused.get_or_create(&Labels([("status", status(&answer))])).inc();
+        }
+        answer
+    }
+
+    async fn deliver(&self, request: Request<Incoming>) -> Result<Answer, Box<Answer>> {
+        let (head, body) = request.into_parts();
+        let body = read(body).await?;
+        let svix_id = self.verify(&head.headers, &body)?;
+        let delivery = Delivery { message: clerk::read(&body, Utc::now()), svix_id, body };
+        let outcome =
+            self.store.record(&delivery).await.map_err(|e| Box::new(failed(&delivery, &e)))?;
+        if let Some((subject, _)) = outcome.changed() {
+            self.accounts.forget(subject);
+        }
+        self.note(&delivery, &outcome);
+        Ok(tell(&outcome))
+    }
+
+    fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<String, Box<Answer>> {
+        let verified = self.verifier.verify(headers, body, Utc::now().timestamp());
+        verified.map_err(|refusal| {
+            tracing::warn!(%refusal, "refused a webhook");
+            let status = match refusal {
+                Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+                Refusal::Unverified(_) => StatusCode::UNAUTHORIZED,
+            };
+            Box::new(refuse(status, &refusal.to_string()))
+        })
+    }
+
+    fn note(&self, delivery: &Delivery, outcome: &Outcome) {
+        self.metrics.deliveries.get_or_create(&Labels([("result", outcome.word())])).inc();
+        let event = delivery.message.event.as_deref().unwrap_or("unreadable");
+        let detail = outcome.detail().unwrap_or_default();
+        let subject = outcome.changed().map_or("", |(subject, _)| subject.as_str());
+        let (id, result) = (&delivery.svix_id, outcome.word());
+        match outcome {
+            Outcome::Parked(_) | Outcome::Duplicate { same_body: false } => {
+                tracing::warn!(svix_id = id, event, subject, result, detail, "{event}: {result}");
+            }
+            _ => tracing::info!(svix_id = id, event, subject, result, detail, "{event}: {result}"),
+        }
+    }
+}
+
+/// Reads a body that is small enough and arrives soon enough.
+async fn read(body: Incoming) -> Result<Bytes, Box<Answer>> {
+    let refuse = |status, reason| Err(Box::new(refuse(status, reason)));
+    let too_large = || refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 512 KiB");
+    if body.size_hint().lower() > LARGEST_BODY as u64 {
+        return too_large();
+    }
+    match timeout(BODY_WITHIN, Limited::new(body, LARGEST_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => too_large(),
+        Ok(Err(_)) => refuse(StatusCode::BAD_REQUEST, "the body ended early"),
+        Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 s"),
+    }
+}
+
+/// What became of it: Svix shows this to whoever looks at the endpoint in Clerk's dashboard.
+fn tell(outcome: &Outcome) -> Answer {
+    let mut body = json!({ "result": outcome.word() });
+    if let Some((subject, revision)) = outcome.changed() {
+        body["subject"] = subject.as_str().into();
+        body["revision"] = Revision::default().and(subject, revision).to_string().into();
+    }
+    if let Some(detail) = outcome.detail() {
+        body["detail"] = detail.into();
+    }
+    json_body(StatusCode::OK, &body)
+}
+
+fn failed(delivery: &Delivery, error: &StoreError) -> Answer {
+    let id = &delivery.svix_id;
+    tracing::error!(svix_id = id, error = error as &dyn Error, "cannot record a delivery");
+    if error.is_transient() {
+        busy("the database is unavailable: nothing was recorded, deliver again")
+    } else {
+        refuse(StatusCode::INTERNAL_SERVER_ERROR, "the delivery cannot be recorded: see the log")
+    }
+}
+
+fn busy(reason: &str) -> Answer {
+    let mut answer = refuse(StatusCode::SERVICE_UNAVAILABLE, reason);
+    answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER));
+    answer
+}
+
+/// The status as a label of few values.
+fn status(answer: &Answer) -> &'static str {
+    match answer.status() {
+        StatusCode::BAD_REQUEST => "400",
+        StatusCode::UNAUTHORIZED => "401",
+        StatusCode::REQUEST_TIMEOUT => "408",
+        StatusCode::PAYLOAD_TOO_LARGE => "413",
+        StatusCode::SERVICE_UNAVAILABLE => "503",
+        _ => "500",
+    }
+}

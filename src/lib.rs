@@ -1,0 +1,22 @@
+//! Answers over gRPC whether a Clerk user or organization may use a feature.
+//!
+//! Clerk Billing tells by signed webhooks who has subscribed to what. That is written to Postgres, the source
+//! of truth, and every replica then stops using what it had cached. Questions are answered from memory.
+//!
+//! Start reading at [`access::decide`], the heart. Then follow a delivery: [`http`] takes it, [`clerk`] reads
+//! it, [`store`] writes it, [`changes`] tells all replicas. Then a question: [`grpc`] takes it, [`accounts`]
+//! knows the facts. [`service`] wires it all; `ARCHITECTURE.md` says why it is so.
+
+pub mod access;
+pub mod accounts;
+pub mod changes;
+pub mod clerk;
+pub mod cli;
+pub mod config;
+pub mod embedded;
+pub mod grpc;
+pub mod http;
+pub mod net;
+pub mod service;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,142 @@
+//! Listeners, shared by both faces: they bound the number of connections, drop those that say nothing, wait
+//! out a lack of file descriptors, and drain.
+
+use hyper_util::{
+    rt::TokioIo,
+    server::graceful::{GracefulConnection, GracefulShutdown},
+};
+use std::{
+    fmt::Display,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long a new connection may take to say its first [`GREETING`] bytes.
+const FIRST_BYTES: Duration = Duration::from_secs(5);
+/// The length of HTTP/2's preface; a request line of HTTP/1 is about as long.
+const GREETING: usize = 24;
+
+/// Accepts connections until `stop`, then lets the open ones finish what they are doing.
+pub async fn serve<C>(
+    listener: TcpListener,
+    most: usize,
+    stop: CancellationToken,
+    connect: impl Fn(TokioIo<Peer>) -> C,
+) where
+    C: GracefulConnection + Send + 'static,
+    C::Error: Display,
+{
+    let slots = Arc::new(Semaphore::new(most));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let peer = tokio::select! {
+            () = stop.cancelled() => break,
+            peer = accept(&listener, &slots) => peer,
+        };
+        let connection = graceful.watch(connect(TokioIo::new(peer)));
+        // Waited for by `graceful`, which `serve` waits for.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection failed");
+            }
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Peer {
+    let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((io, _)) => {
+                let _ = io.set_nodelay(true); // only slower without
+                return Peer {
+                    io,
+                    heard: 0,
+                    deadline: Some(Box::pin(sleep(FIRST_BYTES))),
+                    _slot: slot,
+                };
+            }
+            Err(error) if is_the_peers_fault(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections");
+                sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+fn is_the_peers_fault(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+/// A connection that must say something soon.
+#[derive(Debug)]
+pub struct Peer {
+    io: TcpStream,
+    heard: usize,
+    deadline: Option<Pin<Box<Sleep>>>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Peer {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let peer = &mut *self;
+        let before = buf.filled().len();
+        let read = Pin::new(&mut peer.io).poll_read(cx, buf);
+        if let Some(deadline) = &mut peer.deadline {
+            peer.heard += buf.filled().len() - before;
+            if peer.heard >= GREETING {
+                peer.deadline = None;
+            } else if deadline.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Peer {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

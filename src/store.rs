@@ -1,0 +1,140 @@
+//! Postgres: the source of truth, and every query of the service.
+//!
+//! What must always hold: a delivery is one transaction with its ledger row and its change-log row; the
+//! guard that keeps older news from overriding newer stands in the SQL; nothing waits for the database
+//! without a deadline, and a connection that missed one is closed, not reused.
+
+mod account;
+mod apply;
+mod catalog;
+mod changes;
+mod error;
+mod lane;
+mod ledger;
+mod schema;
+
+pub use catalog::{Applied, Version};
+pub use changes::{Change, Cursor, Page};
+pub use error::StoreError;
+pub use ledger::{Delivery, Outcome};
+pub use schema::{Schema, migrate};
+
+use crate::access::{Account, Subject};
+use lane::Lane;
+use sqlx::{
+    ConnectOptions,
+    postgres::{PgConnectOptions, PgListener},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
+
+/// The channel of the doorbell: a notification without content that says "read the change log".
+const CHANNEL: &str = "entitlements_change";
+
+/// The database of the service. Checks, webhooks and the change log have pools of their own, so that a rush
+/// of one cannot starve another.
+#[derive(Debug)]
+pub struct Store {
+    options: PgConnectOptions,
+    checks: Lane,
+    webhooks: Lane,
+    upkeep: Lane,
+    doorbell: Notify,
+}
+
+impl Store {
+    /// Describes the pools; connections are made when they are needed.
+    #[must_use]
+    pub fn new(options: PgConnectOptions) -> Arc<Self> {
+        let options = options.application_name("entitlements").disable_statement_logging();
+        let ms = Duration::from_millis;
+        Arc::new(Self {
+            checks: Lane::new(&options, 8, ms(250), ms(2_000)),
+            webhooks: Lane::new(&options, 8, ms(2_000), ms(5_000)),
+            upkeep: Lane::new(&options, 2, ms(1_000), ms(2_000)),
+            doorbell: Notify::new(),
+            options,
+        })
+    }
+
+    /// Writes what a delivery says, in one transaction; when this returns, it is durable.
+    pub async fn record(&self, delivery: &Delivery) -> Result<Outcome, StoreError> {
+        let outcome = ledger::record(&self.webhooks, delivery).await?;
+        if outcome.changed().is_some() {
+            self.doorbell.notify_one();
+        }
+        Ok(outcome)
+    }
+
+    /// All that is known of a subject.
+    pub async fn account(&self, subject: &Subject) -> Result<Account, StoreError> {
+        self.checks.run(async |db| account::load(db, subject).await).await
+    }
+
+    /// Waits until something was written here that other replicas should hear of.
+    pub async fn rung(&self) {
+        self.doorbell.notified().await;
+    }
+
+    /// Rings the doorbell of all replicas. It may be lost: the change log is the truth, and is read every
+    /// second anyway. Apart from the writing transaction, because a NOTIFY inside it makes commits queue.
+    pub async fn notify(&self) -> Result<(), StoreError> {
+        const NOTIFY: &str = "
+            select set_config('synchronous_commit', 'off', true);
+            select pg_notify('entitlements_change', '')";
+        self.upkeep.run(async |db| sqlx::raw_sql(NOTIFY).execute(db).await.map(drop)).await
+    }
+
+    /// Opens one session that hears the doorbell. It has a connection of its own, and is to be thrown away
+    /// at its first error: a listener that reconnects by itself can lose notifications silently.
+    pub async fn listen(&self) -> Result<PgListener, StoreError> {
+        Ok(lane::listen(&self.options, CHANNEL).await?)
+    }
+
+    /// The transaction horizon from which the change log must be read to miss nothing from now on.
+    pub async fn cursor(&self) -> Result<Cursor, StoreError> {
+        self.upkeep.run(changes::cursor).await
+    }
+
+    /// The next page of the change log after a cursor.
+    pub async fn changes(&self, after: Cursor) -> Result<Page, StoreError> {
+        self.upkeep.run(async |db| changes::page(db, after).await).await
+    }
+
+    /// Removes change-log rows that every replica must have read; returns how many.
+    pub async fn prune_changes(&self) -> Result<u64, StoreError> {
+        self.upkeep.run(changes::prune).await
+    }
+
+    /// The catalog in force, if there is one.
+    pub async fn catalog(&self) -> Result<Option<Version>, StoreError> {
+        self.upkeep.run(catalog::newest).await
+    }
+
+    /// Puts a catalog in force, unless this content is or once was in force.
+    pub async fn apply_catalog(
+        &self,
+        content: &crate::access::Catalog,
+        source: &str,
+    ) -> Result<Applied, StoreError> {
+        let applied =
+            self.webhooks.run(async |db| catalog::apply(db, content, source).await).await?;
+        if matches!(applied, Applied::New(_)) {
+            self.doorbell.notify_one();
+        }
+        Ok(applied)
+    }
+
+    /// How the database's schema relates to the one this build was made for.
+    pub async fn schema(&self) -> Result<Schema, StoreError> {
+        self.upkeep.run(schema::compare).await
+    }
+
+    /// Closes all connections; those still at work get a moment to finish.
+    pub async fn close(&self) {
+        let close = async {
+            tokio::join!(self.checks.close(), self.webhooks.close(), self.upkeep.close());
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), close).await;
+    }
+}

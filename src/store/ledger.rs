@@ -1,0 +1,169 @@
+//! The ledger: every authentic delivery, once, and what became of it.
+
+use super::{StoreError, apply, lane::Lane};
+use crate::access::{Message, News, Reading, Subject};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use sqlx::{Connection, PgConnection};
+
+/// One authentic webhook request.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The `svix-id`: the same for every attempt and replay of one message.
+    pub svix_id: String,
+    /// The bytes that were signed.
+    pub body: Bytes,
+    /// What they say.
+    pub message: Message,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It changed what is known of the subject.
+    Applied {
+        /// Who changed.
+        subject: Subject,
+        /// The subject's revision since.
+        revision: u64,
+        /// Something odd that did not stand in the way.
+        remark: Option<String>,
+    },
+    /// All of it was known already, or newer news is.
+    Superseded {
+        /// Whom it was about.
+        subject: Subject,
+        /// The subject's new revision, if the history became fuller.
+        revision: Option<u64>,
+        /// By what.
+        detail: String,
+    },
+    /// This message was taken before. `same_body` is false if it then had another body.
+    Duplicate {
+        /// Whether the bytes are the same as before.
+        same_body: bool,
+    },
+    /// It is not about what anybody may use.
+    Ignored(String),
+    /// It is kept until this service understands it.
+    Parked(String),
+}
+
+impl Outcome {
+    /// The one word for it, in answers, logs, metrics and the ledger.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Applied { .. } => "applied",
+            Self::Superseded { .. } => "superseded",
+            Self::Duplicate { .. } => "duplicate",
+            Self::Ignored(_) => "ignored",
+            Self::Parked(_) => "parked",
+        }
+    }
+
+    /// Why, in words, where there is more to say than the word.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Applied { remark, .. } => remark.as_deref(),
+            Self::Duplicate { same_body: true } => None,
+            Self::Duplicate { same_body: false } => {
+                Some("this id was used before with another body; the first one stands")
+            }
+            Self::Superseded { detail, .. } | Self::Ignored(detail) | Self::Parked(detail) => {
+                Some(detail)
+            }
+        }
+    }
+
+    /// Who changed, and the revision since.
+    #[must_use]
+    pub fn changed(&self) -> Option<(&Subject, u64)> {
+        match self {
+            Self::Applied { subject, revision, .. } => Some((subject, *revision)),
+            Self::Superseded { subject, revision, .. } => revision.map(|r| (subject, r)),
+            Self::Duplicate { .. } | Self::Ignored(_) | Self::Parked(_) => None,
+        }
+    }
+}
+
+/// Writes a delivery. Data that Postgres refuses is parked instead of being retried for ever.
+pub(super) async fn record(lane: &Lane, delivery: &Delivery) -> Result<Outcome, StoreError> {
+    let done = match &delivery.message.reading {
+        Reading::News(news) => lane.run(async |db| write(db, delivery, news).await).await,
+        Reading::Ignored(why) => return keep(lane, delivery, Outcome::Ignored(why.clone())).await,
+        Reading::Parked(why) => return keep(lane, delivery, Outcome::Parked(why.clone())).await,
+    };
+    match done {
+        Err(StoreError::Refused(error)) => {
+            keep(lane, delivery, Outcome::Parked(format!("Postgres refused it: {error}"))).await
+        }
+        done => done,
+    }
+}
+
+/// The news and its ledger row, in one transaction.
+async fn write(
+    db: &mut PgConnection,
+    delivery: &Delivery,
+    news: &News,
+) -> Result<Outcome, StoreError> {
+    let mut tx = db.begin().await?;
+    let outcome = apply::apply(&mut tx, &delivery.svix_id, news).await?;
+    if !enter(&mut tx, delivery, Some(news.subject()), &outcome).await? {
+        tx.rollback().await?;
+        return duplicate(db, delivery).await;
+    }
+    tx.commit().await?;
+    Ok(outcome)
+}
+
+/// The ledger row alone.
+async fn keep(lane: &Lane, delivery: &Delivery, outcome: Outcome) -> Result<Outcome, StoreError> {
+    lane.run(async |db| {
+        let entered = enter(db, delivery, None, &outcome).await?;
+        if entered { Ok(outcome) } else { duplicate(db, delivery).await }
+    })
+    .await
+}
+
+/// Enters a delivery in the ledger; false if it is there already. Of two at the same moment, the second
+/// waits here for the first.
+async fn enter(
+    db: &mut PgConnection,
+    delivery: &Delivery,
+    subject: Option<&Subject>,
+    outcome: &Outcome,
+) -> Result<bool, StoreError> {
+    let entered = sqlx::query!(
+        "
+        insert into delivery
+            (svix_id, event, sent_at, subject, result, detail, revision, body, body_sha256)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        on conflict (svix_id) do nothing
+        ",
+        delivery.svix_id,
+        delivery.message.event,
+        delivery.message.sent_at,
+        subject.map(Subject::as_str),
+        outcome.word(),
+        outcome.detail(),
+        outcome.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX)),
+        &*delivery.body,
+        &*Sha256::digest(&delivery.body),
+    )
+    .execute(db)
+    .await?;
+    Ok(entered.rows_affected() == 1)
+}
+
+async fn duplicate(db: &mut PgConnection, delivery: &Delivery) -> Result<Outcome, StoreError> {
+    let known = sqlx::query_scalar!(
+        "select body_sha256 from delivery where svix_id = $1",
+        delivery.svix_id
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(Outcome::Duplicate { same_body: *known == *Sha256::digest(&delivery.body) })
+}

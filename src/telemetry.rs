@@ -1,0 +1,123 @@
+//! Logs and metrics. Neither ever carries a secret, a payload, a name or an e-mail address; metrics carry no
+//! ids either.
+
+use clap::ValueEnum;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use std::io::{self, IsTerminal};
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// Starts logging to standard error; `filter` as `tracing-subscriber`'s `EnvFilter` has it.
+pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter: EnvFilter =
+        filter.parse().map_err(|e| anyhow::anyhow!("LOG is no log filter, such as `info`: {e}"))?;
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = match format {
+        LogFormat::Text => logs.with_target(false).with_ansi(colours).try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+    started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))
+}
+
+/// What is counted. Each service has its own, so that many can run in one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Deliveries, by what became of them.
+    pub deliveries: Family<Labels<1>, Counter>,
+    /// Webhook requests that were no deliveries, by HTTP status.
+    pub refused: Family<Labels<1>, Counter>,
+    /// Answers to questions, by reason.
+    pub checks: Family<Labels<1>, Counter>,
+    /// Accounts found in the cache.
+    pub cache_hits: Counter,
+    /// Accounts read from the database, by whether that worked.
+    pub cache_loads: Family<Labels<1>, Counter>,
+    /// How old changes were when this replica heard of them.
+    pub change_lag: Histogram,
+    /// When this replica last heard all changes, as Unix time.
+    pub changes_heard_at: Gauge<f64, std::sync::atomic::AtomicU64>,
+    /// The version of the catalog in use.
+    pub catalog: Gauge,
+}
+
+/// Label names with their values.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Labels<const N: usize>(pub [(&'static str, &'static str); N]);
+
+impl<const N: usize> EncodeLabelSet for Labels<N> {
+    fn encode(
+        &self,
+        encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>,
+    ) -> std::fmt::Result {
+        self.0.encode(encoder)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("entitlements");
+        let lags = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
+        let metrics = Self {
+            deliveries: Family::default(),
+            refused: Family::default(),
+            checks: Family::default(),
+            cache_hits: Counter::default(),
+            cache_loads: Family::default(),
+            change_lag: Histogram::new(lags),
+            changes_heard_at: Gauge::default(),
+            catalog: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("deliveries", "Deliveries taken, by result", metrics.deliveries.clone());
+        registry.register(
+            "webhooks_refused",
+            "Webhook requests that were refused, by HTTP status",
+            metrics.refused.clone(),
+        );
+        registry.register("checks", "Questions answered, by reason", metrics.checks.clone());
+        registry.register("cache_hits", "Accounts found in the cache", metrics.cache_hits.clone());
+        registry.register(
+            "cache_loads",
+            "Accounts read from Postgres, by result",
+            metrics.cache_loads.clone(),
+        );
+        registry.register_with_unit(
+            "change_lag",
+            "Age of changes when this replica heard of them",
+            Unit::Seconds,
+            metrics.change_lag.clone(),
+        );
+        registry.register_with_unit(
+            "changes_heard_at",
+            "Unix time at which this replica last heard all changes",
+            Unit::Seconds,
+            metrics.changes_heard_at.clone(),
+        );
+        registry.register("catalog_version", "Catalog version in use", metrics.catalog.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// All metrics in the `OpenMetrics` text format.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("a String takes everything");
+        text
+    }
+}
