@@ -7,6 +7,12 @@ pub struct Binaries {
     #[arg(long, env)]
     pub postgres_bin: Option<PathBuf>,
 }
+impl Binaries {
+    /// x
+    pub fn from_env() -> anyhow::Result<Self> {
+        Ok(Self { postgres_bin: None })
+    }
+}
 /// x
 pub struct Embedded;
 impl Embedded {
@@ -15,8 +21,15 @@ impl Embedded {
         anyhow::bail!("this build has no embedded Postgres: set DATABASE_URL")
     }
     /// x
-    pub fn url(&self, _d: &str) -> String {
-        String::new()
+    pub async fn temporary(_: &Binaries) -> anyhow::Result<Self> {
+        Ok(Self)
+    }
+    /// x
+    pub fn url(&self, d: &str) -> String {
+        format!(
+            "postgres://dev@127.0.0.1:{}/{d}",
+            std::env::var("STUB_PG_PORT").unwrap_or("5499".into())
+        )
     }
     /// x
     pub fn describe(&self) -> String {

@@ -1,0 +1,5 @@
+//! The service as its callers meet it: real sockets, a real Postgres, a database for each test.
+
+mod db;
+mod service;
+mod stories;

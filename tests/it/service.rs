@@ -1,0 +1,206 @@
+//! A running service, and its callers.
+
+use crate::db::Db;
+use chrono::Utc;
+use entitlements::{
+    access::Catalog,
+    clerk::{Secret, Verifier},
+    config::Config,
+    grpc::pb::{
+        Account, CheckFeatureRequest, CheckFeatureResponse, ListEntitlementsRequest,
+        entitlements_client::EntitlementsClient,
+    },
+    service::{Bound, Service},
+};
+use serde_json::Value;
+use std::{fs, path::Path, time::Duration};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{interval, timeout},
+};
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::{
+    ServingStatus,
+    pb::{HealthCheckRequest, health_client::HealthClient},
+};
+
+pub const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+pub const ADA: &str = "user_3jKRaOPcHB95IyjLKz2dmcVGvBR";
+pub const GRACE: &str = "user_3llFSIU97IZ58TKn1MKtkiFnLJl";
+pub const LINUS: &str = "user_3rTjLHkv87ruGNomK3aMXCvp4Qu";
+pub const JOAN: &str = "user_3RVkjAMD6tuLJUtI1bOUSpCxDTw";
+pub const ACME: &str = "org_33t5p7lH0lkGbc1kebn7yzQP47w";
+
+/// One replica, in this process, on ports that the kernel picked.
+pub struct Replica {
+    pub bound: Bound,
+    pub channel: Channel,
+    pub client: EntitlementsClient<Channel>,
+    http: reqwest::Client,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+/// What a webhook was answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl Answer {
+    /// The `result`, or nothing.
+    pub fn result(&self) -> &str {
+        self.body["result"].as_str().unwrap_or_default()
+    }
+}
+
+/// The settings that tests use: the example catalog, and listeners that cannot collide.
+pub fn config(db: &Db) -> Config {
+    let catalog = Catalog::from_toml(include_str!("../../catalog.example.toml")).unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    Config {
+        database: db.url.parse().unwrap(),
+        migrate: false,
+        verifier: Verifier::new(vec![secret()]),
+        catalog: Some((catalog, "catalog.example.toml".into())),
+        grpc: any,
+        http: any,
+        internal: any,
+        grace: Default::default(),
+        max_staleness: Duration::from_secs(3600),
+        cache_bytes: 1 << 20,
+        stop_within: Duration::from_secs(5),
+        stop_delay: Duration::ZERO,
+    }
+}
+
+pub fn secret() -> Secret {
+    Secret::parse(&SECRET.to_owned().into()).unwrap()
+}
+
+/// One of Clerk's payloads, whole.
+pub fn payload(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/payloads").join(name);
+    fs::read_to_string(path.with_added_extension("json")).unwrap()
+}
+
+impl Replica {
+    /// Starts a replica and waits until it answers.
+    pub async fn start(db: &Db) -> Self {
+        let replica = Self::launch(config(db)).await;
+        replica.serving().await;
+        replica
+    }
+
+    /// Starts a replica, whether or not it can answer.
+    pub async fn launch(config: Config) -> Self {
+        let service = Service::start(config).await.unwrap();
+        let bound = service.bound();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(service.run(async {
+            let _ = stopped.await;
+        }));
+        let channel =
+            Endpoint::from_shared(format!("http://{}", bound.grpc)).unwrap().connect_lazy();
+        let client = EntitlementsClient::new(channel.clone());
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { bound, channel, client, http, stop, task }
+    }
+
+    /// Waits until health says that this replica answers.
+    pub async fn serving(&self) {
+        let mut health = HealthClient::new(self.channel.clone());
+        let mut states = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        let serving = async {
+            while let Some(state) = states.message().await.unwrap() {
+                if state.status == ServingStatus::Serving as i32 {
+                    return;
+                }
+            }
+            panic!("the health stream ended");
+        };
+        timeout(Duration::from_secs(20), serving).await.expect("serving within 20 s");
+    }
+
+    /// Delivers a signed body under a new id.
+    pub async fn send(&self, body: &str) -> Answer {
+        self.send_as(&format!("msg_{}", uuid::Uuid::now_v7().simple()), body).await
+    }
+
+    /// Delivers a signed body under this id.
+    pub async fn send_as(&self, id: &str, body: &str) -> Answer {
+        let now = Utc::now().timestamp();
+        let headers = [
+            ("svix-id", id.to_owned()),
+            ("svix-timestamp", now.to_string()),
+            ("svix-signature", secret().sign(id, now, body)),
+        ];
+        self.post(&headers, body.to_owned()).await
+    }
+
+    /// Posts to the webhook endpoint with exactly these headers.
+    pub async fn post(&self, headers: &[(&str, String)], body: impl Into<reqwest::Body>) -> Answer {
+        let url = format!("http://{}/webhooks/clerk", self.bound.http);
+        let mut request = self.http.post(url).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let response = self.http.get(format!("http://{}{path}", self.bound.internal));
+        let response = response.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// May this user, in this organization (either may be empty), use this feature?
+    pub async fn check(&self, user: &str, org: &str, feature: &str) -> CheckFeatureResponse {
+        let request = CheckFeatureRequest {
+            user_id: user.into(),
+            organization_id: org.into(),
+            feature: feature.into(),
+            ..Default::default()
+        };
+        self.client.clone().check_feature(request).await.unwrap().into_inner()
+    }
+
+    /// Everything of one subject.
+    pub async fn account(&self, subject: &str) -> Account {
+        let mut request = ListEntitlementsRequest::default();
+        match subject.starts_with("org_") {
+            true => request.organization_id = subject.into(),
+            false => request.user_id = subject.into(),
+        }
+        let response = self.client.clone().list_entitlements(request).await.unwrap();
+        response.into_inner().accounts.remove(0)
+    }
+
+    /// Stops as on SIGTERM, and tells how that went.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        drop((self.client, self.channel, self.http));
+        let _ = self.stop.send(());
+        self.task.await.unwrap()
+    }
+
+    /// Waits until the service ends by itself.
+    pub async fn ended(self) -> anyhow::Result<()> {
+        timeout(Duration::from_secs(20), self.task).await.expect("ended within 20 s").unwrap()
+    }
+}
+
+/// Waits until a condition holds.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        let mut tick = interval(Duration::from_millis(5));
+        while !holds().await {
+            tick.tick().await;
+        }
+    };
+    timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("within 20 s: {what}"));
+}
