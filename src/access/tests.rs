@@ -1,1 +1,396 @@
+//! The rules of access, in sentences; and the laws that hold whatever the facts are.
 
+mod laws;
+
+use super::*;
+use chrono::{DateTime, Duration, Utc};
+
+/// The catalog of all these tests.
+pub(super) fn catalog() -> Catalog {
+    Catalog::from_toml(
+        r#"
+        [user]
+        default_plan = "free"
+        [user.plans.free]
+        features = ["reports"]
+        [user.plans.pro]
+        features = ["reports", "export"]
+        limits = { projects = 25 }
+        [user.plans.max]
+        features = ["reports", "export", "assistant"]
+        limits = { projects = 100 }
+        [organization.plans.team]
+        features = ["export", "sso", "projects"]
+        "#,
+    )
+    .unwrap()
+}
+
+pub(super) fn at(text: &str) -> DateTime<Utc> {
+    let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { format!("{text}:00Z") };
+    full.parse().unwrap()
+}
+
+/// An item of a plan, active since 2026-01-01 in a period that ends on 2026-02-01.
+pub(super) fn item(plan: &str) -> Item {
+    Item {
+        id: format!("csub_item_{plan}").into(),
+        plan: Some(plan.parse().unwrap()),
+        plan_id: None,
+        status: Status::Active,
+        free_trial: false,
+        period_start: Some(at("2026-01-01")),
+        period_end: Some(at("2026-02-01")),
+        canceled_at: None,
+        past_due_at: None,
+        seats: None,
+        updated_at: at("2026-01-01"),
+        sent_at: at("2026-01-01"),
+    }
+}
+
+fn with_status(plan: &str, status: &str) -> Item {
+    Item { status: status.parse().unwrap(), ..item(plan) }
+}
+
+pub(super) fn user(items: impl Into<Box<[Item]>>) -> Account {
+    Account { items: items.into(), revision: 1, ..Account::unknown("user_ada".parse().unwrap()) }
+}
+
+pub(super) fn org(items: impl Into<Box<[Item]>>) -> Account {
+    Account { items: items.into(), revision: 1, ..Account::unknown("org_acme".parse().unwrap()) }
+}
+
+fn overriding(account: Account, feature: &str, effect: Effect, until: Until) -> Account {
+    let overrides = [Override { feature: feature.parse().unwrap(), effect, until }].into();
+    Account { overrides, ..account }
+}
+
+/// A decision in one line, as the tests write it.
+fn told(decision: &Decision) -> String {
+    let mut line = match &decision.verdict {
+        Verdict::Allowed { reason, subject, plan, limit } => {
+            let plan = plan.as_ref().map_or("-", Slug::as_str);
+            let limit = limit.map(|n| format!(" limit {n}")).unwrap_or_default();
+            format!("allowed {reason:?} {plan} of {subject}{limit}")
+        }
+        Verdict::Denied { reason, .. } => format!("denied {reason:?}"),
+    };
+    if let Some(until) = decision.valid_until {
+        line += &format!(" until {}", until.format("%F"));
+    }
+    line
+}
+
+#[track_caller]
+fn check_with(grace: Grace, accounts: &[&Account], feature: &str, now: &str, expected: &str) {
+    let question = Question::feature(feature).unwrap();
+    let decision = decide(accounts, &catalog(), grace, &question, at(now));
+    assert_eq!(told(&decision), expected, "{feature} at {now}");
+}
+
+#[track_caller]
+fn check(accounts: &[&Account], feature: &str, now: &str, expected: &str) {
+    check_with(Grace::default(), accounts, feature, now, expected);
+}
+
+#[track_caller]
+fn check_plan(accounts: &[&Account], plan: &str, now: &str, expected: &str) {
+    let question = Question::plan(plan).unwrap();
+    let decision = decide(accounts, &catalog(), Grace::default(), &question, at(now));
+    assert_eq!(told(&decision), expected, "{plan} at {now}");
+}
+
+#[test]
+fn an_active_item_grants_its_plan_and_is_not_cut_at_the_end_of_its_period() {
+    let ada = user([item("pro")]);
+    check(&[&ada], "export", "2026-01-15", "allowed Plan pro of user_ada");
+    check(&[&ada], "export", "2026-02-01", "allowed RenewalOverdue pro of user_ada");
+    check(&[&ada], "export", "2030-01-01", "allowed RenewalOverdue pro of user_ada");
+    check(&[&ada], "assistant", "2026-01-15", "denied NotInPlan");
+}
+
+#[test]
+fn a_renewal_grace_ends_an_active_item_that_long_after_its_period() {
+    let grace = Grace { renewal: Some(Duration::days(3)), ..Grace::default() };
+    let ada = user([item("pro")]);
+    check_with(
+        grace,
+        &[&ada],
+        "export",
+        "2026-01-15",
+        "allowed Plan pro of user_ada until 2026-02-04",
+    );
+    let overdue = "allowed RenewalOverdue pro of user_ada until 2026-02-04";
+    check_with(grace, &[&ada], "export", "2026-02-03T23:59", overdue);
+    check_with(grace, &[&ada], "export", "2026-02-04", "denied PeriodOver");
+}
+
+#[test]
+fn a_canceled_item_grants_to_the_end_of_the_paid_period_and_not_at_it() {
+    for canceled in [
+        with_status("pro", "canceled"),
+        Item { canceled_at: Some(at("2026-01-10")), ..item("pro") },
+    ] {
+        let ada = user([canceled]);
+        let allowed = "allowed CanceledButPaid pro of user_ada until 2026-02-01";
+        check(&[&ada], "export", "2026-01-31T23:59", allowed);
+        check(&[&ada], "export", "2026-02-01", "denied PeriodOver");
+    }
+}
+
+#[test]
+fn a_canceled_item_without_an_end_grants_nothing() {
+    let ada = user([Item { period_end: None, ..with_status("pro", "canceled") }]);
+    check(&[&ada], "export", "2026-01-15", "denied PeriodOver");
+}
+
+#[test]
+fn a_trial_is_told_as_such_until_it_is_canceled_or_overdue() {
+    let trial = Item { free_trial: true, ..item("pro") };
+    check(&[&user([trial.clone()])], "export", "2026-01-15", "allowed Trial pro of user_ada");
+    let overdue = "allowed RenewalOverdue pro of user_ada";
+    check(&[&user([trial.clone()])], "export", "2026-02-01", overdue);
+    let canceled = user([Item { status: Status::Canceled, ..trial }]);
+    let allowed = "allowed CanceledButPaid pro of user_ada until 2026-02-01";
+    check(&[&canceled], "export", "2026-01-15", allowed);
+}
+
+#[test]
+fn a_past_due_item_grants_until_clerk_ends_it_or_the_grace_is_over() {
+    let due = Item { past_due_at: Some(at("2026-02-01")), ..with_status("pro", "past_due") };
+    let ada = user([due.clone()]);
+    check(&[&ada], "export", "2027-01-01", "allowed PastDueInGrace pro of user_ada");
+
+    let grace = Grace { past_due: Some(Duration::days(3)), ..Grace::default() };
+    let allowed = "allowed PastDueInGrace pro of user_ada until 2026-02-04";
+    check_with(grace, &[&ada], "export", "2026-02-03T23:59", allowed);
+    check_with(grace, &[&ada], "export", "2026-02-04", "denied PastDue");
+
+    let undated = user([Item { past_due_at: None, updated_at: at("2026-03-01"), ..due }]);
+    let allowed = "allowed PastDueInGrace pro of user_ada until 2026-03-04";
+    check_with(grace, &[&undated], "export", "2026-03-01", allowed);
+}
+
+#[test]
+fn every_other_status_grants_nothing_whatever_its_dates_say() {
+    for (status, denial) in [
+        ("upcoming", "NotStarted"),
+        ("incomplete", "CheckoutIncomplete"),
+        ("abandoned", "Abandoned"),
+        ("ended", "Ended"),
+        ("expired", "Ended"),
+        ("withdrawn", "UnknownStatus"),
+        ("paused", "UnknownStatus"),
+        ("", "UnknownStatus"),
+    ] {
+        let ada = user([with_status("pro", status)]);
+        check(&[&ada], "export", "2026-01-15", &format!("denied {denial}"));
+    }
+    let withdrawn = user([Item { status: Status::Withdrawn, ..item("pro") }]);
+    check(&[&withdrawn], "export", "2026-01-15", "denied Ended");
+}
+
+#[test]
+fn who_holds_no_live_item_has_the_default_plan() {
+    let nobody = user([]);
+    check(&[&nobody], "reports", "2026-01-15", "allowed DefaultPlan free of user_ada");
+    check(&[&nobody], "export", "2026-01-15", "denied NotInPlan");
+    let ended = user([with_status("pro", "ended")]);
+    check(&[&ended], "reports", "2026-01-15", "allowed DefaultPlan free of user_ada");
+    check(&[&org([])], "sso", "2026-01-15", "denied NoSubscription");
+}
+
+#[test]
+fn a_paid_period_that_ends_hands_over_to_the_default_plan() {
+    let ada = user([with_status("pro", "canceled")]);
+    let paid = "allowed CanceledButPaid pro of user_ada until 2026-02-01";
+    check(&[&ada], "reports", "2026-01-15", paid);
+    check(&[&ada], "reports", "2026-02-01", "allowed DefaultPlan free of user_ada");
+}
+
+#[test]
+fn a_denial_holds_until_the_default_plan_would_grant() {
+    let ada = user([Item { plan: None, ..with_status("pro", "canceled") }]);
+    check(&[&ada], "reports", "2026-01-15", "denied UnknownPlan until 2026-02-01");
+}
+
+#[test]
+fn an_unknown_plan_grants_nothing_and_keeps_the_default_plan_away() {
+    let ada = user([item("gold")]);
+    check(&[&ada], "reports", "2026-01-15", "denied UnknownPlan");
+    check(&[&ada], "export", "2026-01-15", "denied UnknownPlan");
+}
+
+#[test]
+fn a_plan_of_the_other_kind_of_payer_is_unknown() {
+    check(&[&user([item("team")])], "sso", "2026-01-15", "denied UnknownPlan");
+}
+
+#[test]
+fn of_several_items_the_one_that_grants_longest_is_told() {
+    let canceled = with_status("max", "canceled");
+    let ada = user([canceled.clone(), item("pro")]);
+    check(&[&ada], "export", "2026-01-15", "allowed Plan pro of user_ada");
+    let until = "allowed CanceledButPaid max of user_ada until 2026-02-01";
+    check(&[&ada], "assistant", "2026-01-15", until);
+    let later = Item { period_end: Some(at("2026-03-01")), ..with_status("pro", "canceled") };
+    let until = "allowed CanceledButPaid pro of user_ada until 2026-03-01";
+    check(&[&user([canceled, later])], "export", "2026-01-15", until);
+}
+
+#[test]
+fn the_largest_limit_counts_and_a_grant_without_a_number_is_not_limited() {
+    let ada = user([item("pro"), with_status("max", "canceled")]);
+    let both = "allowed Plan pro of user_ada limit 100 until 2026-02-01";
+    check(&[&ada], "projects", "2026-01-15", both);
+    check(&[&ada], "projects", "2026-02-01", "allowed RenewalOverdue pro of user_ada limit 25");
+    let acme = org([with_status("team", "canceled")]);
+    let unlimited = "allowed Plan pro of user_ada until 2026-02-01";
+    check(&[&user([item("pro")]), &acme], "projects", "2026-01-15", unlimited);
+}
+
+#[test]
+fn what_the_user_and_the_active_organization_have_both_count() {
+    let (ada, acme) = (user([item("pro")]), org([item("team")]));
+    let both = [&ada, &acme];
+    check(&both, "assistant", "2026-01-15", "denied NotInPlan");
+    check(&both, "sso", "2026-01-15", "allowed Plan team of org_acme");
+    check(&both, "export", "2026-01-15", "allowed Plan pro of user_ada");
+    check(&both, "org:export", "2026-01-15", "allowed Plan team of org_acme");
+}
+
+#[test]
+fn a_scope_asks_one_payer_only() {
+    let (ada, acme) = (user([item("pro")]), org([item("team")]));
+    for scope in ["o", "org", "organization"] {
+        let allowed = "allowed Plan team of org_acme";
+        check(&[&ada, &acme], &format!("{scope}:sso"), "2026-01-15", allowed);
+        check(&[&ada, &acme], &format!("{scope}:reports"), "2026-01-15", "denied NotInPlan");
+        check(&[&ada], &format!("{scope}:export"), "2026-01-15", "denied OutOfScope");
+    }
+    for scope in ["u", "user"] {
+        check(&[&ada, &acme], &format!("{scope}:sso"), "2026-01-15", "denied NotInPlan");
+        let allowed = "allowed Plan pro of user_ada";
+        check(&[&ada, &acme], &format!("{scope}:export"), "2026-01-15", allowed);
+        check(&[&acme], &format!("{scope}:export"), "2026-01-15", "denied OutOfScope");
+    }
+    for scope in ["", "team", "User", "ou"] {
+        let feature = format!("{scope}:export");
+        check(&[&ada, &acme], &feature, "2026-01-15", "denied UnknownScope");
+    }
+}
+
+#[test]
+fn a_feature_of_no_plan_is_unknown_and_case_and_spaces_count() {
+    let ada = user([item("pro")]);
+    for feature in ["exports", "Export", " export", "export ", "org:exports"] {
+        let denial =
+            if feature.contains(':') { "denied OutOfScope" } else { "denied UnknownFeature" };
+        check(&[&ada], feature, "2026-01-15", denial);
+    }
+}
+
+#[test]
+fn who_was_deleted_has_nothing_not_even_the_default_plan() {
+    let ada = Account { deleted_at: Some(at("2026-01-10")), ..user([item("pro")]) };
+    check(&[&ada], "reports", "2026-01-15", "denied SubjectDeleted");
+    let acme = org([item("team")]);
+    check(&[&ada, &acme], "sso", "2026-01-15", "allowed Plan team of org_acme");
+}
+
+#[test]
+fn a_denying_override_outranks_a_granting_one_and_that_outranks_plans() {
+    let granted = |until| overriding(user([]), "assistant", Effect::Grant(Some(5)), until);
+    let forever = granted(Until::Forever);
+    check(&[&forever], "assistant", "2026-01-15", "allowed OverrideGrants - of user_ada limit 5");
+    let ending = granted(Until::Instant(at("2026-02-01")));
+    let until = "allowed OverrideGrants - of user_ada limit 5 until 2026-02-01";
+    check(&[&ending], "assistant", "2026-01-15", until);
+    check(&[&ending], "assistant", "2026-02-01", "denied NotInPlan");
+
+    let until = Until::Instant(at("2026-02-01"));
+    let denied = overriding(user([item("pro")]), "export", Effect::Deny, until);
+    let acme = org([item("team")]);
+    check(&[&denied, &acme], "export", "2026-01-15", "denied OverrideDenies until 2026-02-01");
+    check(&[&denied, &acme], "org:export", "2026-01-15", "allowed Plan team of org_acme");
+    check(&[&denied], "export", "2026-02-01", "allowed RenewalOverdue pro of user_ada");
+}
+
+#[test]
+fn of_several_denials_the_most_telling_one_is_given() {
+    let ended = with_status("pro", "ended");
+    let incomplete = with_status("max", "incomplete");
+    check(
+        &[&user([ended.clone(), incomplete])],
+        "export",
+        "2026-01-15",
+        "denied CheckoutIncomplete",
+    );
+    check(&[&user([ended, item("free")])], "export", "2026-01-15", "denied Ended");
+}
+
+#[test]
+fn a_plan_is_held_like_a_feature() {
+    let (ada, acme) = (user([item("pro")]), org([item("team")]));
+    check_plan(&[&ada, &acme], "pro", "2026-01-15", "allowed Plan pro of user_ada");
+    check_plan(&[&ada, &acme], "org:team", "2026-01-15", "allowed Plan team of org_acme");
+    check_plan(&[&ada, &acme], "org:pro", "2026-01-15", "denied NotInPlan");
+    check_plan(&[&ada], "free", "2026-01-15", "denied NotInPlan");
+    check_plan(&[&user([])], "free", "2026-01-15", "allowed DefaultPlan free of user_ada");
+    check_plan(&[&ada], "gold", "2026-01-15", "denied UnknownPlan");
+}
+
+#[test]
+fn entitlements_are_all_features_that_a_check_would_allow() {
+    let ada = overriding(user([item("pro")]), "beta", Effect::Grant(None), Until::Forever);
+    let found = entitlements(&ada, &catalog(), Grace::default(), at("2026-01-15"));
+    let features: Vec<_> = found.iter().map(|e| e.feature.as_str()).collect();
+    assert_eq!(features, ["beta", "export", "projects", "reports"]);
+}
+
+#[test]
+fn a_catalog_that_cannot_be_meant_is_refused_with_its_place() {
+    for (text, reason) in [
+        ("[user]\ndefault_plan = \"pro\"", "user.default_plan names `pro`, which user.plans lacks"),
+        ("[user.plans.\"a:b\"]", "user.plans.a:b: `a:b` has a colon, which marks a scope"),
+        ("[user.plans.pro]\nfeatures = [\"\"]", "user.plans.pro: `` must be a slug"),
+        ("[user.plans.pro]\nfeature = [\"x\"]", "unknown field `feature`"),
+        ("[org.plans.pro]", "unknown field `org`"),
+        ("[user.plans.pro]\nlimits = { projects = -1 }", "projects"),
+        ("[user", "expected"),
+    ] {
+        let error = Catalog::from_toml(text).unwrap_err().to_string();
+        assert!(error.contains(reason), "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_canonical_text_of_a_catalog_reads_back_as_the_same() {
+    assert_eq!(Catalog::from_json(&catalog().to_json()).unwrap(), catalog());
+}
+
+#[test]
+fn only_clerk_ids_are_subjects() {
+    for id in ["user_3jKR", "org_3jKR-x_y"] {
+        assert_eq!(id.parse::<Subject>().unwrap().to_string(), id);
+    }
+    let long = format!("user_{}", "x".repeat(10_000));
+    for id in
+        ["", "user_", "org_", "team_1", "user_ 1", "user_\u{202e}1", "user_\0", "USER_1", &long]
+    {
+        id.parse::<Subject>().unwrap_err();
+    }
+    Subject::of(Kind::User, "org_1").unwrap_err();
+}
+
+#[test]
+fn a_revision_reads_back_and_says_nothing_of_other_subjects() {
+    let (ada, acme) = ("user_ada".parse().unwrap(), "org_acme".parse().unwrap());
+    let revision = Revision::of_catalog(3).and(&ada, 12);
+    let read: Revision = revision.to_string().parse().unwrap();
+    assert_eq!((read.catalog, read.of(&ada), read.of(&acme)), (3, 12, 0));
+    for text in ["", "x", "3_", "3_zz.1", "3_1.x", "-1"] {
+        text.parse::<Revision>().unwrap_err();
+    }
+}
