@@ -1,0 +1,105 @@
+//! Two replicas on one database.
+
+use crate::{
+    db::Db,
+    service::{ADA, Replica, config, eventually, payload},
+};
+use entitlements::{
+    access::Catalog,
+    grpc::pb::{CheckFeatureRequest, Consistency, Reason, consistency::Requirement},
+};
+use tonic::Code;
+
+/// Asks whether Ada may export, with a requirement.
+async fn check(replica: &Replica, requirement: Requirement) -> Result<bool, Code> {
+    let request = CheckFeatureRequest {
+        user_id: ADA.into(),
+        feature: "export".into(),
+        consistency: Some(Consistency { requirement: Some(requirement) }),
+        ..Default::default()
+    };
+    let answer = replica.client.clone().check_feature(request).await;
+    answer.map(|answer| answer.into_inner().allowed).map_err(|status| status.code())
+}
+
+#[tokio::test]
+async fn a_change_shows_at_once_where_it_was_taken_and_soon_elsewhere() {
+    let db = Db::new().await;
+    let (one, other) = tokio::join!(Replica::start(&db), Replica::start(&db));
+    let story = [("subscriptionItem.active", true), ("subscriptionItem.ended", false)];
+    for (name, allowed) in story {
+        for replica in [&one, &other] {
+            replica.check(ADA, "", "export").await; // into both caches
+        }
+        assert_eq!(one.send(&payload(name)).await.result(), "applied");
+        assert_eq!(one.check(ADA, "", "export").await.allowed, allowed, "{name}");
+        eventually(&format!("the other replica hears of {name}"), async || {
+            other.check(ADA, "", "export").await.allowed == allowed
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_revision_makes_any_replica_answer_from_that_state_or_a_newer_one() {
+    let db = Db::new().await;
+    let (one, other) = tokio::join!(Replica::start(&db), Replica::start(&db));
+    for _ in 0..5 {
+        for (name, allowed) in
+            [("subscriptionItem.active", true), ("subscriptionItem.active", true)]
+        {
+            other.check(ADA, "", "export").await;
+            let answer = one.send(&payload(name)).await;
+            if let Some(revision) = answer.body["revision"].as_str() {
+                let at_least = Requirement::AtLeast(revision.into());
+                assert_eq!(check(&other, at_least).await, Ok(allowed));
+            }
+        }
+    }
+    let answer = one.check(ADA, "", "export").await;
+    assert_eq!(check(&other, Requirement::AtLeast(answer.revision.clone())).await, Ok(true));
+    assert_eq!(check(&other, Requirement::FullyConsistent(true)).await, Ok(true));
+
+    let (known, _) = answer.revision.rsplit_once('.').unwrap();
+    let future = Requirement::AtLeast(format!("{known}.999"));
+    assert_eq!(check(&one, future).await, Err(Code::Unavailable));
+    let catalog = Requirement::AtLeast("999".into());
+    assert_eq!(check(&one, catalog).await, Err(Code::Unavailable));
+}
+
+#[tokio::test]
+async fn a_new_catalog_reaches_all_replicas_and_an_old_one_does_not_come_back() {
+    let db = Db::new().await;
+    let old = Replica::start(&db).await;
+    let gold = payload("subscriptionItem.active").replace("\"pro\"", "\"gold\"");
+    assert_eq!(old.send(&gold).await.result(), "applied");
+    let answer = old.check(ADA, "", "export").await;
+    assert_eq!((answer.allowed, answer.reason()), (false, Reason::UnknownPlan));
+
+    let mut newer = config(&db);
+    let catalog = "[user.plans.gold]\nfeatures = [\"export\"]";
+    newer.catalog = Some((Catalog::from_toml(catalog).unwrap(), "newer.toml".into()));
+    let new = Replica::launch(newer).await;
+    new.serving().await;
+    assert!(new.check(ADA, "", "export").await.allowed);
+    eventually("the old replica hears of the catalog", async || {
+        old.check(ADA, "", "export").await.allowed
+    })
+    .await;
+
+    let restarted = Replica::start(&db).await;
+    assert!(restarted.check(ADA, "", "export").await.allowed);
+    assert!(new.check(ADA, "", "export").await.allowed);
+}
+
+#[tokio::test]
+async fn the_cache_answers_what_was_read_once() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    for _ in 0..10 {
+        replica.check("user_nobody", "", "export").await;
+    }
+    let (_, metrics) = replica.get("/metrics").await;
+    assert!(metrics.contains("entitlements_cache_hits_total 9"), "{metrics}");
+    assert!(metrics.contains("entitlements_cache_loads_total{result=\"ok\"} 1"), "{metrics}");
+}
