@@ -7,6 +7,8 @@
 //! it, [`store`] writes it, [`changes`] tells all replicas. Then a question: [`grpc`] takes it, [`accounts`]
 //! knows the facts. [`service`] wires it all; `ARCHITECTURE.md` says why it is so.
 
+#![warn(clippy::unwrap_used)]
+
 pub mod access;
 pub mod accounts;
 pub mod changes;

@@ -1,8 +1,10 @@
 //! The wiring: builds each part once, runs them all, stops them all.
 
 use crate::{
+    access::{Catalog, Grace},
     accounts::Accounts,
     changes::Changes,
+    clerk::Verifier,
     config::Config,
     grpc,
     http::{self, Face, Probed, Webhooks},
@@ -10,6 +12,7 @@ use crate::{
     telemetry::Metrics,
 };
 use anyhow::{Context, anyhow};
+use sqlx::postgres::PgConnectOptions;
 use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -48,79 +51,79 @@ pub enum WrongSchema {
 /// The whole service.
 pub struct Service {
     bound: Bound,
+    shared: Shared,
     parts: JoinSet<(&'static str, anyhow::Result<()>)>,
-    store: Arc<Store>,
-    draining: CancellationToken,
-    stop: CancellationToken,
     stop_within: Duration,
     stop_delay: Duration,
+}
+
+/// What several parts use.
+struct Shared {
+    store: Arc<Store>,
+    accounts: Arc<Accounts>,
+    metrics: Arc<Metrics>,
+    /// Fires when the service is asked to stop: nothing new should be sent here.
+    draining: CancellationToken,
+    /// Fires when nothing new is accepted any more.
+    stop: CancellationToken,
 }
 
 impl Service {
     /// Builds all parts and binds all listeners. The database need not be there yet: until it is, the
     /// service says that it is not ready.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        let (grpc_listener, http_listener, internal_listener) = (
-            bind("GRPC_LISTEN", config.grpc).await?,
-            bind("HTTP_LISTEN", config.http).await?,
-            bind("INTERNAL_LISTEN", config.internal).await?,
-        );
+        let grpc_listener = bind("GRPC_LISTEN", config.grpc).await?;
+        let http_listener = bind("HTTP_LISTEN", config.http).await?;
+        let internal_listener = bind("INTERNAL_LISTEN", config.internal).await?;
         let bound = Bound {
             grpc: grpc_listener.local_addr()?,
             http: http_listener.local_addr()?,
             internal: internal_listener.local_addr()?,
         };
 
-        let metrics = Arc::new(Metrics::default());
-        let store = Store::new(config.database.clone());
-        let accounts = Arc::new(Accounts::new(
-            store.clone(),
-            config.cache_bytes,
-            config.max_staleness,
-            metrics.clone(),
-        ));
-        let changes = Changes::new(store.clone(), accounts.clone(), metrics.clone());
-        let webhooks =
-            Webhooks::new(config.verifier, store.clone(), accounts.clone(), metrics.clone());
-        let probed = Arc::new(Probed {
-            accounts: accounts.clone(),
-            metrics: metrics.clone(),
-            draining: draining.clone(),
-        });
+        let shared = Shared::new(&config);
         let (health, health_server) = tonic_health::server::health_reporter();
         grpc::set_health(&health, false).await;
-        let api = grpc::Api::new(accounts.clone(), config.grace, metrics);
-        let routes =
-            grpc::routes(api, health_server).map_err(|e| anyhow!("gRPC reflection: {e}"))?;
+        let routes = grpc::routes(shared.api(config.grace), health_server);
+        let routes = routes.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
+        let webhooks = Arc::new(shared.webhooks(config.verifier));
+        let probed = Arc::new(shared.probed());
+        let (accounts, draining) = (shared.accounts.clone(), shared.draining.clone());
+        let follower = Follower {
+            migrate: config.migrate.then_some(config.database),
+            catalog: config.catalog,
+            store: shared.store.clone(),
+            changes: shared.changes(),
+        };
 
         let mut parts = JoinSet::new();
-        let mut spawn = |name, part: Part| parts.spawn(async move { (name, part.await) });
-        spawn("gRPC", endless(grpc::serve(grpc_listener, routes, stop.clone())));
-        let public = Face::Public(Arc::new(webhooks), probed.clone());
-        spawn("HTTP", endless(http::serve(http_listener, public, stop.clone())));
+        let stop = || shared.stop.clone();
+        let public = Face::Public(webhooks, probed.clone());
+        spawn(&mut parts, "gRPC", grpc::serve(grpc_listener, routes, stop()));
+        spawn(&mut parts, "HTTP", http::serve(http_listener, public, stop()));
         let internal = Face::Internal(probed);
-        spawn("internal HTTP", endless(http::serve(internal_listener, internal, stop.clone())));
-        let watch = grpc::watch_health(health, accounts, draining.clone(), stop.clone());
-        spawn("health", endless(watch));
-        let (following, until) = (store.clone(), stop.clone());
-        spawn(
-            "change log",
-            Box::pin(async move {
-                tokio::select! {
-                    () = until.cancelled() => Ok(()),
-                    failed = follow(config.migrate, config.database, config.catalog, following, changes) => failed,
-                }
-            }),
-        );
+        spawn(&mut parts, "internal HTTP", http::serve(internal_listener, internal, stop()));
+        spawn(&mut parts, "health", grpc::watch_health(health, accounts, draining, stop()));
+        let stopped = shared.stop.clone().cancelled_owned();
+        parts.spawn(async move { ("change log", follower.run_until(stopped).await) });
         let (stop_within, stop_delay) = (config.stop_within, config.stop_delay);
-        Ok(Self { bound, parts, store, draining, stop, stop_within, stop_delay })
+        Ok(Self { bound, shared, parts, stop_within, stop_delay })
     }
 
     /// Where the listeners are.
     #[must_use]
     pub fn bound(&self) -> Bound {
         self.bound
+    }
+
+    /// Resolves when questions can be answered.
+    pub fn ready(&self) -> impl Future<Output = ()> + use<> {
+        let accounts = self.shared.accounts.clone();
+        async move {
+            while !accounts.freshness().can_answer() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
     }
 
     /// Runs until it is asked to stop, then drains. A part that ends unasked ends the service with an error.
@@ -135,13 +138,13 @@ impl Service {
             ended = self.parts.join_next() => Err(ended_early(ended)),
         };
         tracing::info!("stopping");
-        self.draining.cancel();
+        self.shared.draining.cancel();
         if served.is_ok() {
             sleep(self.stop_delay).await;
         }
-        self.stop.cancel();
+        self.shared.stop.cancel();
         let drained = timeout(self.stop_within, drain(&mut self.parts)).await;
-        self.store.close().await;
+        self.shared.store.close().await;
         served?;
         drained.context("stopped, but calls were still in flight")?;
         tracing::info!("stopped");
@@ -149,14 +152,35 @@ impl Service {
     }
 }
 
-type Part = std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+impl Shared {
+    fn new(config: &Config) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let store = Store::new(config.database.clone());
+        let accounts =
+            Accounts::new(store.clone(), config.cache_bytes, config.max_staleness, metrics.clone());
+        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
+        Self { store, accounts: Arc::new(accounts), metrics, draining, stop }
+    }
 
-/// A part that cannot fail.
-fn endless(part: impl Future<Output = ()> + Send + 'static) -> Part {
-    Box::pin(async move {
-        part.await;
-        Ok(())
-    })
+    fn api(&self, grace: Grace) -> grpc::Api {
+        grpc::Api::new(self.accounts.clone(), grace, self.metrics.clone())
+    }
+
+    fn webhooks(&self, verifier: Verifier) -> Webhooks {
+        Webhooks::new(verifier, self.store.clone(), self.accounts.clone(), self.metrics.clone())
+    }
+
+    fn changes(&self) -> Changes {
+        Changes::new(self.store.clone(), self.accounts.clone(), self.metrics.clone())
+    }
+
+    fn probed(&self) -> Probed {
+        Probed {
+            accounts: self.accounts.clone(),
+            metrics: self.metrics.clone(),
+            draining: self.draining.clone(),
+        }
+    }
 }
 
 async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -165,25 +189,48 @@ async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("{name}: cannot listen on {address} (is the port in use?)"))
 }
 
-/// Waits for a database that fits, puts the catalog file in force, and follows the change log.
-async fn follow(
-    migrate_first: bool,
-    database: sqlx::postgres::PgConnectOptions,
-    catalog: Option<(crate::access::Catalog, String)>,
+/// Adds a part that cannot fail.
+fn spawn(
+    parts: &mut JoinSet<(&'static str, anyhow::Result<()>)>,
+    name: &'static str,
+    part: impl Future<Output = ()> + Send + 'static,
+) {
+    parts.spawn(async move {
+        part.await;
+        (name, Ok(()))
+    });
+}
+
+/// The part that follows the change log, once the database is there and fits.
+struct Follower {
+    /// The database to migrate first, if it is to be migrated.
+    migrate: Option<PgConnectOptions>,
+    catalog: Option<(Catalog, String)>,
     store: Arc<Store>,
     changes: Changes,
-) -> anyhow::Result<()> {
-    match schema(&store).await {
-        Schema::Behind if migrate_first => {
-            let newest = migrate(&database).await.context("cannot migrate the database")?;
-            tracing::info!(newest, "migrated the database");
+}
+
+impl Follower {
+    async fn run_until(self, stopped: impl Future<Output = ()>) -> anyhow::Result<()> {
+        tokio::select! {
+            () = stopped => Ok(()),
+            failed = self.run() => failed,
         }
-        Schema::Behind => return Err(WrongSchema::Behind.into()),
-        Schema::Ahead => return Err(WrongSchema::Ahead.into()),
-        Schema::Fits => {}
     }
-    apply_catalog(&store, catalog).await?;
-    match Box::pin(changes.run()).await {}
+
+    async fn run(self) -> anyhow::Result<()> {
+        match (schema(&self.store).await, self.migrate) {
+            (Schema::Fits, _) => {}
+            (Schema::Behind, Some(database)) => {
+                let newest = migrate(&database).await.context("cannot migrate the database")?;
+                tracing::info!(newest, "migrated the database");
+            }
+            (Schema::Behind, None) => return Err(WrongSchema::Behind.into()),
+            (Schema::Ahead, _) => return Err(WrongSchema::Ahead.into()),
+        }
+        apply_catalog(&self.store, self.catalog).await?;
+        match Box::pin(self.changes.run()).await {}
+    }
 }
 
 /// Asks until the database answers; says once why it does not.
@@ -207,7 +254,7 @@ async fn schema(store: &Store) -> Schema {
 
 async fn apply_catalog(
     store: &Store,
-    catalog: Option<(crate::access::Catalog, String)>,
+    catalog: Option<(Catalog, String)>,
 ) -> Result<(), StoreError> {
     let Some((catalog, source)) = catalog else {
         if store.catalog().await?.is_none() {

@@ -67,52 +67,47 @@ impl<const N: usize> EncodeLabelSet for Labels<N> {
     }
 }
 
+/// The upper bounds of the lag's buckets, in seconds.
+const LAGS: [f64; 13] =
+    [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
+
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("entitlements");
-        let lags = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
-        let metrics = Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("entitlements"),
             deliveries: Family::default(),
             refused: Family::default(),
             checks: Family::default(),
             cache_hits: Counter::default(),
             cache_loads: Family::default(),
-            change_lag: Histogram::new(lags),
+            change_lag: Histogram::new(LAGS),
             changes_heard_at: Gauge::default(),
             catalog: Gauge::default(),
-            registry: Registry::default(),
         };
-        registry.register("deliveries", "Deliveries taken, by result", metrics.deliveries.clone());
-        registry.register(
-            "webhooks_refused",
-            "Webhook requests that were refused, by HTTP status",
-            metrics.refused.clone(),
-        );
-        registry.register("checks", "Questions answered, by reason", metrics.checks.clone());
-        registry.register("cache_hits", "Accounts found in the cache", metrics.cache_hits.clone());
-        registry.register(
-            "cache_loads",
-            "Accounts read from Postgres, by result",
-            metrics.cache_loads.clone(),
-        );
-        registry.register_with_unit(
-            "change_lag",
-            "Age of changes when this replica heard of them",
-            Unit::Seconds,
-            metrics.change_lag.clone(),
-        );
-        registry.register_with_unit(
-            "changes_heard_at",
-            "Unix time at which this replica last heard all changes",
-            Unit::Seconds,
-            metrics.changes_heard_at.clone(),
-        );
-        registry.register("catalog_version", "Catalog version in use", metrics.catalog.clone());
-        Self { registry, ..metrics }
+        metrics.register();
+        metrics
     }
 }
 
 impl Metrics {
+    /// Names everything; the names are part of what operators rely on.
+    fn register(&mut self) {
+        let all = &mut self.registry;
+        all.register("deliveries", "Deliveries taken, by result", self.deliveries.clone());
+        let help = "Webhook requests that were refused, by HTTP status";
+        all.register("webhooks_refused", help, self.refused.clone());
+        all.register("checks", "Questions answered, by reason", self.checks.clone());
+        all.register("cache_hits", "Accounts found in the cache", self.cache_hits.clone());
+        let help = "Accounts read from Postgres, by result";
+        all.register("cache_loads", help, self.cache_loads.clone());
+        let help = "Age of changes when this replica heard of them";
+        all.register_with_unit("change_lag", help, Unit::Seconds, self.change_lag.clone());
+        let help = "Unix time at which this replica last heard all changes";
+        let heard_at = self.changes_heard_at.clone();
+        all.register_with_unit("changes_heard_at", help, Unit::Seconds, heard_at);
+        all.register("catalog_version", "Catalog version in use", self.catalog.clone());
+    }
+
     /// All metrics in the `OpenMetrics` text format.
     #[must_use]
     pub fn encode(&self) -> String {

@@ -68,7 +68,7 @@ fn overriding(account: Account, feature: &str, effect: Effect, until: Until) -> 
 
 /// A decision in one line, as the tests write it.
 fn told(decision: &Decision) -> String {
-    let mut line = match &decision.verdict {
+    let line = match &decision.verdict {
         Verdict::Allowed { reason, subject, plan, limit } => {
             let plan = plan.as_ref().map_or("-", Slug::as_str);
             let limit = limit.map(|n| format!(" limit {n}")).unwrap_or_default();
@@ -76,10 +76,10 @@ fn told(decision: &Decision) -> String {
         }
         Verdict::Denied { reason, .. } => format!("denied {reason:?}"),
     };
-    if let Some(until) = decision.valid_until {
-        line += &format!(" until {}", until.format("%F"));
+    match decision.valid_until {
+        Some(until) => format!("{line} until {}", until.format("%F")),
+        None => line,
     }
-    line
 }
 
 #[track_caller]

@@ -12,6 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use std::{
+    convert::Infallible,
     fs,
     io::Write,
     os::unix::fs::OpenOptionsExt,
@@ -46,7 +47,12 @@ impl Dev {
 
         let config = self.settings.check(true)?;
         let service = Service::start(config).await?;
-        welcome(service.bound());
+        let (bound, ready) = (service.bound(), service.ready());
+        let welcomed = async {
+            ready.await;
+            welcome(bound);
+            std::future::pending::<Infallible>().await
+        };
         let lost = async {
             match &embedded {
                 Some(embedded) => embedded.exited().await,
@@ -55,6 +61,7 @@ impl Dev {
         };
         tokio::select! {
             done = service.run(stop) => done?,
+            never = welcomed => match never {},
             how = lost => bail!("the embedded Postgres ended by itself ({how}): start again"),
         }
         if let Some(embedded) = embedded {
@@ -69,8 +76,9 @@ impl Dev {
             return Ok(None);
         }
         let embedded = Embedded::persistent(folder, &self.binaries).await?;
-        tracing::info!("{}", embedded.describe());
-        *url = Some(embedded.url("entitlements").into());
+        let database = embedded.url("entitlements");
+        tracing::info!(database, "{}", embedded.describe());
+        *url = Some(database.into());
         Ok(Some(embedded))
     }
 

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 /// How long a server may take to accept connections: after a crash it recovers first.
-const START_WITHIN: Duration = Duration::from_secs(60);
+const START_WITHIN: Duration = Duration::from_mins(1);
 
 /// Runs the server given as arguments, whose pid is then ours to wait for, and beside it a watcher that reads
 /// from the other end of a pipe to this process. The pipe closes however this process ends; the watcher then

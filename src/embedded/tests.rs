@@ -27,7 +27,7 @@ fn wheel(sha256: &str) -> Wheel {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    super::fetch::hex(&Sha256::digest(bytes))
 }
 
 /// Serves a page at every path that ends with `/`, and the file at every other.

@@ -63,7 +63,7 @@ impl Db {
                 "select coalesce(string_agg(t::text, E'\\n' order by t::text), '') from {table} t"
             );
             let rows = sqlx::query(AssertSqlSafe(rows)).fetch_one(&mut db).await.unwrap();
-            all += &format!("{table}:\n{}\n", rows.get::<String, _>(0));
+            all.extend([table, ":\n", rows.get(0), "\n"]);
         }
         db.close().await.unwrap();
         all

@@ -3,7 +3,7 @@
 use crate::db::Db;
 use chrono::Utc;
 use entitlements::{
-    access::Catalog,
+    access::{Catalog, Grace},
     clerk::{Secret, Verifier},
     config::Config,
     grpc::pb::{
@@ -68,8 +68,8 @@ pub fn config(db: &Db) -> Config {
         grpc: any,
         http: any,
         internal: any,
-        grace: Default::default(),
-        max_staleness: Duration::from_secs(3600),
+        grace: Grace::default(),
+        max_staleness: Duration::from_hours(1),
         cache_bytes: 1 << 20,
         stop_within: Duration::from_secs(5),
         stop_delay: Duration::ZERO,
@@ -173,9 +173,10 @@ impl Replica {
     /// Everything of one subject.
     pub async fn account(&self, subject: &str) -> Account {
         let mut request = ListEntitlementsRequest::default();
-        match subject.starts_with("org_") {
-            true => request.organization_id = subject.into(),
-            false => request.user_id = subject.into(),
+        if subject.starts_with("org_") {
+            request.organization_id = subject.into();
+        } else {
+            request.user_id = subject.into();
         }
         let response = self.client.clone().list_entitlements(request).await.unwrap();
         response.into_inner().accounts.remove(0)

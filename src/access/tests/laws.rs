@@ -109,18 +109,15 @@ proptest! {
         let decision = ask(&accounts, grace, feature, now);
         let then = now + Duration::hours(later * 12);
         let at_then = ask(&accounts, grace, feature, then);
-        match decision.valid_until {
-            Some(until) => {
-                prop_assert!(until > now);
-                let at_end = ask(&accounts, grace, feature, until);
-                prop_assert_ne!(seen(&at_end.verdict), seen(&decision.verdict));
-                let just_before = ask(&accounts, grace, feature, until - Duration::milliseconds(1));
-                prop_assert_eq!(seen(&just_before.verdict), seen(&decision.verdict));
-                if then < until {
-                    prop_assert_eq!(seen(&at_then.verdict), seen(&decision.verdict));
-                }
-            }
-            None => prop_assert_eq!(seen(&at_then.verdict), seen(&decision.verdict)),
+        if let Some(until) = decision.valid_until {
+            prop_assert!(until > now);
+            let at_end = ask(&accounts, grace, feature, until);
+            prop_assert_ne!(seen(&at_end.verdict), seen(&decision.verdict));
+            let just_before = ask(&accounts, grace, feature, until - Duration::milliseconds(1));
+            prop_assert_eq!(seen(&just_before.verdict), seen(&decision.verdict));
+        }
+        if decision.valid_until.is_none_or(|until| then < until) {
+            prop_assert_eq!(seen(&at_then.verdict), seen(&decision.verdict));
         }
     }
 
@@ -184,7 +181,7 @@ proptest! {
         let listed = entitlements(&account, &catalog(), grace, now);
         for feature in &FEATURES[..6] {
             let found = listed.iter().find(|e| e.feature.as_str() == *feature).map(|e| &e.decision);
-            let asked = ask(&[account.clone()], grace, feature, now);
+            let asked = ask(std::slice::from_ref(&account), grace, feature, now);
             let allowed = seen(&asked.verdict).is_some();
             prop_assert_eq!(found, allowed.then_some(&asked));
         }

@@ -1,0 +1,202 @@
+//! What the compiler does not check: who may use whom, how long things are, and what was left over.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What each part of `src/` may use. A part that is not here may use nothing.
+const ARROWS: [(&str, &[&str]); 15] = [
+    ("main", &["cli"]),
+    ("lib", &[]),
+    ("cli", &["clerk", "config", "embedded", "grpc", "service", "store", "telemetry", "access"]),
+    ("config", &["access", "clerk", "telemetry"]),
+    (
+        "service",
+        &["access", "accounts", "changes", "clerk", "config", "grpc", "http", "store", "telemetry"],
+    ),
+    ("grpc", &["access", "accounts", "net", "store", "telemetry"]),
+    ("changes", &["accounts", "store", "telemetry"]),
+    ("http", &["access", "accounts", "clerk", "net", "store", "telemetry"]),
+    ("accounts", &["access", "store", "telemetry"]),
+    ("store", &["access"]),
+    ("clerk", &["access"]),
+    ("access", &[]),
+    ("embedded", &[]),
+    ("net", &[]),
+    ("telemetry", &[]),
+];
+
+const LONGEST_FILE: usize = 400;
+const LONGEST_FUNCTION: usize = 40;
+const LONGEST_MAIN: usize = 40;
+
+/// Every source file below a folder, with its text.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders = vec![root.join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root).unwrap().to_owned(), text));
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no sources in {folder}");
+    found
+}
+
+/// The part a file belongs to: `src/store/ledger.rs` is of `store`.
+fn part(path: &Path) -> String {
+    let first = path.components().nth(1).unwrap().as_os_str().to_string_lossy();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+fn is_test(path: &Path) -> bool {
+    path.components().any(|c| matches!(c.as_os_str().to_str(), Some("tests" | "tests.rs")))
+}
+
+/// The parts that a text names as `crate::part` or in `use crate::{part, …}`.
+fn named(text: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (at, found) in text.match_indices("crate::") {
+        let before = text[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let rest = &text[at + found.len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => names.extend(first_names(group)),
+            None => names.extend(identifier(rest)),
+        }
+    }
+    names
+}
+
+/// The first name of each entry of a `{…}` group, whose text begins after the brace.
+fn first_names(group: &str) -> Vec<String> {
+    let (mut depth, mut expecting, mut names) = (0, true, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => expecting = true,
+            c if expecting && c.is_alphabetic() => {
+                names.extend(identifier(&group[at..]));
+                expecting = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn identifier(text: &str) -> Option<String> {
+    let name: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    name.starts_with(char::is_lowercase).then_some(name)
+}
+
+#[test]
+fn a_part_uses_only_what_its_arrows_allow() {
+    let arrows: BTreeMap<_, _> = ARROWS.into_iter().collect();
+    let mut broken = Vec::new();
+    for (path, text) in sources("src") {
+        let part = part(&path);
+        let allowed = arrows.get(&*part).copied().unwrap_or_default();
+        for name in named(&text) {
+            if name != part && !allowed.contains(&&*name) {
+                broken.push(format!("{}: {part} -> {name}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "arrows that are not allowed:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn the_core_knows_no_sql_proto_json_clock_or_async() {
+    let forbidden = ["sqlx", "tonic", "prost", "tokio", "Utc::now", "SystemTime", "async fn"];
+    for (path, text) in sources("src/access") {
+        for word in forbidden {
+            assert!(!text.contains(word), "{} has {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    let mut long = Vec::new();
+    for (path, text) in sources("src").into_iter().chain(sources("tests")) {
+        let lines: Vec<_> = text.lines().collect();
+        let most = if path.ends_with("src/main.rs") { LONGEST_MAIN } else { LONGEST_FILE };
+        if lines.len() > most && !is_test(&path) {
+            long.push(format!("{}: {} lines", path.display(), lines.len()));
+        }
+        for (name, length) in functions(&lines) {
+            if length > LONGEST_FUNCTION && path.starts_with("src") && !is_test(&path) {
+                long.push(format!("{}: {name} has {length} lines", path.display()));
+            }
+        }
+    }
+    assert!(long.is_empty(), "too long:\n{}", long.join("\n"));
+}
+
+/// Each function with its number of lines; rustfmt has put its end at the indentation of its beginning.
+fn functions(lines: &[&str]) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let Some((before, after)) = code.split_once("fn ") else { continue };
+        let words = ["", "pub", "pub(super)", "pub(crate)", "async", "const"];
+        if !before.split(' ').all(|word| words.contains(&word)) {
+            continue;
+        }
+        let end = format!("{}}}", &line[..line.len() - code.len()]);
+        let length = lines[at..].iter().position(|line| **line == end).map_or(1, |n| n + 1);
+        let length = length - sql(&lines[at..at + length]);
+        let name: String = after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        found.push((name, length));
+    }
+    found
+}
+
+/// How many of these lines are SQL, which is not counted: it stands in the function that runs it.
+fn sql(lines: &[&str]) -> usize {
+    let (mut inside, mut count) = (false, 0);
+    for line in lines.iter().map(|line| line.trim()) {
+        if inside {
+            count += 1;
+            inside = !matches!(line, "\"," | "\"#,");
+        } else {
+            inside = matches!(line, "\"" | "r#\"");
+        }
+    }
+    count
+}
+
+#[test]
+fn nothing_is_left_over() {
+    let leftovers = ["TODO", "FIXME", "XXX", "todo!", "unimplemented!", "dbg!", "#[ignore"];
+    for (path, text) in sources("src").into_iter().chain(sources("tests/it")) {
+        for word in leftovers {
+            assert!(!text.contains(word), "{} has {word}", path.display());
+        }
+        if path.starts_with("src") && !is_test(&path) {
+            assert!(!text.contains(".unwrap()"), "{} unwraps", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for (path, text) in sources("src").into_iter().chain(sources("tests")) {
+        assert!(text.starts_with("//!"), "{} does not begin with //!", path.display());
+    }
+}
