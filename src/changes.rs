@@ -112,7 +112,7 @@ impl Changes {
 
     /// Reads the log to its end, and says so to all who wonder how fresh this replica is.
     async fn read(&self, place: &mut Option<Place>) -> Result<(), StoreError> {
-        let began = Instant::now();
+        let (began, began_at) = (Instant::now(), unix_seconds());
         let usable = place.as_ref().is_some_and(|place| place.at.elapsed() < MEMORY);
         if !usable {
             *place = Some(self.begin().await?);
@@ -125,7 +125,7 @@ impl Changes {
             *place = self.begin().await?;
         }
         place.at = began;
-        self.metrics.changes_heard_at.set(unix_seconds());
+        self.metrics.changes_heard_at.set(began_at);
         self.accounts.freshness().heard(began);
         Ok(())
     }

@@ -115,8 +115,13 @@ pub(super) fn batch(
     let mut asked = Vec::with_capacity(questions.len());
     for (i, question) in questions.iter().enumerate() {
         let at = format!("questions[{i}].");
-        if question.consistency.is_some() || question.max_staleness.is_some() {
-            faults.add(at.clone(), "set consistency and max_staleness once, beside questions");
+        for (field, is_set) in [
+            ("consistency", question.consistency.is_some()),
+            ("max_staleness", question.max_staleness.is_some()),
+        ] {
+            if is_set {
+                faults.add(format!("{at}{field}"), "must be set once, beside `questions`");
+            }
         }
         let subjects = subjects(&at, &question.user_id, &question.organization_id, faults);
         let parsed = Question::feature(&question.feature);

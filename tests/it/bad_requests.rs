@@ -24,10 +24,10 @@ impl Signed {
     }
 
     fn at(timestamp: i64) -> Self {
-        Self::signed("msg_1", timestamp, payload("subscriptionItem.active"))
+        Self::of("msg_1", timestamp, payload("subscriptionItem.active"))
     }
 
-    fn signed(id: &str, timestamp: i64, body: String) -> Self {
+    fn of(id: &str, timestamp: i64, body: String) -> Self {
         let signature = secret().sign(id, timestamp, &body);
         Self { id: id.into(), timestamp: timestamp.to_string(), signature, body }
     }
@@ -113,7 +113,7 @@ fn headers_that_are_wrong() -> Vec<Case> {
         cases.push(case(ok.with("svix-timestamp", timestamp), 400, "digits only"));
     }
     for id in ["", "msg.1", "msg 1", "msg\"1", "{msg}", &"x".repeat(129), &"x".repeat(9_000)] {
-        let signed = Signed::signed(id, now, ok.body.clone());
+        let signed = Signed::of(id, now, ok.body.clone());
         cases.push(case(signed.headers(), 400, "svix-id must be 1 to 128"));
     }
     cases.extend(bodies_that_were_changed(&ok, now));
@@ -126,7 +126,7 @@ fn bodies_that_were_changed(ok: &Signed, now: i64) -> Vec<Case> {
     let not_utf8 = [ok.body.as_bytes(), &[0xff]].concat();
     // The signature covers `id.timestamp.body`, so a captured body with dots could be split anew.
     let old = now - 86_400;
-    let captured = Signed::signed("msg_1", old, format!("a.{now}.{{}}"));
+    let captured = Signed::of("msg_1", old, format!("a.{now}.{{}}"));
     let split = [
         ("svix-id", format!("msg_1.{old}.a")),
         ("svix-timestamp", now.to_string()),
@@ -180,7 +180,7 @@ async fn signatures_made_while_rotating_secrets_are_accepted() {
 /// Raw requests, each the whole of a connection, and the status it is answered with.
 fn requests_that_are_wrong() -> Vec<(String, &'static [u16])> {
     let large = "x".repeat(512 * 1024 + 1);
-    let many: String = (0..100).map(|i| format!("x-{i}: 1\r\n")).collect();
+    let many = "x-many: 1\r\n".repeat(100);
     let long = format!("x: {}\r\n", "y".repeat(20_000));
     let post = |rest: &str| format!("POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\n{rest}");
     let hit = |line: &str| format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -251,7 +251,7 @@ async fn more_deliveries_at_once_than_are_taken_are_told_to_come_again() {
     let replica = Replica::start(&db).await;
     let http = replica.bound.http;
     let head = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n";
-    let held: Vec<_> = (0..64).map(|_| tokio::spawn(drip(http, head))).collect();
+    let holding: Vec<_> = (0..64).map(|_| tokio::spawn(drip(http, head))).collect();
     crate::service::eventually("the 65th is refused", async || {
         replica.send("{}").await.status == 503
     })
@@ -259,7 +259,7 @@ async fn more_deliveries_at_once_than_are_taken_are_told_to_come_again() {
     let busy = exchange(http, head).await;
     assert_eq!(status(&busy), 503, "{busy}");
     assert!(busy.contains("retry-after: 5"), "{busy}");
-    held.iter().for_each(tokio::task::JoinHandle::abort);
+    holding.iter().for_each(tokio::task::JoinHandle::abort);
     crate::service::eventually("deliveries are taken again", async || {
         replica.send("{}").await.status == 200
     })

@@ -17,6 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 /// A migrated database of its own.
 pub struct Db {
     pub url: String,
+    name: String,
 }
 
 /// Outlives every test: each test's runtime ends with it, this one does not.
@@ -27,26 +28,33 @@ struct Server {
 
 impl Db {
     pub async fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let postgres = &server().postgres;
-        let mut admin = PgConnection::connect(&postgres.url("postgres")).await.unwrap();
-        let create = format!("create database {name} template entitlements strategy file_copy");
-        sqlx::query(AssertSqlSafe(create)).execute(&mut admin).await.unwrap();
-        admin.close().await.unwrap();
-        Self { url: postgres.url(&name) }
+        let db = Self::absent();
+        db.admin("create database {} template entitlements strategy file_copy").await;
+        db
     }
 
-    /// A database without any table.
-    pub async fn empty() -> Self {
+    /// The URL of a database that nobody has created yet.
+    pub fn absent() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("empty_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let postgres = &server().postgres;
-        let mut admin = PgConnection::connect(&postgres.url("postgres")).await.unwrap();
-        let create = format!("create database {name} template template0");
-        sqlx::query(AssertSqlSafe(create)).execute(&mut admin).await.unwrap();
-        admin.close().await.unwrap();
-        Self { url: postgres.url(&name) }
+        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        Self { url: server().postgres.url(&name), name }
+    }
+
+    /// Creates it, without any table.
+    pub async fn create_empty(&self) {
+        self.admin("create database {} template template0").await;
+    }
+
+    /// Drops it, and all connections to it.
+    pub async fn drop_by_force(&self) {
+        self.admin("drop database {} with (force)").await;
+    }
+
+    async fn admin(&self, command: &str) {
+        let mut db = PgConnection::connect(&server().postgres.url("postgres")).await.unwrap();
+        let command = command.replace("{}", &self.name);
+        sqlx::query(AssertSqlSafe(command)).execute(&mut db).await.unwrap();
+        db.close().await.unwrap();
     }
 
     pub async fn pool(&self) -> PgPool {

@@ -1,7 +1,11 @@
 //! The service as its callers meet it: real sockets, a real Postgres, a database for each test.
 
+mod bad_calls;
 mod bad_requests;
 mod db;
+mod faces;
+mod guard;
+mod odd_bodies;
 mod order;
 mod raw;
 mod replicas;

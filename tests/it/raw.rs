@@ -1,11 +1,50 @@
 //! Requests that no client library would send: bytes to a socket, and what comes back.
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
+use tonic::Status;
+
+/// An HTTP/2 connection that adds nothing to requests.
+pub type Http2 = SendRequest<Full<Bytes>>;
+
+/// Opens one.
+pub async fn http2(to: SocketAddr) -> Http2 {
+    let peer = TokioIo::new(TcpStream::connect(to).await.unwrap());
+    let (requests, connection) = handshake(TokioExecutor::new(), peer).await.unwrap();
+    tokio::spawn(connection);
+    requests
+}
+
+/// Calls a gRPC method with raw bytes as body; tells the HTTP status, and gRPC's status.
+pub async fn grpc(
+    connection: &Http2,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> (u16, Status) {
+    let mut request = Request::post(format!("http://localhost{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::from(body)).unwrap();
+    let response = connection.clone().send_request(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let trailers = body.collect().await.ok().and_then(|body| body.trailers().cloned());
+    let found = Status::from_header_map(&head.headers)
+        .or_else(|| Status::from_header_map(&trailers.unwrap_or_default()));
+    (head.status.as_u16(), found.unwrap_or_else(|| Status::unknown("no status")))
+}
 
 /// Longer than any deadline of the service.
 const PATIENCE: Duration = Duration::from_secs(30);

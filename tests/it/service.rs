@@ -13,7 +13,11 @@ use entitlements::{
     service::{Bound, Service},
 };
 use serde_json::Value;
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
 use tokio::{
     sync::oneshot,
     task::JoinHandle,
@@ -157,6 +161,19 @@ impl Replica {
         let response = self.http.get(format!("http://{}{path}", self.bound.internal));
         let response = response.send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Waits until this replica has heard all changes up to now, also those that it made itself.
+    pub async fn heard(&self) {
+        let now = UNIX_EPOCH.elapsed().unwrap();
+        eventually("the changes up to now are heard", async || {
+            let (_, metrics) = self.get("/metrics").await;
+            let heard = metrics.lines().find_map(|line| {
+                line.strip_prefix("entitlements_changes_heard_at_seconds ")?.parse::<f64>().ok()
+            });
+            heard.is_some_and(|seconds| Duration::from_secs_f64(seconds) > now)
+        })
+        .await;
     }
 
     /// May this user, in this organization (either may be empty), use this feature?

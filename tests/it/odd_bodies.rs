@@ -1,0 +1,264 @@
+//! Authentic bodies that are odd: what is not understood is kept and told, what can be read is applied.
+
+use crate::{
+    db::Db,
+    service::{ACME, ADA, Replica, payload},
+};
+use entitlements::grpc::pb::Reason;
+use serde_json::{Value, json};
+
+/// An event about Ada's one item, which a test can bend.
+fn item() -> Value {
+    serde_json::from_str(&payload("subscriptionItem.active")).unwrap()
+}
+
+/// An event about Ada's subscription.
+fn subscription() -> Value {
+    serde_json::from_str(&payload("subscription.active.user-pro")).unwrap()
+}
+
+/// An event with one value replaced, by JSON pointer.
+fn with(mut event: Value, place: &str, value: Value) -> String {
+    let (parent, key) = place.rsplit_once('/').unwrap();
+    event.pointer_mut(parent).unwrap()[key] = value;
+    event.to_string()
+}
+
+/// The same text with one part replaced, for what JSON values cannot hold.
+fn edited(name: &str, from: &str, to: &str) -> String {
+    let text = payload(name);
+    assert!(text.contains(from), "{name} has no {from}");
+    text.replacen(from, to, 1)
+}
+
+async fn rows(db: &Db, table: &str) -> i64 {
+    let pool = db.pool().await;
+    let count = format!("select count(*) from {table}");
+    sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(&pool).await.unwrap()
+}
+
+/// Sends bodies that change nothing but the ledger, which gets one row for each.
+async fn check_kept(result: &str, bodies: Vec<(String, &str)>) {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let unchanged = ["subject", "item", "snapshot", "override"];
+    for (n, (body, words)) in bodies.into_iter().enumerate() {
+        let answer = replica.send(&body).await;
+        let body: String = body.chars().take(200).collect();
+        assert_eq!((answer.status, answer.result()), (200, result), "{body}: {answer:?}");
+        let detail = answer.body["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(words), "{body}: {detail}");
+        assert_eq!(usize::try_from(rows(&db, "delivery").await).unwrap(), n + 1, "{body}");
+        for table in unchanged {
+            assert_eq!(rows(&db, table).await, 0, "{table} after {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_parked() {
+    let twice = edited(
+        "subscriptionItem.active",
+        "\"status\": \"active\",",
+        "\"status\": \"active\", \"status\": \"ended\",",
+    );
+    let deep = format!(
+        "{{\"type\":\"subscription.updated\",\"data\":{}1{}}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    let updated = |text: &str| {
+        edited(
+            "subscriptionItem.active",
+            "\"updated_at\": 1792497600660",
+            &format!("\"updated_at\": {text}"),
+        )
+    };
+    let mut bodies = vec![
+        (String::new(), "empty"),
+        ("not json".into(), "not JSON"),
+        ("{\"type\":\"subscription.updated\",".into(), "not JSON"),
+        (format!("{} x", payload("subscriptionItem.active")), "not JSON"),
+        (format!("\u{feff}{}", payload("subscriptionItem.active")), "not JSON"),
+        ("[\"subscription.updated\",1,{}]".into(), "not an event"),
+        ("\"subscription.updated\"".into(), "not an event"),
+        ("{\"data\":{}}".into(), "`type`"),
+        (with(item(), "/type", Value::Null), "`type`"),
+        (with(item(), "/type", json!(7)), "`type`"),
+        (with(item(), "/type", json!("t".repeat(10_000))), "`type` is longer"),
+        (with(subscription(), "/data", Value::Null), "`data`"),
+        (with(subscription(), "/data", json!({})), "`data`"),
+        (with(subscription(), "/data", json!([])), "`data`"),
+        (with(item(), "/data/payer", Value::Null), "no payer"),
+        (with(item(), "/data/payer/user_id", json!("")), "no payer"),
+        (with(item(), "/data/payer", json!({})), "no payer"),
+        (with(item(), "/data/payer", json!(["user_1", ""])), "expected an object"),
+        (with(item(), "/data/payer/user_id", json!("org_1")), "must be a Clerk user id"),
+        (with(item(), "/data/payer/user_id", json!("user_ 1")), "must be a Clerk user id"),
+        (with(item(), "/data/plan/slug", json!("p".repeat(10_000))), "`plan.slug` must be a slug"),
+        (with(item(), "/data/id", json!("")), "no id"),
+        (with(item(), "/data/status", Value::Null), "no status"),
+        (with(item(), "/data/period_end", json!(1_792_497_600)), "`period_end` is 1792497600"),
+        (with(item(), "/data/seats", json!({"quantity": -1})), "`data` cannot be read"),
+        (with(item(), "/timestamp", json!(4_070_908_800_000_i64)), "`timestamp`"),
+        (with(item(), "/data/payer/first_name", json!("A\0da")), "U+0000"),
+        (with(item(), "/data/plan/slug", json!("pr\0o")), "U+0000"),
+        (edited("subscriptionItem.active", "\"Ada\"", "\"\\ud800\""), "not JSON"),
+        (twice, "duplicate field `status`"),
+        (deep, "recursion limit"),
+        (
+            with(serde_json::from_str(&payload("user.deleted")).unwrap(), "/data/id", Value::Null),
+            "names no id",
+        ),
+    ];
+    for (value, words) in [
+        ("\"1792497600660\"", "`data` cannot be read"),
+        ("1.7924976e12", "`data` cannot be read"),
+        ("1e400", "not JSON"),
+        ("9223372036854775808", "`data` cannot be read"),
+        ("-1", "`updated_at` is -1"),
+        ("0", "`updated_at` is 0"),
+        ("1792497600", "`updated_at` is 1792497600"),
+        ("4070908800000", "between 2015 and 24 h from now"),
+    ] {
+        bodies.push((updated(value), words));
+    }
+    check_kept("parked", bodies).await;
+}
+
+#[tokio::test]
+async fn what_is_not_about_billing_is_ignored() {
+    let bodies = vec![
+        (
+            with(item(), "/data", json!({})).replace("subscriptionItem.active", "foo.bar"),
+            "`foo.bar`",
+        ),
+        (
+            json!({"type": "session.created", "data": {"id": 7, "status": ["x"]}}).to_string(),
+            "`session.created`",
+        ),
+        (
+            json!({"type": "role.deleted", "data": {"deleted": true, "id": "role_1"}}).to_string(),
+            "`role.deleted`",
+        ),
+        (json!({"type": "user.created"}).to_string(), "`user.created`"),
+        (payload("paymentAttempt.updated.paid"), "`paymentAttempt.updated`"),
+        (payload("organizationMembership.created"), "`organizationMembership.created`"),
+    ];
+    check_kept("ignored", bodies).await;
+}
+
+/// Sends one body to a fresh service and tells the reason that Ada's question is answered with.
+async fn check_applied(body: &str, feature: &str, reason: Reason) {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let answer = replica.send(body).await;
+    assert_eq!(answer.result(), "applied", "{body}: {answer:?}");
+    let told = replica.check(ADA, "", feature).await;
+    assert_eq!(told.reason(), reason, "{body}: {told:?}");
+}
+
+#[tokio::test]
+async fn what_is_odd_and_can_be_read_is_applied() {
+    let seconds = with(item(), "/timestamp", json!(1_792_497_600));
+    for (body, reason) in [
+        (seconds, Reason::Plan),
+        (with(item(), "/type", json!("subscriptionItem.past_due")), Reason::Plan),
+        (with(subscription(), "/type", json!("subscription.past_due")), Reason::Plan),
+        (with(subscription(), "/type", json!("foo.bar")), Reason::Plan),
+        (with(item(), "/object", Value::Null), Reason::Plan),
+        (with(item(), "/data/object", json!("something_else")), Reason::Plan),
+        (with(item(), "/data/status", json!("paused")), Reason::UnknownStatus),
+        (with(item(), "/data/plan", Value::Null), Reason::UnknownPlan),
+        (with(item(), "/data/plan/slug", json!("gold")), Reason::UnknownPlan),
+        (with(item(), "/data/payer/organization_id", Value::Null), Reason::Plan),
+        (with(item(), "/data/updated_at", Value::Null), Reason::Plan),
+        (with(item(), "/timestamp", Value::Null), Reason::Plan),
+        (with(item(), "/data/period_end", Value::Null), Reason::Plan),
+        (with(item(), "/data/period_end", json!(1_792_497_000_000_i64)), Reason::RenewalOverdue),
+        (with(item(), "/data/canceled_at", json!(1_792_497_000_000_i64)), Reason::CanceledButPaid),
+    ] {
+        check_applied(&body, "export", reason).await;
+    }
+    let mut canceled = item();
+    canceled["data"]["status"] = json!("canceled");
+    check_applied(
+        &with(canceled.clone(), "/data/period_end", Value::Null),
+        "export",
+        Reason::PeriodOver,
+    )
+    .await;
+    let over = with(canceled, "/data/period_end", json!(1_792_000_000_000_i64));
+    check_applied(&over, "export", Reason::PeriodOver).await;
+}
+
+#[tokio::test]
+async fn where_both_payer_ids_are_filled_the_organization_pays() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let both = with(item(), "/data/payer/organization_id", json!(ACME));
+    let answer = replica.send(&both).await;
+    assert_eq!((answer.result(), &answer.body["subject"]), ("applied", &json!(ACME)));
+    assert_eq!(answer.body["detail"], "both payer ids are filled: the organization pays");
+    assert!(replica.account(ADA).await.items.is_empty());
+}
+
+#[tokio::test]
+async fn a_subscription_without_items_is_read_by_its_own_status() {
+    for (status, items, reason) in [
+        ("active", Value::Null, Reason::Plan),
+        ("past_due", Value::Null, Reason::Plan),
+        ("canceled", Value::Null, Reason::CanceledButPaid),
+        ("canceled", json!([]), Reason::CanceledButPaid),
+        ("ended", Value::Null, Reason::Ended),
+        ("ended", json!([]), Reason::Ended),
+        ("abandoned", Value::Null, Reason::Ended),
+        ("incomplete", Value::Null, Reason::Ended),
+        ("paused", Value::Null, Reason::Ended),
+        ("active", json!([]), Reason::Ended),
+    ] {
+        let mut without = subscription();
+        without["data"]["status"] = json!(status);
+        let without = with(without, "/data/items", items);
+        for item_first in [true, false] {
+            let db = Db::new().await;
+            let replica = Replica::start(&db).await;
+            let item = item().to_string();
+            let (first, second) = if item_first { (&item, &without) } else { (&without, &item) };
+            replica.send(first).await;
+            replica.send(second).await;
+            let told = replica.check(ADA, "", "export").await;
+            assert_eq!(told.reason(), reason, "{status}, item first: {item_first}: {told:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_taken_once_and_another_body_under_its_id_never() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let active = payload("subscriptionItem.active");
+    assert_eq!(replica.send_as("msg_1", &active).await.result(), "applied");
+    let before = db.fingerprint().await;
+
+    let again = replica.send_as("msg_1", &active).await;
+    assert_eq!((again.status, again.result()), (200, "duplicate"));
+    let reused = replica.send_as("msg_1", &payload("subscriptionItem.ended")).await;
+    assert_eq!((reused.status, reused.result()), (200, "duplicate"));
+    assert!(reused.body["detail"].as_str().unwrap().contains("another body"), "{reused:?}");
+    let reused = replica.send_as("msg_1", &payload("subscription.created.free-org")).await;
+    assert_eq!(reused.result(), "duplicate");
+    assert_eq!(db.fingerprint().await, before);
+    assert!(replica.check(ADA, "", "export").await.allowed);
+}
+
+#[tokio::test]
+async fn older_news_is_superseded_by_newer() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    assert_eq!(replica.send(&payload("subscriptionItem.canceled")).await.result(), "applied");
+    let older = replica.send(&payload("subscriptionItem.active")).await;
+    assert_eq!((older.status, older.result()), (200, "superseded"));
+    let told = replica.check(ADA, "", "export").await;
+    assert_eq!(told.reason(), Reason::CanceledButPaid);
+}
