@@ -2,6 +2,7 @@
 
 mod bad_calls;
 mod bad_requests;
+mod command_line;
 mod db;
 mod faces;
 mod guard;

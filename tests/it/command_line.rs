@@ -1,0 +1,304 @@
+//! The binary as people and scripts use it.
+
+use crate::{
+    db::Db,
+    service::{ADA, Replica, SECRET, eventually},
+};
+use insta::assert_snapshot;
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+use tempfile::TempDir;
+
+const PAYLOAD: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/payloads/subscriptionItem.active.json");
+const NOWHERE: &str = "postgres://me:hunter2@127.0.0.1:1/nothing";
+
+/// The binary in an empty folder, with nothing in its environment but these variables.
+struct Shell {
+    folder: TempDir,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Shell {
+    fn new(variables: &[(&'static str, &str)]) -> Self {
+        let variables =
+            variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Self { folder: tempfile::tempdir().unwrap(), variables }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_entitlements"));
+        command.args(arguments).current_dir(self.folder.path()).env_clear();
+        command.env("RUST_BACKTRACE", "1").env("COLUMNS", "100");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs it to its end, beside the test's own runtime.
+    async fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = self.command(arguments);
+        let Output { status, stdout, stderr } =
+            tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status.code().unwrap_or(-1), text(stdout), text(stderr))
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.folder.path().join(name), text).unwrap();
+    }
+}
+
+/// `serve` with these variables ends with this exit code and error.
+async fn check_refused(variables: &[(&'static str, &str)], code: i32, words: &str) {
+    let any = [
+        ("GRPC_LISTEN", "127.0.0.1:0"),
+        ("HTTP_LISTEN", "127.0.0.1:0"),
+        ("INTERNAL_LISTEN", "127.0.0.1:0"),
+    ];
+    let given = |name| variables.iter().any(|(given, _)| *given == name);
+    let mut all: Vec<_> = any.into_iter().filter(|(name, _)| !given(*name)).collect();
+    all.extend(variables);
+    let shell = Shell::new(&all);
+    shell.write("bad.toml", "[user.plans.pro]\nfeature = []");
+    shell.write("default.toml", "[user]\ndefault_plan = \"pro\"");
+    let (found, stdout, stderr) = shell.run(&["serve"]).await;
+    assert_eq!(found, code, "{variables:?}: {stderr}");
+    let errors: Vec<_> = stderr.lines().filter(|line| !line.starts_with('{')).collect();
+    assert!(errors[0].starts_with("error: "), "{variables:?}: {stderr}");
+    assert!(stderr.contains(words), "{variables:?}: {stderr}");
+    assert!(!stderr.contains("backtrace") && !stderr.contains("hunter2"), "{stderr}");
+    assert_eq!(stdout, "");
+}
+
+#[tokio::test]
+async fn serve_refuses_to_start_on_settings_that_cannot_work_and_names_them() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let secret = ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET);
+    let database = ("DATABASE_URL", NOWHERE);
+    for (variables, words) in [
+        (vec![secret], "DATABASE_URL is not set"),
+        (vec![secret, ("DATABASE_URL", "")], "DATABASE_URL is not set"),
+        (vec![secret, ("DATABASE_URL", "hunter2")], "DATABASE_URL is not a Postgres URL"),
+        (vec![database], "CLERK_WEBHOOK_SIGNING_SECRET is not set"),
+        (vec![database, ("CLERK_WEBHOOK_SIGNING_SECRET", "changeme")], "too short"),
+        (vec![database, ("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_AQ==")], "too short"),
+        (vec![database, ("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_!")], "is not base64"),
+        (vec![database, secret, ("CATALOG", "absent.toml")], "CATALOG: cannot read absent.toml"),
+        (vec![database, secret, ("CATALOG", "bad.toml")], "unknown field `feature`"),
+        (vec![database, secret, ("CATALOG", "default.toml")], "user.default_plan names `pro`"),
+        (vec![database, secret, ("GRPC_LISTEN", &taken)], "GRPC_LISTEN: cannot listen on"),
+        (vec![database, secret, ("INTERNAL_LISTEN", &taken)], "INTERNAL_LISTEN: cannot"),
+        (vec![database, secret, ("LOG", "a=b=c")], "LOG is no log filter"),
+        (vec![database, secret, ("HTTP_LISTEN", "here")], "--http-listen"),
+        (vec![database, secret, ("PAST_DUE_GRACE", "soon")], "--past-due-grace"),
+    ] {
+        check_refused(&variables, 2, words).await;
+    }
+}
+
+#[tokio::test]
+async fn serve_ends_with_3_if_the_schema_does_not_fit() {
+    let db = Db::absent();
+    db.create_empty().await;
+    let variables = [("CLERK_WEBHOOK_SIGNING_SECRET", SECRET), ("DATABASE_URL", db.url.as_str())];
+    check_refused(&variables, 3, "run `entitlements migrate`").await;
+}
+
+#[tokio::test]
+async fn a_mistyped_flag_is_answered_with_the_nearest_one() {
+    let (code, _, stderr) = Shell::new(&[]).run(&["serve", "--database-ulr", "x"]).await;
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("--database-url"), "{stderr}");
+}
+
+#[tokio::test]
+async fn migrate_then_serve_then_stop() {
+    let db = Db::absent();
+    db.create_empty().await;
+    let secrets = format!("{SECRET}\n");
+    let shell = Shell::new(&[
+        ("DATABASE_URL", &db.url),
+        ("CLERK_WEBHOOK_SIGNING_SECRET", &secrets),
+        ("GRPC_LISTEN", "127.0.0.1:0"),
+        ("HTTP_LISTEN", "127.0.0.1:0"),
+        ("INTERNAL_LISTEN", "127.0.0.1:0"),
+    ]);
+    for _ in 0..2 {
+        let (code, stdout, stderr) = shell.run(&["migrate"]).await;
+        assert_eq!((code, stdout.as_str()), (0, "the database is at migration 1\n"), "{stderr}");
+    }
+    let log = shell.folder.path().join("log");
+    let mut command = shell.command(&["serve"]);
+    command.stderr(fs::File::create(&log).unwrap()).stdout(Stdio::null());
+    let mut served = command.spawn().unwrap();
+    let http = said(&log, "http").await;
+    eventually("serve is ready", async || {
+        let ready = reqwest::get(format!("http://{http}/readyz")).await;
+        ready.is_ok_and(|answer| answer.status().is_success())
+    })
+    .await;
+    let pid = Pid::from_raw(served.id().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    let status = tokio::task::spawn_blocking(move || served.wait().unwrap()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(fs::read_to_string(log).unwrap().contains("\"message\":\"stopped\""));
+}
+
+/// What `serve` says in its log of one of its addresses.
+async fn said(log: &Path, name: &str) -> String {
+    let mut found = None;
+    eventually("serve says where it listens", async || {
+        let text = fs::read_to_string(log).unwrap();
+        found = text.lines().find_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            line[name].as_str().map(str::to_owned)
+        });
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+#[tokio::test]
+async fn send_tells_what_became_of_each_body() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let url = format!("http://{}/webhooks/clerk", replica.bound.http);
+    let shell = Shell::new(&[("CLERK_WEBHOOK_SIGNING_SECRET", SECRET), ("WEBHOOK_URL", &url)]);
+    let (code, stdout, _) = shell.run(&["send", PAYLOAD, PAYLOAD]).await;
+    let told: Vec<_> = stdout.lines().map(|line| line.split_once(": ").unwrap().1).collect();
+    assert_eq!(code, 0, "{stdout}");
+    assert!(told[0].starts_with("200 {\"result\":\"applied\""), "{stdout}");
+    assert!(told[1].starts_with("200 {"), "{stdout}");
+
+    let once = ["send", PAYLOAD, "--id", "msg_1"];
+    shell.run(&once).await;
+    let (code, stdout, _) = shell.run(&once).await;
+    assert!(code == 0 && stdout.contains("\"result\":\"duplicate\""), "{stdout}");
+
+    let old = shell.run(&["send", PAYLOAD, "--timestamp", "1700000000"]).await;
+    assert!(old.0 == 1 && old.1.contains("401"), "{old:?}");
+    let other = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let forged = shell.run(&["send", PAYLOAD, "--secret", other]).await;
+    assert!(forged.0 == 1 && forged.1.contains("401"), "{forged:?}");
+    for (arguments, words) in [
+        (vec!["send", "absent.json"], "cannot read absent.json"),
+        (vec!["send", PAYLOAD, PAYLOAD, "--id", "msg_1"], "--id names one message"),
+        (vec!["send", PAYLOAD, "--url", "http://127.0.0.1:1/"], "cannot reach"),
+        (vec!["send", PAYLOAD, "--secret", "short"], "--secret"),
+    ] {
+        let (code, _, stderr) = shell.run(&arguments).await;
+        assert!(code == 2 && stderr.contains(words), "{arguments:?}: {stderr}");
+    }
+    let (code, _, stderr) = Shell::new(&[]).run(&["send", PAYLOAD]).await;
+    assert!(code == 2 && stderr.contains("no secret to sign with"), "{stderr}");
+}
+
+#[tokio::test]
+async fn check_tells_the_answer_in_words_and_as_exit_code() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    replica.send(&crate::service::payload("subscriptionItem.canceled")).await;
+    let address = format!("http://{}", replica.bound.grpc);
+    let shell = Shell::new(&[("ENTITLEMENTS_ADDR", &address)]);
+    let (code, stdout, _) = shell.run(&["check", "export", "--user", ADA]).await;
+    assert_eq!(code, 0);
+    assert_snapshot!(stdout.trim_end(), @"export: allowed, REASON_CANCELED_BUT_PAID, plan pro, of user_3jKRaOPcHB95IyjLKz2dmcVGvBR, valid until 2100-02-01T00:00:00Z");
+    let (code, stdout, _) = shell.run(&["check", "sso", "--org", "org_1", "--user", ADA]).await;
+    assert_eq!(code, 1);
+    assert_snapshot!(stdout.trim_end(), @"sso: denied, REASON_NOT_IN_PLAN, of user_3jKRaOPcHB95IyjLKz2dmcVGvBR");
+    for (arguments, words) in [
+        (vec!["check", "sso", "--user", "ada"], "user_id: must be a Clerk user id"),
+        (vec!["check", "sso"], "--user"),
+        (vec!["check", "sso", "--user", ADA, "--addr", "http://127.0.0.1:1"], "cannot reach"),
+        (vec!["check", "sso", "--user", ADA, "--addr", "no such"], "--addr"),
+    ] {
+        let (code, _, stderr) = shell.run(&arguments).await;
+        assert!(code == 2 && stderr.contains(words), "{arguments:?}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn help_is_the_manual() {
+    let shell = Shell::new(&[]);
+    assert_snapshot!(shell.run(&["--help"]).await.1, @r#"
+    Answers over gRPC whether a Clerk user or organization may use a feature: Clerk Billing's webhooks
+    in, Postgres as the source of truth, answers from memory.
+
+    Every flag is also an environment variable. Start with `entitlements dev`.
+
+    Usage: entitlements <COMMAND>
+
+    Commands:
+      dev      Run everything for a first try: an embedded Postgres, a signing secret and the example
+               catalog
+      serve    Run the service; needs `DATABASE_URL` and `CLERK_WEBHOOK_SIGNING_SECRET`
+      migrate  Apply the missing migrations to `DATABASE_URL`, and exit
+      send     Sign webhook bodies and POST them as Svix would
+      check    Ask a running service over gRPC, and print the answer and why
+      help     Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+    "#);
+    assert_snapshot!(shell.run(&["serve", "-h"]).await.1, @r#"
+    Run the service; needs `DATABASE_URL` and `CLERK_WEBHOOK_SIGNING_SECRET`
+
+    Usage: entitlements serve [OPTIONS]
+
+    Options:
+          --database-url <URL>
+              Postgres 14 or newer, as `postgres://user:password@host:5432/database` [env: DATABASE_URL]
+          --clerk-webhook-signing-secret <SECRET>
+              Signing secret of the webhook endpoint, `whsec_…`; several, separated by commas, while
+              rotating [env: CLERK_WEBHOOK_SIGNING_SECRET]
+          --catalog <FILE>
+              Catalog file: which plan has which features. `serve` puts it in force at start if its
+              content is new [env: CATALOG=]
+          --grpc-listen <ADDRESS>
+              Where gRPC is served [env: GRPC_LISTEN=] [default: 127.0.0.1:50051]
+          --http-listen <ADDRESS>
+              Where webhooks and probes are served: the only listener that Clerk must reach [env:
+              HTTP_LISTEN=] [default: 127.0.0.1:8080]
+          --internal-listen <ADDRESS>
+              Where /metrics and probes are served, for backends only [env: INTERNAL_LISTEN=] [default:
+              127.0.0.1:9090]
+          --past-due-grace <DURATION>
+              How long access outlives a failed payment, such as `3days` [default: until Clerk ends it]
+              [env: PAST_DUE_GRACE=]
+          --renewal-grace <DURATION>
+              How long access outlives a period whose renewal was not announced [default: until Clerk
+              ends it] [env: RENEWAL_GRACE=]
+          --max-staleness <DURATION>
+              How long answers are given from memory while Postgres cannot be reached [env:
+              MAX_STALENESS=] [default: 1h]
+          --cache-mib <MIB>
+              How much memory cached accounts may take, in MiB [env: CACHE_MIB=] [default: 256]
+          --stop-within <DURATION>
+              How long open calls may take to finish when the service is asked to stop [env:
+              STOP_WITHIN=] [default: 10s]
+          --stop-delay <DURATION>
+              How long the service says that it is not ready before it stops accepting connections [env:
+              STOP_DELAY=] [default: 0s]
+          --log <FILTER>
+              What is logged: a level, or directives such as `info,entitlements=debug` [env: LOG=]
+              [default: info]
+          --log-format <FORMAT>
+              How it is logged [default: text in `dev`, json in `serve`] [env: LOG_FORMAT=] [possible
+              values: text, json]
+          --migrate
+              Apply the missing migrations before serving [env: MIGRATE=]
+      -h, --help
+              Print help (see more with '--help')
+    "#);
+}
