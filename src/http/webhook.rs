@@ -88,8 +88,7 @@ impl Webhooks {
     fn note(&self, delivery: &Delivery, outcome: &Outcome) {
         self.metrics.deliveries.get_or_create(&Labels([("result", outcome.word())])).inc();
         let event = delivery.message.event.as_deref().unwrap_or("unreadable");
-        let detail = outcome.detail().unwrap_or_default();
-        let subject = outcome.changed().map_or("", |(subject, _)| subject.as_str());
+        let (detail, subject) = (outcome.detail(), outcome.changed().map(|(s, _)| s.as_str()));
         let (id, result) = (&delivery.svix_id, outcome.word());
         match outcome {
             Outcome::Parked(_) | Outcome::Duplicate { same_body: false } => {
