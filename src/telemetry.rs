@@ -38,6 +38,8 @@ pub struct Metrics {
     registry: Registry,
     /// Deliveries, by what became of them.
     pub deliveries: Family<Labels<1>, Counter>,
+    /// Items that were told of with a plan that is not in the catalog.
+    pub unknown_plans: Counter,
     /// Webhook requests that were no deliveries, by HTTP status.
     pub refused: Family<Labels<1>, Counter>,
     /// Answers to questions, by reason.
@@ -76,6 +78,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("entitlements"),
             deliveries: Family::default(),
+            unknown_plans: Counter::default(),
             refused: Family::default(),
             checks: Family::default(),
             cache_hits: Counter::default(),
@@ -94,6 +97,8 @@ impl Metrics {
     fn register(&mut self) {
         let all = &mut self.registry;
         all.register("deliveries", "Deliveries taken, by result", self.deliveries.clone());
+        let help = "Items told of with a plan that is not in the catalog";
+        all.register("unknown_plans", help, self.unknown_plans.clone());
         let help = "Webhook requests that were refused, by HTTP status";
         all.register("webhooks_refused", help, self.refused.clone());
         all.register("checks", "Questions answered, by reason", self.checks.clone());

@@ -1,6 +1,6 @@
 //! Which plan of which kind of payer has which features and limits.
 
-use super::{InvalidSlug, Kind, Slug, Wanted};
+use super::{InvalidSlug, Kind, News, Slug, Wanted};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,6 +44,16 @@ impl Catalog {
             Wanted::Feature(slug) => shelf.plans.values().any(|p| p.features.contains_key(slug)),
             Wanted::Plan(slug) => shelf.plans.contains_key(slug),
         })
+    }
+
+    /// The plans that news tells of and that are not in this catalog.
+    pub fn unknown_plans<'n>(&self, news: &'n News) -> impl Iterator<Item = &'n Slug> {
+        let (told, shelf) = match news {
+            News::Items { subject, items, .. } => (&**items, self.shelf(subject.kind())),
+            News::Deleted { subject, .. } => (&[][..], self.shelf(subject.kind())),
+        };
+        let plans = told.iter().filter_map(|item| item.plan.as_ref());
+        plans.filter(|plan| !shelf.plans.contains_key(*plan))
     }
 
     /// How many plans there are.

@@ -394,3 +394,23 @@ fn a_revision_reads_back_and_says_nothing_of_other_subjects() {
         text.parse::<Revision>().unwrap_err();
     }
 }
+
+#[test]
+fn the_example_catalog_is_what_clerks_backend_api_says_of_the_sample_plans() {
+    let example = Catalog::from_toml(include_str!("../../catalog.example.toml")).unwrap();
+    let said = include_str!("../../tests/payloads/bapi/plans.json");
+    let said: serde_json::Value = serde_json::from_str(said).unwrap();
+    for plan in said["data"].as_array().unwrap() {
+        let kind = if plan["for_payer_type"] == "user" { Kind::User } else { Kind::Organization };
+        let slug = plan["slug"].as_str().unwrap();
+        let features = plan["features"].as_array().unwrap().iter();
+        let features: Vec<_> = features.map(|f| f["slug"].as_str().unwrap()).collect();
+        let shelf = example.shelf(kind);
+        let mut ours: Vec<_> = shelf.plans[slug].features.keys().map(Slug::as_str).collect();
+        ours.sort_by_key(|feature| features.iter().position(|f| f == feature));
+        assert_eq!(ours, features, "{slug}");
+        let is_default = shelf.default_plan.as_ref().is_some_and(|d| d.as_str() == slug);
+        assert_eq!(plan["is_default"], is_default, "{slug}");
+    }
+    assert_eq!(example.plans(), said["data"].as_array().unwrap().len());
+}

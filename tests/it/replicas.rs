@@ -75,6 +75,7 @@ async fn a_new_catalog_reaches_all_replicas_and_an_old_one_does_not_come_back() 
     assert_eq!(old.send(&gold).await.result(), "applied");
     let answer = old.check(ADA, "", "export").await;
     assert_eq!((answer.allowed, answer.reason()), (false, Reason::UnknownPlan));
+    assert!(old.get("/metrics").await.1.contains("entitlements_unknown_plans_total 1"));
 
     let mut newer = config(&db);
     let catalog = "[user.plans.gold]\nfeatures = [\"export\"]";
@@ -90,6 +91,17 @@ async fn a_new_catalog_reaches_all_replicas_and_an_old_one_does_not_come_back() 
     let restarted = Replica::start(&db).await;
     assert!(restarted.check(ADA, "", "export").await.allowed);
     assert!(new.check(ADA, "", "export").await.allowed);
+}
+
+#[tokio::test]
+async fn a_rush_on_one_subject_that_is_not_cached_reads_it_once() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let rush = (0..1000).map(|_| replica.check("user_nobody", "", "basic_reports"));
+    let answers = futures_util::future::join_all(rush).await;
+    assert!(answers.iter().all(|answer| answer.allowed));
+    let (_, metrics) = replica.get("/metrics").await;
+    assert!(metrics.contains("entitlements_cache_loads_total{result=\"ok\"} 1\n"), "{metrics}");
 }
 
 #[tokio::test]
