@@ -48,12 +48,12 @@ impl Catalog {
 
     /// The plans that news tells of and that are not in this catalog.
     pub fn unknown_plans<'n>(&self, news: &'n News) -> impl Iterator<Item = &'n Slug> {
-        let (told, shelf) = match news {
+        let (told, known) = match news {
             News::Items { subject, items, .. } => (&**items, self.shelf(subject.kind())),
             News::Deleted { subject, .. } => (&[][..], self.shelf(subject.kind())),
         };
         let plans = told.iter().filter_map(|item| item.plan.as_ref());
-        plans.filter(|plan| !shelf.plans.contains_key(*plan))
+        plans.filter(|plan| !known.plans.contains_key(*plan))
     }
 
     /// How many plans there are.
