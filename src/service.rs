@@ -219,7 +219,7 @@ impl Follower {
     }
 
     async fn run(self) -> anyhow::Result<()> {
-        match (schema(&self.store).await, self.migrate) {
+        match (patiently(|| self.store.schema()).await?, self.migrate) {
             (Schema::Fits, _) => {}
             (Schema::Behind, Some(database)) => {
                 let newest = migrate(&database).await.context("cannot migrate the database")?;
@@ -228,43 +228,39 @@ impl Follower {
             (Schema::Behind, None) => return Err(WrongSchema::Behind.into()),
             (Schema::Ahead, _) => return Err(WrongSchema::Ahead.into()),
         }
-        apply_catalog(&self.store, self.catalog).await?;
+        match &self.catalog {
+            Some((catalog, source)) => apply_catalog(&self.store, catalog, source).await?,
+            None => tell_if_there_is_no_catalog(&self.store).await?,
+        }
         match Box::pin(self.changes.run()).await {}
     }
 }
 
-/// Asks until the database answers; says once why it does not.
-async fn schema(store: &Store) -> Schema {
+/// Asks the database until it answers; says once why it does not.
+async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
     let mut told = false;
     loop {
-        match store.schema().await {
-            Ok(schema) => return schema,
-            Err(error) if !told => {
-                tracing::error!(
-                    error = &error as &dyn Error,
-                    "waiting for the database of DATABASE_URL"
-                );
+        match ask().await {
+            Err(error) if error.is_transient() => {
+                if !told {
+                    tracing::error!(
+                        error = &error as &dyn Error,
+                        "waiting for the database of DATABASE_URL"
+                    );
+                }
                 told = true;
+                sleep(RETRY).await;
             }
-            Err(_) => {}
+            answer => return answer,
         }
-        sleep(RETRY).await;
     }
 }
 
-async fn apply_catalog(
-    store: &Store,
-    catalog: Option<(Catalog, String)>,
-) -> Result<(), StoreError> {
-    let Some((catalog, source)) = catalog else {
-        if store.catalog().await?.is_none() {
-            tracing::warn!(
-                "there is no catalog: every feature is unknown; set CATALOG to a catalog file"
-            );
-        }
-        return Ok(());
-    };
-    match store.apply_catalog(&catalog, &source).await? {
+async fn apply_catalog(store: &Store, catalog: &Catalog, source: &str) -> Result<(), StoreError> {
+    match patiently(|| store.apply_catalog(catalog, source)).await? {
         Applied::New(number) => {
             tracing::info!(
                 number,
@@ -278,6 +274,15 @@ async fn apply_catalog(
             now,
             "{source} is not put in force: it was catalog {then}, which catalog {now} has replaced since"
         ),
+    }
+    Ok(())
+}
+
+async fn tell_if_there_is_no_catalog(store: &Store) -> Result<(), StoreError> {
+    if patiently(|| store.catalog()).await?.is_none() {
+        tracing::warn!(
+            "there is no catalog: every feature is unknown; set CATALOG to a catalog file"
+        );
     }
     Ok(())
 }
