@@ -38,6 +38,10 @@ pub struct Settings {
     #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub internal_listen: SocketAddr,
 
+    /// Apply the missing migrations before serving; `dev` always does
+    #[arg(long, env)]
+    pub migrate: bool,
+
     /// How long access outlives a failed payment, such as `3days` [default: until Clerk ends it]
     #[arg(long, env, value_name = "DURATION")]
     pub past_due_grace: Option<Span>,
@@ -149,10 +153,10 @@ pub struct Config {
 
 impl Settings {
     /// Checks all settings; an error names the variable and the way out.
-    pub fn check(&self, migrate: bool) -> anyhow::Result<Config> {
+    pub fn check(&self) -> anyhow::Result<Config> {
         Ok(Config {
             database: self.database.options()?,
-            migrate,
+            migrate: self.migrate,
             verifier: Verifier::new(self.secrets.parse()?),
             catalog: self.read_catalog()?,
             grpc: self.grpc_listen,

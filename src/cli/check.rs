@@ -6,8 +6,9 @@ use crate::grpc::pb::{
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, SecondsFormat};
 use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
 use std::{process::ExitCode, time::Duration};
-use tonic::transport::Endpoint;
+use tonic::{Request, transport::Endpoint};
 
 /// Exits with 0 if the feature is allowed, 1 if it is denied, 2 if the question could not be asked.
 #[derive(Debug, Args)]
@@ -27,6 +28,10 @@ pub(super) struct Check {
     /// The service
     #[arg(long, env = "ENTITLEMENTS_ADDR", default_value = "http://127.0.0.1:50051")]
     addr: String,
+
+    /// API key to present, for a service behind something that asks for one
+    #[arg(long, env = "ENTITLEMENTS_KEY", hide_env_values = true)]
+    key: Option<SecretString>,
 }
 
 impl Check {
@@ -46,12 +51,17 @@ impl Check {
         let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await;
         let channel =
             channel.with_context(|| format!("cannot reach {} (is it running?)", self.addr))?;
-        let request = CheckFeatureRequest {
+        let mut request = Request::new(CheckFeatureRequest {
             user_id: self.user.clone().unwrap_or_default(),
             organization_id: self.org.clone().unwrap_or_default(),
             feature: self.feature.clone(),
             ..CheckFeatureRequest::default()
-        };
+        });
+        if let Some(key) = &self.key {
+            let bearer = format!("Bearer {}", key.expose_secret()).parse();
+            let bearer = bearer.context("--key has characters that no header may have")?;
+            request.metadata_mut().insert("authorization", bearer);
+        }
         let answer = EntitlementsClient::new(channel).check_feature(request).await;
         let answer = answer.map_err(|s| anyhow!("{:?}: {}", s.code(), s.message()))?;
         Ok(answer.into_inner())

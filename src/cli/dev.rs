@@ -41,11 +41,12 @@ impl Dev {
         start_logging(&self.settings.log, format)?;
         let stop = asked_to_stop()?;
         let folder = folder()?;
+        self.settings.migrate = true;
         self.fill_secret(&folder)?;
         self.fill_catalog(&folder)?;
         let embedded = self.fill_database(&folder).await?;
 
-        let config = self.settings.check(true)?;
+        let config = self.settings.check()?;
         let service = Service::start(config).await?;
         let (bound, ready) = (service.bound(), service.ready());
         let welcomed = async {

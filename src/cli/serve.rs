@@ -16,17 +16,13 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) struct Serve {
     #[command(flatten)]
     settings: Settings,
-
-    /// Apply the missing migrations before serving
-    #[arg(long, env)]
-    migrate: bool,
 }
 
 impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let format = self.settings.log_format.unwrap_or(LogFormat::Json);
         start_logging(&self.settings.log, format)?;
-        let config = self.settings.check(self.migrate)?;
+        let config = self.settings.check()?;
         let stop = asked_to_stop()?;
         Service::start(config).await?.run(stop).await?;
         Ok(ExitCode::SUCCESS)

@@ -273,6 +273,8 @@ async fn help_is_the_manual() {
           --internal-listen <ADDRESS>
               Where /metrics and probes are served, for backends only [env: INTERNAL_LISTEN=] [default:
               127.0.0.1:9090]
+          --migrate
+              Apply the missing migrations before serving; `dev` always does [env: MIGRATE=]
           --past-due-grace <DURATION>
               How long access outlives a failed payment, such as `3days` [default: until Clerk ends it]
               [env: PAST_DUE_GRACE=]
@@ -296,8 +298,6 @@ async fn help_is_the_manual() {
           --log-format <FORMAT>
               How it is logged [default: text in `dev`, json in `serve`] [env: LOG_FORMAT=] [possible
               values: text, json]
-          --migrate
-              Apply the missing migrations before serving [env: MIGRATE=]
       -h, --help
               Print help (see more with '--help')
     "#);
