@@ -2,32 +2,11 @@
 
 use crate::{
     db::Db,
+    dice::Dice,
     service::{ACME, ADA, Answer, GRACE, JOAN, LINUS, Replica, payload},
 };
 use entitlements::grpc::pb::Account;
 use futures_util::future::join_all;
-
-/// Random numbers that are the same in every run (xorshift64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % sides
-    }
-
-    /// The same things in a random order, about one in three of them twice.
-    fn shuffled<T: Clone>(&mut self, things: &[T]) -> Vec<T> {
-        let mut all = things.to_vec();
-        all.extend(things.iter().filter(|_| self.roll(3) == 0).cloned());
-        for i in (1..all.len()).rev() {
-            all.swap(i, self.roll(i + 1));
-        }
-        all
-    }
-}
 
 /// All payloads of a story about one subject, in the order in which Clerk's clock has them.
 const STORIES: [(&str, &[&str]); 6] = [
@@ -126,7 +105,7 @@ async fn shuffled_and_repeated_stories_end_in_the_same_accounts() {
         accounts(&replica).await
     };
     let names: Vec<_> = STORIES.iter().flat_map(|(_, names)| *names).collect();
-    let mut dice = Dice(0x5eed);
+    let mut dice = Dice::new();
     for round in 0..12 {
         let db = Db::new().await;
         let (one, other) = tokio::join!(Replica::start(&db), Replica::start(&db));
@@ -153,7 +132,7 @@ async fn shuffled_and_repeated_stories_end_in_the_same_accounts() {
 
 #[tokio::test]
 async fn what_comes_after_a_deletion_changes_nothing_in_any_order() {
-    let mut dice = Dice(0x5eed);
+    let mut dice = Dice::new();
     for (subject, deletion, story) in
         [(ADA, "user.deleted", STORIES[0].1), (ACME, "organization.deleted", STORIES[3].1)]
     {

@@ -1,0 +1,155 @@
+//! Generated stories of users and organizations, shuffled, repeated and split over three replicas, against the
+//! fold.
+
+use crate::{
+    db::Db,
+    dice::Dice,
+    fold::{Message, State, fold},
+    service::Replica,
+};
+use chrono::Utc;
+use entitlements::{access::Catalog, grpc::pb::Account};
+use futures_util::{StreamExt, future::join_all, stream};
+use serde_json::{Value, json};
+use std::env;
+
+const USER_PLANS: [&str; 4] = ["free_user", "pro", "max", "gold"];
+const ORG_PLANS: [&str; 3] = ["free_org", "team", "enterprise"];
+const STATUSES: [&str; 9] = [
+    "active",
+    "active",
+    "past_due",
+    "canceled",
+    "ended",
+    "upcoming",
+    "incomplete",
+    "abandoned",
+    "paused",
+];
+const START: i64 = 1_790_000_000_000;
+
+/// A subject, and messages about it in no order that matters. Times collide on purpose.
+struct Story {
+    subject: String,
+    messages: Vec<Message>,
+}
+
+impl Story {
+    fn new(n: usize, dice: &mut Dice) -> Self {
+        let kind = ["user", "org"][dice.roll(2)];
+        let subject = format!("{kind}_{n}");
+        let count = 1 + dice.roll(14);
+        let messages = (0..count).map(|m| {
+            let id = format!("msg_{n}_{}_{m}", dice.roll(10));
+            (id, message(&subject, dice))
+        });
+        let mut messages: Vec<_> = messages.collect();
+        if dice.roll(12) == 0 {
+            let object = if kind == "org" { "organization" } else { "user" };
+            let data = json!({ "object": object, "id": subject, "deleted": true });
+            let body =
+                json!({ "type": format!("{object}.deleted"), "timestamp": START, "data": data });
+            messages.push((format!("msg_{n}_deleted"), body));
+        }
+        Self { subject, messages }
+    }
+}
+
+fn message(subject: &str, dice: &mut Dice) -> Value {
+    let updated_at = START + i64::try_from(dice.roll(6)).unwrap() * 1000;
+    let timestamp = match dice.roll(3) {
+        0 => updated_at / 1000,
+        lag => updated_at + i64::try_from(lag).unwrap() * 500,
+    };
+    let payer = match subject.starts_with("org_") {
+        true => json!({ "user_id": "", "organization_id": subject }),
+        false => json!({ "user_id": subject, "organization_id": null }),
+    };
+    let mut data = match dice.roll(3) {
+        0 => subscription(subject, updated_at, dice),
+        _ => item(subject, dice.roll(4), updated_at, dice),
+    };
+    data["payer"] = payer;
+    json!({ "type": "subscription.told", "timestamp": timestamp, "data": data })
+}
+
+fn item(subject: &str, n: usize, updated_at: i64, dice: &mut Dice) -> Value {
+    let is_org = subject.starts_with("org_");
+    let plan = if is_org { dice.pick(&ORG_PLANS) } else { dice.pick(&USER_PLANS) };
+    let period_end = dice.pick(&[Value::Null, json!(4_102_444_800_000_i64), json!(START)]);
+    json!({
+        "object": "subscription_item",
+        "id": format!("csub_item_{n}"),
+        "status": dice.pick(&STATUSES),
+        "is_free_trial": dice.roll(4) == 0,
+        "plan": { "id": format!("cplan_{plan}"), "slug": plan },
+        "period_start": START,
+        "period_end": period_end,
+        "updated_at": updated_at,
+        "seats": if is_org { json!({ "quantity": dice.roll(9) }) } else { Value::Null },
+    })
+}
+
+fn subscription(subject: &str, updated_at: i64, dice: &mut Dice) -> Value {
+    let top = ["active", "active", "past_due", "canceled", "ended", "incomplete"];
+    let mut items = Vec::new();
+    for n in 0..4 {
+        if dice.roll(2) == 0 {
+            let before = i64::try_from(dice.roll(4)).unwrap() * 1000;
+            items.push(item(subject, n, updated_at - before, dice));
+        }
+    }
+    let items = if items.is_empty() { Value::Null } else { items.into() };
+    json!({
+        "object": "commerce_subscription",
+        "id": "csub_1",
+        "status": dice.pick(&top),
+        "updated_at": updated_at,
+        "items": items,
+    })
+}
+
+/// What the service says of a subject, in the words of the fold.
+fn state(account: &Account) -> State {
+    let item = |item: &entitlements::grpc::pb::Item| {
+        (item.id.clone(), (item.plan.clone(), item.status.clone()))
+    };
+    State {
+        deleted: account.deleted_at.is_some(),
+        items: account.items.iter().map(item).collect(),
+        features: account.entitlements.iter().map(|e| e.feature.clone()).collect(),
+    }
+}
+
+/// How many stories are told; `STORIES` asks for more.
+fn count() -> usize {
+    env::var("STORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+}
+
+#[tokio::test]
+async fn generated_stories_end_as_the_fold_of_their_messages() {
+    let mut dice = Dice::new();
+    let stories: Vec<_> = (0..count()).map(|n| Story::new(n, &mut dice)).collect();
+    let db = Db::new().await;
+    let replicas = join_all((0..3).map(|_| Replica::start(&db))).await;
+    let all: Vec<_> = stories.iter().flat_map(|story| story.messages.iter()).collect();
+    let sent = dice.shuffled(&all).into_iter().enumerate().map(|(i, (id, body))| {
+        let replica = &replicas[i % 3];
+        async move {
+            let answer = replica.send_as(id, &body.to_string()).await;
+            assert_eq!(answer.status, 200, "{id}: {answer:?}");
+        }
+    });
+    stream::iter(sent).buffer_unordered(24).collect::<Vec<()>>().await;
+
+    let catalog = Catalog::from_toml(include_str!("../../catalog.example.toml")).unwrap();
+    let catalog: Value = serde_json::from_str(&catalog.to_json()).unwrap();
+    let now = Utc::now().timestamp_millis();
+    join_all(replicas.iter().map(Replica::heard)).await;
+    for (i, story) in stories.iter().enumerate() {
+        let kind = if story.subject.starts_with("org_") { "organization" } else { "user" };
+        let expected = fold(&story.messages, &catalog, kind, now);
+        let account = replicas[i % 3].account(&story.subject).await;
+        assert_eq!(state(&account), expected, "{}: {:#?}", story.subject, story.messages);
+    }
+}
