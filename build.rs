@@ -3,7 +3,7 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 const INCLUDE: &str = "proto";
-const PROTOS: &[&str] = &["entitlements/v1/entitlements.proto"];
+const PROTOS: &[&str] = &["entitlements/v1/entitlements.proto", "entitlements/v1/admin.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={INCLUDE}");

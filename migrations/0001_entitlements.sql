@@ -15,12 +15,15 @@ create table delivery (
     revision bigint,
     -- The bytes as they were signed; null once the retention is over.
     body bytea,
-    body_sha256 bytea not null
+    body_sha256 bytea not null,
+    -- When it was last read anew, by an operator.
+    replayed_at timestamptz
 );
 
 create index delivery_received_at on delivery (received_at);
 create index delivery_subject on delivery (subject, received_at);
 create index delivery_parked on delivery (received_at) where result = 'parked';
+create index delivery_with_body on delivery (received_at) where body is not null;
 
 -- Who pays: a Clerk user or organization.
 create table subject (

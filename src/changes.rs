@@ -37,8 +37,6 @@ const ANSWER: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(30);
 /// Log rows are kept for a day; who has not read for longer than this forgets everything instead.
 const MEMORY: Duration = Duration::from_hours(12);
-/// How often old rows of the log are removed.
-const PRUNE: Duration = Duration::from_mins(10);
 
 /// Follows the change log.
 #[derive(Debug)]
@@ -90,7 +88,6 @@ impl Changes {
             never = self.follow() => never,
             never = self.listen() => never,
             never = self.ring() => never,
-            never = self.prune() => never,
         }
     }
 
@@ -228,18 +225,6 @@ impl Changes {
             self.store.rung().await;
             if let Err(error) = self.store.notify().await {
                 tracing::debug!(error = &error as &dyn Error, "the doorbell did not ring");
-            }
-        }
-    }
-
-    async fn prune(&self) -> Infallible {
-        loop {
-            sleep(PRUNE).await;
-            match self.store.prune_changes().await {
-                Ok(rows) => tracing::debug!(rows, "pruned the change log"),
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn Error, "cannot prune the change log");
-                }
             }
         }
     }

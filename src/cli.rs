@@ -1,6 +1,7 @@
 //! The command line. Errors are one line, `error: …`, and exit code 2.
 
 mod check;
+mod deliveries;
 mod dev;
 mod send;
 mod serve;
@@ -31,6 +32,8 @@ enum Command {
     Send(send::Send),
     /// Ask a running service over gRPC, and print the answer and why
     Check(check::Check),
+    /// Look into the ledger of a running service, and replay deliveries
+    Deliveries(deliveries::Deliveries),
 }
 
 /// Runs the command line of this process.
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
                 Command::Migrate(migrate) => migrate.run().await,
                 Command::Send(send) => send.run().await,
                 Command::Check(check) => check.run().await,
+                Command::Deliveries(deliveries) => deliveries.run().await,
             }
         }),
         Err(error) => Err(error.into()),

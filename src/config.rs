@@ -54,6 +54,14 @@ pub struct Settings {
     #[arg(long, env, value_name = "DURATION", default_value = "1h")]
     pub max_staleness: Span,
 
+    /// How long the bodies of deliveries are kept; their hash and what became of them stay
+    #[arg(long, env, value_name = "DURATION", default_value = "30days")]
+    pub body_retention: Span,
+
+    /// Serve entitlements.v1.Admin to whoever reaches gRPC: it shows the bodies of deliveries. `dev` always does
+    #[arg(long, env)]
+    pub admin: bool,
+
     /// How much memory cached accounts may take, in MiB
     #[arg(long, env, value_name = "MIB", default_value_t = 256)]
     pub cache_mib: u64,
@@ -143,6 +151,10 @@ pub struct Config {
     pub grace: Grace,
     /// How long answers are given without the database.
     pub max_staleness: Duration,
+    /// How long bodies are kept.
+    pub body_retention: chrono::Duration,
+    /// Whether the Admin service is served.
+    pub admin: bool,
     /// The most bytes of cached accounts.
     pub cache_bytes: u64,
     /// How long open calls may take to finish at the end.
@@ -167,6 +179,8 @@ impl Settings {
                 renewal: whole(self.renewal_grace, "RENEWAL_GRACE")?,
             },
             max_staleness: *self.max_staleness,
+            body_retention: whole(Some(self.body_retention), "BODY_RETENTION")?.unwrap_or_default(),
+            admin: self.admin,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
             stop_within: *self.stop_within,
             stop_delay: *self.stop_delay,

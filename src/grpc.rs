@@ -1,11 +1,13 @@
-//! The gRPC face: the `Entitlements` service, health and reflection.
+//! The gRPC face: the `Entitlements` and `Admin` services, health and reflection.
 
+mod admin;
 mod answer;
 mod ask;
 mod entitlements;
 mod guard;
 mod health;
 
+pub use admin::AdminApi;
 pub use entitlements::Api;
 pub use health::{set as set_health, watch as watch_health};
 
@@ -36,6 +38,7 @@ const LARGEST_REQUEST: usize = 64 * 1024;
 /// Puts the services together: what a listener serves.
 pub fn routes<H: Health>(
     api: Api,
+    admin: Option<AdminApi>,
     health: HealthServer<H>,
 ) -> Result<Routes, Box<dyn Error + Send + Sync>> {
     let reflection = || {
@@ -46,7 +49,12 @@ pub fn routes<H: Health>(
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let entitlements = pb::entitlements_server::EntitlementsServer::new(api);
-    Ok(Routes::new(entitlements.max_decoding_message_size(LARGEST_REQUEST))
+    let mut routes = Routes::new(entitlements.max_decoding_message_size(LARGEST_REQUEST));
+    if let Some(admin) = admin {
+        let admin = pb::admin_server::AdminServer::new(admin);
+        routes = routes.add_service(admin.max_decoding_message_size(LARGEST_REQUEST));
+    }
+    Ok(routes
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

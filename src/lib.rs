@@ -3,8 +3,8 @@
 //! Clerk Billing tells by signed webhooks who has subscribed to what. That is written to Postgres, the source
 //! of truth, and every replica then stops using what it had cached. Questions are answered from memory.
 //!
-//! Start reading at [`access::decide`], the heart. Then follow a delivery: [`http`] takes it, [`clerk`] reads
-//! it, [`store`] writes it, [`changes`] tells all replicas. Then a question: [`grpc`] takes it, [`accounts`]
+//! Start reading at [`access::decide`], the heart. Then follow a delivery: [`http`] receives it, [`deliveries`] takes
+//! it, [`clerk`] reads it, [`store`] writes it, [`changes`] tells all replicas. Then a question: [`grpc`] takes it, [`accounts`]
 //! knows the facts. [`service`] wires it all; `ARCHITECTURE.md` says why it is so.
 
 #![warn(clippy::unwrap_used)]
@@ -15,6 +15,7 @@ pub mod changes;
 pub mod clerk;
 pub mod cli;
 pub mod config;
+pub mod deliveries;
 pub mod embedded;
 pub mod grpc;
 pub mod http;
@@ -22,3 +23,4 @@ pub mod net;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod upkeep;

@@ -4,12 +4,13 @@ use crate::{
     access::{Catalog, Grace},
     accounts::Accounts,
     changes::Changes,
-    clerk::Verifier,
     config::Config,
+    deliveries::Deliveries,
     grpc,
     http::{self, Face, Probed, Webhooks},
     store::{Applied, Schema, Store, StoreError, migrate},
     telemetry::Metrics,
+    upkeep,
 };
 use anyhow::{Context, anyhow};
 use sqlx::postgres::PgConnectOptions;
@@ -72,21 +73,16 @@ impl Service {
     /// Builds all parts and binds all listeners. The database need not be there yet: until it is, the
     /// service says that it is not ready.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let grpc_listener = bind("GRPC_LISTEN", config.grpc).await?;
-        let http_listener = bind("HTTP_LISTEN", config.http).await?;
-        let internal_listener = bind("INTERNAL_LISTEN", config.internal).await?;
-        let bound = Bound {
-            grpc: grpc_listener.local_addr()?,
-            http: http_listener.local_addr()?,
-            internal: internal_listener.local_addr()?,
-        };
-
+        let (listeners, bound) = Listeners::bind(&config).await?;
         let shared = Shared::new(&config);
         let (health, health_server) = tonic_health::server::health_reporter();
         grpc::set_health(&health, false).await;
-        let routes = grpc::routes(shared.api(config.grace), health_server);
+        let deliveries = Arc::new(shared.deliveries());
+        let admin = config.admin.then(|| grpc::AdminApi::new(deliveries.clone()));
+        let routes = grpc::routes(shared.api(config.grace), admin, health_server);
         let routes = routes.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
-        let webhooks = Arc::new(shared.webhooks(config.verifier));
+        let metrics = shared.metrics.clone();
+        let webhooks = Arc::new(Webhooks::new(config.verifier, deliveries, metrics));
         let probed = Arc::new(shared.probed());
         let (accounts, draining) = (shared.accounts.clone(), shared.draining.clone());
         let follower = Follower {
@@ -94,15 +90,16 @@ impl Service {
             catalog: config.catalog,
             store: shared.store.clone(),
             changes: shared.changes(),
+            body_retention: config.body_retention,
         };
 
         let mut parts = JoinSet::new();
         let stop = || shared.stop.clone();
         let public = Face::Public(webhooks, probed.clone());
-        spawn(&mut parts, "gRPC", grpc::serve(grpc_listener, routes, stop()));
-        spawn(&mut parts, "HTTP", http::serve(http_listener, public, stop()));
+        spawn(&mut parts, "gRPC", grpc::serve(listeners.grpc, routes, stop()));
+        spawn(&mut parts, "HTTP", http::serve(listeners.http, public, stop()));
         let internal = Face::Internal(probed);
-        spawn(&mut parts, "internal HTTP", http::serve(internal_listener, internal, stop()));
+        spawn(&mut parts, "internal HTTP", http::serve(listeners.internal, internal, stop()));
         spawn(&mut parts, "health", grpc::watch_health(health, accounts, draining, stop()));
         let stopped = shared.stop.clone().cancelled_owned();
         parts.spawn(async move { ("change log", follower.run_until(stopped).await) });
@@ -166,8 +163,8 @@ impl Shared {
         grpc::Api::new(self.accounts.clone(), grace, self.metrics.clone())
     }
 
-    fn webhooks(&self, verifier: Verifier) -> Webhooks {
-        Webhooks::new(verifier, self.store.clone(), self.accounts.clone(), self.metrics.clone())
+    fn deliveries(&self) -> Deliveries {
+        Deliveries::new(self.store.clone(), self.accounts.clone(), self.metrics.clone())
     }
 
     fn changes(&self) -> Changes {
@@ -180,6 +177,27 @@ impl Shared {
             metrics: self.metrics.clone(),
             draining: self.draining.clone(),
         }
+    }
+}
+
+/// The sockets of all faces.
+struct Listeners {
+    grpc: TcpListener,
+    http: TcpListener,
+    internal: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> anyhow::Result<(Self, Bound)> {
+        let grpc = bind("GRPC_LISTEN", config.grpc).await?;
+        let http = bind("HTTP_LISTEN", config.http).await?;
+        let internal = bind("INTERNAL_LISTEN", config.internal).await?;
+        let bound = Bound {
+            grpc: grpc.local_addr()?,
+            http: http.local_addr()?,
+            internal: internal.local_addr()?,
+        };
+        Ok((Self { grpc, http, internal }, bound))
     }
 }
 
@@ -208,6 +226,7 @@ struct Follower {
     catalog: Option<(Catalog, String)>,
     store: Arc<Store>,
     changes: Changes,
+    body_retention: chrono::Duration,
 }
 
 impl Follower {
@@ -232,7 +251,11 @@ impl Follower {
             Some((catalog, source)) => apply_catalog(&self.store, catalog, source).await?,
             None => tell_if_there_is_no_catalog(&self.store).await?,
         }
-        match Box::pin(self.changes.run()).await {}
+        let upkeep = upkeep::run(self.store.clone(), self.body_retention);
+        match Box::pin(async {
+            tokio::select! { n = self.changes.run() => n, n = upkeep => n }
+        })
+        .await {}
     }
 }
 

@@ -8,6 +8,7 @@ mod account;
 mod apply;
 mod catalog;
 mod changes;
+mod deliveries;
 mod error;
 mod lane;
 mod ledger;
@@ -15,11 +16,14 @@ mod schema;
 
 pub use catalog::{Applied, Version};
 pub use changes::{Change, Cursor, Page};
+pub use deliveries::{Entry, Filter, Position};
 pub use error::StoreError;
 pub use ledger::{Delivery, Outcome};
 pub use schema::{Schema, migrate};
 
 use crate::access::{Account, Subject};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use lane::Lane;
 use sqlx::{
     ConnectOptions,
@@ -64,6 +68,36 @@ impl Store {
             self.doorbell.notify_one();
         }
         Ok(outcome)
+    }
+
+    /// Writes what a delivery of the ledger says by today's rules; with `dry_run` only tells what would become of it.
+    pub async fn replay(&self, delivery: &Delivery, dry_run: bool) -> Result<Outcome, StoreError> {
+        let replay = async |db: &mut _| deliveries::replay(db, delivery, dry_run).await;
+        let outcome = self.webhooks.run(replay).await?;
+        if !dry_run && outcome.changed().is_some() {
+            self.doorbell.notify_one();
+        }
+        Ok(outcome)
+    }
+
+    /// The deliveries that fit, newest first, after a place in the list.
+    pub async fn deliveries(
+        &self,
+        filter: &Filter,
+        after: Option<&Position>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.upkeep.run(async |db| deliveries::list(db, filter, after, limit).await).await
+    }
+
+    /// The bytes of a delivery, if they are still there.
+    pub async fn body(&self, svix_id: &str) -> Result<Option<Bytes>, StoreError> {
+        self.upkeep.run(async |db| deliveries::body(db, svix_id).await).await
+    }
+
+    /// Lets go of some bodies received before an instant; returns how many.
+    pub async fn drop_bodies(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
+        self.upkeep.run(async |db| deliveries::drop_bodies(db, before).await).await
     }
 
     /// All that is known of a subject.

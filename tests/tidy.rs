@@ -7,18 +7,31 @@ use std::{
 };
 
 /// What each part of `src/` may use. A part that is not here may use nothing.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("main", &["cli"]),
     ("lib", &[]),
     ("cli", &["clerk", "config", "embedded", "grpc", "service", "store", "telemetry", "access"]),
     ("config", &["access", "clerk", "telemetry"]),
     (
         "service",
-        &["access", "accounts", "changes", "clerk", "config", "grpc", "http", "store", "telemetry"],
+        &[
+            "access",
+            "accounts",
+            "changes",
+            "config",
+            "deliveries",
+            "grpc",
+            "http",
+            "store",
+            "telemetry",
+            "upkeep",
+        ],
     ),
-    ("grpc", &["access", "accounts", "net", "store", "telemetry"]),
+    ("grpc", &["access", "accounts", "deliveries", "net", "store", "telemetry"]),
     ("changes", &["accounts", "store", "telemetry"]),
-    ("http", &["access", "accounts", "clerk", "net", "store", "telemetry"]),
+    ("http", &["access", "accounts", "clerk", "deliveries", "net", "store", "telemetry"]),
+    ("deliveries", &["access", "accounts", "clerk", "store", "telemetry"]),
+    ("upkeep", &["store"]),
     ("accounts", &["access", "store", "telemetry"]),
     ("store", &["access"]),
     ("clerk", &["access"]),

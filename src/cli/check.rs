@@ -8,7 +8,10 @@ use chrono::{DateTime, SecondsFormat};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use std::{process::ExitCode, time::Duration};
-use tonic::{Request, transport::Endpoint};
+use tonic::{
+    Request,
+    transport::{Channel, Endpoint},
+};
 
 /// Exits with 0 if the feature is allowed, 1 if it is denied, 2 if the question could not be asked.
 #[derive(Debug, Args)]
@@ -25,6 +28,13 @@ pub(super) struct Check {
     #[arg(long, value_name = "ID")]
     org: Option<String>,
 
+    #[command(flatten)]
+    service: Service,
+}
+
+/// A running service, and how to reach it.
+#[derive(Debug, Args)]
+pub(super) struct Service {
     /// The service
     #[arg(long, env = "ENTITLEMENTS_ADDR", default_value = "http://127.0.0.1:50051")]
     addr: String,
@@ -32,6 +42,28 @@ pub(super) struct Check {
     /// API key to present, for a service behind something that asks for one
     #[arg(long, env = "ENTITLEMENTS_KEY", hide_env_values = true)]
     key: Option<SecretString>,
+}
+
+impl Service {
+    /// Connects, or says why not.
+    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
+        let with_scheme = self.addr.contains("://");
+        let addr = if with_scheme { self.addr.clone() } else { format!("http://{}", self.addr) };
+        let endpoint = Endpoint::from_shared(addr).context("--addr must be as http://host:port")?;
+        let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await;
+        channel.with_context(|| format!("cannot reach {} (is it running?)", self.addr))
+    }
+
+    /// A request that presents the key.
+    pub(super) fn request<T>(&self, message: T) -> anyhow::Result<Request<T>> {
+        let mut request = Request::new(message);
+        if let Some(key) = &self.key {
+            let bearer = format!("Bearer {}", key.expose_secret()).parse();
+            let bearer = bearer.context("--key has characters that no header may have")?;
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        Ok(request)
+    }
 }
 
 impl Check {
@@ -42,27 +74,14 @@ impl Check {
     }
 
     async fn ask(&self) -> anyhow::Result<CheckFeatureResponse> {
-        let addr = if self.addr.contains("://") {
-            self.addr.clone()
-        } else {
-            format!("http://{}", self.addr)
-        };
-        let endpoint = Endpoint::from_shared(addr).context("--addr must be as http://host:port")?;
-        let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await;
-        let channel =
-            channel.with_context(|| format!("cannot reach {} (is it running?)", self.addr))?;
-        let mut request = Request::new(CheckFeatureRequest {
+        let mut client = EntitlementsClient::new(self.service.connect().await?);
+        let request = self.service.request(CheckFeatureRequest {
             user_id: self.user.clone().unwrap_or_default(),
             organization_id: self.org.clone().unwrap_or_default(),
             feature: self.feature.clone(),
             ..CheckFeatureRequest::default()
-        });
-        if let Some(key) = &self.key {
-            let bearer = format!("Bearer {}", key.expose_secret()).parse();
-            let bearer = bearer.context("--key has characters that no header may have")?;
-            request.metadata_mut().insert("authorization", bearer);
-        }
-        let answer = EntitlementsClient::new(channel).check_feature(request).await;
+        })?;
+        let answer = client.check_feature(request).await;
         let answer = answer.map_err(|s| anyhow!("{:?}: {}", s.code(), s.message()))?;
         Ok(answer.into_inner())
     }

@@ -42,6 +42,7 @@ impl Dev {
         let stop = asked_to_stop()?;
         let folder = folder()?;
         self.settings.migrate = true;
+        self.settings.admin = true;
         self.fill_secret(&folder)?;
         self.fill_catalog(&folder)?;
         let embedded = self.fill_database(&folder).await?;

@@ -192,7 +192,7 @@ pub(super) fn status(error: &Unavailable) -> Status {
 }
 
 /// In whole milliseconds, the grain of all dates here.
-fn instant(at: Option<DateTime<Utc>>) -> Option<Timestamp> {
+pub(super) fn instant(at: Option<DateTime<Utc>>) -> Option<Timestamp> {
     at.map(|at| {
         let ms = at.timestamp_millis();
         let nanos = i32::try_from(ms.rem_euclid(1000) * 1_000_000).expect("less than a second");

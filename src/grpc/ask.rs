@@ -4,7 +4,9 @@ use super::pb;
 use crate::{
     access::{Kind, Question, Revision, Subject},
     accounts::Need,
+    store::{Filter, Position},
 };
+use chrono::DateTime;
 use std::{fmt::Display, time::Duration};
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
@@ -129,4 +131,53 @@ pub(super) fn batch(
         asked.extend(subjects.zip(wanted));
     }
     Some(asked)
+}
+
+/// Which deliveries.
+pub(super) fn filter(filter: Option<pb::DeliveryFilter>, faults: &mut Faults) -> Filter {
+    let filter = filter.unwrap_or_default();
+    let given = |text: String| Some(text).filter(|text| !text.is_empty());
+    let subject = given(filter.subject)
+        .and_then(|id| id.parse().map_err(|invalid| faults.add("filter.subject", invalid)).ok());
+    let result = given(filter.result);
+    if let Some(result) = &result
+        && !["applied", "superseded", "ignored", "parked"].contains(&&**result)
+    {
+        faults.add("filter.result", "must be applied, superseded, ignored or parked");
+    }
+    let mut instant = |field: &str, at: Option<prost_types::Timestamp>| {
+        let at = at?;
+        let nanos = u32::try_from(at.nanos).ok();
+        let parsed = nanos.and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
+        if parsed.is_none() {
+            faults.add(field, "must be a timestamp");
+        }
+        parsed
+    };
+    let from = instant("filter.received_from", filter.received_from);
+    let until = instant("filter.received_until", filter.received_until);
+    Filter { svix_id: given(filter.svix_id), subject, result, from, until }
+}
+
+/// How many at most.
+pub(super) fn page_size(size: u32, faults: &mut Faults) -> u32 {
+    if size > 1000 {
+        faults.add("page_size", "must be at most 1000");
+    }
+    if size == 0 { 100 } else { size }
+}
+
+/// Where the next page begins.
+pub(super) fn position(field: &str, token: &str, faults: &mut Faults) -> Option<Position> {
+    if token.is_empty() {
+        return None;
+    }
+    let parsed = token.split_once('.').and_then(|(micros, svix_id)| {
+        let received_at = DateTime::from_timestamp_micros(micros.parse().ok()?)?;
+        Some(Position { received_at, svix_id: svix_id.into() })
+    });
+    if parsed.is_none() {
+        faults.add(field, "must be a `next_page_token` as an earlier answer gave it");
+    }
+    parsed
 }

@@ -2,10 +2,10 @@
 
 use super::{Answer, json_body, refuse};
 use crate::{
-    access::{Reading, Revision},
-    accounts::Accounts,
-    clerk::{self, Refusal, Verifier},
-    store::{Delivery, Outcome, Store, StoreError},
+    access::Revision,
+    clerk::{Refusal, Verifier},
+    deliveries::Deliveries,
+    store::{Outcome, StoreError},
     telemetry::{Labels, Metrics},
 };
 use bytes::Bytes;
@@ -29,22 +29,16 @@ const RETRY_AFTER: &str = "5";
 /// Takes deliveries.
 pub struct Webhooks {
     verifier: Verifier,
-    store: Arc<Store>,
-    accounts: Arc<Accounts>,
+    deliveries: Arc<Deliveries>,
     metrics: Arc<Metrics>,
     slots: Semaphore,
 }
 
 impl Webhooks {
-    /// Takes what `verifier` accepts into `store`.
+    /// Takes what `verifier` accepts.
     #[must_use]
-    pub fn new(
-        verifier: Verifier,
-        store: Arc<Store>,
-        accounts: Arc<Accounts>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { verifier, store, accounts, metrics, slots: Semaphore::new(IN_PROGRESS) }
+    pub fn new(verifier: Verifier, deliveries: Arc<Deliveries>, metrics: Arc<Metrics>) -> Self {
+        Self { verifier, deliveries, metrics, slots: Semaphore::new(IN_PROGRESS) }
     }
 
     /// Answers one request.
@@ -63,14 +57,8 @@ impl Webhooks {
         let (head, body) = request.into_parts();
         let body = read(body).await?;
         let svix_id = self.verify(&head.headers, &body)?;
-        let delivery = Delivery { message: clerk::read(&body, Utc::now()), svix_id, body };
-        let outcome =
-            self.store.record(&delivery).await.map_err(|e| Box::new(failed(&delivery, &e)))?;
-        if let Some((subject, _)) = outcome.changed() {
-            self.accounts.forget(subject);
-        }
-        self.note(&delivery, &outcome);
-        self.note_unknown_plans(&delivery);
+        let outcome = self.deliveries.take(&svix_id, body, Utc::now()).await;
+        let outcome = outcome.map_err(|error| Box::new(failed(&svix_id, &error)))?;
         Ok(tell(&outcome))
     }
 
@@ -84,34 +72,6 @@ impl Webhooks {
             };
             Box::new(refuse(status, &refusal.to_string()))
         })
-    }
-
-    fn note(&self, delivery: &Delivery, outcome: &Outcome) {
-        self.metrics.deliveries.get_or_create(&Labels([("result", outcome.word())])).inc();
-        let event = delivery.message.event.as_deref().unwrap_or("unreadable");
-        let (detail, subject) = (outcome.detail(), outcome.changed().map(|(s, _)| s.as_str()));
-        let (id, result) = (&delivery.svix_id, outcome.word());
-        match outcome {
-            Outcome::Parked(_) | Outcome::Duplicate { same_body: false } => {
-                tracing::warn!(svix_id = id, event, subject, result, detail, "{event}: {result}");
-            }
-            _ => tracing::info!(svix_id = id, event, subject, result, detail, "{event}: {result}"),
-        }
-    }
-
-    /// A plan that is not in the catalog grants nothing: somebody should know before a customer does.
-    fn note_unknown_plans(&self, delivery: &Delivery) {
-        let Reading::News(news) = &delivery.message.reading else { return };
-        let subject = news.subject().as_str();
-        for plan in self.accounts.catalog().catalog.unknown_plans(news) {
-            self.metrics.unknown_plans.inc();
-            let plan = plan.as_str();
-            tracing::warn!(
-                plan,
-                subject,
-                "the plan `{plan}` is not in the catalog and grants nothing"
-            );
-        }
     }
 }
 
@@ -143,9 +103,8 @@ fn tell(outcome: &Outcome) -> Answer {
     json_body(StatusCode::OK, &body)
 }
 
-fn failed(delivery: &Delivery, error: &StoreError) -> Answer {
-    let id = &delivery.svix_id;
-    tracing::error!(svix_id = id, error = error as &dyn Error, "cannot record a delivery");
+fn failed(svix_id: &str, error: &StoreError) -> Answer {
+    tracing::error!(svix_id, error = error as &dyn Error, "cannot record a delivery");
     if error.is_transient() {
         busy("the database is unavailable: nothing was recorded, deliver again")
     } else {

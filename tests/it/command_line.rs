@@ -225,6 +225,36 @@ async fn check_tells_the_answer_in_words_and_as_exit_code() {
 }
 
 #[tokio::test]
+async fn deliveries_lists_shows_and_replays() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    replica.send_as("msg_1", &crate::service::payload("subscriptionItem.active")).await;
+    replica.send_as("msg_2", "not json").await;
+    let address = format!("http://{}", replica.bound.grpc);
+    let shell = Shell::new(&[("ENTITLEMENTS_ADDR", &address)]);
+    let (code, stdout, stderr) = shell.run(&["deliveries", "list"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    let lines: Vec<_> = stdout.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+    assert!(lines[0].starts_with("parked  msg_2  the body is not JSON"), "{stdout}");
+    assert_eq!(lines[1], format!("applied  msg_1  subscriptionItem.active  {ADA}"));
+    let (_, stdout, _) =
+        shell.run(&["deliveries", "list", "--result", "parked", "--limit", "5"]).await;
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    let (_, stdout, _) = shell.run(&["deliveries", "show", "msg_2"]).await;
+    assert!(stdout.ends_with("not json\n"), "{stdout}");
+    let (_, stdout, _) = shell.run(&["deliveries", "replay", "--id", "msg_1", "--dry-run"]).await;
+    assert_snapshot!(stdout.trim_end(), @"msg_1  applied -> superseded  newer news of the same is known");
+    for (arguments, words) in [
+        (vec!["deliveries", "show", "msg_9"], "there is no such delivery"),
+        (vec!["deliveries", "list", "--result", "lost"], "filter.result: must be"),
+        (vec!["deliveries", "list", "--from", "yesterday"], "--from"),
+    ] {
+        let (code, _, stderr) = shell.run(&arguments).await;
+        assert!(code == 2 && stderr.contains(words), "{arguments:?}: {stderr}");
+    }
+}
+
+#[tokio::test]
 async fn help_is_the_manual() {
     let shell = Shell::new(&[]);
     assert_snapshot!(shell.run(&["--help"]).await.1, @r#"
@@ -236,13 +266,14 @@ async fn help_is_the_manual() {
     Usage: entitlements <COMMAND>
 
     Commands:
-      dev      Run everything for a first try: an embedded Postgres, a signing secret and the example
-               catalog
-      serve    Run the service; needs `DATABASE_URL` and `CLERK_WEBHOOK_SIGNING_SECRET`
-      migrate  Apply the missing migrations to `DATABASE_URL`, and exit
-      send     Sign webhook bodies and POST them as Svix would
-      check    Ask a running service over gRPC, and print the answer and why
-      help     Print this message or the help of the given subcommand(s)
+      dev         Run everything for a first try: an embedded Postgres, a signing secret and the example
+                  catalog
+      serve       Run the service; needs `DATABASE_URL` and `CLERK_WEBHOOK_SIGNING_SECRET`
+      migrate     Apply the missing migrations to `DATABASE_URL`, and exit
+      send        Sign webhook bodies and POST them as Svix would
+      check       Ask a running service over gRPC, and print the answer and why
+      deliveries  Look into the ledger of a running service, and replay deliveries
+      help        Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help
@@ -284,6 +315,12 @@ async fn help_is_the_manual() {
           --max-staleness <DURATION>
               How long answers are given from memory while Postgres cannot be reached [env:
               MAX_STALENESS=] [default: 1h]
+          --body-retention <DURATION>
+              How long the bodies of deliveries are kept; their hash and what became of them stay [env:
+              BODY_RETENTION=] [default: 30days]
+          --admin
+              Serve entitlements.v1.Admin to whoever reaches gRPC: it shows the bodies of deliveries.
+              `dev` always does [env: ADMIN=]
           --cache-mib <MIB>
               How much memory cached accounts may take, in MiB [env: CACHE_MIB=] [default: 256]
           --stop-within <DURATION>

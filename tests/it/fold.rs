@@ -78,7 +78,8 @@ pub fn fold(messages: &[Message], catalog: &Value, kind: &str, now: i64) -> Stat
     if live.is_empty() {
         live.extend(catalog[kind]["default_plan"].as_str().map(str::to_owned));
     }
-    let features = live.iter().flat_map(|plan| catalog[kind]["plans"][plan]["features"].as_array());
+    let features =
+        live.iter().filter_map(|plan| catalog[kind]["plans"][plan]["features"].as_array());
     state.features = features.flatten().map(|feature| text(feature).into()).collect();
     state
 }

@@ -61,9 +61,10 @@ fn message(subject: &str, dice: &mut Dice) -> Value {
         0 => updated_at / 1000,
         lag => updated_at + i64::try_from(lag).unwrap() * 500,
     };
-    let payer = match subject.starts_with("org_") {
-        true => json!({ "user_id": "", "organization_id": subject }),
-        false => json!({ "user_id": subject, "organization_id": null }),
+    let payer = if subject.starts_with("org_") {
+        json!({ "user_id": "", "organization_id": subject })
+    } else {
+        json!({ "user_id": subject, "organization_id": null })
     };
     let mut data = match dice.roll(3) {
         0 => subscription(subject, updated_at, dice),

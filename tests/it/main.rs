@@ -9,6 +9,7 @@ mod faces;
 mod fold;
 mod generated;
 mod guard;
+mod ledger;
 mod odd_bodies;
 mod order;
 mod raw;

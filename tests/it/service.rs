@@ -74,6 +74,8 @@ pub fn config(db: &Db) -> Config {
         internal: any,
         grace: Grace::default(),
         max_staleness: Duration::from_hours(1),
+        body_retention: chrono::Duration::days(30),
+        admin: true,
         cache_bytes: 1 << 20,
         stop_within: Duration::from_secs(5),
         stop_delay: Duration::ZERO,
