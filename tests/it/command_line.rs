@@ -2,14 +2,13 @@
 
 use crate::{
     db::Db,
-    service::{ADA, Replica, SECRET, eventually},
+    service::{ADA, Replica, SECRET, eventually, said},
 };
 use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
     net::TcpListener,
-    path::Path,
     process::{Command, Output, Stdio},
 };
 use tempfile::TempDir;
@@ -148,21 +147,6 @@ async fn migrate_then_serve_then_stop() {
     let status = tokio::task::spawn_blocking(move || served.wait().unwrap()).await.unwrap();
     assert_eq!(status.code(), Some(0));
     assert!(fs::read_to_string(log).unwrap().contains("\"message\":\"stopped\""));
-}
-
-/// What `serve` says in its log of one of its addresses.
-async fn said(log: &Path, name: &str) -> String {
-    let mut found = None;
-    eventually("serve says where it listens", async || {
-        let text = fs::read_to_string(log).unwrap();
-        found = text.lines().find_map(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).ok()?;
-            line[name].as_str().map(str::to_owned)
-        });
-        found.is_some()
-    })
-    .await;
-    found.unwrap()
 }
 
 #[tokio::test]

@@ -29,13 +29,13 @@ const STATUSES: [&str; 9] = [
 const START: i64 = 1_790_000_000_000;
 
 /// A subject, and messages about it in no order that matters. Times collide on purpose.
-struct Story {
-    subject: String,
-    messages: Vec<Message>,
+pub struct Story {
+    pub subject: String,
+    pub messages: Vec<Message>,
 }
 
 impl Story {
-    fn new(n: usize, dice: &mut Dice) -> Self {
+    pub fn new(n: usize, dice: &mut Dice) -> Self {
         let kind = ["user", "org"][dice.roll(2)];
         let subject = format!("{kind}_{n}");
         let count = 1 + dice.roll(14);
@@ -111,7 +111,7 @@ fn subscription(subject: &str, updated_at: i64, dice: &mut Dice) -> Value {
 }
 
 /// What the service says of a subject, in the words of the fold.
-fn state(account: &Account) -> State {
+pub fn state(account: &Account) -> State {
     let item = |item: &entitlements::grpc::pb::Item| {
         (item.id.clone(), (item.plan.clone(), item.status.clone()))
     };
@@ -120,6 +120,17 @@ fn state(account: &Account) -> State {
         items: account.items.iter().map(item).collect(),
         features: account.entitlements.iter().map(|e| e.feature.clone()).collect(),
     }
+}
+
+/// The catalog, as the fold reads it.
+pub fn catalog() -> Value {
+    let catalog = Catalog::from_toml(include_str!("../../catalog.example.toml")).unwrap();
+    serde_json::from_str(&catalog.to_json()).unwrap()
+}
+
+/// What the catalog calls a subject's kind.
+pub fn kind(subject: &str) -> &'static str {
+    if subject.starts_with("org_") { "organization" } else { "user" }
 }
 
 /// How many stories are told; `STORIES` asks for more.
@@ -143,13 +154,11 @@ async fn generated_stories_end_as_the_fold_of_their_messages() {
     });
     stream::iter(sent).buffer_unordered(24).collect::<Vec<()>>().await;
 
-    let catalog = Catalog::from_toml(include_str!("../../catalog.example.toml")).unwrap();
-    let catalog: Value = serde_json::from_str(&catalog.to_json()).unwrap();
+    let catalog = catalog();
     let now = Utc::now().timestamp_millis();
     join_all(replicas.iter().map(Replica::heard)).await;
     for (i, story) in stories.iter().enumerate() {
-        let kind = if story.subject.starts_with("org_") { "organization" } else { "user" };
-        let expected = fold(&story.messages, &catalog, kind, now);
+        let expected = fold(&story.messages, &catalog, kind(&story.subject), now);
         let account = replicas[i % 3].account(&story.subject).await;
         assert_eq!(state(&account), expected, "{}: {:#?}", story.subject, story.messages);
     }

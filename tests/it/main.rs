@@ -5,6 +5,7 @@ mod bad_requests;
 mod command_line;
 mod db;
 mod dice;
+mod durability;
 mod faces;
 mod fold;
 mod generated;

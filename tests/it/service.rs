@@ -224,3 +224,18 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     };
     timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("within 20 s: {what}"));
 }
+
+/// What `serve` says in its log of one of its addresses.
+pub async fn said(log: &Path, name: &str) -> String {
+    let mut found = None;
+    eventually("serve says where it listens", async || {
+        let text = fs::read_to_string(log).unwrap();
+        found = text.lines().find_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            line[name].as_str().map(str::to_owned)
+        });
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
