@@ -12,7 +12,7 @@ mod freshness;
 pub use freshness::{Freshness, State};
 
 use crate::{
-    access::{Account, Catalog, Revision, Subject},
+    access::{Account, Revision, Subject},
     store::{Store, StoreError, Version},
     telemetry::{Labels, Metrics},
 };
@@ -80,8 +80,7 @@ impl Accounts {
             .weigher(|_, account: &Arc<Account>| weight(account))
             .time_to_idle(IDLE)
             .build();
-        let none = Version { number: 0, catalog: Catalog::default() };
-        let catalog = ArcSwap::from_pointee(none);
+        let catalog = ArcSwap::from_pointee(Version::none());
         let freshness = Freshness::new(max_staleness);
         Self { store, cache, epochs: Epochs::default(), catalog, freshness, metrics }
     }

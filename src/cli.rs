@@ -1,8 +1,10 @@
 //! The command line. Errors are one line, `error: …`, and exit code 2.
 
+mod catalog;
 mod check;
 mod deliveries;
 mod dev;
+mod reconcile;
 mod send;
 mod serve;
 
@@ -34,6 +36,10 @@ enum Command {
     Check(check::Check),
     /// Look into the ledger of a running service, and replay deliveries
     Deliveries(deliveries::Deliveries),
+    /// Look into the catalog in `DATABASE_URL`, plan a change of it, and put it in force
+    Catalog(catalog::CatalogCommand),
+    /// Compare the accounts in `DATABASE_URL` with what Clerk says, and heal them; needs `CLERK_SECRET_KEY`
+    Reconcile(reconcile::Reconcile),
 }
 
 /// Runs the command line of this process.
@@ -50,6 +56,8 @@ pub fn main() -> ExitCode {
                 Command::Send(send) => send.run().await,
                 Command::Check(check) => check.run().await,
                 Command::Deliveries(deliveries) => deliveries.run().await,
+                Command::Catalog(catalog) => catalog.run().await,
+                Command::Reconcile(reconcile) => reconcile.run().await,
             }
         }),
         Err(error) => Err(error.into()),

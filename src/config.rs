@@ -2,14 +2,19 @@
 
 use crate::{
     access::{Catalog, Grace},
-    clerk::{InvalidSecret, Secret, Verifier},
+    clerk::{Api, InvalidSecret, Secret, Verifier},
 };
 use anyhow::{Context, anyhow};
 use clap::Args;
 use humantime::Duration as Span;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What `serve` and `dev` can be told; every flag is also a variable.
 #[derive(Debug, Clone, Args)]
@@ -21,6 +26,10 @@ pub struct Settings {
     #[command(flatten)]
     /// What deliveries are signed with.
     pub secrets: SigningSecrets,
+
+    #[command(flatten)]
+    /// How to ask Clerk itself.
+    pub backend: Backend,
 
     /// Catalog file: which plan has which features. `serve` puts it in force at start if its content is new
     #[arg(long, env, value_name = "FILE")]
@@ -91,6 +100,18 @@ pub struct Database {
     pub database_url: Option<SecretString>,
 }
 
+/// How to ask Clerk itself.
+#[derive(Debug, Clone, Args)]
+pub struct Backend {
+    /// Secret key of Clerk's Backend API, `sk_…`: with it, the catalog is refreshed from Clerk and accounts heal
+    #[arg(long, env, value_name = "KEY", hide_env_values = true)]
+    pub clerk_secret_key: Option<SecretString>,
+
+    /// Where Clerk's Backend API is
+    #[arg(long, env, value_name = "URL", default_value = "https://api.clerk.com/v1")]
+    pub clerk_api_url: String,
+}
+
 /// What deliveries are signed with.
 #[derive(Debug, Clone, Args)]
 pub struct SigningSecrets {
@@ -112,6 +133,15 @@ impl Database {
         url.parse().context(
             "DATABASE_URL is not a Postgres URL (postgres://user:password@host:5432/database)",
         )
+    }
+}
+
+impl Backend {
+    /// Asks with the key, if there is one.
+    pub fn api(&self) -> anyhow::Result<Option<Api>> {
+        let key =
+            self.clerk_secret_key.as_ref().filter(|key| !key.expose_secret().trim().is_empty());
+        Ok(key.map(|key| Api::new(&self.clerk_api_url, key)).transpose()?)
     }
 }
 
@@ -139,6 +169,8 @@ pub struct Config {
     pub migrate: bool,
     /// Verifies deliveries.
     pub verifier: Verifier,
+    /// Asks Clerk's Backend API, if there is a key.
+    pub api: Option<Api>,
     /// The catalog file's content and name.
     pub catalog: Option<(Catalog, String)>,
     /// Where gRPC is served.
@@ -170,7 +202,8 @@ impl Settings {
             database: self.database.options()?,
             migrate: self.migrate,
             verifier: Verifier::new(self.secrets.parse()?),
-            catalog: self.read_catalog()?,
+            api: self.backend.api()?,
+            catalog: self.catalog_file()?,
             grpc: self.grpc_listen,
             http: self.http_listen,
             internal: self.internal_listen,
@@ -187,16 +220,18 @@ impl Settings {
         })
     }
 
-    fn read_catalog(&self) -> anyhow::Result<Option<(Catalog, String)>> {
-        let Some(path) = self.catalog.as_ref().filter(|path| !path.as_os_str().is_empty()) else {
-            return Ok(None);
-        };
-        let name = path.display().to_string();
-        let text =
-            fs::read_to_string(path).with_context(|| format!("CATALOG: cannot read {name}"))?;
-        let catalog = Catalog::from_toml(&text).with_context(|| format!("CATALOG: {name}"))?;
-        Ok(Some((catalog, name)))
+    fn catalog_file(&self) -> anyhow::Result<Option<(Catalog, String)>> {
+        let path = self.catalog.as_ref().filter(|path| !path.as_os_str().is_empty());
+        path.map(|path| read_catalog(path).context("CATALOG")).transpose()
     }
+}
+
+/// Reads a catalog file; tells its name with it.
+pub fn read_catalog(path: &Path) -> anyhow::Result<(Catalog, String)> {
+    let name = path.display().to_string();
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    let catalog = Catalog::from_toml(&text).with_context(|| name.clone())?;
+    Ok((catalog, name))
 }
 
 fn whole(span: Option<Span>, name: &str) -> anyhow::Result<Option<chrono::Duration>> {

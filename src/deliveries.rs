@@ -10,7 +10,9 @@ use crate::{
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Takes deliveries into the store.
 #[derive(Debug)]
@@ -18,6 +20,7 @@ pub struct Deliveries {
     store: Arc<Store>,
     accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
+    unknown_plan: Notify,
 }
 
 /// What became of a delivery that was replayed.
@@ -35,7 +38,31 @@ impl Deliveries {
     /// Takes into this store, and makes these accounts forget.
     #[must_use]
     pub fn new(store: Arc<Store>, accounts: Arc<Accounts>, metrics: Arc<Metrics>) -> Self {
-        Self { store, accounts, metrics }
+        Self { store, accounts, metrics, unknown_plan: Notify::new() }
+    }
+
+    /// Waits until a plan is told of that is not in the catalog.
+    pub async fn unknown_plan(&self) {
+        self.unknown_plan.notified().await;
+    }
+
+    /// Takes what Clerk's Backend API says, if it changes something; with `dry_run` only tells what would become
+    /// of it.
+    pub async fn observe(
+        &self,
+        body: &serde_json::Value,
+        dry_run: bool,
+        now: DateTime<Utc>,
+    ) -> Result<Outcome, StoreError> {
+        let body = Bytes::from(body.to_string());
+        // The same for the same content, so that asking twice tells nothing new.
+        let svix_id = format!("api_{:x}", Sha256::digest(&body));
+        let delivery = Delivery { message: clerk::read(&body, now), svix_id, body };
+        let outcome = self.store.observe(&delivery, dry_run).await?;
+        if !dry_run && outcome.changed().is_some() {
+            self.settle(&delivery, &outcome);
+        }
+        Ok(outcome)
     }
 
     /// Takes an authentic body. When this returns, what it says is durable, and nothing older is served here.
@@ -108,6 +135,7 @@ impl Deliveries {
         let subject = news.subject().as_str();
         for plan in self.accounts.catalog().catalog.unknown_plans(news) {
             self.metrics.unknown_plans.inc();
+            self.unknown_plan.notify_one();
             let plan = plan.as_str();
             tracing::warn!(
                 plan,

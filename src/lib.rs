@@ -20,6 +20,7 @@ pub mod embedded;
 pub mod grpc;
 pub mod http;
 pub mod net;
+pub mod reconcile;
 pub mod service;
 pub mod store;
 pub mod telemetry;

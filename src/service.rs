@@ -4,17 +4,19 @@ use crate::{
     access::{Catalog, Grace},
     accounts::Accounts,
     changes::Changes,
+    clerk::Api,
     config::Config,
     deliveries::Deliveries,
     grpc,
     http::{self, Face, Probed, Webhooks},
-    store::{Applied, Schema, Store, StoreError, migrate},
+    reconcile::Reconciler,
+    store::{Applied, Author, Schema, Store, StoreError, migrate},
     telemetry::Metrics,
     upkeep,
 };
 use anyhow::{Context, anyhow};
 use sqlx::postgres::PgConnectOptions;
-use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     task::{JoinError, JoinSet},
@@ -82,7 +84,7 @@ impl Service {
         let routes = grpc::routes(shared.api(config.grace), admin, health_server);
         let routes = routes.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
         let metrics = shared.metrics.clone();
-        let webhooks = Arc::new(Webhooks::new(config.verifier, deliveries, metrics));
+        let webhooks = Arc::new(Webhooks::new(config.verifier, deliveries.clone(), metrics));
         let probed = Arc::new(shared.probed());
         let (accounts, draining) = (shared.accounts.clone(), shared.draining.clone());
         let follower = Follower {
@@ -91,6 +93,7 @@ impl Service {
             store: shared.store.clone(),
             changes: shared.changes(),
             body_retention: config.body_retention,
+            reconciler: config.api.map(|api| shared.reconciler(api, deliveries.clone())),
         };
 
         let mut parts = JoinSet::new();
@@ -167,6 +170,11 @@ impl Shared {
         Deliveries::new(self.store.clone(), self.accounts.clone(), self.metrics.clone())
     }
 
+    fn reconciler(&self, api: Api, deliveries: Arc<Deliveries>) -> Reconciler {
+        let (store, accounts) = (self.store.clone(), self.accounts.clone());
+        Reconciler::new(api, store, accounts, deliveries, self.metrics.clone())
+    }
+
     fn changes(&self) -> Changes {
         Changes::new(self.store.clone(), self.accounts.clone(), self.metrics.clone())
     }
@@ -227,6 +235,7 @@ struct Follower {
     store: Arc<Store>,
     changes: Changes,
     body_retention: chrono::Duration,
+    reconciler: Option<Reconciler>,
 }
 
 impl Follower {
@@ -252,10 +261,21 @@ impl Follower {
             None => tell_if_there_is_no_catalog(&self.store).await?,
         }
         let upkeep = upkeep::run(self.store.clone(), self.body_retention);
-        match Box::pin(async {
-            tokio::select! { n = self.changes.run() => n, n = upkeep => n }
+        let reconcile = async {
+            match &self.reconciler {
+                Some(reconciler) => reconciler.run().await,
+                None => std::future::pending().await,
+            }
+        };
+        let never: Infallible = Box::pin(async {
+            tokio::select! {
+                never = self.changes.run() => never,
+                never = upkeep => never,
+                never = reconcile => never,
+            }
         })
-        .await {}
+        .await;
+        match never {}
     }
 }
 
@@ -283,7 +303,7 @@ where
 }
 
 async fn apply_catalog(store: &Store, catalog: &Catalog, source: &str) -> Result<(), StoreError> {
-    match patiently(|| store.apply_catalog(catalog, source)).await? {
+    match patiently(|| store.apply_catalog(Author::File, catalog, source)).await? {
         Applied::New(number) => {
             tracing::info!(
                 number,

@@ -9,19 +9,20 @@ mod apply;
 mod catalog;
 mod changes;
 mod deliveries;
+mod doubts;
 mod error;
 mod lane;
 mod ledger;
 mod schema;
 
-pub use catalog::{Applied, Version};
+pub use catalog::{Applied, Author, Version};
 pub use changes::{Change, Cursor, Page};
 pub use deliveries::{Entry, Filter, Position};
 pub use error::StoreError;
 pub use ledger::{Delivery, Outcome};
 pub use schema::{Schema, migrate};
 
-use crate::access::{Account, Subject};
+use crate::access::{Account, Catalog, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use lane::Lane;
@@ -68,6 +69,45 @@ impl Store {
             self.doorbell.notify_one();
         }
         Ok(outcome)
+    }
+
+    /// Writes what Clerk's Backend API says, if it changes something; with `dry_run` only tells what would become of it.
+    pub async fn observe(&self, delivery: &Delivery, dry_run: bool) -> Result<Outcome, StoreError> {
+        let observe = async |db: &mut _| ledger::observe(db, delivery, dry_run).await;
+        let outcome = self.webhooks.run(observe).await?;
+        if !dry_run && outcome.changed().is_some() {
+            self.doorbell.notify_one();
+        }
+        Ok(outcome)
+    }
+
+    /// Subjects that look as if a delivery was lost, those first that were never compared with Clerk.
+    pub async fn doubtful(
+        &self,
+        catalog: &Catalog,
+        limit: i64,
+    ) -> Result<Vec<Subject>, StoreError> {
+        self.upkeep.run(async |db| doubts::doubtful(db, catalog, limit).await).await
+    }
+
+    /// Notes that a subject was compared with Clerk.
+    pub async fn reconciled(&self, subject: &Subject) -> Result<(), StoreError> {
+        self.upkeep.run(async |db| doubts::reconciled(db, subject).await).await
+    }
+
+    /// The known subjects after one, by id, that were not deleted.
+    pub async fn subjects(&self, after: &str, limit: i64) -> Result<Vec<Subject>, StoreError> {
+        self.upkeep.run(async |db| doubts::subjects(db, after, limit).await).await
+    }
+
+    /// The Clerk instance that the newest delivery came from.
+    pub async fn instance(&self) -> Result<Option<String>, StoreError> {
+        self.upkeep.run(doubts::instance).await
+    }
+
+    /// How many subjects there are; reads them all.
+    pub async fn count_subjects(&self) -> Result<usize, StoreError> {
+        self.upkeep.run(async |db| doubts::count(db).await).await
     }
 
     /// Writes what a delivery of the ledger says by today's rules; with `dry_run` only tells what would become of it.
@@ -145,14 +185,29 @@ impl Store {
         self.upkeep.run(catalog::newest).await
     }
 
-    /// Puts a catalog in force, unless this content is or once was in force.
+    /// The newest versions of the catalog, newest first.
+    pub async fn catalog_history(&self, limit: i64) -> Result<Vec<Version>, StoreError> {
+        self.upkeep.run(async |db| catalog::history(db, limit).await).await
+    }
+
+    /// What would be in force if this author said this.
+    pub async fn planned_catalog(
+        &self,
+        author: Author,
+        said: Catalog,
+    ) -> Result<Catalog, StoreError> {
+        self.upkeep.run(async |db| catalog::planned(db, author, said).await).await
+    }
+
+    /// Puts in force what an author says, if that is new.
     pub async fn apply_catalog(
         &self,
-        content: &crate::access::Catalog,
+        author: Author,
+        said: &Catalog,
         source: &str,
     ) -> Result<Applied, StoreError> {
-        let applied =
-            self.webhooks.run(async |db| catalog::apply(db, content, source).await).await?;
+        let apply = async |db: &mut _| catalog::apply(db, author, said, source).await;
+        let applied = self.webhooks.run(apply).await?;
         if matches!(applied, Applied::New(_)) {
             self.doorbell.notify_one();
         }

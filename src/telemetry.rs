@@ -38,6 +38,10 @@ pub struct Metrics {
     registry: Registry,
     /// Deliveries, by what became of them.
     pub deliveries: Family<Labels<1>, Counter>,
+    /// Subjects compared with Clerk, by what that showed.
+    pub reconciled: Family<Labels<1>, Counter>,
+    /// Questions to Clerk's Backend API that failed.
+    pub clerk_errors: Counter,
     /// Items that were told of with a plan that is not in the catalog.
     pub unknown_plans: Counter,
     /// Webhook requests that were no deliveries, by HTTP status.
@@ -78,6 +82,8 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("entitlements"),
             deliveries: Family::default(),
+            reconciled: Family::default(),
+            clerk_errors: Counter::default(),
             unknown_plans: Counter::default(),
             refused: Family::default(),
             checks: Family::default(),
@@ -97,6 +103,10 @@ impl Metrics {
     fn register(&mut self) {
         let all = &mut self.registry;
         all.register("deliveries", "Deliveries taken, by result", self.deliveries.clone());
+        let help = "Subjects compared with Clerk, by result";
+        all.register("reconciled", help, self.reconciled.clone());
+        let help = "Questions to Clerk's Backend API that failed";
+        all.register("clerk_errors", help, self.clerk_errors.clone());
         let help = "Items told of with a plan that is not in the catalog";
         all.register("unknown_plans", help, self.unknown_plans.clone());
         let help = "Webhook requests that were refused, by HTTP status";

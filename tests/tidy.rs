@@ -7,10 +7,25 @@ use std::{
 };
 
 /// What each part of `src/` may use. A part that is not here may use nothing.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["clerk", "config", "embedded", "grpc", "service", "store", "telemetry", "access"]),
+    (
+        "cli",
+        &[
+            "access",
+            "accounts",
+            "clerk",
+            "config",
+            "deliveries",
+            "embedded",
+            "grpc",
+            "reconcile",
+            "service",
+            "store",
+            "telemetry",
+        ],
+    ),
     ("config", &["access", "clerk", "telemetry"]),
     (
         "service",
@@ -18,10 +33,12 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "access",
             "accounts",
             "changes",
+            "clerk",
             "config",
             "deliveries",
             "grpc",
             "http",
+            "reconcile",
             "store",
             "telemetry",
             "upkeep",
@@ -31,6 +48,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("changes", &["accounts", "store", "telemetry"]),
     ("http", &["access", "accounts", "clerk", "deliveries", "net", "store", "telemetry"]),
     ("deliveries", &["access", "accounts", "clerk", "store", "telemetry"]),
+    ("reconcile", &["access", "accounts", "clerk", "deliveries", "store", "telemetry"]),
     ("upkeep", &["store"]),
     ("accounts", &["access", "store", "telemetry"]),
     ("store", &["access"]),

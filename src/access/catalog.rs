@@ -46,6 +46,33 @@ impl Catalog {
         })
     }
 
+    /// This catalog, and from another what this one does not say: plan by plan, this one wins.
+    #[must_use]
+    pub fn over(self, other: Self) -> Self {
+        let over = |ours: Shelf, theirs: Shelf| {
+            let default_plan = ours.default_plan.or(theirs.default_plan);
+            let mut plans = theirs.plans;
+            plans.extend(ours.plans);
+            Shelf { default_plan, plans }
+        };
+        Self {
+            user: over(self.user, other.user),
+            organization: over(self.organization, other.organization),
+        }
+    }
+
+    /// Adds a plan, as Clerk's Backend API tells of it.
+    pub fn add(&mut self, kind: Kind, slug: Slug, plan: Plan, is_default: bool) {
+        let plans = match kind {
+            Kind::User => &mut self.user,
+            Kind::Organization => &mut self.organization,
+        };
+        if is_default {
+            plans.default_plan = Some(slug.clone());
+        }
+        plans.plans.insert(slug, plan);
+    }
+
     /// The plans that news tells of and that are not in this catalog.
     pub fn unknown_plans<'n>(&self, news: &'n News) -> impl Iterator<Item = &'n Slug> {
         let (told, known) = match news {

@@ -11,6 +11,10 @@ pub struct Message {
     pub event: Option<String>,
     /// When Clerk sent it, as the body says.
     pub sent_at: Option<DateTime<Utc>>,
+    /// The Clerk instance that sent it.
+    pub instance: Option<String>,
+    /// Who pays, also where the rest could not be understood.
+    pub subject: Option<Subject>,
     /// What it means.
     pub reading: Reading,
 }

@@ -13,6 +13,7 @@ use std::{fmt, marker::PhantomData};
 pub(super) struct Event<'b> {
     pub(super) r#type: Option<serde_json::Value>,
     pub(super) timestamp: Option<i64>,
+    pub(super) instance_id: Option<serde_json::Value>,
     #[serde(borrow)]
     pub(super) data: Option<&'b RawValue>,
 }

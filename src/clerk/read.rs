@@ -13,14 +13,17 @@ const SECONDS_BELOW: i64 = 100_000_000_000;
 const EARLIEST: i64 = 1_420_070_400_000;
 /// 2200-01-01: no period ends later.
 const LATEST: i64 = 7_258_118_400_000;
+/// Longer than any id of an instance.
+const LONGEST_INSTANCE: usize = 100;
 /// How far ahead of our clock a version may be. A single one dated 2099 would outrank all that follows.
 const AHEAD: Duration = Duration::hours(24);
 
 /// Reads a body that is known to be Clerk's. `now` only tells absurd dates from possible ones.
 #[must_use]
 pub fn read(body: &[u8], now: DateTime<Utc>) -> Message {
+    let reading = Reading::Parked(String::new());
     let mut message =
-        Message { event: None, sent_at: None, reading: Reading::Parked(String::new()) };
+        Message { event: None, sent_at: None, instance: None, subject: None, reading };
     message.reading = open(body, now, &mut message).unwrap_or_else(Reading::Parked);
     message
 }
@@ -40,6 +43,9 @@ fn open(body: &[u8], now: DateTime<Utc>, message: &mut Message) -> Result<Readin
     let name = event.r#type.as_ref().and_then(serde_json::Value::as_str);
     let name = text("type", name.ok_or("`type` is not a string")?)?;
     message.event = Some(name.into());
+    let instance = event.instance_id.as_ref().and_then(serde_json::Value::as_str);
+    message.instance = instance.filter(|id| id.len() <= LONGEST_INSTANCE).map(Into::into);
+    message.subject = payer_in(&value["data"]);
     message.sent_at = instant_sent(event.timestamp, now)?;
     let reader = Reader { name, sent_at: message.sent_at, now };
     Ok(reader.reading(event.data.map(RawValue::get)))
@@ -207,6 +213,12 @@ impl Reader<'_> {
             updated_at,
         })
     }
+}
+
+/// Who pays, as far as it can be told from what may not be understood otherwise.
+fn payer_in(data: &serde_json::Value) -> Option<Subject> {
+    let id = |key: &str| data["payer"][key].as_str().filter(|id| !id.is_empty());
+    id("organization_id").or_else(|| id("user_id")).or(data["id"].as_str())?.parse().ok()
 }
 
 /// Who pays. Where both ids are filled, the organization does.

@@ -1,10 +1,12 @@
 //! Secrets, signatures, and what a body means, in sentences. The odd and the malformed are sent to the running
 //! service in `tests/it/odd_bodies.rs`.
 
-use super::{Secret, read};
+use super::{Secret, pace::Pace, read};
 use crate::access::{Item, News, Reading, Snapshot, Status};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
 
 fn secret(text: &str) -> Result<Secret, super::InvalidSecret> {
     Secret::parse(&text.to_owned().into())
@@ -149,5 +151,24 @@ fn an_empty_text_and_null_and_an_absent_key_are_the_same() {
             event(&subscription("active", &json!([item("i", "active", 1_792_497_600_000)])));
         body["data"]["payer"] = payer;
         assert_eq!(items(&body), full);
+    }
+}
+
+#[test]
+fn no_ten_seconds_see_more_requests_than_an_instance_may_make() {
+    for (key, limit) in [("sk_live_x", 1000), ("sk_test_x", 100)] {
+        let (pace, start) = (Pace::of(key), Instant::now() + Duration::from_mins(1));
+        let mut now = start;
+        let turns: Vec<_> = (0..3 * limit)
+            .map(|_| {
+                now = pace.take(now).max(now);
+                now
+            })
+            .collect();
+        let window = Duration::from_secs(10);
+        let most = turns
+            .iter()
+            .map(|from| turns.iter().filter(|at| *at >= from && **at < *from + window).count());
+        assert!(most.max().unwrap() <= limit, "{key}");
     }
 }

@@ -18,13 +18,10 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Whom it is about, if it tells of somebody.
+    /// Whom it is about, as far as that can be told.
     #[must_use]
     pub fn subject(&self) -> Option<&Subject> {
-        match &self.message.reading {
-            Reading::News(news) => Some(news.subject()),
-            Reading::Ignored(_) | Reading::Parked(_) => None,
-        }
+        self.message.subject.as_ref()
     }
 }
 
@@ -130,6 +127,26 @@ async fn write(
     Ok(outcome)
 }
 
+/// News that nobody delivered. It is entered only if it changes something.
+pub(super) async fn observe(
+    db: &mut PgConnection,
+    delivery: &Delivery,
+    dry_run: bool,
+) -> Result<Outcome, StoreError> {
+    let mut tx = db.begin().await?;
+    let outcome = match &delivery.message.reading {
+        Reading::News(news) => apply::apply(&mut tx, &delivery.svix_id, news).await?,
+        Reading::Ignored(why) => Outcome::Ignored(why.clone()),
+        Reading::Parked(why) => Outcome::Parked(why.clone()),
+    };
+    if !dry_run && outcome.changed().is_some() && enter(&mut tx, delivery, &outcome).await? {
+        tx.commit().await?;
+    } else {
+        tx.rollback().await?;
+    }
+    Ok(outcome)
+}
+
 /// The ledger row alone.
 async fn keep(lane: &Lane, delivery: &Delivery, outcome: Outcome) -> Result<Outcome, StoreError> {
     lane.run(async |db| {
@@ -149,8 +166,8 @@ async fn enter(
     let entered = sqlx::query!(
         "
         insert into delivery
-            (svix_id, event, sent_at, subject, result, detail, revision, body, body_sha256)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            (svix_id, event, sent_at, subject, result, detail, revision, body, body_sha256, instance)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         on conflict (svix_id) do nothing
         ",
         delivery.svix_id,
@@ -162,6 +179,7 @@ async fn enter(
         outcome.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX)),
         &*delivery.body,
         &*Sha256::digest(&delivery.body),
+        delivery.message.instance,
     )
     .execute(db)
     .await?;

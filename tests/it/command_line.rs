@@ -18,13 +18,13 @@ const PAYLOAD: &str =
 const NOWHERE: &str = "postgres://me:hunter2@127.0.0.1:1/nothing";
 
 /// The binary in an empty folder, with nothing in its environment but these variables.
-struct Shell {
+pub struct Shell {
     folder: TempDir,
     variables: Vec<(&'static str, String)>,
 }
 
 impl Shell {
-    fn new(variables: &[(&'static str, &str)]) -> Self {
+    pub fn new(variables: &[(&'static str, &str)]) -> Self {
         let variables =
             variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         Self { folder: tempfile::tempdir().unwrap(), variables }
@@ -39,7 +39,7 @@ impl Shell {
     }
 
     /// Runs it to its end, beside the test's own runtime.
-    async fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub async fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = self.command(arguments);
         let Output { status, stdout, stderr } =
             tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
@@ -47,7 +47,7 @@ impl Shell {
         (status.code().unwrap_or(-1), text(stdout), text(stderr))
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         fs::write(self.folder.path().join(name), text).unwrap();
     }
 }
@@ -130,7 +130,7 @@ async fn migrate_then_serve_then_stop() {
     ]);
     for _ in 0..2 {
         let (code, stdout, stderr) = shell.run(&["migrate"]).await;
-        assert_eq!((code, stdout.as_str()), (0, "the database is at migration 1\n"), "{stderr}");
+        assert_eq!((code, stdout.as_str()), (0, "the database is at migration 2\n"), "{stderr}");
     }
     let log = shell.folder.path().join("log");
     let mut command = shell.command(&["serve"]);
@@ -257,6 +257,9 @@ async fn help_is_the_manual() {
       send        Sign webhook bodies and POST them as Svix would
       check       Ask a running service over gRPC, and print the answer and why
       deliveries  Look into the ledger of a running service, and replay deliveries
+      catalog     Look into the catalog in `DATABASE_URL`, plan a change of it, and put it in force
+      reconcile   Compare the accounts in `DATABASE_URL` with what Clerk says, and heal them; needs
+                  `CLERK_SECRET_KEY`
       help        Print this message or the help of the given subcommand(s)
 
     Options:
@@ -277,6 +280,11 @@ async fn help_is_the_manual() {
           --clerk-webhook-signing-secret <SECRET>
               Signing secret of the webhook endpoint, `whsec_…`; several, separated by commas, while
               rotating [env: CLERK_WEBHOOK_SIGNING_SECRET]
+          --clerk-secret-key <KEY>
+              Secret key of Clerk's Backend API, `sk_…`: with it, the catalog is refreshed from Clerk
+              and accounts heal [env: CLERK_SECRET_KEY]
+          --clerk-api-url <URL>
+              Where Clerk's Backend API is [env: CLERK_API_URL=] [default: https://api.clerk.com/v1]
           --catalog <FILE>
               Catalog file: which plan has which features. `serve` puts it in force at start if its
               content is new [env: CATALOG=]

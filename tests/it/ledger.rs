@@ -47,7 +47,7 @@ async fn deliveries_are_found_by_id_subject_result_and_time() {
     let all = DeliveryFilter::default;
     assert_eq!(ids(&replica, all()).await, ["msg_5", "msg_4", "msg_3", "msg_2", "msg_1"]);
     let of_ada = DeliveryFilter { subject: ADA.into(), ..all() };
-    assert_eq!(ids(&replica, of_ada).await, ["msg_2", "msg_1"]);
+    assert_eq!(ids(&replica, of_ada).await, ["msg_4", "msg_2", "msg_1"]);
     let parked = DeliveryFilter { result: "parked".into(), ..all() };
     assert_eq!(ids(&replica, parked).await, ["msg_5"]);
     let one = DeliveryFilter { svix_id: "msg_4".into(), ..all() };

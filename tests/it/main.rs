@@ -2,6 +2,7 @@
 
 mod bad_calls;
 mod bad_requests;
+mod clerk;
 mod command_line;
 mod db;
 mod dice;
@@ -10,9 +11,11 @@ mod faces;
 mod fold;
 mod generated;
 mod guard;
+mod healing;
 mod ledger;
 mod odd_bodies;
 mod order;
+mod parity;
 mod raw;
 mod replicas;
 mod service;

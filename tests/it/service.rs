@@ -68,6 +68,7 @@ pub fn config(db: &Db) -> Config {
         database: db.url.parse().unwrap(),
         migrate: false,
         verifier: Verifier::new(vec![secret()]),
+        api: None,
         catalog: Some((catalog, "catalog.example.toml".into())),
         grpc: any,
         http: any,

@@ -1,0 +1,167 @@
+//! `entitlements reconcile`: compares accounts with what Clerk says, and heals them.
+
+use super::catalog::Offline;
+use crate::{
+    access::Subject,
+    reconcile::{Finding, Reconciler},
+};
+use clap::Args;
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+use std::{
+    io::{IsTerminal, Write, stderr},
+    process::ExitCode,
+};
+
+/// How many subjects are read from the database at a time.
+const PAGE: i64 = 500;
+
+/// How many subjects are compared at the same time.
+const AT_ONCE: usize = 8;
+
+/// Compares with Clerk.
+#[derive(Debug, Args)]
+pub(super) struct Reconcile {
+    /// Only this user or organization [default: all that are known, after taking over what Clerk has]
+    subject: Option<Subject>,
+
+    /// Tell the differences, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// One JSON object a line instead of sentences
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    offline: Offline,
+}
+
+/// What was seen so far.
+#[derive(Default)]
+struct Tally {
+    compared: usize,
+    healed: usize,
+    not_understood: usize,
+    absent: usize,
+}
+
+impl Reconcile {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let reconciler = self.offline.reconciler()?;
+        reconciler.check_instance().await?;
+        let mut tally = Tally::default();
+        if let Some(subject) = &self.subject {
+            let finding = reconciler.compare(subject, self.dry_run).await?;
+            self.tell(subject, &finding, &mut tally);
+        } else {
+            if !self.dry_run {
+                let bar = self.bar("items read");
+                reconciler.backfill(|seen| bar.at(seen.read, seen.total)).await?;
+            }
+            self.compare_all(&reconciler, &mut tally).await?;
+        }
+        self.sum_up(&tally);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn compare_all(&self, reconciler: &Reconciler, tally: &mut Tally) -> anyhow::Result<()> {
+        let store = self.offline.store()?;
+        let (bar, total) = (self.bar("compared"), store.count_subjects().await?);
+        let mut after = String::new();
+        loop {
+            let page = store.subjects(&after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.to_string();
+            let compare =
+                async |subject| (reconciler.compare(&subject, self.dry_run).await, subject);
+            let mut found = stream::iter(page).map(compare).buffered(AT_ONCE);
+            while let Some((finding, subject)) = found.next().await {
+                bar.clear();
+                self.tell(&subject, &finding?, tally);
+                bar.at(tally.compared, total);
+            }
+        }
+    }
+
+    fn tell(&self, subject: &Subject, finding: &Finding, tally: &mut Tally) {
+        tally.compared += 1;
+        let (result, detail) = match finding {
+            Finding::Same => return,
+            Finding::Healed(outcome) => {
+                tally.healed += 1;
+                (outcome.word(), outcome.detail())
+            }
+            Finding::NotUnderstood(why) => {
+                tally.not_understood += 1;
+                ("not understood", Some(why.as_str()))
+            }
+            Finding::NotAtClerk => {
+                tally.absent += 1;
+                ("not at Clerk", None)
+            }
+        };
+        if self.json {
+            let line = json!({ "subject": subject.as_str(), "result": result, "detail": detail });
+            println!("{line}");
+        } else {
+            let detail = detail.map(|detail| format!(", {detail}")).unwrap_or_default();
+            println!("{subject}: {result}{detail}");
+        }
+    }
+
+    fn sum_up(&self, tally: &Tally) {
+        let Tally { compared, healed, not_understood, absent } = tally;
+        if self.json {
+            let line = json!({
+                "compared": compared,
+                "different": healed,
+                "not_understood": not_understood,
+                "not_at_clerk": absent,
+            });
+            println!("{line}");
+        } else {
+            let what = if self.dry_run { "would be healed" } else { "healed" };
+            println!(
+                "{compared} compared, {healed} {what}, {not_understood} not understood, {absent} not at Clerk"
+            );
+        }
+    }
+
+    fn bar(&self, what: &'static str) -> Bar {
+        Bar { what, shown: stderr().is_terminal() && !self.json }
+    }
+}
+
+/// How far the work came, in one line of a terminal.
+struct Bar {
+    what: &'static str,
+    shown: bool,
+}
+
+impl Bar {
+    const WIDTH: usize = 30;
+
+    fn at(&self, done: usize, total: usize) {
+        let filled = (Self::WIDTH * done).checked_div(total).unwrap_or(0).min(Self::WIDTH);
+        let (filled, rest) = ("#".repeat(filled), ".".repeat(Self::WIDTH - filled));
+        self.print(&format!("\r[{filled}{rest}] {done} of {total} {}", self.what));
+    }
+
+    fn clear(&self) {
+        self.print("\r\x1b[2K");
+    }
+
+    fn print(&self, text: &str) {
+        if self.shown {
+            eprint!("{text}");
+            let _ = stderr().flush(); // only a progress display
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

@@ -1,0 +1,385 @@
+//! What Clerk's Backend API says heals what deliveries did not bring.
+
+use crate::{
+    clerk::{Clerk, Fault, KEY, item, subscription},
+    command_line::Shell,
+    db::Db,
+    dice::Dice,
+    service::{ACME, ADA, Replica, config, eventually, payload},
+};
+use entitlements::{access::Catalog, clerk::ApiError, grpc::pb::Reason};
+use serde_json::json;
+
+async fn replica_with(db: &Db, clerk: &Clerk, catalog: Option<&str>) -> Replica {
+    let mut config = config(db);
+    config.api = Some(clerk.api(KEY));
+    config.catalog = catalog.map(|text| (Catalog::from_toml(text).unwrap(), "file".into()));
+    let replica = Replica::launch(config).await;
+    replica.serving().await;
+    replica
+}
+
+/// The command line beside a database and a Clerk.
+fn shell(db: &Db, clerk: &Clerk) -> Shell {
+    Shell::new(&[
+        ("DATABASE_URL", &db.url),
+        ("CLERK_SECRET_KEY", KEY),
+        ("CLERK_API_URL", &clerk.url),
+    ])
+}
+
+#[tokio::test]
+async fn the_catalog_comes_from_clerk_and_of_a_plan_in_the_file_the_file_counts() {
+    let (db, clerk) = (Db::new().await, Clerk::start().await);
+    let file = "[user.plans.pro]\nfeatures = [\"beta\"]";
+    let replica = replica_with(&db, &clerk, Some(file)).await;
+    replica.send(&payload("subscriptionItem.active")).await;
+    eventually("Clerk's plans are in force", async || {
+        replica.check("", ACME, "basic_reports").await.reason() == Reason::DefaultPlan
+    })
+    .await;
+    assert!(replica.check(ADA, "", "beta").await.allowed);
+    assert!(!replica.check(ADA, "", "export").await.allowed);
+}
+
+#[tokio::test]
+async fn a_plan_that_nobody_knew_is_asked_for_at_once() {
+    let (db, clerk) = (Db::new().await, Clerk::start().await);
+    let replica = replica_with(&db, &clerk, None).await;
+    eventually("Clerk's plans are in force", async || {
+        replica.check(ADA, "", "basic_reports").await.allowed
+    })
+    .await;
+    {
+        let mut state = clerk.state.lock().unwrap();
+        let mut gold = state.plans[0].clone();
+        gold["id"] = json!("cplan_gold");
+        gold["slug"] = json!("gold");
+        gold["for_payer_type"] = json!("user");
+        gold["features"] = json!([{ "slug": "gilding" }]);
+        state.plans.insert(0, gold);
+    }
+    let gold = payload("subscriptionItem.active").replace("\"pro\"", "\"gold\"");
+    replica.send(&gold).await;
+    eventually("the new plan grants", async || replica.check(ADA, "", "gilding").await.allowed)
+        .await;
+}
+
+#[tokio::test]
+async fn faults_of_clerk_are_outlasted_and_rows_that_move_are_not_lost() {
+    let clerk = Clerk::start().await;
+    let whole = clerk.api(KEY).catalog().await.unwrap();
+    assert_eq!(whole.plans(), 6);
+    for faults in [
+        &[Fault::TooMany, Fault::TooMany][..],
+        &[Fault::Broken],
+        &[Fault::Truncated],
+        &[Fault::TooMany, Fault::Broken, Fault::Truncated],
+    ] {
+        clerk.fail(faults);
+        assert_eq!(clerk.api(KEY).catalog().await.unwrap(), whole, "{faults:?}");
+    }
+    clerk.fail(&[Fault::Moved]);
+    assert_eq!(clerk.api(KEY).catalog().await.unwrap().plans(), 7);
+}
+
+#[tokio::test]
+async fn what_clerk_will_not_answer_is_named_and_the_key_never_shown() {
+    let clerk = Clerk::start().await;
+    let refused = clerk.api("sk_test_wrong").catalog().await.unwrap_err();
+    assert!(matches!(refused, ApiError::Refused(_)), "{refused:?}");
+    clerk.state.lock().unwrap().plans[0].as_object_mut().unwrap().remove("features");
+    let error = clerk.api(KEY).catalog().await.unwrap_err();
+    assert!(error.to_string().contains("without its features"), "{error}");
+    let api =
+        entitlements::clerk::Api::new("http://127.0.0.1:1/v1", &KEY.to_owned().into()).unwrap();
+    let away = api.subscription(&ADA.parse().unwrap()).await.unwrap_err();
+    assert!(matches!(away, ApiError::Unavailable(_)), "{away:?}");
+    for shown in [format!("{refused:?} {error:?} {away:?} {away}"), format!("{api:?}")] {
+        assert!(!shown.contains("sk_test"), "{shown}");
+    }
+    for (base, key) in [("nowhere", KEY), ("http://x", "sk\n")] {
+        let key = key.to_owned().into();
+        if base == "nowhere" {
+            entitlements::clerk::Api::new(base, &key).unwrap_err();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_database_is_backfilled_from_clerk() {
+    let (db, clerk) = (Db::new().await, Clerk::start().await);
+    clerk.state.lock().unwrap().items = [
+        "subscriptionItem.canceled",
+        "subscriptionItem.upcoming.free-default",
+        "subscriptionItem.active.free-trial",
+        "subscriptionItem.active.plan-swap",
+        "subscriptionItem.active.org-seats",
+    ]
+    .map(|name| item(&payload(name)))
+    .to_vec();
+    let replica = replica_with(&db, &clerk, None).await;
+    eventually("Clerk's items are here", async || {
+        replica.check("", ACME, "sso").await.allowed
+            && replica.check(ADA, "", "export").await.reason() == Reason::CanceledButPaid
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reconcile_tells_the_differences_and_heals_them() {
+    let (db, clerk) = (Db::new().await, Clerk::start().await);
+    let replica = Replica::start(&db).await;
+    replica.send(&payload("subscription.active.user-pro")).await;
+    replica.send(&payload("subscription.created.free-org")).await;
+    let canceled = include_str!("../payloads/bapi/user-subscription.canceled-at-period-end.json");
+    let canceled = serde_json::from_str(canceled).unwrap();
+    clerk.state.lock().unwrap().subscriptions.insert(ADA.into(), canceled);
+    let shell = shell(&db, &clerk);
+
+    let before = db.fingerprint().await;
+    let (code, stdout, stderr) = shell.run(&["reconcile", "--dry-run"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    let told = format!(
+        "{ACME}: not at Clerk\n{ADA}: applied\n2 compared, 1 would be healed, 0 not understood, 1 not at Clerk\n"
+    );
+    assert_eq!(stdout, told);
+    assert_eq!(db.fingerprint().await, before);
+    assert_eq!(replica.check(ADA, "", "export").await.reason(), Reason::Plan);
+
+    let (_, stdout, _) = shell.run(&["reconcile", ADA, "--json"]).await;
+    assert!(stdout.contains("\"result\":\"applied\""), "{stdout}");
+    eventually("the replica hears of it", async || {
+        replica.check(ADA, "", "export").await.reason() == Reason::CanceledButPaid
+    })
+    .await;
+    let (_, stdout, _) = shell.run(&["reconcile", ADA]).await;
+    assert_eq!(stdout, "1 compared, 0 healed, 0 not understood, 0 not at Clerk\n");
+
+    // A webhook that tells of something newer is not overwritten by Clerk's older answer.
+    replica.send(&payload("subscriptionItem.ended")).await;
+    let (_, stdout, _) = shell.run(&["reconcile", ADA]).await;
+    assert_eq!(stdout, "1 compared, 0 healed, 0 not understood, 0 not at Clerk\n");
+    assert_eq!(replica.check(ADA, "", "export").await.reason(), Reason::Ended);
+}
+
+#[tokio::test]
+async fn doubtful_accounts_heal_by_themselves() {
+    let (db, clerk) = (Db::new().await, Clerk::start().await);
+    let overdue = payload("subscription.active.user-pro").replace("4102444800000", "1792600000000");
+    {
+        let replica = Replica::start(&db).await;
+        replica.send(&overdue).await;
+        assert_eq!(replica.check(ADA, "", "export").await.reason(), Reason::RenewalOverdue);
+    }
+    let renewed = subscription(&payload("subscription.updated.renewed"));
+    clerk.state.lock().unwrap().subscriptions.insert(ADA.into(), renewed);
+    let replica = replica_with(&db, &clerk, None).await;
+    eventually("the renewal that was never delivered is known", async || {
+        replica.check(ADA, "", "export").await.reason() == Reason::Plan
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deliveries_that_were_dropped_are_all_healed() {
+    let story = [
+        "subscription.created.free-user",
+        "subscription.active.user-pro",
+        "subscription.pastDue.user",
+        "subscription.active.recovered",
+        "subscription.updated.item-canceled",
+    ];
+    let (db, clerk, mut dice) = (Db::new().await, Clerk::start().await, Dice::new());
+    let replica = Replica::start(&db).await;
+    let (mut dropped, mut expected) = (0, Vec::new());
+    for n in 0..100 {
+        let id = format!("user_{n}");
+        let told = 1 + dice.roll(story.len());
+        let of_user = |name: &str| {
+            payload(name).replace(ADA, &id).replace("csub_item_", &format!("csub_item_{n}_"))
+        };
+        for name in &story[..told] {
+            if dice.roll(5) == 0 {
+                dropped += 1;
+            } else {
+                replica.send(&of_user(name)).await;
+            }
+        }
+        let truth = subscription(&of_user(story[told - 1]));
+        let mut state = clerk.state.lock().unwrap();
+        for item in truth["subscription_items"].as_array().unwrap() {
+            let mut item = item.clone();
+            item["payer"] = json!({ "user_id": id, "organization_id": null });
+            state.items.push(item);
+        }
+        state.subscriptions.insert(id.clone(), truth);
+        expected.push((id, told));
+    }
+    let (code, stdout, stderr) = shell(&db, &clerk).run(&["reconcile"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    println!("{dropped} of the deliveries were dropped; {}", stdout.lines().last().unwrap());
+    let allowed = [false, true, true, true, true];
+    for (id, told) in expected {
+        eventually(&format!("{id} is healed"), async || {
+            let request = entitlements::grpc::pb::CheckFeatureRequest {
+                user_id: id.clone(),
+                feature: "export".into(),
+                consistency: Some(entitlements::grpc::pb::Consistency {
+                    requirement: Some(
+                        entitlements::grpc::pb::consistency::Requirement::FullyConsistent(true),
+                    ),
+                }),
+                ..Default::default()
+            };
+            let answer = replica.client.clone().check_feature(request).await.unwrap().into_inner();
+            let reasons = [
+                Reason::NotInPlan,
+                Reason::Plan,
+                Reason::PastDueInGrace,
+                Reason::Plan,
+                Reason::CanceledButPaid,
+            ];
+            answer.allowed == allowed[told - 1] && answer.reason() == reasons[told - 1]
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_is_planned_before_it_is_applied_and_losses_are_asked_about() {
+    let (db, clerk) = (Db::new().await, Clerk::start().await);
+    let replica = Replica::start(&db).await;
+    replica.send(&payload("subscription.active.user-pro")).await;
+    replica.send(&payload("subscription.created.free-org")).await;
+    let shell = shell(&db, &clerk);
+    let example = include_str!("../../catalog.example.toml");
+    shell.write(
+        "fewer.toml",
+        &example.replace(
+            "\"export\", \"api_access\"]\n\n[user.plans.max]",
+            "\"beta\"]\n\n[user.plans.max]",
+        ),
+    );
+
+    let (code, stdout, stderr) = shell.run(&["catalog", "plan", "fewer.toml"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    for line in [
+        format!("user api_access: 0 gain it, 1 lose it, such as {ADA}\n"),
+        format!("user beta: 1 gain it, 0 lose it, such as {ADA}\n"),
+        "2 subjects looked at, 1 lose something\n".into(),
+    ] {
+        assert!(stdout.contains(&line), "{stdout}");
+    }
+    let (code, _, stderr) = shell.run(&["catalog", "apply", "fewer.toml"]).await;
+    assert!(code == 2 && stderr.contains("--yes"), "{stderr}");
+    assert!(replica.check(ADA, "", "export").await.allowed);
+    let (code, stdout, _) = shell.run(&["catalog", "apply", "fewer.toml", "--yes"]).await;
+    assert!(code == 0 && stdout.ends_with("catalog 2 is in force now\n"), "{stdout}");
+    eventually("the replica hears of it", async || replica.check(ADA, "", "beta").await.allowed)
+        .await;
+
+    shell.write("example.toml", example);
+    let (_, stdout, _) = shell.run(&["catalog", "apply", "example.toml"]).await;
+    assert!(!stdout.contains("in force now"), "{stdout}");
+    let (_, stdout, _) =
+        shell.run(&["catalog", "apply", "example.toml", "--most-losses", "1"]).await;
+    assert!(stdout.ends_with("catalog 3 is in force now\n"), "an operator may go back: {stdout}");
+    let (_, stdout, _) = shell.run(&["catalog", "pull"]).await;
+    assert_eq!(stdout, "catalog 4 is in force now\n");
+    let (_, stdout, _) = shell.run(&["catalog", "pull"]).await;
+    assert_eq!(stdout, "catalog 4 says that already\n");
+    let (_, stdout, _) = shell.run(&["catalog", "history"]).await;
+    assert_eq!(stdout.lines().count(), 4, "{stdout}");
+    let (_, stdout, _) = shell.run(&["catalog", "show", "2"]).await;
+    assert!(stdout.contains("fewer.toml") && stdout.contains("\"beta\""), "{stdout}");
+    for (arguments, words) in [
+        (vec!["catalog", "show", "9"], "no such version"),
+        (vec!["catalog", "plan", "absent.toml"], "cannot read absent.toml"),
+    ] {
+        let (code, _, stderr) = shell.run(&arguments).await;
+        assert!(code == 2 && stderr.contains(words), "{arguments:?}: {stderr}");
+    }
+    let keyless = Shell::new(&[("DATABASE_URL", &db.url)]);
+    let (code, _, stderr) = keyless.run(&["catalog", "pull"]).await;
+    assert!(code == 2 && stderr.contains("CLERK_SECRET_KEY is not set"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_key_of_another_instance_changes_nothing_and_is_named() {
+    let (db, clerk) = (Db::new().await, Clerk::start().await);
+    clerk.state.lock().unwrap().instance = "ins_other".into();
+    Replica::start(&db).await.send(&payload("subscription.active.user-pro")).await;
+    let before = db.fingerprint().await;
+    let shell = shell(&db, &clerk);
+    for arguments in [&["catalog", "pull"][..], &["reconcile"], &["reconcile", ADA]] {
+        let (code, _, stderr) = shell.run(arguments).await;
+        assert_eq!(code, 2, "{stderr}");
+        assert!(stderr.contains("CLERK_SECRET_KEY is of instance ins_other"), "{stderr}");
+    }
+    assert_eq!(db.fingerprint().await, before);
+    // A service with this key counts the error, and answers as before.
+    let replica = replica_with(&db, &clerk, None).await;
+    eventually("the error is counted", async || {
+        !replica.get("/metrics").await.1.contains("entitlements_clerk_errors_total 0")
+    })
+    .await;
+    assert!(replica.check(ADA, "", "export").await.allowed);
+}
+
+#[tokio::test]
+async fn an_answer_of_clerk_with_absurd_dates_is_told_and_changes_nothing() {
+    let (db, clerk) = (Db::new().await, Clerk::start().await);
+    let replica = Replica::start(&db).await;
+    replica.send(&payload("subscription.active.user-pro")).await;
+    let before = db.fingerprint().await;
+    for absurd in [1_000_000_000_000_i64, 4_102_444_800_000] {
+        let mut truth = subscription(&payload("subscription.updated.ended"));
+        truth["updated_at"] = json!(absurd);
+        clerk.state.lock().unwrap().subscriptions.insert(ADA.into(), truth);
+        let (code, stdout, _) = shell(&db, &clerk).run(&["reconcile", ADA]).await;
+        assert_eq!(code, 0);
+        assert!(stdout.contains(": not understood, `updated_at` is "), "{stdout}");
+    }
+    let after = db.fingerprint().await;
+    let (before, after) = (lines_without_subjects(&before), lines_without_subjects(&after));
+    assert_eq!(after, before);
+    assert!(replica.check(ADA, "", "export").await.allowed);
+}
+
+/// A fingerprint apart from the subjects, where it is noted when they were compared.
+fn lines_without_subjects(fingerprint: &str) -> String {
+    let (before, rest) = fingerprint.split_once("subject:\n").unwrap();
+    format!("{before}{}", rest.split_once("item:\n").unwrap().1)
+}
+
+/// `BACKFILL=100000` asks for more subjects. The fake answers at most 1,000 requests in 10 s.
+#[tokio::test]
+async fn a_backfill_takes_over_every_page() {
+    let count = std::env::var("BACKFILL").ok().and_then(|n| n.parse().ok()).unwrap_or(1_200);
+    let (db, clerk) = (Db::new().await, Clerk::start().await);
+    let mut items = Vec::new();
+    for n in 0..count {
+        let mut one = item(&payload("subscriptionItem.active"));
+        one["id"] = json!(format!("csub_item_{n}"));
+        one["payer"] = json!({ "user_id": format!("user_{n}") });
+        items.push(one);
+    }
+    clerk.state.lock().unwrap().items = items;
+    let started = std::time::Instant::now();
+    let replica = replica_with(&db, &clerk, None).await;
+    let pool = db.pool().await;
+    let taken_over = async || {
+        let query = sqlx::query_scalar("select count(*) from subject");
+        let subjects: i64 = query.fetch_one(&pool).await.unwrap();
+        usize::try_from(subjects).unwrap()
+    };
+    while taken_over().await < count {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let requests = clerk.state.lock().unwrap().requests;
+    println!("{count} subjects taken over in {:?}, {requests} requests", started.elapsed());
+    for n in [0, count / 2, count - 1] {
+        assert!(replica.check(&format!("user_{n}"), "", "export").await.allowed, "user_{n}");
+    }
+}
