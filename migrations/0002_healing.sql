@@ -4,6 +4,10 @@ alter table subject
     -- When it was last compared with what Clerk's Backend API says.
     add column reconciled_at timestamptz;
 
+alter table change
+    -- The subject's revision since: who knows it, or a later one, need not read it again.
+    add column revision bigint;
+
 alter table delivery
     -- The Clerk instance that sent it, as the body says.
     add column instance text;

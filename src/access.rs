@@ -9,6 +9,7 @@ mod decide;
 mod item;
 mod news;
 mod question;
+mod reason;
 mod revision;
 mod subject;
 #[cfg(test)]
@@ -16,9 +17,10 @@ mod tests;
 
 pub use account::{Account, Effect, Override};
 pub use catalog::{Catalog, InvalidCatalog, Plan, Shelf};
-pub use decide::{Decision, Denial, Entitlement, Grant, Verdict, decide, entitlements};
+pub use decide::{Decision, Entitlement, Verdict, decide, entitlements};
 pub use item::{Access, Grace, Item, Seats, Status, Until};
 pub use news::{Message, News, Reading, Snapshot};
 pub use question::{InvalidSlug, Question, Scope, Slug, Wanted};
+pub use reason::{Denial, Grant};
 pub use revision::{InvalidRevision, Revision};
 pub use subject::{InvalidSubject, Kind, Subject};

@@ -4,7 +4,7 @@
 //! **an account that a change overtook is never served.** A load may begin before a change and end after it;
 //! removing the entry does not help then, because the load puts the old account back. So the epoch of the
 //! subject, read before the load begins, is part of the key, and a change moves the epoch on: an overtaken
-//! load lands where nobody looks.
+//! load lands where nobody looks. `tests/it/model.rs` searches all interleavings of this protocol.
 
 mod epochs;
 mod freshness;
@@ -19,20 +19,53 @@ use crate::{
 use arc_swap::ArcSwap;
 use epochs::{Epochs, Key, KeyRef};
 use moka::future::Cache;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{sync::Mutex, task::JoinError, time::timeout};
 
 /// An account that nobody asks for is dropped after this long.
 const IDLE: Duration = Duration::from_hours(24);
+
+/// How many subjects can be read anew at the same time.
+const TURNS: usize = 4_096;
 
 /// Accounts, the catalog and their freshness.
 #[derive(Debug)]
 pub struct Accounts {
     store: Arc<Store>,
-    cache: Cache<Key, Arc<Account>>,
+    cache: Cache<Key, Entry>,
     epochs: Epochs,
+    /// Whoever reads a subject anew holds its turn.
+    turns: Box<[Arc<Mutex<()>>]>,
     catalog: ArcSwap<Version>,
     freshness: Freshness,
+    /// What was loaded before is to be confirmed, in nanoseconds after `born`.
+    doubted: AtomicU64,
+    born: Instant,
+    patience: Duration,
     metrics: Arc<Metrics>,
+}
+
+/// An account in the cache.
+#[derive(Debug, Clone)]
+struct Entry {
+    account: Arc<Account>,
+    /// When reading it began, in nanoseconds after the cache was made.
+    loaded: u64,
+}
+
+/// An account, and how far behind it may be; `None`: not at all.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// What is known of the subject.
+    pub account: Arc<Account>,
+    /// How long ago this replica last heard all changes, where that matters.
+    pub stale_for: Option<Duration>,
 }
 
 /// How recent an answer must be.
@@ -61,28 +94,41 @@ pub enum Unavailable {
     /// The state asked for is not to be had here.
     #[error("the state asked for in `at_least` is not known to this replica")]
     NotThere,
+    /// The database is slower than a check waits; the reading goes on.
+    #[error("the database did not answer within {} ms; ask again", .0.as_millis())]
+    Slow(Duration),
     /// Reading failed.
     #[error("an account cannot be read")]
     Store(#[source] Arc<StoreError>),
 }
 
 impl Accounts {
-    /// An empty cache of at most `cache_bytes`, and an empty catalog.
+    /// An empty cache of at most `cache_bytes`, and an empty catalog. A check waits `patience` for the database.
     #[must_use]
     pub fn new(
         store: Arc<Store>,
         cache_bytes: u64,
         max_staleness: Duration,
+        patience: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
         let cache = Cache::builder()
             .max_capacity(cache_bytes)
-            .weigher(|_, account: &Arc<Account>| weight(account))
+            .weigher(|_, entry: &Entry| weight(&entry.account))
             .time_to_idle(IDLE)
             .build();
-        let catalog = ArcSwap::from_pointee(Version::none());
-        let freshness = Freshness::new(max_staleness);
-        Self { store, cache, epochs: Epochs::default(), catalog, freshness, metrics }
+        Self {
+            store,
+            cache,
+            epochs: Epochs::default(),
+            turns: (0..TURNS).map(|_| Arc::default()).collect(),
+            catalog: ArcSwap::from_pointee(Version::none()),
+            freshness: Freshness::new(max_staleness),
+            doubted: AtomicU64::new(0),
+            born: Instant::now(),
+            patience,
+            metrics,
+        }
     }
 
     /// How far behind this replica may be.
@@ -97,12 +143,17 @@ impl Accounts {
         self.catalog.load_full()
     }
 
-    /// Reads the catalog in force again.
+    /// Reads the catalog in force again. Of two readings at once, the newer version stays.
     pub async fn reload_catalog(&self) -> Result<(), StoreError> {
-        if let Some(version) = self.store.catalog().await? {
-            self.metrics.catalog.set(i64::try_from(version.number).unwrap_or(i64::MAX));
-            self.catalog.store(Arc::new(version));
-        }
+        let Some(version) = self.store.catalog().await? else { return Ok(()) };
+        let version = Arc::new(version);
+        self.catalog.rcu(
+            |now| {
+                if now.number < version.number { version.clone() } else { now.clone() }
+            },
+        );
+        let number = self.catalog.load().number;
+        self.metrics.catalog.set(i64::try_from(number).unwrap_or(i64::MAX));
         Ok(())
     }
 
@@ -117,18 +168,24 @@ impl Accounts {
     }
 
     /// An account that is recent enough.
-    pub async fn get(&self, subject: &Subject, need: &Need) -> Result<Arc<Account>, Unavailable> {
+    pub async fn get(
+        self: &Arc<Self>,
+        subject: &Subject,
+        need: &Need,
+    ) -> Result<Known, Unavailable> {
         if need.fully_consistent {
-            return self.read(subject).await;
+            return self.reread(subject).await.map(Known::current);
         }
-        let account = self.known(subject, need).await?;
+        let known = self.known(subject, need).await?;
         let wanted = need.at_least.as_ref().map_or(0, |revision| revision.of(subject));
-        if account.revision >= wanted {
-            return Ok(account);
+        if known.account.revision >= wanted {
+            return Ok(known);
         }
-        self.forget(subject);
-        let account = self.load(subject).await?;
-        if account.revision >= wanted { Ok(account) } else { Err(Unavailable::NotThere) }
+        let account = self.reread(subject).await?;
+        if account.revision < wanted {
+            return Err(Unavailable::NotThere);
+        }
+        Ok(Known::current(account))
     }
 
     /// Makes sure that what was known of a subject is never served again. Call it after a change committed.
@@ -136,23 +193,56 @@ impl Accounts {
         self.epochs.advance(subject);
     }
 
-    /// The same for all subjects.
-    pub fn forget_all(&self) {
-        self.epochs.advance_all();
-        self.cache.invalidate_all(); // only to free the memory: nobody asks for these keys any more
+    /// The same for a change that was heard of, unless what is known has it already, as after an own write.
+    pub async fn changed(&self, subject: &Subject, revision: Option<u64>) {
+        let known = self.cache.get(&KeyRef { subject, epoch: self.epochs.of(subject) }).await;
+        let has_it = |entry: Entry| revision.is_some_and(|since| entry.account.revision >= since);
+        if !known.is_some_and(has_it) {
+            self.forget(subject);
+        }
+    }
+
+    /// Makes sure that nothing known by now is served as current before it was read again. It still counts as
+    /// known while the database is away.
+    pub fn doubt_all(&self) {
+        self.doubted.store(self.now(), Ordering::SeqCst);
+    }
+
+    /// The same for a database that may have lost what was read of it: its catalog counts, even if it is older.
+    pub async fn start_over(&self) -> Result<(), StoreError> {
+        self.doubt_all();
+        self.catalog.store(Arc::new(self.store.catalog().await?.unwrap_or_else(Version::none)));
+        Ok(())
     }
 
     /// What is known, as recent as the state of this replica allows.
-    async fn known(&self, subject: &Subject, need: &Need) -> Result<Arc<Account>, Unavailable> {
+    async fn known(self: &Arc<Self>, subject: &Subject, need: &Need) -> Result<Known, Unavailable> {
         match self.freshness.state() {
-            State::Fresh => self.load(subject).await,
-            State::Starting => Err(Unavailable::Starting),
-            State::Unsure(age) => match self.read(subject).await {
-                Ok(account) => Ok(account),
-                Err(_) => self.cached_within(subject, need, age).await,
+            State::Fresh => match self.cached(subject).await {
+                Some(entry) if self.is_sure(&entry) => Ok(Known::current(entry.account)),
+                Some(_) => self.confirmed(subject, need).await,
+                None => self.load(subject).await.map(Known::current),
             },
+            State::Starting => Err(Unavailable::Starting),
+            State::Unsure(_) => self.confirmed(subject, need).await,
             State::Stale(age) => self.cached_within(subject, need, age).await,
             State::Expired => Err(Unavailable::TooStale),
+        }
+    }
+
+    /// Read anew; what is cached only if that fails, and then no longer as current.
+    async fn confirmed(
+        self: &Arc<Self>,
+        subject: &Subject,
+        need: &Need,
+    ) -> Result<Known, Unavailable> {
+        match self.reread(subject).await {
+            Ok(account) => Ok(Known::current(account)),
+            Err(error) => {
+                self.freshness.lost();
+                let age = self.freshness.age().unwrap_or_default().max(Duration::from_millis(1));
+                self.cached_within(subject, need, age).await.map_err(|_| error)
+            }
         }
     }
 
@@ -161,14 +251,15 @@ impl Accounts {
         subject: &Subject,
         need: &Need,
         age: Duration,
-    ) -> Result<Arc<Account>, Unavailable> {
+    ) -> Result<Known, Unavailable> {
         if need.max_staleness.is_some_and(|most| age > most) {
             return Err(Unavailable::TooStale);
         }
-        self.cached(subject).await.ok_or(Unavailable::NotCached)
+        let entry = self.cached(subject).await.ok_or(Unavailable::NotCached)?;
+        Ok(Known { account: entry.account, stale_for: Some(age) })
     }
 
-    async fn cached(&self, subject: &Subject) -> Option<Arc<Account>> {
+    async fn cached(&self, subject: &Subject) -> Option<Entry> {
         let found = self.cache.get(&KeyRef { subject, epoch: self.epochs.of(subject) }).await;
         if found.is_some() {
             self.metrics.cache_hits.inc();
@@ -176,39 +267,85 @@ impl Accounts {
         found
     }
 
-    /// From the cache, or from the database into the cache. All who ask for the same share one load; it goes
-    /// on when the caller has gone away, so that the next one profits.
-    async fn load(&self, subject: &Subject) -> Result<Arc<Account>, Unavailable> {
-        if let Some(found) = self.cached(subject).await {
-            return Ok(found);
-        }
+    /// From the database into the cache. All who ask for the same share one load.
+    async fn load(self: &Arc<Self>, subject: &Subject) -> Result<Arc<Account>, Unavailable> {
         let key = Key { subject: subject.clone(), epoch: self.epochs.of(subject) };
-        let (cache, store, metrics) =
-            (self.cache.clone(), self.store.clone(), self.metrics.clone());
-        let load = tokio::spawn(async move {
-            let subject = key.subject.clone();
-            cache.try_get_with(key, read_counted(&store, &subject, &metrics)).await
-        });
-        let loaded = load.await.map_err(|_| Unavailable::Starting)?; // only when the process ends
-        loaded.map_err(Unavailable::Store)
+        let this = self.clone();
+        self.patiently(async move {
+            let (subject, loaded) = (key.subject.clone(), this.now());
+            let entry = async {
+                let account = this.read(&subject).await?;
+                Ok(Entry { account, loaded })
+            };
+            this.cache.try_get_with(key, entry).await.map(|entry| entry.account)
+        })
+        .await
     }
 
-    /// From the database, past the cache.
-    async fn read(&self, subject: &Subject) -> Result<Arc<Account>, Unavailable> {
-        let read = read_counted(&self.store, subject, &self.metrics).await;
-        read.map_err(|e| Unavailable::Store(Arc::new(e)))
+    /// The account as Postgres has it at some instant after this call. Those who ask at the same time take turns,
+    /// and whoever finds that the one before began after its own call shares its result. What is cached stays
+    /// until there is something newer.
+    async fn reread(self: &Arc<Self>, subject: &Subject) -> Result<Arc<Account>, Unavailable> {
+        let (called, this, subject) = (self.now(), self.clone(), subject.clone());
+        self.patiently(async move {
+            let _turn = this.turns[this.epochs.index(&subject) % TURNS].lock().await;
+            let epoch = this.epochs.of(&subject);
+            let known = this.cache.get(&KeyRef { subject: &subject, epoch }).await;
+            if let Some(entry) = known.filter(|entry| entry.loaded > called) {
+                return Ok(entry.account);
+            }
+            let loaded = this.now();
+            let account = this.read(&subject).await.map_err(Arc::new)?;
+            this.replace(subject, epoch, Entry { account: account.clone(), loaded }).await;
+            Ok(account)
+        })
+        .await
+    }
+
+    /// Puts an account in the place of what is cached, unless a change was heard of since the epoch before it
+    /// was read. A load that began under the new epoch is newer: it stays.
+    async fn replace(&self, subject: Subject, epoch: u32, entry: Entry) {
+        if let Some(next) = self.epochs.advance_from(&subject, epoch) {
+            let key = Key { subject, epoch: next };
+            let old = Key { subject: key.subject.clone(), epoch };
+            self.cache.entry(key).or_insert(entry).await;
+            self.cache.invalidate(&old).await; // only to free the memory: nobody asks for it any more
+        }
+    }
+
+    /// Waits for work on the database. It goes on when the caller has gone away or waits no longer, so that the
+    /// next one profits.
+    async fn patiently(
+        &self,
+        work: impl Future<Output = Result<Arc<Account>, Arc<StoreError>>> + Send + 'static,
+    ) -> Result<Arc<Account>, Unavailable> {
+        let done = timeout(self.patience, tokio::spawn(work)).await;
+        let done = done.map_err(|_| Unavailable::Slow(self.patience))?;
+        // A task is only lost when the process ends.
+        let done = done.map_err(|_: JoinError| Unavailable::Starting)?;
+        done.map_err(Unavailable::Store)
+    }
+
+    async fn read(&self, subject: &Subject) -> Result<Arc<Account>, StoreError> {
+        let account = self.store.account(subject).await;
+        let result = if account.is_ok() { "ok" } else { "failed" };
+        self.metrics.cache_loads.get_or_create(&Labels([("result", result)])).inc();
+        account.map(Arc::new)
+    }
+
+    fn is_sure(&self, entry: &Entry) -> bool {
+        entry.loaded >= self.doubted.load(Ordering::SeqCst)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
-async fn read_counted(
-    store: &Store,
-    subject: &Subject,
-    metrics: &Metrics,
-) -> Result<Arc<Account>, StoreError> {
-    let account = store.account(subject).await;
-    let result = if account.is_ok() { "ok" } else { "failed" };
-    metrics.cache_loads.get_or_create(&Labels([("result", result)])).inc();
-    account.map(Arc::new)
+impl Known {
+    fn current(account: Arc<Account>) -> Self {
+        Self { account, stale_for: None }
+    }
 }
 
 /// About how many bytes an account takes.

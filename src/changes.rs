@@ -6,7 +6,7 @@
 
 use crate::{
     accounts::Accounts,
-    store::{Cursor, Store, StoreError},
+    store::{Cursor, Here, Store, StoreError},
     telemetry::Metrics,
 };
 use chrono::Utc;
@@ -50,8 +50,8 @@ pub struct Changes {
 
 /// How far the log was read.
 struct Place {
-    /// No row before this can appear any more.
-    horizon: Cursor,
+    /// No row before its horizon can appear any more.
+    here: Here,
     /// Rows after it that were heard already.
     heard: BTreeSet<Cursor>,
     at: Instant,
@@ -110,15 +110,16 @@ impl Changes {
     /// Reads the log to its end, and says so to all who wonder how fresh this replica is.
     async fn read(&self, place: &mut Option<Place>) -> Result<(), StoreError> {
         let (began, began_at) = (Instant::now(), unix_seconds());
-        let usable = place.as_ref().is_some_and(|place| place.at.elapsed() < MEMORY);
-        if !usable {
+        if place.as_ref().is_none_or(|place| place.at.elapsed() > MEMORY) {
             *place = Some(self.begin().await?);
         }
         let place = place.as_mut().expect("it was set just now");
         if !self.read_on(place).await? {
             tracing::warn!(
-                "the change log went back in time, as after a fail-over: forgetting everything"
+                "another primary has taken over, which may have lost what was read of the one before: \
+                 everything is read again"
             );
+            self.accounts.start_over().await?;
             *place = self.begin().await?;
         }
         place.at = began;
@@ -127,20 +128,20 @@ impl Changes {
         Ok(())
     }
 
-    /// Where the log must be read from so that nothing is missed which is not forgotten here.
+    /// Where the log must be read from so that nothing is missed which is not doubted here.
     async fn begin(&self) -> Result<Place, StoreError> {
-        let horizon = self.store.cursor().await?;
-        self.accounts.forget_all();
+        let here = self.store.here().await?;
+        self.accounts.doubt_all();
         self.accounts.reload_catalog().await?;
-        Ok(Place { horizon, heard: BTreeSet::new(), at: Instant::now() })
+        Ok(Place { here, heard: BTreeSet::new(), at: Instant::now() })
     }
 
-    /// False if the database knows of less than was read before.
+    /// False if this is not the history that was read before.
     async fn read_on(&self, place: &mut Place) -> Result<bool, StoreError> {
-        let (mut after, mut settled) = (place.horizon, None);
+        let (mut after, mut settled) = (place.here.horizon, None);
         loop {
             let page = self.store.changes(after).await?;
-            if page.horizon < place.horizon {
+            if page.here.history != place.here.history || page.here.horizon < place.here.horizon {
                 return Ok(false);
             }
             for change in page.rows {
@@ -150,13 +151,13 @@ impl Changes {
                 }
                 self.metrics.change_lag.observe(change.age);
                 match &change.subject {
-                    Some(subject) => self.accounts.forget(subject),
+                    Some(subject) => self.accounts.changed(subject, change.revision).await,
                     None => self.accounts.reload_catalog().await?,
                 }
             }
-            let settled = *settled.get_or_insert(page.horizon);
+            let settled = *settled.get_or_insert(page.here.horizon);
             if !page.more {
-                place.horizon = settled;
+                place.here.horizon = settled;
                 place.heard = place.heard.split_off(&settled);
                 return Ok(true);
             }
@@ -196,6 +197,9 @@ impl Changes {
     }
 
     async fn session(&self, pause: &mut Duration) -> Result<Infallible, SessionEnd> {
+        if self.store.is_pooled().await? {
+            return Err(SessionEnd::Deaf);
+        }
         let listen = timeout(ANSWER, self.store.listen()).await;
         let mut session = listen.map_err(|_| SessionEnd::Silent)??;
         self.store.notify().await?; // a test: does it come back?

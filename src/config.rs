@@ -63,6 +63,10 @@ pub struct Settings {
     #[arg(long, env, value_name = "DURATION", default_value = "1h")]
     pub max_staleness: Span,
 
+    /// How long a check waits for Postgres when the account is not in memory
+    #[arg(long, env, value_name = "DURATION", default_value = "240ms")]
+    pub check_timeout: Span,
+
     /// How long the bodies of deliveries are kept; their hash and what became of them stay
     #[arg(long, env, value_name = "DURATION", default_value = "30days")]
     pub body_retention: Span,
@@ -183,6 +187,8 @@ pub struct Config {
     pub grace: Grace,
     /// How long answers are given without the database.
     pub max_staleness: Duration,
+    /// How long a check waits for the database.
+    pub check_timeout: Duration,
     /// How long bodies are kept.
     pub body_retention: chrono::Duration,
     /// Whether the Admin service is served.
@@ -212,6 +218,7 @@ impl Settings {
                 renewal: whole(self.renewal_grace, "RENEWAL_GRACE")?,
             },
             max_staleness: *self.max_staleness,
+            check_timeout: *self.check_timeout,
             body_retention: whole(Some(self.body_retention), "BODY_RETENTION")?.unwrap_or_default(),
             admin: self.admin,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),

@@ -156,8 +156,13 @@ impl Shared {
     fn new(config: &Config) -> Self {
         let metrics = Arc::new(Metrics::default());
         let store = Store::new(config.database.clone());
-        let accounts =
-            Accounts::new(store.clone(), config.cache_bytes, config.max_staleness, metrics.clone());
+        let accounts = Accounts::new(
+            store.clone(),
+            config.cache_bytes,
+            config.max_staleness,
+            config.check_timeout,
+            metrics.clone(),
+        );
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         Self { store, accounts: Arc::new(accounts), metrics, draining, stop }
     }

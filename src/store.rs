@@ -16,7 +16,7 @@ mod ledger;
 mod schema;
 
 pub use catalog::{Applied, Author, Version};
-pub use changes::{Change, Cursor, Page};
+pub use changes::{Change, Cursor, Here, Page};
 pub use deliveries::{Entry, Filter, Position};
 pub use error::StoreError;
 pub use ledger::{Delivery, Outcome};
@@ -25,7 +25,7 @@ pub use schema::{Schema, migrate};
 use crate::access::{Account, Catalog, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use lane::Lane;
+use lane::{Lane, Route};
 use sqlx::{
     ConnectOptions,
     postgres::{PgConnectOptions, PgListener},
@@ -40,10 +40,11 @@ const CHANNEL: &str = "entitlements_change";
 /// of one cannot starve another.
 #[derive(Debug)]
 pub struct Store {
-    options: PgConnectOptions,
+    route: Arc<Route>,
     checks: Lane,
     webhooks: Lane,
     upkeep: Lane,
+    log: Lane,
     doorbell: Notify,
 }
 
@@ -52,13 +53,15 @@ impl Store {
     #[must_use]
     pub fn new(options: PgConnectOptions) -> Arc<Self> {
         let options = options.application_name("entitlements").disable_statement_logging();
-        let ms = Duration::from_millis;
+        let (route, ms) = (Route::new(options), Duration::from_millis);
         Arc::new(Self {
-            checks: Lane::new(&options, 8, ms(250), ms(2_000)),
-            webhooks: Lane::new(&options, 8, ms(2_000), ms(5_000)),
-            upkeep: Lane::new(&options, 2, ms(1_000), ms(2_000)),
+            checks: Lane::new(&route, 8, ms(250), ms(2_000)),
+            webhooks: Lane::new(&route, 8, ms(2_000), ms(5_000)),
+            upkeep: Lane::new(&route, 2, ms(1_000), ms(2_000)),
+            // Together with a tick less than what freshness lasts: a hung database is noticed before it ends.
+            log: Lane::new(&route, 2, ms(500), ms(1_200)),
             doorbell: Notify::new(),
-            options,
+            route,
         })
     }
 
@@ -156,23 +159,28 @@ impl Store {
         const NOTIFY: &str = "
             select set_config('synchronous_commit', 'off', true);
             select pg_notify('entitlements_change', '')";
-        self.upkeep.run(async |db| sqlx::raw_sql(NOTIFY).execute(db).await.map(drop)).await
+        self.log.run(async |db| sqlx::raw_sql(NOTIFY).execute(db).await.map(drop)).await
     }
 
     /// Opens one session that hears the doorbell. It has a connection of its own, and is to be thrown away
     /// at its first error: a listener that reconnects by itself can lose notifications silently.
     pub async fn listen(&self) -> Result<PgListener, StoreError> {
-        Ok(lane::listen(&self.options, CHANNEL).await?)
+        Ok(self.route.listen(CHANNEL).await?)
     }
 
-    /// The transaction horizon from which the change log must be read to miss nothing from now on.
-    pub async fn cursor(&self) -> Result<Cursor, StoreError> {
-        self.upkeep.run(changes::cursor).await
+    /// Whether a transaction-mode pooler is in between, through which no notification comes.
+    pub async fn is_pooled(&self) -> Result<bool, StoreError> {
+        self.route.is_pooled().await
+    }
+
+    /// Where the change log must be read from to miss nothing from now on.
+    pub async fn here(&self) -> Result<Here, StoreError> {
+        self.log.run(changes::here).await
     }
 
     /// The next page of the change log after a cursor.
     pub async fn changes(&self, after: Cursor) -> Result<Page, StoreError> {
-        self.upkeep.run(async |db| changes::page(db, after).await).await
+        self.log.run(async |db| changes::page(db, after).await).await
     }
 
     /// Removes change-log rows that every replica must have read; returns how many.
@@ -222,7 +230,8 @@ impl Store {
     /// Closes all connections; those still at work get a moment to finish.
     pub async fn close(&self) {
         let close = async {
-            tokio::join!(self.checks.close(), self.webhooks.close(), self.upkeep.close());
+            let Self { checks, webhooks, upkeep, log, .. } = self;
+            tokio::join!(checks.close(), webhooks.close(), upkeep.close(), log.close());
         };
         let _ = tokio::time::timeout(Duration::from_secs(2), close).await;
     }

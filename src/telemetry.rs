@@ -56,6 +56,8 @@ pub struct Metrics {
     pub change_lag: Histogram,
     /// When this replica last heard all changes, as Unix time.
     pub changes_heard_at: Gauge<f64, std::sync::atomic::AtomicU64>,
+    /// The freshness this replica is in: 1 for that state, 0 for the others.
+    pub freshness: Family<Labels<1>, Gauge>,
     /// The version of the catalog in use.
     pub catalog: Gauge,
 }
@@ -91,6 +93,7 @@ impl Default for Metrics {
             cache_loads: Family::default(),
             change_lag: Histogram::new(LAGS),
             changes_heard_at: Gauge::default(),
+            freshness: Family::default(),
             catalog: Gauge::default(),
         };
         metrics.register();
@@ -120,6 +123,8 @@ impl Metrics {
         let help = "Unix time at which this replica last heard all changes";
         let heard_at = self.changes_heard_at.clone();
         all.register_with_unit("changes_heard_at", help, Unit::Seconds, heard_at);
+        let help = "1 for the state of freshness that this replica is in";
+        all.register("freshness", help, self.freshness.clone());
         all.register("catalog_version", "Catalog version in use", self.catalog.clone());
     }
 

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Catalog {
     user: Shelf,
     organization: Shelf,
+    /// Features that are never granted from what may be outdated.
+    strict: BTreeSet<Slug>,
 }
 
 /// The plans of one kind of payer.
@@ -46,6 +48,15 @@ impl Catalog {
         })
     }
 
+    /// Whether this may not be granted from what may be outdated.
+    #[must_use]
+    pub fn is_strict(&self, wanted: &Wanted) -> bool {
+        match wanted {
+            Wanted::Feature(slug) => self.strict.contains(slug),
+            Wanted::Plan(_) => false,
+        }
+    }
+
     /// This catalog, and from another what this one does not say: plan by plan, this one wins.
     #[must_use]
     pub fn over(self, other: Self) -> Self {
@@ -58,6 +69,7 @@ impl Catalog {
         Self {
             user: over(self.user, other.user),
             organization: over(self.organization, other.organization),
+            strict: self.strict.into_iter().chain(other.strict).collect(),
         }
     }
 
@@ -104,8 +116,9 @@ impl Catalog {
     /// The content in one canonical form: equal catalogs have equal texts.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let document =
-            Document { user: (&self.user).into(), organization: (&self.organization).into() };
+        let strict = self.strict.iter().map(ToString::to_string).collect();
+        let (user, organization) = ((&self.user).into(), (&self.organization).into());
+        let document = Document { strict, user, organization };
         serde_json::to_string(&document).expect("a map of strings and numbers is JSON")
     }
 }
@@ -119,6 +132,8 @@ pub struct InvalidCatalog(String);
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    strict: BTreeSet<String>,
     #[serde(default)]
     user: WrittenShelf,
     #[serde(default)]
@@ -147,10 +162,18 @@ impl TryFrom<Document> for Catalog {
     type Error = InvalidCatalog;
 
     fn try_from(document: Document) -> Result<Self, InvalidCatalog> {
-        Ok(Self {
+        let catalog = Self {
             user: shelf(Kind::User, document.user)?,
             organization: shelf(Kind::Organization, document.organization)?,
-        })
+            strict: BTreeSet::new(),
+        };
+        let strict = document.strict.iter().map(|slug| slug_at("strict", slug));
+        let strict = strict.collect::<Result<BTreeSet<_>, _>>()?;
+        let unknown = |slug: &&Slug| !catalog.knows(&Wanted::Feature((*slug).clone()));
+        if let Some(slug) = strict.iter().find(unknown) {
+            return Err(InvalidCatalog(format!("strict names `{slug}`, which no plan has")));
+        }
+        Ok(Self { strict, ..catalog })
     }
 }
 

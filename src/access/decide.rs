@@ -1,65 +1,11 @@
 //! The decision: accounts, a catalog, a question and an instant in; an answer with its reason out.
 
 use super::{
-    Access, Account, Catalog, Effect, Grace, Override, Question, Scope, Slug, Subject, Until,
-    Wanted,
+    Access, Account, Catalog, Denial, Effect, Grace, Grant, Override, Question, Scope, Slug,
+    Subject, Until, Wanted,
 };
 use chrono::{DateTime, Utc};
 use std::{cmp::Reverse, collections::BTreeSet};
-
-/// Why something is allowed; of equally long grants the greater reason is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Grant {
-    /// No item is live, and the default plan has it.
-    DefaultPlan,
-    /// Canceled, and the period is not over.
-    CanceledButPaid,
-    /// A payment failed, and the grace is not over.
-    PastDueInGrace,
-    /// The period is over, and neither renewal nor end was announced.
-    RenewalOverdue,
-    /// In a free trial.
-    Trial,
-    /// An active item.
-    Plan,
-    /// An operator granted it.
-    OverrideGrants,
-}
-
-/// Why something is denied; of several reasons the greatest is the most telling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Denial {
-    /// No plan is held and there is no default plan.
-    NoSubscription,
-    /// The plans held do not have it.
-    NotInPlan,
-    /// The item was given up before it began.
-    Abandoned,
-    /// The item has ended.
-    Ended,
-    /// Canceled or unrenewed, and the period is over.
-    PeriodOver,
-    /// The item has not started.
-    NotStarted,
-    /// The checkout was never completed.
-    CheckoutIncomplete,
-    /// The item's status is an unknown word.
-    UnknownStatus,
-    /// The plan is not in the catalog.
-    UnknownPlan,
-    /// A payment failed, and the grace is over.
-    PastDue,
-    /// Clerk deleted the subject.
-    SubjectDeleted,
-    /// No plan of the catalog has the feature.
-    UnknownFeature,
-    /// The scope asks for a payer that was not named.
-    OutOfScope,
-    /// The scope is none that Clerk knows.
-    UnknownScope,
-    /// An operator denied it.
-    OverrideDenies,
-}
 
 /// The answer at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +63,20 @@ pub fn decide(
         }
     };
     Decision { verdict, valid_until }
+}
+
+impl Decision {
+    /// What of this decision holds although what it was decided from may be outdated: no grant of a strict feature.
+    #[must_use]
+    pub fn although_stale(mut self, catalog: &Catalog, wanted: &Wanted) -> Self {
+        if let Verdict::Allowed { subject, plan, .. } = &self.verdict
+            && catalog.is_strict(wanted)
+        {
+            let (subject, plan) = (Some(subject.clone()), plan.clone());
+            self.verdict = Verdict::Denied { reason: Denial::Stale, subject, plan };
+        }
+        self
+    }
 }
 
 /// One feature that a subject may use, and the decision that says so.

@@ -4,45 +4,52 @@ use crate::access::Subject;
 use moka::Equivalent;
 use std::{
     hash::{BuildHasher, Hash, Hasher, RandomState},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 /// How many counters there are, a power of two. Two subjects that share one only cost each other a needless
-/// load.
-const STRIPES: usize = 16_384;
+/// load; four bytes each make that rare for a million cached subjects.
+const STRIPES: usize = 1 << 20;
 
-/// Counters of changes: one for some subjects each, and one for all.
+/// Counters of changes, each for a few subjects.
 #[derive(Debug)]
 pub(super) struct Epochs {
-    stripes: Box<[AtomicU64]>,
-    all: AtomicU64,
+    stripes: Box<[AtomicU32]>,
     hasher: RandomState,
 }
 
 impl Default for Epochs {
     fn default() -> Self {
-        let stripes = (0..STRIPES).map(|_| AtomicU64::new(0)).collect();
-        Self { stripes, all: AtomicU64::new(0), hasher: RandomState::new() }
+        let stripes = (0..STRIPES).map(|_| AtomicU32::new(0)).collect();
+        Self { stripes, hasher: RandomState::new() }
     }
 }
 
 impl Epochs {
-    /// The epoch of a subject. Both its parts only grow, so it never comes back to an old value.
-    pub(super) fn of(&self, subject: &Subject) -> u64 {
-        self.stripe(subject).load(Ordering::SeqCst) + self.all.load(Ordering::SeqCst)
+    /// The epoch of a subject. It only grows, and comes back to an old value after four billion changes.
+    pub(super) fn of(&self, subject: &Subject) -> u32 {
+        self.stripe(subject).load(Ordering::SeqCst)
     }
 
     pub(super) fn advance(&self, subject: &Subject) {
         self.stripe(subject).fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(super) fn advance_all(&self) {
-        self.all.fetch_add(1, Ordering::SeqCst);
+    /// Moves on from an epoch, unless somebody did that before; tells the new epoch.
+    pub(super) fn advance_from(&self, subject: &Subject, epoch: u32) -> Option<u32> {
+        let next = epoch.wrapping_add(1);
+        let order = Ordering::SeqCst;
+        self.stripe(subject).compare_exchange(epoch, next, order, order).ok().map(|_| next)
     }
 
+    /// Which counter is a subject's.
     #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
-    fn stripe(&self, subject: &Subject) -> &AtomicU64 {
-        &self.stripes[self.hasher.hash_one(subject.as_str()) as usize & (STRIPES - 1)]
+    pub(super) fn index(&self, subject: &Subject) -> usize {
+        self.hasher.hash_one(subject.as_str()) as usize & (STRIPES - 1)
+    }
+
+    fn stripe(&self, subject: &Subject) -> &AtomicU32 {
+        &self.stripes[self.index(subject)]
     }
 }
 
@@ -50,13 +57,13 @@ impl Epochs {
 #[derive(Debug, Clone)]
 pub(super) struct Key {
     pub(super) subject: Subject,
-    pub(super) epoch: u64,
+    pub(super) epoch: u32,
 }
 
 /// The same, borrowed.
 pub(super) struct KeyRef<'a> {
     pub(super) subject: &'a Subject,
-    pub(super) epoch: u64,
+    pub(super) epoch: u32,
 }
 
 // Only the subject is hashed: all epochs of one share its popularity in moka's frequency sketch.

@@ -35,6 +35,23 @@ pub struct Freshness {
     reachable: AtomicBool,
 }
 
+impl State {
+    /// The words for all states.
+    pub const WORDS: [&str; 5] = ["starting", "fresh", "unsure", "stale", "expired"];
+
+    /// The one word for it, in metrics and answers.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Fresh => "fresh",
+            Self::Unsure(_) => "unsure",
+            Self::Stale(_) => "stale",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 impl Freshness {
     pub(super) fn new(max_staleness: Duration) -> Self {
         let (heard, reachable) = (AtomicU64::new(0), AtomicBool::new(true));
@@ -70,12 +87,6 @@ impl Freshness {
             Some(age) if self.reachable.load(Ordering::SeqCst) => State::Unsure(age),
             Some(age) => State::Stale(age),
         }
-    }
-
-    /// How far behind an answer given now may be; `None`: not at all.
-    #[must_use]
-    pub fn stale_for(&self) -> Option<Duration> {
-        self.age().filter(|age| *age > FRESH)
     }
 
     /// Whether questions can be answered at all.

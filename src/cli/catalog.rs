@@ -92,7 +92,8 @@ impl Offline {
 
     pub(super) fn reconciler(&self) -> anyhow::Result<Reconciler> {
         let (store, metrics) = (self.store()?, Arc::new(Metrics::default()));
-        let accounts = Accounts::new(store.clone(), 0, Duration::ZERO, metrics.clone());
+        let accounts =
+            Accounts::new(store.clone(), 0, Duration::ZERO, Duration::ZERO, metrics.clone());
         let accounts = Arc::new(accounts);
         let deliveries = Deliveries::new(store.clone(), accounts.clone(), metrics.clone());
         Ok(Reconciler::new(self.api()?, store, accounts, Arc::new(deliveries), metrics))

@@ -2,8 +2,8 @@
 
 use super::pb;
 use crate::{
-    access::{self, Access, Account, Catalog, Denial, Grace, Grant, Item, Verdict},
-    accounts::Unavailable,
+    access::{self, Access, Account, Catalog, Denial, Grace, Grant, Item, Verdict, Wanted},
+    accounts::{State, Unavailable},
 };
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
@@ -64,16 +64,19 @@ pub(super) fn account(
     catalog: &Catalog,
     grace: Grace,
     now: DateTime<Utc>,
+    is_stale: bool,
 ) -> pb::Account {
-    let entitlements =
-        access::entitlements(account, catalog, grace, now).into_iter().map(entitlement);
+    let mut entitlements = access::entitlements(account, catalog, grace, now);
+    if is_stale {
+        entitlements.retain(|found| !catalog.is_strict(&Wanted::Feature(found.feature.clone())));
+    }
     let default_plan = account.default_plan(catalog, grace, now);
     let plans = &catalog.shelf(account.subject.kind()).plans;
     let is_known = |item: &Item| item.plan.as_ref().is_some_and(|plan| plans.contains_key(plan));
     let items = account.items.iter().map(|i| item(i, i.access(grace, now), is_known(i)));
     pb::Account {
         subject: account.subject.to_string(),
-        entitlements: entitlements.collect(),
+        entitlements: entitlements.into_iter().map(entitlement).collect(),
         items: items.collect(),
         default_plan: default_plan.map(ToString::to_string).unwrap_or_default(),
         deleted_at: instant(account.deleted_at),
@@ -160,6 +163,7 @@ impl From<Denial> for pb::Reason {
     fn from(denial: Denial) -> Self {
         match denial {
             Denial::OverrideDenies => Self::OverrideDenies,
+            Denial::Stale => Self::Stale,
             Denial::SubjectDeleted => Self::SubjectDeleted,
             Denial::UnknownScope => Self::UnknownScope,
             Denial::OutOfScope => Self::OutOfScope,
@@ -174,6 +178,18 @@ impl From<Denial> for pb::Reason {
             Denial::Abandoned => Self::Abandoned,
             Denial::NotInPlan => Self::NotInPlan,
             Denial::NoSubscription => Self::NoSubscription,
+        }
+    }
+}
+
+impl From<State> for pb::Freshness {
+    fn from(state: State) -> Self {
+        match state {
+            State::Starting => Self::Starting,
+            State::Fresh => Self::Fresh,
+            State::Unsure(_) => Self::Unsure,
+            State::Stale(_) => Self::Stale,
+            State::Expired => Self::Expired,
         }
     }
 }

@@ -52,21 +52,26 @@ impl Api {
     async fn facts(&self, subjects: &[Subject], need: &Need) -> Result<Facts, Status> {
         let unavailable = |error| answer::status(&error);
         let catalog = self.accounts.catalog_for(need).await.map_err(unavailable)?;
-        let mut accounts = BTreeMap::new();
+        let (mut accounts, mut stale_for) = (BTreeMap::new(), None);
         for subject in subjects {
             if !accounts.contains_key(subject) {
-                let account = self.accounts.get(subject, need).await.map_err(unavailable)?;
-                accounts.insert(subject.clone(), account);
+                let known = self.accounts.get(subject, need).await.map_err(unavailable)?;
+                stale_for = stale_for.max(known.stale_for);
+                accounts.insert(subject.clone(), known.account);
             }
         }
-        let stale_for = self.accounts.freshness().stale_for().filter(|_| !need.fully_consistent);
         Ok(Facts { catalog, accounts, now: Utc::now(), stale_for })
     }
 
     fn decide(&self, facts: &Facts, subjects: &[Subject], question: &Question) -> Decision {
         let accounts: Vec<&Account> =
             subjects.iter().map(|subject| &*facts.accounts[subject]).collect();
-        access::decide(&accounts, &facts.catalog.catalog, self.grace, question, facts.now)
+        let catalog = &facts.catalog.catalog;
+        let decision = access::decide(&accounts, catalog, self.grace, question, facts.now);
+        match facts.stale_for {
+            Some(_) => decision.although_stale(catalog, &question.wanted),
+            None => decision,
+        }
     }
 
     fn count(&self, reason: i32) {
@@ -149,7 +154,8 @@ impl pb::entitlements_server::Entitlements for Api {
         let facts = self.facts(&subjects, &need).await?;
         let told = subjects.iter().map(|subject| {
             let account = &facts.accounts[subject];
-            answer::account(account, &facts.catalog.catalog, self.grace, facts.now)
+            let is_stale = facts.stale_for.is_some();
+            answer::account(account, &facts.catalog.catalog, self.grace, facts.now, is_stale)
         });
         let basis = facts.basis(&subjects);
         Ok(Response::new(pb::ListEntitlementsResponse {
@@ -158,6 +164,7 @@ impl pb::entitlements_server::Entitlements for Api {
             stale_for: basis.stale_for(),
             revision: basis.revision,
             catalog: facts.catalog.number,
+            freshness: pb::Freshness::from(self.accounts.freshness().state()).into(),
         }))
     }
 }

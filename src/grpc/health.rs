@@ -1,7 +1,7 @@
 //! gRPC health: serving as long as questions can be answered.
 
 use super::pb;
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, State};
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,8 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 const TICK: Duration = Duration::from_millis(50);
 /// The whole process, and the service by name.
 const NAMES: [&str; 2] = ["", pb::entitlements_server::SERVICE_NAME];
+/// Serving while this replica hears all changes: for callers that would rather go elsewhere.
+const FRESHNESS: &str = "freshness";
 
 /// Keeps health true until `stop`; while `draining` nothing is served any more. It is the only writer.
 pub async fn watch(
@@ -21,10 +23,14 @@ pub async fn watch(
 ) {
     let mut told = None;
     while !stop.is_cancelled() {
-        let serving = accounts.freshness().can_answer() && !draining.is_cancelled();
-        if told != Some(serving) {
+        let freshness = accounts.freshness();
+        let draining_now = draining.is_cancelled();
+        let serving = freshness.can_answer() && !draining_now;
+        let fresh = freshness.state() == State::Fresh && !draining_now;
+        if told != Some((serving, fresh)) {
             set(&reporter, serving).await;
-            told = Some(serving);
+            reporter.set_service_status(FRESHNESS, status(fresh)).await;
+            told = Some((serving, fresh));
         }
         tokio::select! {
             () = stop.cancelled() => {}
@@ -34,15 +40,18 @@ pub async fn watch(
     }
     // Ends every open Health/Watch, which would keep its connection from draining.
     let mut reporter = reporter;
-    for name in NAMES {
+    for name in NAMES.into_iter().chain([FRESHNESS]) {
         reporter.clear_service_status(name).await;
     }
 }
 
 /// Says that nothing is served, or that everything is.
 pub async fn set(reporter: &HealthReporter, serving: bool) {
-    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
     for name in NAMES {
-        reporter.set_service_status(name, status).await;
+        reporter.set_service_status(name, status(serving)).await;
     }
+}
+
+fn status(serving: bool) -> ServingStatus {
+    if serving { ServingStatus::Serving } else { ServingStatus::NotServing }
 }

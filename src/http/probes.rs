@@ -1,7 +1,7 @@
 //! Probes and the metrics page.
 
 use super::{Answer, Probed, with_type};
-use crate::accounts::State;
+use crate::{accounts::State, telemetry::Labels};
 use http::StatusCode;
 
 /// Says that the process runs; it does not depend on the database, or a restart would be the answer to an
@@ -34,6 +34,11 @@ pub(super) fn readyz(probed: &Probed) -> Answer {
 /// Everything that is counted.
 pub(super) fn metrics(probed: &Probed) -> Answer {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let now = probed.accounts.freshness().state().word();
+    for state in State::WORDS {
+        let gauge = probed.metrics.freshness.get_or_create(&Labels([("state", state)]));
+        gauge.set(i64::from(state == now));
+    }
     with_type(StatusCode::OK, OPEN_METRICS, probed.metrics.encode())
 }
 

@@ -84,10 +84,13 @@ pub(super) async fn log_change(
     subject: &Subject,
 ) -> Result<u64, StoreError> {
     let revision = sqlx::query_scalar!(
-        "
-        with logged as (insert into change (subject) values ($1))
-        update subject set revision = revision + 1 where subject = $1 returning revision
-        ",
+        r#"
+        with counted as (
+            update subject set revision = revision + 1 where subject = $1 returning revision
+        )
+        insert into change (subject, revision) select $1, revision from counted
+        returning revision as "revision!"
+        "#,
         subject.as_str()
     )
     .fetch_one(tx)

@@ -24,8 +24,19 @@ pub struct Change {
     pub at: Cursor,
     /// Who changed; `None`: the catalog did.
     pub subject: Option<Subject>,
+    /// Its revision since, where that is told.
+    pub revision: Option<u64>,
     /// How long ago it was written, in seconds, by the clock of the database.
     pub age: f64,
+}
+
+/// What a reading of the database found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Here {
+    /// All transactions before this one were over: no row before it can appear any more.
+    pub horizon: Cursor,
+    /// Which history this is: another one after a fail-over, and after a restore from a backup.
+    pub history: String,
 }
 
 /// Some rows, and what was settled when they were read.
@@ -33,38 +44,39 @@ pub struct Change {
 pub struct Page {
     /// The rows, in the order of their cursors.
     pub rows: Vec<Change>,
-    /// All transactions before this one were over: no row before it can appear any more.
-    pub horizon: Cursor,
+    /// Where they were read.
+    pub here: Here,
     /// Whether there may be more rows after these.
     pub more: bool,
 }
 
 /// Where reading must begin to miss nothing that commits from now on.
-pub(super) async fn cursor(db: &mut PgConnection) -> Result<Cursor, StoreError> {
-    let tx = sqlx::query_scalar!(
-        r#"select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as "tx!""#
-    )
-    .fetch_one(db)
-    .await?;
-    Ok(Cursor { tx, id: 0 })
+pub(super) async fn here(db: &mut PgConnection) -> Result<Here, StoreError> {
+    let nothing = Cursor { tx: i64::MAX, id: 0 };
+    Ok(page(db, nothing).await?.here)
 }
 
-/// Reads on after a cursor.
+/// Reads on after a cursor. The history is the cluster's id and its timeline, which a promotion moves on.
 pub(super) async fn page(db: &mut PgConnection, after: Cursor) -> Result<Page, StoreError> {
     let rows = sqlx::query!(
         r#"
         with reading as (
-            select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as horizon
+            select
+                pg_snapshot_xmin(pg_current_snapshot())::text::bigint as horizon,
+                (select system_identifier from pg_control_system())
+                    || '.' || left(pg_walfile_name(pg_current_wal_lsn()), 8) as history
         )
         select
             reading.horizon as "horizon!",
+            reading.history as "history!",
             c.id as "id?",
             c.tx::text::bigint as tx,
             c.subject,
+            c.revision,
             extract(epoch from clock_timestamp() - c.at)::float8 as age
         from reading
         left join lateral (
-            select id, tx, subject, at from change
+            select id, tx, subject, revision, at from change
             where (tx, id) > ($1::text::xid8, $2)
             order by tx, id
             limit $3
@@ -77,17 +89,20 @@ pub(super) async fn page(db: &mut PgConnection, after: Cursor) -> Result<Page, S
     .fetch_all(db)
     .await?;
 
-    let horizon = rows.first().map_or(after.tx, |row| row.horizon);
+    let first = rows.first().ok_or_else(|| StoreError::Corrupt("an empty reading".into()))?;
+    let horizon = Cursor { tx: first.horizon, id: 0 };
+    let here = Here { horizon, history: first.history.clone() };
     let mut changes = Vec::with_capacity(rows.len());
     for row in rows {
         let (Some(id), Some(tx), Some(age)) = (row.id, row.tx, row.age) else { continue };
         let subject = row.subject.map(|s| s.parse()).transpose();
         let subject =
             subject.map_err(|_| StoreError::Corrupt(format!("change.subject of {id}")))?;
-        changes.push(Change { at: Cursor { tx, id }, subject, age });
+        let revision = row.revision.and_then(|revision| u64::try_from(revision).ok());
+        changes.push(Change { at: Cursor { tx, id }, subject, revision, age });
     }
     let more = i64::try_from(changes.len()).is_ok_and(|n| n == PAGE);
-    Ok(Page { rows: changes, horizon: Cursor { tx: horizon, id: 0 }, more })
+    Ok(Page { rows: changes, here, more })
 }
 
 /// Removes what is older than a day. A replica that has not read for so long forgets everything instead.

@@ -307,6 +307,9 @@ async fn help_is_the_manual() {
           --max-staleness <DURATION>
               How long answers are given from memory while Postgres cannot be reached [env:
               MAX_STALENESS=] [default: 1h]
+          --check-timeout <DURATION>
+              How long a check waits for Postgres when the account is not in memory [env:
+              CHECK_TIMEOUT=] [default: 240ms]
           --body-retention <DURATION>
               How long the bodies of deliveries are kept; their hash and what became of them stay [env:
               BODY_RETENTION=] [default: 30days]

@@ -57,6 +57,10 @@ impl Db {
         db.close().await.unwrap();
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub async fn pool(&self) -> PgPool {
         PgPool::connect(&self.url).await.unwrap()
     }

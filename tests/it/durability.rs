@@ -5,40 +5,29 @@ use crate::{
     dice::Dice,
     fold::fold,
     generated::{Story, catalog, kind, state},
-    service::{SECRET, eventually, said, secret},
+    rig::{Postgres, Process, signal},
+    service::{eventually, secret},
 };
 use chrono::Utc;
-use entitlements::{
-    embedded::{Binaries, Embedded},
-    grpc::pb::{ListEntitlementsRequest, entitlements_client::EntitlementsClient},
-};
-use rustix::process::{Pid, Signal, kill_process};
-use sqlx::{Connection, PgConnection};
+use entitlements::grpc::pb::{ListEntitlementsRequest, entitlements_client::EntitlementsClient};
+use rustix::process::Signal;
 use std::{
     collections::BTreeSet,
-    env, fs,
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    process::Stdio,
+    env,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use tempfile::TempDir;
-use tokio::process::{Child, Command};
 use tonic::transport::Endpoint;
-use uuid::Uuid;
 
 /// A Postgres and a service, each a process of its own that can be killed.
 struct Rig {
-    folder: TempDir,
-    postgres: Embedded,
-    service: Child,
+    postgres: Postgres,
+    service: Process,
     /// Where deliveries go now.
     url: Mutex<String>,
-    grpc: String,
 }
 
 /// What can be killed.
@@ -52,92 +41,38 @@ enum Victim {
 
 impl Rig {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let postgres = Self::start_postgres(&folder).await;
-        let (service, http, grpc) = Self::start_service(&folder, &postgres).await;
-        Self { folder, postgres, service, url: Mutex::new(http), grpc }
-    }
-
-    async fn start_postgres(folder: &TempDir) -> Embedded {
-        Embedded::persistent(folder.path(), &Binaries::from_env().unwrap()).await.unwrap()
-    }
-
-    async fn start_service(folder: &TempDir, postgres: &Embedded) -> (Child, String, String) {
-        let log = folder.path().join(Uuid::now_v7().to_string());
-        let service = Command::new(env!("CARGO_BIN_EXE_entitlements"))
-            .arg("serve")
-            .env("DATABASE_URL", postgres.url("entitlements"))
-            .env("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
-            .env("CATALOG", concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"))
-            .env("MIGRATE", "true")
-            .envs(["GRPC_LISTEN", "HTTP_LISTEN", "INTERNAL_LISTEN"].map(|v| (v, "127.0.0.1:0")))
-            .stderr(fs::File::create(&log).unwrap())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let http = format!("http://{}", said(&log, "http").await);
-        let grpc = format!("http://{}", said(&log, "grpc").await);
-        let ready = format!("{http}/readyz");
-        eventually("the service is ready", async || {
-            reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
-        })
-        .await;
-        (service, http, grpc)
+        let postgres = Postgres::start().await;
+        let service = Process::start(&postgres.url(), &[]).await;
+        let url = Mutex::new(service.http.clone());
+        Self { postgres, service, url }
     }
 
     /// Kills, and brings back what does not come back by itself.
     async fn kill(&mut self, victim: Victim) {
         match victim {
-            Victim::Service => self.service.kill().await.unwrap(),
+            Victim::Service => {
+                self.service.kill().await;
+                self.service = Process::start(&self.postgres.url(), &[]).await;
+                self.url.lock().unwrap().clone_from(&self.service.http);
+            }
             Victim::Session => {
-                let mut db = self.db().await;
                 let session = "select pid from pg_stat_activity where application_name = 'entitlements' limit 1";
-                let session: Option<i32> =
-                    sqlx::query_scalar(session).fetch_optional(&mut db).await.unwrap();
+                let session: Option<i32> = sqlx::query_scalar(session)
+                    .fetch_optional(&mut self.postgres.db().await)
+                    .await
+                    .unwrap();
                 if let Some(pid) = session {
                     signal(pid, Signal::KILL);
                 }
-                return;
             }
-            Victim::Postgres => signal(self.postmaster(), Signal::KILL),
-            Victim::PostgresAtOnce => signal(self.postmaster(), Signal::QUIT),
-        }
-        if matches!(victim, Victim::Service) {
-            let (service, http, grpc) = Self::start_service(&self.folder, &self.postgres).await;
-            (self.service, self.grpc) = (service, grpc);
-            *self.url.lock().unwrap() = http;
-        } else {
-            self.postgres.exited().await;
-            self.postgres = Self::start_postgres(&self.folder).await;
+            Victim::Postgres => self.postgres.restart(Signal::KILL).await,
+            Victim::PostgresAtOnce => self.postgres.restart(Signal::QUIT).await,
         }
     }
-
-    fn postmaster(&self) -> i32 {
-        let homes = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
-        let pid: PathBuf =
-            homes.map(|home| home.join("data/postmaster.pid")).find(|p| p.exists()).unwrap();
-        fs::read_to_string(pid).unwrap().lines().next().unwrap().parse().unwrap()
-    }
-
-    async fn db(&self) -> PgConnection {
-        let mut db = None;
-        eventually("Postgres answers", async || {
-            db = PgConnection::connect(&self.postgres.url("entitlements")).await.ok();
-            db.is_some()
-        })
-        .await;
-        db.unwrap()
-    }
-}
-
-fn signal(pid: i32, signal: Signal) {
-    let _ = kill_process(Pid::from_raw(pid).unwrap(), signal); // it may be gone already
 }
 
 /// Delivers once; true if it was acknowledged.
-async fn deliver(client: &reqwest::Client, url: &str, id: &str, body: &str) -> bool {
+pub async fn deliver(client: &reqwest::Client, url: &str, id: &str, body: &str) -> bool {
     let now = Utc::now().timestamp();
     let request = client
         .post(format!("{url}/webhooks/clerk"))
@@ -193,7 +128,7 @@ async fn nothing_that_was_acknowledged_is_lost() {
     tokio::join!(killer, sender(), sender(), sender(), sender());
 
     let ledger: Vec<String> = sqlx::query_scalar("select svix_id from delivery")
-        .fetch_all(&mut rig.db().await)
+        .fetch_all(&mut rig.postgres.db().await)
         .await
         .unwrap();
     let ledger: BTreeSet<_> = ledger.into_iter().collect();
@@ -214,14 +149,15 @@ async fn nothing_that_was_acknowledged_is_lost() {
             .await;
     }
     compare(&rig, &stories).await;
-    rig.service.kill().await.unwrap();
-    rig.postgres.stop().await.unwrap();
+    rig.service.kill().await;
+    rig.postgres.stop().await;
 }
 
 /// Every account is the fold of its messages.
 async fn compare(rig: &Rig, stories: &[Story]) {
-    let mut client =
-        EntitlementsClient::new(Endpoint::from_shared(rig.grpc.clone()).unwrap().connect_lazy());
+    let mut client = EntitlementsClient::new(
+        Endpoint::from_shared(rig.service.grpc.clone()).unwrap().connect_lazy(),
+    );
     let now = Utc::now().timestamp_millis();
     for story in stories {
         let mut request = ListEntitlementsRequest {

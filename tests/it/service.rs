@@ -75,6 +75,7 @@ pub fn config(db: &Db) -> Config {
         internal: any,
         grace: Grace::default(),
         max_staleness: Duration::from_hours(1),
+        check_timeout: Duration::from_secs(2),
         body_retention: chrono::Duration::days(30),
         admin: true,
         cache_bytes: 1 << 20,

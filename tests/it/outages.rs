@@ -1,0 +1,216 @@
+//! Postgres goes away in every way it can, and comes back: what is cached is answered all the while and says how
+//! old it may be, what is not fails at once, and nothing needs a restart afterwards.
+//!
+//! `cargo test --test it outages -- --nocapture` prints how long each of it took.
+
+use crate::{
+    db::Db,
+    proxy::{Link, Proxy},
+    rig::{Postgres, signal},
+    service::{ADA, GRACE, LINUS, Replica, config, eventually, payload},
+};
+use entitlements::{
+    access::Catalog,
+    config::Config,
+    grpc::pb::{
+        CheckFeatureRequest, CheckFeatureResponse, Freshness, ListEntitlementsRequest, Reason,
+    },
+};
+use futures_util::future::join_all;
+use prost_types::Duration as Span;
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+use tonic::{Code, Status};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+/// The example catalog, in which one feature is strict.
+fn strict_catalog() -> (Catalog, String) {
+    let text = include_str!("../../catalog.example.toml");
+    (Catalog::from_toml(&format!("strict = [\"api_access\"]\n{text}")).unwrap(), "strict".into())
+}
+
+async fn ask(
+    replica: &Replica,
+    user: &str,
+    feature: &str,
+    max_staleness: Option<i64>,
+) -> Result<CheckFeatureResponse, Status> {
+    let request = CheckFeatureRequest {
+        user_id: user.into(),
+        feature: feature.into(),
+        max_staleness: max_staleness.map(|seconds| Span { seconds, nanos: 0 }),
+        ..Default::default()
+    };
+    replica.client.clone().check_feature(request).await.map(tonic::Response::into_inner)
+}
+
+async fn is_serving(replica: &Replica, name: &str) -> bool {
+    let mut health = HealthClient::new(replica.channel.clone());
+    let request = HealthCheckRequest { service: name.into() };
+    health.check(request).await.unwrap().into_inner().status == 1
+}
+
+async fn freshness(replica: &Replica) -> Result<Freshness, Status> {
+    let request = ListEntitlementsRequest { user_id: ADA.into(), ..Default::default() };
+    replica.client.clone().list_entitlements(request).await.map(|r| r.into_inner().freshness())
+}
+
+/// One replica behind a link that breaks, another one beside it that stays connected.
+struct Scene {
+    cut_off: Replica,
+    connected: Option<Replica>,
+}
+
+impl Scene {
+    async fn new(through: &str, connected: Option<&Db>) -> Self {
+        let mut base = config(connected.unwrap_or(&Db::absent()));
+        base.database = through.parse().unwrap();
+        base.check_timeout = Duration::from_millis(240);
+        base.catalog = Some(strict_catalog());
+        base.migrate = true;
+        let cut_off = Replica::launch(base).await;
+        cut_off.serving().await;
+        cut_off.send(&payload("subscriptionItem.active")).await;
+        cut_off.heard().await;
+        assert!(cut_off.check(ADA, "", "export").await.allowed);
+        let connected = match connected {
+            Some(db) => {
+                let config = Config { catalog: Some(strict_catalog()), ..config(db) };
+                Some(Replica::launch(config).await)
+            }
+            None => None,
+        };
+        Self { cut_off, connected }
+    }
+
+    /// While the database is away.
+    async fn check_outage(&self, name: &str) {
+        let (replica, began, mut slowest) = (&self.cut_off, Instant::now(), Duration::ZERO);
+        // What nobody asked for yet, while this replica may not even know that it is cut off.
+        let asked = Instant::now();
+        let unknown = ask(replica, GRACE, "export", None).await.unwrap_err();
+        let refused_after = asked.elapsed();
+        assert_eq!(unknown.code(), Code::Unavailable, "{unknown:?}");
+        eventually("the answer says how old it may be", async || {
+            let asked = Instant::now();
+            let answer = ask(replica, ADA, "export", None).await.unwrap();
+            slowest = slowest.max(asked.elapsed());
+            assert!(answer.allowed, "{answer:?}");
+            answer.stale_for.is_some()
+        })
+        .await;
+        let noticed = began.elapsed();
+        eventually("the state is stale", async || {
+            freshness(replica).await.unwrap() == Freshness::Stale
+        })
+        .await;
+        let strict = ask(replica, ADA, "api_access", None).await.unwrap();
+        assert_eq!((strict.allowed, strict.reason()), (false, Reason::Stale));
+        let unaccepted = ask(replica, ADA, "export", Some(1)).await.unwrap_err();
+        assert_eq!(unaccepted.code(), Code::Unavailable);
+        let unknown = ask(replica, GRACE, "export", None).await.unwrap_err();
+        assert_eq!(unknown.code(), Code::Unavailable);
+        let refused = replica.send(&payload("subscriptionItem.canceled")).await;
+        assert_eq!(refused.status, 503, "{refused:?}");
+        eventually("health tells", async || !is_serving(replica, "freshness").await).await;
+        assert!(is_serving(replica, "").await);
+        assert!(
+            replica.get("/metrics").await.1.contains("entitlements_freshness{state=\"stale\"} 1")
+        );
+        println!(
+            "{name}: an unknown subject was refused after {refused_after:?}, a cached one answered within \
+             {slowest:?}, the outage noticed after {noticed:?}"
+        );
+    }
+
+    /// After the repair.
+    async fn check_repair(&self, name: &str) {
+        let (replica, began) = (&self.cut_off, Instant::now());
+        eventually("the replica is fresh again", async || {
+            matches!(freshness(replica).await, Ok(Freshness::Fresh))
+        })
+        .await;
+        println!("{name}: fresh again {:?} after the repair", began.elapsed());
+        if self.connected.is_some() {
+            let answer = ask(replica, ADA, "export", None).await.unwrap();
+            assert_eq!(answer.reason(), Reason::CanceledButPaid, "what was missed is known");
+        }
+        eventually("health tells", async || is_serving(replica, "freshness").await).await;
+        // The pools are whole: as many at once as there are connections, and more.
+        let checks = (0..20).map(|n| async move {
+            let user = format!("user_{n}");
+            ask(replica, &user, "export", None).await
+        });
+        for answer in join_all(checks).await {
+            answer.unwrap();
+        }
+        let body = payload("subscriptionItem.active.free-trial");
+        let sends = (0..20).map(|n| {
+            let body = body.replace(LINUS, &format!("user_{n}"));
+            async move { replica.send(&body).await }
+        });
+        for answer in join_all(sends).await {
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    }
+}
+
+async fn check(link: Link) {
+    let db = Db::new().await;
+    let proxy = Proxy::before(&db.url).await;
+    let scene = Scene::new(&proxy.url(db.name()), Some(&db)).await;
+    proxy.set(link);
+    scene.check_outage(&format!("{link:?}")).await;
+    // Meanwhile something changes elsewhere.
+    let connected = scene.connected.as_ref().unwrap();
+    assert_eq!(connected.send(&payload("subscriptionItem.canceled")).await.result(), "applied");
+    proxy.set(Link::Whole);
+    scene.check_repair(&format!("{link:?}")).await;
+}
+
+#[tokio::test]
+async fn connections_are_cut() {
+    check(Link::Cut).await;
+}
+
+#[tokio::test]
+async fn connections_are_reset() {
+    check(Link::Reset).await;
+}
+
+#[tokio::test]
+async fn connections_are_refused() {
+    check(Link::Refused).await;
+}
+
+#[tokio::test]
+async fn connections_lead_into_a_black_hole() {
+    check(Link::BlackHole).await;
+}
+
+#[tokio::test]
+async fn postgres_hangs() {
+    let postgres = Postgres::start().await;
+    let scene = Scene::new(&postgres.url(), None).await;
+    let processes = postgres.processes().await;
+    for pid in &processes {
+        signal(*pid, Signal::STOP);
+    }
+    scene.check_outage("hung").await;
+    for pid in &processes {
+        signal(*pid, Signal::CONT);
+    }
+    scene.check_repair("hung").await;
+    drop(scene);
+    postgres.stop().await;
+}
+
+#[tokio::test]
+async fn postgres_crashes() {
+    let mut postgres = Postgres::start().await;
+    let scene = Scene::new(&postgres.url(), None).await;
+    postgres.restart(Signal::KILL).await;
+    scene.check_repair("crashed").await;
+    drop(scene);
+    postgres.stop().await;
+}

@@ -1,0 +1,158 @@
+//! A TCP proxy before Postgres that can break.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::watch,
+    time::sleep,
+};
+
+/// What happens to connections, those that there are and new ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    Whole,
+    /// Notifications do not come through.
+    Deaf,
+    /// Closed in order.
+    Cut,
+    /// Reset.
+    Reset,
+    /// Nobody listens.
+    Refused,
+    /// Nothing comes through, and nobody is told.
+    BlackHole,
+}
+
+/// Stands before the Unix socket of a private Postgres.
+pub struct Proxy {
+    pub address: SocketAddr,
+    link: watch::Sender<Link>,
+}
+
+impl Proxy {
+    /// Before the server of this URL.
+    pub async fn before(url: &str) -> Self {
+        let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
+        let socket = options.get_socket().unwrap().join(format!(".s.PGSQL.{}", options.get_port()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (link, links) = watch::channel(Link::Whole);
+        tokio::spawn(accept(listener, socket, links));
+        Self { address, link }
+    }
+
+    pub fn set(&self, link: Link) {
+        self.link.send_replace(link);
+    }
+
+    /// The URL of a database through this proxy.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://entitlements@{}/{database}?sslmode=disable", self.address)
+    }
+}
+
+async fn accept(listener: TcpListener, socket: PathBuf, mut links: watch::Receiver<Link>) {
+    let address = listener.local_addr().unwrap();
+    let mut listener = Some(listener);
+    loop {
+        if *links.borrow() == Link::Refused {
+            listener = None;
+            if links.wait_for(|link| *link != Link::Refused).await.is_err() {
+                return;
+            }
+        }
+        let open = match listener.take() {
+            Some(open) => open,
+            None => TcpListener::bind(address).await.unwrap(),
+        };
+        tokio::select! {
+            accepted = open.accept() => {
+                let (peer, _) = accepted.unwrap();
+                tokio::spawn(serve(peer, socket.clone(), links.clone()));
+            }
+            changed = links.changed() => if changed.is_err() { return },
+        }
+        listener = Some(open);
+    }
+}
+
+async fn serve(peer: TcpStream, socket: PathBuf, links: watch::Receiver<Link>) {
+    peer.set_nodelay(true).unwrap();
+    let Ok(server) = UnixStream::connect(&socket).await else { return };
+    let (mut from_server, mut to_server) = split(server);
+    let (mut from_peer, mut to_peer) = peer.into_split();
+    let up = pump(&mut from_peer, &mut to_server, links.clone(), None);
+    let down = pump(&mut from_server, &mut to_peer, links.clone(), Some(Vec::new()));
+    tokio::select! { () = up => {}, () = down => {} }
+    let peer = from_peer.reunite(to_peer).unwrap();
+    if *links.borrow() == Link::Reset {
+        peer.set_zero_linger().unwrap();
+    }
+}
+
+/// Copies until either side ends or the link breaks. What the server says is kept in whole messages, so that
+/// notifications can be left out.
+async fn pump(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    mut links: watch::Receiver<Link>,
+    mut messages: Option<Vec<u8>>,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let link = *links.borrow_and_update();
+        match link {
+            Link::Whole | Link::Deaf => {}
+            Link::BlackHole => {
+                if links.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Link::Cut | Link::Reset | Link::Refused => return,
+        }
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read,
+            _ = links.changed() => continue,
+        };
+        let Ok(1..) = read else { return };
+        let read = &buffer[..read.unwrap()];
+        let out = match &mut messages {
+            Some(pending) => whole_messages(pending, read, link == Link::Deaf),
+            None => read.to_vec(),
+        };
+        if *links.borrow() == Link::BlackHole {
+            let _ = links.wait_for(|link| *link != Link::BlackHole).await;
+        }
+        if to.write_all(&out).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The whole messages of the server so far, without notifications if it is deaf.
+fn whole_messages(pending: &mut Vec<u8>, read: &[u8], deaf: bool) -> Vec<u8> {
+    pending.extend_from_slice(read);
+    let (mut out, mut at) = (Vec::new(), 0);
+    while let Some(length) = pending.get(at + 1..at + 5) {
+        let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        let Some(message) = pending.get(at..=at + length) else { break };
+        if !(deaf && message[0] == b'A') {
+            out.extend_from_slice(message);
+        }
+        at += 1 + length;
+    }
+    pending.drain(..at);
+    out
+}
+
+/// Breaks and mends in turn, each for so long, until dropped.
+pub async fn flicker(proxy: &Proxy, broken: Link, each: Duration) {
+    loop {
+        sleep(each).await;
+        proxy.set(broken);
+        sleep(Duration::from_millis(20)).await;
+        proxy.set(Link::Whole);
+    }
+}
