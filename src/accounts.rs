@@ -4,7 +4,8 @@
 //! **an account that a change overtook is never served.** A load may begin before a change and end after it;
 //! removing the entry does not help then, because the load puts the old account back. So the epoch of the
 //! subject, read before the load begins, is part of the key, and a change moves the epoch on: an overtaken
-//! load lands where nobody looks. `tests/it/model.rs` searches all interleavings of this protocol.
+//! load lands where nobody looks. And reads of one subject take turns, so that none brings back what a later one
+//! has replaced. `tests/it/model.rs` searches all interleavings of this protocol.
 
 mod epochs;
 mod freshness;
@@ -31,8 +32,8 @@ use tokio::{sync::Mutex, task::JoinError, time::timeout};
 /// An account that nobody asks for is dropped after this long.
 const IDLE: Duration = Duration::from_hours(24);
 
-/// How many subjects can be read anew at the same time.
-const TURNS: usize = 4_096;
+/// How many turns there are, a power of two: two subjects that share one only wait for each other.
+const TURNS: usize = 16_384;
 
 /// Accounts, the catalog and their freshness.
 #[derive(Debug)]
@@ -40,8 +41,8 @@ pub struct Accounts {
     store: Arc<Store>,
     cache: Cache<Key, Entry>,
     epochs: Epochs,
-    /// Whoever reads a subject anew holds its turn.
-    turns: Box<[Arc<Mutex<()>>]>,
+    /// Whoever reads a subject holds its turn.
+    turns: Box<[Mutex<()>]>,
     catalog: ArcSwap<Version>,
     freshness: Freshness,
     /// What was loaded before is to be confirmed, in nanoseconds after `born`.
@@ -80,7 +81,7 @@ pub struct Need {
 }
 
 /// Why no answer of the wanted freshness can be given. All of them may pass.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
     /// Nothing was heard of the database yet.
     #[error("this replica is starting and has not read the database yet")]
@@ -99,7 +100,7 @@ pub enum Unavailable {
     Slow(Duration),
     /// Reading failed.
     #[error("an account cannot be read")]
-    Store(#[source] Arc<StoreError>),
+    Store(#[source] StoreError),
 }
 
 impl Accounts {
@@ -121,7 +122,7 @@ impl Accounts {
             store,
             cache,
             epochs: Epochs::default(),
-            turns: (0..TURNS).map(|_| Arc::default()).collect(),
+            turns: (0..TURNS).map(|_| Mutex::default()).collect(),
             catalog: ArcSwap::from_pointee(Version::none()),
             freshness: Freshness::new(max_staleness),
             doubted: AtomicU64::new(0),
@@ -161,7 +162,7 @@ impl Accounts {
     pub async fn catalog_for(&self, need: &Need) -> Result<Arc<Version>, Unavailable> {
         let wanted = need.at_least.as_ref().map_or(0, |revision| revision.catalog);
         if need.fully_consistent || self.catalog.load().number < wanted {
-            self.reload_catalog().await.map_err(|e| Unavailable::Store(Arc::new(e)))?;
+            self.reload_catalog().await.map_err(Unavailable::Store)?;
         }
         let catalog = self.catalog();
         if catalog.number < wanted { Err(Unavailable::NotThere) } else { Ok(catalog) }
@@ -191,6 +192,8 @@ impl Accounts {
     /// Makes sure that what was known of a subject is never served again. Call it after a change committed.
     pub fn forget(&self, subject: &Subject) {
         self.epochs.advance(subject);
+        #[cfg(feature = "naive-cache")]
+        self.remove(subject);
     }
 
     /// The same for a change that was heard of, unless what is known has it already, as after an own write.
@@ -267,63 +270,49 @@ impl Accounts {
         found
     }
 
-    /// From the database into the cache. All who ask for the same share one load.
+    /// From the cache, or else from the database.
     async fn load(self: &Arc<Self>, subject: &Subject) -> Result<Arc<Account>, Unavailable> {
-        let key = Key { subject: subject.clone(), epoch: self.epochs.of(subject) };
-        let this = self.clone();
-        self.patiently(async move {
-            let (subject, loaded) = (key.subject.clone(), this.now());
-            let entry = async {
-                let account = this.read(&subject).await?;
-                Ok(Entry { account, loaded })
-            };
-            this.cache.try_get_with(key, entry).await.map(|entry| entry.account)
-        })
-        .await
+        self.fetch(subject, 0).await
     }
 
-    /// The account as Postgres has it at some instant after this call. Those who ask at the same time take turns,
-    /// and whoever finds that the one before began after its own call shares its result. What is cached stays
-    /// until there is something newer.
+    /// The account as Postgres has it at some instant after this call.
     async fn reread(self: &Arc<Self>, subject: &Subject) -> Result<Arc<Account>, Unavailable> {
-        let (called, this, subject) = (self.now(), self.clone(), subject.clone());
-        self.patiently(async move {
+        self.fetch(subject, self.now()).await
+    }
+
+    /// An account that was read since an instant. Those who ask at the same time take turns, and share what the one
+    /// before read. The reading goes on when the caller has gone away or waits no longer, so that the next one
+    /// profits.
+    async fn fetch(
+        self: &Arc<Self>,
+        subject: &Subject,
+        since: u64,
+    ) -> Result<Arc<Account>, Unavailable> {
+        let (this, subject) = (self.clone(), subject.clone());
+        let fetch = tokio::spawn(async move {
             let _turn = this.turns[this.epochs.index(&subject) % TURNS].lock().await;
             let epoch = this.epochs.of(&subject);
             let known = this.cache.get(&KeyRef { subject: &subject, epoch }).await;
-            if let Some(entry) = known.filter(|entry| entry.loaded > called) {
+            if let Some(entry) = known.filter(|entry| entry.loaded >= since) {
                 return Ok(entry.account);
             }
             let loaded = this.now();
-            let account = this.read(&subject).await.map_err(Arc::new)?;
-            this.replace(subject, epoch, Entry { account: account.clone(), loaded }).await;
+            let account = this.read(&subject).await?;
+            this.keep(subject, epoch, Entry { account: account.clone(), loaded }).await;
             Ok(account)
-        })
-        .await
-    }
-
-    /// Puts an account in the place of what is cached, unless a change was heard of since the epoch before it
-    /// was read. A load that began under the new epoch is newer: it stays.
-    async fn replace(&self, subject: Subject, epoch: u32, entry: Entry) {
-        if let Some(next) = self.epochs.advance_from(&subject, epoch) {
-            let key = Key { subject, epoch: next };
-            let old = Key { subject: key.subject.clone(), epoch };
-            self.cache.entry(key).or_insert(entry).await;
-            self.cache.invalidate(&old).await; // only to free the memory: nobody asks for it any more
-        }
-    }
-
-    /// Waits for work on the database. It goes on when the caller has gone away or waits no longer, so that the
-    /// next one profits.
-    async fn patiently(
-        &self,
-        work: impl Future<Output = Result<Arc<Account>, Arc<StoreError>>> + Send + 'static,
-    ) -> Result<Arc<Account>, Unavailable> {
-        let done = timeout(self.patience, tokio::spawn(work)).await;
+        });
+        let done = timeout(self.patience, fetch).await;
         let done = done.map_err(|_| Unavailable::Slow(self.patience))?;
         // A task is only lost when the process ends.
         let done = done.map_err(|_: JoinError| Unavailable::Starting)?;
         done.map_err(Unavailable::Store)
+    }
+
+    /// Keeps what was read, under the epoch before it was read.
+    async fn keep(&self, subject: Subject, epoch: u32, entry: Entry) {
+        let before = Key { subject: subject.clone(), epoch: epoch.wrapping_sub(1) };
+        self.cache.insert(Key { subject, epoch }, entry).await;
+        self.cache.invalidate(&before).await; // only to free the memory: nobody asks for it any more
     }
 
     async fn read(&self, subject: &Subject) -> Result<Arc<Account>, StoreError> {
@@ -331,6 +320,14 @@ impl Accounts {
         let result = if account.is_ok() { "ok" } else { "failed" };
         self.metrics.cache_loads.get_or_create(&Labels([("result", result)])).inc();
         account.map(Arc::new)
+    }
+
+    /// What forgetting would be without epochs.
+    #[cfg(feature = "naive-cache")]
+    fn remove(&self, subject: &Subject) {
+        let key = Key { subject: subject.clone(), epoch: self.epochs.of(subject) };
+        let cache = self.cache.clone();
+        tokio::spawn(async move { cache.invalidate(&key).await });
     }
 
     fn is_sure(&self, entry: &Entry) -> bool {

@@ -7,13 +7,12 @@
 use crate::{
     accounts::Accounts,
     store::{Cursor, Here, Store, StoreError},
-    telemetry::Metrics,
+    telemetry::{Metrics, chain},
 };
 use chrono::Utc;
 use std::{
     collections::BTreeSet,
     convert::Infallible,
-    error::Error,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -33,7 +32,9 @@ const POLL: Duration = Duration::from_millis(250);
 const BEAT: Duration = Duration::from_secs(2);
 /// How long it may take to answer, and how long the first notification may take.
 const ANSWER: Duration = Duration::from_secs(2);
-/// The longest pause before listening is tried again.
+/// The pause before listening is tried again; it doubles.
+const AGAIN: Duration = Duration::from_millis(5);
+/// The longest such pause.
 const RETRY: Duration = Duration::from_secs(30);
 /// Log rows are kept for a day; who has not read for longer than this forgets everything instead.
 const MEMORY: Duration = Duration::from_hours(12);
@@ -92,15 +93,21 @@ impl Changes {
     }
 
     async fn follow(&self) -> Infallible {
-        let mut place = None;
+        let (mut place, mut hears) = (None, None);
         loop {
             match self.read(&mut place).await {
-                Ok(()) => {
-                    if !self.accounts.freshness().can_answer() {
-                        tracing::info!("hearing all changes");
-                    }
+                Ok(()) if hears != Some(true) => {
+                    tracing::info!("hearing all changes");
+                    hears = Some(true);
                 }
-                Err(error) => self.lost(&error),
+                Ok(()) => {}
+                Err(error) => {
+                    if hears != Some(false) {
+                        tracing::warn!(error = chain(&error), "cannot read the change log");
+                    }
+                    hears = Some(false);
+                    self.accounts.freshness().lost();
+                }
             }
             let tick = if self.listening.load(Ordering::Relaxed) { TICK } else { POLL };
             let _ = timeout(tick, self.bell.notified()).await;
@@ -164,17 +171,9 @@ impl Changes {
         }
     }
 
-    fn lost(&self, error: &StoreError) {
-        let freshness = self.accounts.freshness();
-        if freshness.state() == crate::accounts::State::Fresh {
-            tracing::warn!(error = error as &dyn Error, "cannot read the change log");
-        }
-        freshness.lost();
-    }
-
     /// Keeps a session that hears the doorbell, and reads the log whenever there is a new one.
     async fn listen(&self) -> Infallible {
-        let mut pause = POLL;
+        let mut pause = AGAIN;
         loop {
             let Err(end) = self.session(&mut pause).await;
             let was_listening = self.listening.swap(false, Ordering::Relaxed);
@@ -184,10 +183,7 @@ impl Changes {
                     pause = RETRY;
                 }
                 end if was_listening => {
-                    tracing::warn!(
-                        error = &end as &dyn Error,
-                        "lost the doorbell; polling meanwhile"
-                    );
+                    tracing::warn!(error = chain(&end), "lost the doorbell; polling meanwhile");
                 }
                 _ => {}
             }
@@ -206,7 +202,7 @@ impl Changes {
         let heard = timeout(ANSWER, session.try_recv()).await.map_err(|_| SessionEnd::Deaf)?;
         heard?.ok_or(SessionEnd::Closed)?;
         self.listening.store(true, Ordering::Relaxed);
-        *pause = POLL;
+        *pause = AGAIN;
         loop {
             self.bell.notify_one();
             loop {
@@ -228,7 +224,7 @@ impl Changes {
         loop {
             self.store.rung().await;
             if let Err(error) = self.store.notify().await {
-                tracing::debug!(error = &error as &dyn Error, "the doorbell did not ring");
+                tracing::debug!(error = chain(&error), "the doorbell did not ring");
             }
         }
     }

@@ -9,11 +9,11 @@ use crate::{
     clerk::{Api, ApiError, Observation},
     deliveries::Deliveries,
     store::{Applied, Author, Outcome, Store, StoreError},
-    telemetry::{Labels, Metrics},
+    telemetry::{Labels, Metrics, chain},
 };
 use chrono::Utc;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How often Clerk is asked for its plans.
@@ -191,10 +191,7 @@ impl Reconciler {
         loop {
             if let Err(error) = self.refresh().await {
                 self.metrics.clerk_errors.inc();
-                tracing::warn!(
-                    error = &error as &dyn Error,
-                    "cannot refresh the catalog from Clerk"
-                );
+                tracing::warn!(error = chain(&error), "cannot refresh the catalog from Clerk");
             }
             sleep(CATALOG_AT_MOST).await;
             let _ = timeout(CATALOG_EVERY, self.deliveries.unknown_plan()).await;
@@ -225,7 +222,7 @@ impl Reconciler {
             tick.tick().await;
             if let Err(error) = self.heal_some().await {
                 self.metrics.clerk_errors.inc();
-                tracing::warn!(error = &error as &dyn Error, "cannot compare accounts with Clerk");
+                tracing::warn!(error = chain(&error), "cannot compare accounts with Clerk");
             }
         }
     }
@@ -268,7 +265,7 @@ impl Reconciler {
                 Err(error) => {
                     let error: ReconcileError = error;
                     self.metrics.clerk_errors.inc();
-                    tracing::warn!(error = &error as &dyn Error, "cannot backfill from Clerk");
+                    tracing::warn!(error = chain(&error), "cannot backfill from Clerk");
                 }
             }
             sleep(pause).await;

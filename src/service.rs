@@ -11,12 +11,12 @@ use crate::{
     http::{self, Face, Probed, Webhooks},
     reconcile::Reconciler,
     store::{Applied, Author, Schema, Store, StoreError, migrate},
-    telemetry::Metrics,
+    telemetry::{Metrics, chain},
     upkeep,
 };
 use anyhow::{Context, anyhow};
 use sqlx::postgres::PgConnectOptions;
-use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     task::{JoinError, JoinSet},
@@ -295,7 +295,7 @@ where
             Err(error) if error.is_transient() => {
                 if !told {
                     tracing::error!(
-                        error = &error as &dyn Error,
+                        error = chain(&error),
                         "waiting for the database of DATABASE_URL"
                     );
                 }

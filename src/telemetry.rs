@@ -7,7 +7,12 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use std::io::{self, IsTerminal};
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+    iter::successors,
+};
+use tracing::{Value, field::display};
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -30,6 +35,12 @@ pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).try_init(),
     };
     started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))
+}
+
+/// An error and all that caused it, for the log.
+pub fn chain(error: &(dyn Error + 'static)) -> impl Value + use<> {
+    let causes = successors(Some(error), |error| (*error).source());
+    display(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }
 
 /// What is counted. Each service has its own, so that many can run in one process.

@@ -1,8 +1,9 @@
 //! What any one replica does now and then: removes what nobody needs any more.
 
 use crate::store::{Store, StoreError};
+use crate::telemetry::chain;
 use chrono::{Duration, Utc};
-use std::{convert::Infallible, error::Error, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 use tokio::time::sleep;
 
 /// How often.
@@ -12,7 +13,7 @@ const EVERY: std::time::Duration = std::time::Duration::from_mins(10);
 pub async fn run(store: Arc<Store>, body_retention: Duration) -> Infallible {
     loop {
         if let Err(error) = once(&store, body_retention).await {
-            tracing::warn!(error = &error as &dyn Error, "cannot remove what is old");
+            tracing::warn!(error = chain(&error), "cannot remove what is old");
         }
         sleep(EVERY).await;
     }

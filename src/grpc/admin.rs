@@ -5,12 +5,13 @@ use super::{
     ask::{Faults, filter, page_size, position},
     pb,
 };
+use crate::telemetry::chain;
 use crate::{
     deliveries::{Deliveries, Replayed},
     store::{Entry, Filter, StoreError},
 };
 use chrono::Utc;
-use std::{error::Error, sync::Arc};
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 /// Looks into the ledger, and replays.
@@ -127,7 +128,7 @@ fn told(replayed: Replayed) -> pb::ReplayedDelivery {
 }
 
 fn failed(error: &StoreError) -> Status {
-    tracing::error!(error = error as &dyn Error, "cannot work on deliveries");
+    tracing::error!(error = chain(error), "cannot work on deliveries");
     if error.is_transient() {
         Status::unavailable("the database is unavailable")
     } else {

@@ -1,13 +1,14 @@
 //! Decisions into responses.
 
 use super::pb;
+use crate::telemetry::chain;
 use crate::{
     access::{self, Access, Account, Catalog, Denial, Grace, Grant, Item, Verdict, Wanted},
     accounts::{State, Unavailable},
 };
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 use tonic::Status;
 
 /// The state an answer was given from.
@@ -198,10 +199,10 @@ impl From<State> for pb::Freshness {
 pub(super) fn status(error: &Unavailable) -> Status {
     if let Unavailable::Store(source) = error {
         if !source.is_transient() {
-            tracing::error!(error = source.as_ref() as &dyn Error, "cannot read an account");
+            tracing::error!(error = chain(source), "cannot read an account");
             return Status::internal("the database holds something that this service cannot read");
         }
-        tracing::warn!(error = source.as_ref() as &dyn Error, "cannot read an account");
+        tracing::warn!(error = chain(source), "cannot read an account");
         return Status::unavailable("the database is unavailable");
     }
     Status::unavailable(error.to_string())

@@ -6,7 +6,7 @@ use crate::{
     clerk::{Refusal, Verifier},
     deliveries::Deliveries,
     store::{Outcome, StoreError},
-    telemetry::{Labels, Metrics},
+    telemetry::{Labels, Metrics, chain},
 };
 use bytes::Bytes;
 use chrono::Utc;
@@ -14,7 +14,7 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use serde_json::json;
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::timeout};
 
 /// Svix sends up to about 350 kB.
@@ -104,7 +104,7 @@ fn tell(outcome: &Outcome) -> Answer {
 }
 
 fn failed(svix_id: &str, error: &StoreError) -> Answer {
-    tracing::error!(svix_id, error = error as &dyn Error, "cannot record a delivery");
+    tracing::error!(svix_id, error = chain(error), "cannot record a delivery");
     if error.is_transient() {
         busy("the database is unavailable: nothing was recorded, deliver again")
     } else {

@@ -1,6 +1,11 @@
 //! A TCP proxy before Postgres that can break.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     net::{TcpListener, TcpStream, UnixStream},
@@ -12,6 +17,8 @@ use tokio::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     Whole,
+    /// One in five things that the server says takes 80 ms.
+    Slow,
     /// Notifications do not come through.
     Deaf,
     /// Closed in order.
@@ -99,11 +106,11 @@ async fn pump(
     mut links: watch::Receiver<Link>,
     mut messages: Option<Vec<u8>>,
 ) {
-    let mut buffer = vec![0; 16 * 1024];
+    let (mut buffer, delay) = (vec![0; 16 * 1024], RandomState::new());
     loop {
         let link = *links.borrow_and_update();
         match link {
-            Link::Whole | Link::Deaf => {}
+            Link::Whole | Link::Deaf | Link::Slow => {}
             Link::BlackHole => {
                 if links.changed().await.is_err() {
                     return;
@@ -119,6 +126,12 @@ async fn pump(
         let Ok(1..) = read else { return };
         let read = &buffer[..read.unwrap()];
         let out = match &mut messages {
+            Some(pending) if link == Link::Slow => {
+                if delay.hash_one(Instant::now()).is_multiple_of(5) {
+                    sleep(Duration::from_millis(80)).await;
+                }
+                whole_messages(pending, read, false)
+            }
             Some(pending) => whole_messages(pending, read, link == Link::Deaf),
             None => read.to_vec(),
         };
@@ -145,14 +158,4 @@ fn whole_messages(pending: &mut Vec<u8>, read: &[u8], deaf: bool) -> Vec<u8> {
     }
     pending.drain(..at);
     out
-}
-
-/// Breaks and mends in turn, each for so long, until dropped.
-pub async fn flicker(proxy: &Proxy, broken: Link, each: Duration) {
-    loop {
-        sleep(each).await;
-        proxy.set(broken);
-        sleep(Duration::from_millis(20)).await;
-        proxy.set(Link::Whole);
-    }
 }

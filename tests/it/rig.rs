@@ -4,21 +4,26 @@ use crate::service::{SECRET, eventually, said};
 use entitlements::embedded::{Binaries, Embedded};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// A Postgres that only this test uses.
 pub struct Postgres {
     folder: TempDir,
-    server: Embedded,
+    server: Option<Embedded>,
 }
 
 impl Postgres {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let server = Self::launch(&folder).await;
+        let server = Some(Self::launch(&folder).await);
         Self { folder, server }
     }
 
@@ -27,7 +32,7 @@ impl Postgres {
     }
 
     pub fn url(&self) -> String {
-        self.server.url("entitlements")
+        self.server.as_ref().unwrap().url("entitlements")
     }
 
     /// A connection, as soon as there is one.
@@ -44,8 +49,32 @@ impl Postgres {
     /// Ends the server by a signal, and starts it again.
     pub async fn restart(&mut self, by: Signal) {
         signal(self.postmaster(), by);
-        self.server.exited().await;
-        self.server = Self::launch(&self.folder).await;
+        self.server.take().unwrap().exited().await;
+        self.server = Some(Self::launch(&self.folder).await);
+    }
+
+    /// Copies the data as it is now, the server being stopped for it.
+    pub async fn back_up(&mut self) {
+        self.server.take().unwrap().stop().await.unwrap();
+        copy(&self.data(), &self.folder.path().join("backup"));
+        self.server = Some(Self::launch(&self.folder).await);
+    }
+
+    /// Goes on from the copy, as a new primary that never saw what came after it.
+    pub async fn fail_over(&mut self) {
+        self.server.take().unwrap().stop().await.unwrap();
+        let (data, backup) = (self.data(), self.folder.path().join("backup"));
+        fs::remove_dir_all(&data).unwrap();
+        fs::rename(backup, &data).unwrap();
+        fs::write(data.join("recovery.signal"), "").unwrap();
+        fs::write(data.join("postgresql.auto.conf"), "restore_command = 'false'\n").unwrap();
+        own(&data.join("recovery.signal"), &data);
+        self.server = Some(Self::launch(&self.folder).await);
+    }
+
+    fn data(&self) -> PathBuf {
+        let homes = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        homes.map(|home| home.join("data")).find(|data| data.is_dir()).unwrap()
     }
 
     /// Every process of the server, the postmaster first.
@@ -58,15 +87,40 @@ impl Postgres {
     }
 
     fn postmaster(&self) -> i32 {
-        let homes = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
-        let pid: PathBuf =
-            homes.map(|home| home.join("data/postmaster.pid")).find(|p| p.exists()).unwrap();
-        fs::read_to_string(pid).unwrap().lines().next().unwrap().parse().unwrap()
+        fs::read_to_string(self.data().join("postmaster.pid"))
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     pub async fn stop(self) {
-        self.server.stop().await.unwrap();
+        self.server.unwrap().stop().await.unwrap();
     }
+}
+
+/// Copies a folder with all that is in it, owners included: Postgres does not run as root.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let from = entry.unwrap().path();
+        let to = to.join(from.file_name().unwrap());
+        if from.is_dir() {
+            copy(&from, &to);
+        } else if from.is_file() {
+            fs::copy(&from, &to).unwrap();
+            own(&to, &from);
+        }
+    }
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    own(to, from);
+}
+
+fn own(path: &Path, like: &Path) {
+    let owner = fs::metadata(like).unwrap();
+    chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
 }
 
 /// A running `entitlements serve`.
@@ -75,7 +129,6 @@ pub struct Process {
     /// Where its HTTP and its gRPC are, as URLs.
     pub http: String,
     pub grpc: String,
-    pub internal: String,
     _logs: TempDir,
 }
 
@@ -89,7 +142,7 @@ impl Process {
             .env("DATABASE_URL", database)
             .env("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
             .env("CATALOG", concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"))
-            .env("MIGRATE", "true")
+            .envs([("MIGRATE", "true"), ("LOG", "info,sqlx=off")])
             .envs(["GRPC_LISTEN", "HTTP_LISTEN", "INTERNAL_LISTEN"].map(|v| (v, "127.0.0.1:0")))
             .envs(variables.iter().copied())
             .stderr(fs::File::create(&log).unwrap())
@@ -99,13 +152,12 @@ impl Process {
             .unwrap();
         let http = format!("http://{}", said(&log, "http").await);
         let grpc = format!("http://{}", said(&log, "grpc").await);
-        let internal = format!("http://{}", said(&log, "internal").await);
         let ready = format!("{http}/readyz");
         eventually("the service is ready", async || {
             reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
         })
         .await;
-        Self { child, http, grpc, internal, _logs: logs }
+        Self { child, http, grpc, _logs: logs }
     }
 
     pub fn pid(&self) -> i32 {

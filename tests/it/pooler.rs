@@ -1,0 +1,103 @@
+//! The service behind PgBouncer in transaction mode. Skipped aloud where PgBouncer is not installed.
+
+use crate::{
+    db::Db,
+    proxy::Proxy,
+    service::{ADA, GRACE, Replica, config, eventually, payload},
+};
+use entitlements::{config::Config, grpc::pb::Reason};
+use futures_util::future::join_all;
+use rustix::process::geteuid;
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    process::{Child, Command, Stdio},
+};
+use tempfile::TempDir;
+
+struct PgBouncer {
+    child: Child,
+    port: u16,
+    _server: Proxy,
+    _folder: TempDir,
+}
+
+impl PgBouncer {
+    /// Before this database; `None`: it is not installed.
+    async fn before(db: &Db) -> Option<Self> {
+        let installed = Command::new("pgbouncer").arg("--version").stdout(Stdio::null()).status();
+        if !installed.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: PgBouncer is not installed (apt-get install pgbouncer)");
+            return None;
+        }
+        let server = Proxy::before(&db.url).await;
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let settings = folder.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host={} port={} user=entitlements\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
+             default_pool_size = 4\n",
+            server.address.ip(),
+            server.address.port(),
+        );
+        fs::write(&settings, text).unwrap();
+        let mut command = Command::new("pgbouncer");
+        if geteuid().is_root() {
+            command.args(["-u", "nobody"]);
+        }
+        let child = command.arg(settings).stderr(Stdio::null()).spawn().unwrap();
+        Some(Self { child, port, _server: server, _folder: folder })
+    }
+
+    fn url(&self, db: &Db) -> String {
+        format!("postgres://entitlements@127.0.0.1:{}/{}?sslmode=disable", self.port, db.name())
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may be gone already
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn two_replicas_work_through_a_transaction_mode_pooler() {
+    let db = Db::new().await;
+    let Some(pooler) = PgBouncer::before(&db).await else { return };
+    let through = || Config { database: pooler.url(&db).parse().unwrap(), ..config(&db) };
+    let (one, other) = (Replica::launch(through()).await, Replica::launch(through()).await);
+    tokio::join!(one.serving(), other.serving());
+    for (name, reason) in [
+        ("subscriptionItem.active", Reason::Plan),
+        ("subscriptionItem.canceled", Reason::CanceledButPaid),
+        ("subscriptionItem.ended", Reason::Ended),
+    ] {
+        assert_eq!(
+            one.send_as(name.split('.').nth(1).unwrap(), &payload(name)).await.result(),
+            "applied"
+        );
+        assert_eq!(one.check(ADA, "", "export").await.reason(), reason);
+        eventually("the other replica hears of it", async || {
+            other.check(ADA, "", "export").await.reason() == reason
+        })
+        .await;
+    }
+    let again = one.send_as("ended", &payload("subscriptionItem.ended")).await;
+    assert_eq!(again.result(), "duplicate");
+    // More at once than the pooler has connections, of all kinds.
+    let work = (0..40).map(|n| {
+        let replica = if n % 2 == 0 { &one } else { &other };
+        async move {
+            let user = format!("user_{n}");
+            let body = payload("subscriptionItem.active.free-trial").replace(GRACE, &user);
+            let answer = replica.send(&body).await;
+            assert_eq!(answer.result(), "applied", "{answer:?}");
+            assert_eq!(replica.check(&user, "", "export").await.reason(), Reason::Trial);
+        }
+    });
+    join_all(work).await;
+}
