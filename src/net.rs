@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 const FIRST_BYTES: Duration = Duration::from_secs(5);
 /// The length of HTTP/2's preface; a request line of HTTP/1 is about as long.
 const GREETING: usize = 24;
+
+/// How long a connection that was just accepted takes to be able to hear that it should go.
+const HANDSHAKE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until `stop`, then lets the open ones finish what they are doing.
 pub async fn serve<C>(
@@ -38,11 +41,7 @@ pub async fn serve<C>(
 {
     let slots = Arc::new(Semaphore::new(most));
     let graceful = GracefulShutdown::new();
-    loop {
-        let peer = tokio::select! {
-            () = stop.cancelled() => break,
-            peer = accept(&listener, &slots) => peer,
-        };
+    let open = |peer| {
         let connection = graceful.watch(connect(TokioIo::new(peer)));
         // Waited for by `graceful`, which `serve` waits for.
         tokio::spawn(async move {
@@ -50,8 +49,19 @@ pub async fn serve<C>(
                 tracing::debug!(%error, "a connection failed");
             }
         });
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            peer = accept(&listener, &slots) => open(peer),
+        }
+    }
+    // Who has connected already is not cut off, but told to go once it can be told.
+    while let Ok(peer) = timeout(Duration::from_millis(1), accept(&listener, &slots)).await {
+        open(peer);
     }
     drop(listener);
+    sleep(HANDSHAKE).await;
     graceful.shutdown().await;
 }
 

@@ -52,11 +52,12 @@ impl Seat {
     }
 }
 
-/// What a caller may send again: UNAVAILABLE, and a call that tonic never sent because the connection was closing,
-/// which it calls CANCELLED.
+/// What a caller may send again: UNAVAILABLE, and what tonic says of a call that it never sent because the
+/// connection was closing. Other clients send such calls again by themselves.
 fn was_not_served(status: &Status) -> bool {
-    let unsent = status.code() == Code::Cancelled && std::error::Error::source(status).is_some();
-    status.code() == Code::Unavailable || unsent
+    let closing = ["connection closed", "GoAway(b\"\", NO_ERROR, Remote)"];
+    let told = format!("{status:?}");
+    status.code() == Code::Unavailable || closing.iter().any(|reason| told.contains(reason))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
