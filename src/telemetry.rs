@@ -69,6 +69,8 @@ pub struct Metrics {
     pub changes_heard_at: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// The freshness this replica is in: 1 for that state, 0 for the others.
     pub freshness: Family<Labels<1>, Gauge>,
+    /// Tasks that run in this process.
+    pub tasks: Gauge,
     /// The version of the catalog in use.
     pub catalog: Gauge,
 }
@@ -105,6 +107,7 @@ impl Default for Metrics {
             change_lag: Histogram::new(LAGS),
             changes_heard_at: Gauge::default(),
             freshness: Family::default(),
+            tasks: Gauge::default(),
             catalog: Gauge::default(),
         };
         metrics.register();
@@ -136,6 +139,7 @@ impl Metrics {
         all.register_with_unit("changes_heard_at", help, Unit::Seconds, heard_at);
         let help = "1 for the state of freshness that this replica is in";
         all.register("freshness", help, self.freshness.clone());
+        all.register("tasks", "Tasks that run in this process", self.tasks.clone());
         all.register("catalog_version", "Catalog version in use", self.catalog.clone());
     }
 

@@ -49,7 +49,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("http", &["access", "accounts", "clerk", "deliveries", "net", "store", "telemetry"]),
     ("deliveries", &["access", "accounts", "clerk", "store", "telemetry"]),
     ("reconcile", &["access", "accounts", "clerk", "deliveries", "store", "telemetry"]),
-    ("upkeep", &["store"]),
+    ("upkeep", &["store", "telemetry"]),
     ("accounts", &["access", "store", "telemetry"]),
     ("store", &["access"]),
     ("clerk", &["access"]),

@@ -3,6 +3,7 @@
 use super::{Answer, Probed, with_type};
 use crate::{accounts::State, telemetry::Labels};
 use http::StatusCode;
+use tokio::runtime::Handle;
 
 /// Says that the process runs; it does not depend on the database, or a restart would be the answer to an
 /// outage that a restart cannot end.
@@ -39,6 +40,8 @@ pub(super) fn metrics(probed: &Probed) -> Answer {
         let gauge = probed.metrics.freshness.get_or_create(&Labels([("state", state)]));
         gauge.set(i64::from(state == now));
     }
+    let tasks = Handle::current().metrics().num_alive_tasks();
+    probed.metrics.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
     with_type(StatusCode::OK, OPEN_METRICS, probed.metrics.encode())
 }
 

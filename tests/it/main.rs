@@ -26,4 +26,5 @@ mod raw;
 mod replicas;
 mod rig;
 mod service;
+mod soak;
 mod stories;

@@ -126,9 +126,10 @@ fn own(path: &Path, like: &Path) {
 /// A running `entitlements serve`.
 pub struct Process {
     child: Child,
-    /// Where its HTTP and its gRPC are, as URLs.
+    /// Where its faces are, as URLs.
     pub http: String,
     pub grpc: String,
+    pub internal: String,
     _logs: TempDir,
 }
 
@@ -152,12 +153,13 @@ impl Process {
             .unwrap();
         let http = format!("http://{}", said(&log, "http").await);
         let grpc = format!("http://{}", said(&log, "grpc").await);
+        let internal = format!("http://{}", said(&log, "internal").await);
         let ready = format!("{http}/readyz");
         eventually("the service is ready", async || {
             reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
         })
         .await;
-        Self { child, http, grpc, _logs: logs }
+        Self { child, http, grpc, internal, _logs: logs }
     }
 
     pub fn pid(&self) -> i32 {
