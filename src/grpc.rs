@@ -3,6 +3,7 @@
 mod admin;
 mod answer;
 mod ask;
+mod deferred;
 mod entitlements;
 mod guard;
 mod health;
@@ -12,9 +13,10 @@ pub use entitlements::Api;
 pub use health::{set as set_health, watch as watch_health};
 
 use crate::net;
+use deferred::{Aside, Connection};
 use guard::Guard;
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use std::{error::Error, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +67,7 @@ pub fn routes<H: Health>(
 /// the same: they are what a hostile peer meets.
 pub async fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) {
     let guard = Guard::new(routes);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(Aside);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(256)
@@ -75,5 +77,5 @@ pub async fn serve(listener: TcpListener, routes: Routes, stop: CancellationToke
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
     let connect = |io| builder.serve_connection(io, guard.clone());
-    net::serve(listener, CONNECTIONS, stop, connect).await;
+    net::serve(listener, CONNECTIONS, stop, connect, Connection).await;
 }

@@ -52,7 +52,7 @@ pub async fn serve(listener: TcpListener, face: Face, stop: CancellationToken) {
         let face = face.clone();
         builder.serve_connection(io, service_fn(move |request| answer(face.clone(), request)))
     };
-    net::serve(listener, CONNECTIONS, stop, connect).await;
+    net::serve(listener, CONNECTIONS, stop, connect, |connection| connection).await;
 }
 
 /// An answer's body is always small and at hand.

@@ -29,20 +29,27 @@ const GREETING: usize = 24;
 /// How long a connection that was just accepted takes to be able to hear that it should go.
 const HANDSHAKE: Duration = Duration::from_millis(50);
 
-/// Accepts connections until `stop`, then lets the open ones finish what they are doing.
-pub async fn serve<C>(
+/// A connection that hears when it should end.
+pub type Watched<C> =
+    Pin<Box<dyn Future<Output = Result<(), <C as GracefulConnection>::Error>> + Send>>;
+
+/// Accepts connections until `stop`, then lets the open ones finish what they are doing. `connect` makes a connection
+/// of what was accepted, `drive` runs it.
+pub async fn serve<C, D>(
     listener: TcpListener,
     most: usize,
     stop: CancellationToken,
     connect: impl Fn(TokioIo<Peer>) -> C,
+    drive: impl Fn(Watched<C>) -> D,
 ) where
     C: GracefulConnection + Send + 'static,
     C::Error: Display,
+    D: Future<Output = Result<(), C::Error>> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(most));
     let graceful = GracefulShutdown::new();
     let open = |peer| {
-        let connection = graceful.watch(connect(TokioIo::new(peer)));
+        let connection = drive(Box::pin(graceful.watch(connect(TokioIo::new(peer)))));
         // Waited for by `graceful`, which `serve` waits for.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
