@@ -26,3 +26,27 @@ create index item_begins on item (period_start) where status = 'upcoming';
 create index item_plan on item (plan, subject) where status = 'active';
 drop index delivery_parked;
 create index delivery_parked on delivery (subject) where result = 'parked';
+
+-- The backfill: all subscriptions are taken over from Clerk once. It has one row from the moment it is begun.
+create table backfill (
+    singleton boolean primary key default true check (singleton),
+    -- Until when the replica that works on it has it for itself; it moves this on while it works.
+    claimed_until timestamptz not null,
+    done_at timestamptz
+);
+
+-- Which history of the database this is: the cluster and its timeline, which a promotion moves on. Where a managed
+-- Postgres refuses to tell them (Aurora does), a restart of the server counts as another history. A standby has none:
+-- what it tells may be older than what a replica has heard already.
+create function history() returns text language plpgsql stable as $$
+begin
+    if pg_is_in_recovery() then
+        raise exception 'this server is a standby: DATABASE_URL must lead to the primary'
+            using errcode = 'read_only_sql_transaction';
+    end if;
+    return (select system_identifier from pg_control_system())
+        || '.' || left(pg_walfile_name(pg_current_wal_lsn()), 8);
+exception when object_not_in_prerequisite_state or feature_not_supported or insufficient_privilege then
+    return coalesce(host(inet_server_addr()), 'local') || '.' || extract(epoch from pg_postmaster_start_time());
+end
+$$;

@@ -8,7 +8,7 @@ use crate::{
     accounts::Accounts,
     clerk::{Api, ApiError, Observation},
     deliveries::Deliveries,
-    store::{Applied, Author, Outcome, Store, StoreError},
+    store::{Applied, Author, Backfill, Outcome, Store, StoreError},
     telemetry::{Labels, Metrics, chain},
 };
 use chrono::Utc;
@@ -22,6 +22,8 @@ const CATALOG_EVERY: Duration = Duration::from_mins(10);
 const CATALOG_AT_MOST: Duration = Duration::from_secs(2);
 /// How often doubtful subjects are looked for.
 const DOUBTS_EVERY: Duration = Duration::from_secs(30);
+/// How often a replica looks whether another is done with the backfill.
+const BACKFILL_EVERY: Duration = Duration::from_secs(20);
 /// How many of them are compared each time: far below Clerk's limit of 100 requests in 10 s.
 const DOUBTS_AT_ONCE: i64 = 60;
 /// How many observations are written at the same time.
@@ -100,7 +102,7 @@ impl Reconciler {
         Self { api, store, accounts, deliveries, metrics }
     }
 
-    /// Backfills an empty database, and then keeps catalog and accounts true, for ever.
+    /// Takes over all that Clerk has, if that was never done, and then keeps catalog and accounts true, for ever.
     pub async fn run(&self) -> Infallible {
         tokio::select! {
             never = self.keep_catalog() => never,
@@ -152,9 +154,11 @@ impl Reconciler {
             sum.total = page.total;
             sum.without_payer += page.without_payer;
             self.take_over(page.observed, &mut sum).await?;
+            self.store.claim_backfill(true).await?;
             offset = page.next;
             told(&sum);
         }
+        self.store.backfilled().await?;
         Ok(sum)
     }
 
@@ -215,7 +219,7 @@ impl Reconciler {
 
     /// Compares doubtful subjects at a bounded rate.
     async fn heal(&self) -> Infallible {
-        self.backfill_if_empty().await;
+        self.backfill_once().await;
         let mut tick = interval(DOUBTS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -241,35 +245,38 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn backfill_if_empty(&self) {
+    /// Sees to it that all subscriptions were taken over once, here or by another replica. One that was cut short
+    /// is begun again.
+    async fn backfill_once(&self) {
         let mut pause = Duration::from_secs(1);
         loop {
-            let done = async {
-                if !self.store.subjects("", 1).await?.is_empty() {
-                    return Ok(None);
-                }
-                self.backfill(|_| ()).await.map(Some)
-            };
-            match done.await {
-                Ok(None) => return,
-                Ok(Some(Backfilled { total, new, not_understood, without_payer, .. })) => {
-                    tracing::info!(
-                        total,
-                        new,
-                        not_understood,
-                        without_payer,
-                        "backfilled the empty database from Clerk"
-                    );
-                    return;
-                }
+            match self.backfill_if_ours().await {
+                Ok(Backfill::Done | Backfill::Ours) => return,
+                Ok(Backfill::Theirs) => sleep(BACKFILL_EVERY).await,
                 Err(error) => {
-                    let error: ReconcileError = error;
                     self.metrics.clerk_errors.inc();
                     tracing::warn!(error = chain(&error), "cannot backfill from Clerk");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(CATALOG_EVERY);
                 }
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(CATALOG_EVERY);
         }
+    }
+
+    async fn backfill_if_ours(&self) -> Result<Backfill, ReconcileError> {
+        self.check_instance().await?;
+        let claim = self.store.claim_backfill(false).await?;
+        if claim == Backfill::Ours {
+            let Backfilled { total, new, not_understood, without_payer, .. } =
+                self.backfill(|_| ()).await?;
+            tracing::info!(
+                total,
+                new,
+                not_understood,
+                without_payer,
+                "took over {total} subscription items from Clerk"
+            );
+        }
+        Ok(claim)
     }
 }

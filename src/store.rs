@@ -18,6 +18,7 @@ mod schema;
 pub use catalog::{Applied, Author, Version};
 pub use changes::{Change, Cursor, Here, Page};
 pub use deliveries::{Entry, Filter, Position};
+pub use doubts::Backfill;
 pub use error::StoreError;
 pub use ledger::{Delivery, Outcome};
 pub use schema::{Schema, migrate};
@@ -55,7 +56,8 @@ impl Store {
         let options = options.application_name("entitlements").disable_statement_logging();
         let (route, ms) = (Route::new(options), Duration::from_millis);
         Arc::new(Self {
-            checks: Lane::new(&route, 8, ms(250), ms(2_000)),
+            // A new connection takes several round trips; how long a check waits for it is for the cache to say.
+            checks: Lane::new(&route, 8, ms(2_000), ms(2_000)),
             webhooks: Lane::new(&route, 8, ms(2_000), ms(5_000)),
             upkeep: Lane::new(&route, 2, ms(1_000), ms(2_000)),
             // Together with a tick less than what freshness lasts: a hung database is noticed before it ends.
@@ -96,6 +98,16 @@ impl Store {
     /// Notes that a subject was compared with Clerk.
     pub async fn reconciled(&self, subject: &Subject) -> Result<(), StoreError> {
         self.upkeep.run(async |db| doubts::reconciled(db, subject).await).await
+    }
+
+    /// Claims the backfill for a minute; `again` where it is held already.
+    pub async fn claim_backfill(&self, again: bool) -> Result<Backfill, StoreError> {
+        self.upkeep.run(async |db| doubts::claim_backfill(db, again).await).await
+    }
+
+    /// Notes that all subscriptions were taken over from Clerk.
+    pub async fn backfilled(&self) -> Result<(), StoreError> {
+        self.upkeep.run(doubts::backfilled).await
     }
 
     /// The known subjects after one, by id, that were not deleted.

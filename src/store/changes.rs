@@ -56,15 +56,14 @@ pub(super) async fn here(db: &mut PgConnection) -> Result<Here, StoreError> {
     Ok(page(db, nothing).await?.here)
 }
 
-/// Reads on after a cursor. The history is the cluster's id and its timeline, which a promotion moves on.
+/// Reads on after a cursor.
 pub(super) async fn page(db: &mut PgConnection, after: Cursor) -> Result<Page, StoreError> {
     let rows = sqlx::query!(
         r#"
         with reading as (
             select
                 pg_snapshot_xmin(pg_current_snapshot())::text::bigint as horizon,
-                (select system_identifier from pg_control_system())
-                    || '.' || left(pg_walfile_name(pg_current_wal_lsn()), 8) as history
+                history() as history
         )
         select
             reading.horizon as "horizon!",

@@ -1,8 +1,19 @@
-//! Which subjects look as if a delivery was lost.
+//! Which subjects look as if a delivery was lost, and whether all were taken over from Clerk once.
 
 use super::StoreError;
 use crate::access::{Catalog, Kind, Subject};
 use sqlx::PgConnection;
+
+/// Who takes over all subscriptions from Clerk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backfill {
+    /// Nobody: it was done.
+    Done,
+    /// The caller, for a minute from each time it asks.
+    Ours,
+    /// Another replica.
+    Theirs,
+}
 
 /// How long a subject that was compared with Clerk is not compared again, in minutes.
 const RESTS: f64 = 15.0;
@@ -83,6 +94,47 @@ pub(super) async fn reconciled(db: &mut PgConnection, subject: &Subject) -> Resu
     sqlx::query!("update subject set reconciled_at = clock_timestamp() where subject = $1", id)
         .execute(db)
         .await?;
+    Ok(())
+}
+
+/// Claims the backfill; `again` where it is held already.
+pub(super) async fn claim_backfill(
+    db: &mut PgConnection,
+    again: bool,
+) -> Result<Backfill, StoreError> {
+    let found = sqlx::query!(
+        r#"
+        with claim as (
+            insert into backfill (claimed_until) values (now() + interval '1 minute')
+            on conflict (singleton) do update set claimed_until = excluded.claimed_until
+            where backfill.done_at is null and ($1 or backfill.claimed_until < now())
+            returning true
+        )
+        select
+            exists (select from claim) as "ours!",
+            exists (select from backfill where done_at is not null) as "done!"
+        "#,
+        again
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(match (found.done, found.ours) {
+        (true, _) => Backfill::Done,
+        (false, true) => Backfill::Ours,
+        (false, false) => Backfill::Theirs,
+    })
+}
+
+/// Notes that all subscriptions were taken over.
+pub(super) async fn backfilled(db: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query!(
+        "
+        insert into backfill (claimed_until, done_at) values (now(), clock_timestamp())
+        on conflict (singleton) do update set done_at = excluded.done_at
+        "
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
 

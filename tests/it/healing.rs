@@ -1,7 +1,7 @@
 //! What Clerk's Backend API says heals what deliveries did not bring.
 
 use crate::{
-    clerk::{Clerk, Fault, KEY, item, subscription},
+    clerk::{Clerk, Fault, KEY, subscription},
     command_line::Shell,
     db::Db,
     dice::Dice,
@@ -10,7 +10,7 @@ use crate::{
 use entitlements::{access::Catalog, clerk::ApiError, grpc::pb::Reason};
 use serde_json::json;
 
-async fn replica_with(db: &Db, clerk: &Clerk, catalog: Option<&str>) -> Replica {
+pub async fn replica_with(db: &Db, clerk: &Clerk, catalog: Option<&str>) -> Replica {
     let mut config = config(db);
     config.api = Some(clerk.api(KEY));
     config.catalog = catalog.map(|text| (Catalog::from_toml(text).unwrap(), "file".into()));
@@ -104,26 +104,6 @@ async fn what_clerk_will_not_answer_is_named_and_the_key_never_shown() {
             entitlements::clerk::Api::new(base, &key).unwrap_err();
         }
     }
-}
-
-#[tokio::test]
-async fn an_empty_database_is_backfilled_from_clerk() {
-    let (db, clerk) = (Db::new().await, Clerk::start().await);
-    clerk.state.lock().unwrap().items = [
-        "subscriptionItem.canceled",
-        "subscriptionItem.upcoming.free-default",
-        "subscriptionItem.active.free-trial",
-        "subscriptionItem.active.plan-swap",
-        "subscriptionItem.active.org-seats",
-    ]
-    .map(|name| item(&payload(name)))
-    .to_vec();
-    let replica = replica_with(&db, &clerk, None).await;
-    eventually("Clerk's items are here", async || {
-        replica.check("", ACME, "sso").await.allowed
-            && replica.check(ADA, "", "export").await.reason() == Reason::CanceledButPaid
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -351,35 +331,4 @@ async fn an_answer_of_clerk_with_absurd_dates_is_told_and_changes_nothing() {
 fn lines_without_subjects(fingerprint: &str) -> String {
     let (before, rest) = fingerprint.split_once("subject:\n").unwrap();
     format!("{before}{}", rest.split_once("item:\n").unwrap().1)
-}
-
-/// `BACKFILL=100000` asks for more subjects. The fake answers at most 1,000 requests in 10 s.
-#[tokio::test]
-async fn a_backfill_takes_over_every_page() {
-    let count = std::env::var("BACKFILL").ok().and_then(|n| n.parse().ok()).unwrap_or(1_200);
-    let (db, clerk) = (Db::new().await, Clerk::start().await);
-    let mut items = Vec::new();
-    for n in 0..count {
-        let mut one = item(&payload("subscriptionItem.active"));
-        one["id"] = json!(format!("csub_item_{n}"));
-        one["payer"] = json!({ "user_id": format!("user_{n}") });
-        items.push(one);
-    }
-    clerk.state.lock().unwrap().items = items;
-    let started = std::time::Instant::now();
-    let replica = replica_with(&db, &clerk, None).await;
-    let pool = db.pool().await;
-    let taken_over = async || {
-        let query = sqlx::query_scalar("select count(*) from subject");
-        let subjects: i64 = query.fetch_one(&pool).await.unwrap();
-        usize::try_from(subjects).unwrap()
-    };
-    while taken_over().await < count {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    let requests = clerk.state.lock().unwrap().requests;
-    println!("{count} subjects taken over in {:?}, {requests} requests", started.elapsed());
-    for n in [0, count / 2, count - 1] {
-        assert!(replica.check(&format!("user_{n}"), "", "export").await.allowed, "user_{n}");
-    }
 }

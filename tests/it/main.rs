@@ -1,5 +1,6 @@
 //! The service as its callers meet it: real sockets, a real Postgres, a database for each test.
 
+mod backfill;
 mod bad_calls;
 mod bad_requests;
 mod clerk;

@@ -15,6 +15,7 @@ use entitlements::{
     grpc::pb::{
         CheckFeatureRequest, CheckFeatureResponse, Freshness, ListEntitlementsRequest, Reason,
     },
+    store::{self, Store},
 };
 use futures_util::future::join_all;
 use prost_types::Duration as Span;
@@ -234,6 +235,23 @@ async fn a_primary_that_takes_over_is_believed_also_in_what_it_has_lost() {
         ask(&replica, ADA, "export", None).await.is_ok_and(|answer| answer.allowed)
     })
     .await;
+    drop(replica);
+    postgres.stop().await;
+}
+
+#[tokio::test]
+async fn a_standby_is_not_served_from_until_it_is_promoted() {
+    let mut postgres = Postgres::start().await;
+    let database: sqlx::postgres::PgConnectOptions = postgres.url().parse().unwrap();
+    store::migrate(&database).await.unwrap();
+    postgres.stand_by().await;
+    let error = Store::new(database.clone()).here().await.unwrap_err();
+    assert!(format!("{error:?}").contains("DATABASE_URL must lead to the primary"), "{error:?}");
+    let catalog = None; // a standby takes none
+    let replica = Replica::launch(Config { database, catalog, ..config(&Db::absent()) }).await;
+    assert_eq!(ask(&replica, ADA, "export", None).await.unwrap_err().code(), Code::Unavailable);
+    sqlx::query("select pg_promote()").execute(&mut postgres.db().await).await.unwrap();
+    replica.serving().await;
     drop(replica);
     postgres.stop().await;
 }

@@ -115,3 +115,24 @@ async fn the_cache_answers_what_was_read_once() {
     assert!(metrics.contains("entitlements_cache_hits_total 9"), "{metrics}");
     assert!(metrics.contains("entitlements_cache_loads_total{result=\"ok\"} 1"), "{metrics}");
 }
+
+/// As Aurora does.
+#[tokio::test]
+async fn a_postgres_that_refuses_to_tell_its_history_is_followed_all_the_same() {
+    let db = Db::new().await;
+    let role = db.name();
+    for command in [
+        format!("create role {role} login"),
+        format!("grant all on all tables in schema public to {role}"),
+        "revoke execute on function pg_walfile_name(pg_lsn) from public".into(),
+    ] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(command)).execute(&db.pool().await).await.unwrap();
+    }
+    let mut config = config(&db);
+    config.database = config.database.username(role);
+    let (one, other) = (Replica::launch(config).await, Replica::start(&db).await);
+    one.serving().await;
+    assert!(!one.check(ADA, "", "export").await.allowed);
+    other.send(&payload("subscription.active.user-pro")).await;
+    eventually("the change is heard", async || one.check(ADA, "", "export").await.allowed).await;
+}

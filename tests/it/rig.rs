@@ -72,6 +72,15 @@ impl Postgres {
         self.server = Some(Self::launch(&self.folder).await);
     }
 
+    /// Goes on as a standby, until it is promoted.
+    pub async fn stand_by(&mut self) {
+        self.server.take().unwrap().stop().await.unwrap();
+        let signal = self.data().join("standby.signal");
+        fs::write(&signal, "").unwrap();
+        own(&signal, &self.data());
+        self.server = Some(Self::launch(&self.folder).await);
+    }
+
     fn data(&self) -> PathBuf {
         let homes = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
         homes.map(|home| home.join("data")).find(|data| data.is_dir()).unwrap()
