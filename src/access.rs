@@ -23,4 +23,4 @@ pub use news::{Message, News, Reading, Snapshot};
 pub use question::{InvalidSlug, Question, Scope, Slug, Wanted};
 pub use reason::{Denial, Grant};
 pub use revision::{InvalidRevision, Revision};
-pub use subject::{InvalidSubject, Kind, Subject};
+pub use subject::{Id, InvalidSubject, Kind, Subject};

@@ -13,13 +13,13 @@ mod freshness;
 pub use freshness::{Freshness, State};
 
 use crate::{
-    access::{Account, Revision, Subject},
+    access::{Account, Id, Revision, Subject},
     store::{Store, StoreError, Version},
     telemetry::{Labels, Metrics},
 };
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use epochs::{Epochs, Key, KeyRef};
-use moka::future::Cache;
+use moka::sync::Cache;
 use std::{
     sync::{
         Arc,
@@ -140,8 +140,8 @@ impl Accounts {
 
     /// The catalog in use.
     #[must_use]
-    pub fn catalog(&self) -> Arc<Version> {
-        self.catalog.load_full()
+    pub fn catalog(&self) -> Guard<Arc<Version>> {
+        self.catalog.load()
     }
 
     /// Reads the catalog in force again. Of two readings at once, the newer version stays.
@@ -158,31 +158,26 @@ impl Accounts {
         Ok(())
     }
 
-    /// A catalog that is recent enough.
-    pub async fn catalog_for(&self, need: &Need) -> Result<Arc<Version>, Unavailable> {
+    /// Sees to it that the catalog in use is recent enough.
+    pub async fn ensure_catalog(&self, need: &Need) -> Result<(), Unavailable> {
         let wanted = need.at_least.as_ref().map_or(0, |revision| revision.catalog);
         if need.fully_consistent || self.catalog.load().number < wanted {
             self.reload_catalog().await.map_err(Unavailable::Store)?;
         }
-        let catalog = self.catalog();
-        if catalog.number < wanted { Err(Unavailable::NotThere) } else { Ok(catalog) }
+        if self.catalog.load().number < wanted { Err(Unavailable::NotThere) } else { Ok(()) }
     }
 
     /// An account that is recent enough.
-    pub async fn get(
-        self: &Arc<Self>,
-        subject: &Subject,
-        need: &Need,
-    ) -> Result<Known, Unavailable> {
+    pub async fn get(self: &Arc<Self>, id: Id<'_>, need: &Need) -> Result<Known, Unavailable> {
         if need.fully_consistent {
-            return self.reread(subject).await.map(Known::current);
+            return self.reread(id).await.map(Known::current);
         }
-        let known = self.known(subject, need).await?;
-        let wanted = need.at_least.as_ref().map_or(0, |revision| revision.of(subject));
+        let known = self.known(id, need).await?;
+        let wanted = need.at_least.as_ref().map_or(0, |revision| revision.of(id));
         if known.account.revision >= wanted {
             return Ok(known);
         }
-        let account = self.reread(subject).await?;
+        let account = self.reread(id).await?;
         if account.revision < wanted {
             return Err(Unavailable::NotThere);
         }
@@ -191,16 +186,15 @@ impl Accounts {
 
     /// Makes sure that what was known of a subject is never served again. Call it after a change committed.
     pub fn forget(&self, subject: &Subject) {
-        self.epochs.advance(subject);
+        self.epochs.advance(subject.id());
         #[cfg(feature = "naive-cache")]
         self.remove(subject);
     }
 
     /// The same for a change that was heard of, unless what is known has it already, as after an own write.
-    pub async fn changed(&self, subject: &Subject, revision: Option<u64>) {
-        let known = self.cache.get(&KeyRef { subject, epoch: self.epochs.of(subject) }).await;
+    pub fn changed(&self, subject: &Subject, revision: Option<u64>) {
         let has_it = |entry: Entry| revision.is_some_and(|since| entry.account.revision >= since);
-        if !known.is_some_and(has_it) {
+        if !self.found(subject.id()).is_some_and(has_it) {
             self.forget(subject);
         }
     }
@@ -219,86 +213,72 @@ impl Accounts {
     }
 
     /// What is known, as recent as the state of this replica allows.
-    async fn known(self: &Arc<Self>, subject: &Subject, need: &Need) -> Result<Known, Unavailable> {
+    async fn known(self: &Arc<Self>, id: Id<'_>, need: &Need) -> Result<Known, Unavailable> {
         match self.freshness.state() {
-            State::Fresh => match self.cached(subject).await {
+            State::Fresh => match self.cached(id) {
                 Some(entry) if self.is_sure(&entry) => Ok(Known::current(entry.account)),
-                Some(_) => self.confirmed(subject, need).await,
-                None => self.load(subject).await.map(Known::current),
+                Some(_) => self.confirmed(id, need).await,
+                None => self.fetch(id, 0).await.map(Known::current),
             },
             State::Starting => Err(Unavailable::Starting),
-            State::Unsure(_) => self.confirmed(subject, need).await,
-            State::Stale(age) => self.cached_within(subject, need, age).await,
+            State::Unsure(_) => self.confirmed(id, need).await,
+            State::Stale(age) => self.cached_within(id, need, age),
             State::Expired => Err(Unavailable::TooStale),
         }
     }
 
     /// Read anew; what is cached only if that fails, and then no longer as current.
-    async fn confirmed(
-        self: &Arc<Self>,
-        subject: &Subject,
-        need: &Need,
-    ) -> Result<Known, Unavailable> {
-        match self.reread(subject).await {
+    async fn confirmed(self: &Arc<Self>, id: Id<'_>, need: &Need) -> Result<Known, Unavailable> {
+        match self.reread(id).await {
             Ok(account) => Ok(Known::current(account)),
             Err(error) => {
                 self.freshness.lost();
                 let age = self.freshness.age().unwrap_or_default().max(Duration::from_millis(1));
-                self.cached_within(subject, need, age).await.map_err(|_| error)
+                self.cached_within(id, need, age).map_err(|_| error)
             }
         }
     }
 
-    async fn cached_within(
-        &self,
-        subject: &Subject,
-        need: &Need,
-        age: Duration,
-    ) -> Result<Known, Unavailable> {
+    fn cached_within(&self, id: Id<'_>, need: &Need, age: Duration) -> Result<Known, Unavailable> {
         if need.max_staleness.is_some_and(|most| age > most) {
             return Err(Unavailable::TooStale);
         }
-        let entry = self.cached(subject).await.ok_or(Unavailable::NotCached)?;
+        let entry = self.cached(id).ok_or(Unavailable::NotCached)?;
         Ok(Known { account: entry.account, stale_for: Some(age) })
     }
 
-    async fn cached(&self, subject: &Subject) -> Option<Entry> {
-        let found = self.cache.get(&KeyRef { subject, epoch: self.epochs.of(subject) }).await;
+    fn cached(&self, id: Id<'_>) -> Option<Entry> {
+        let found = self.found(id);
         if found.is_some() {
             self.metrics.cache_hits.inc();
         }
         found
     }
 
-    /// From the cache, or else from the database.
-    async fn load(self: &Arc<Self>, subject: &Subject) -> Result<Arc<Account>, Unavailable> {
-        self.fetch(subject, 0).await
+    fn found(&self, id: Id<'_>) -> Option<Entry> {
+        self.cache.get(&KeyRef { id, epoch: self.epochs.of(id) })
     }
 
     /// The account as Postgres has it at some instant after this call.
-    async fn reread(self: &Arc<Self>, subject: &Subject) -> Result<Arc<Account>, Unavailable> {
-        self.fetch(subject, self.now()).await
+    async fn reread(self: &Arc<Self>, id: Id<'_>) -> Result<Arc<Account>, Unavailable> {
+        self.fetch(id, self.now()).await
     }
 
     /// An account that was read since an instant. Those who ask at the same time take turns, and share what the one
     /// before read. The reading goes on when the caller has gone away or waits no longer, so that the next one
     /// profits.
-    async fn fetch(
-        self: &Arc<Self>,
-        subject: &Subject,
-        since: u64,
-    ) -> Result<Arc<Account>, Unavailable> {
-        let (this, subject) = (self.clone(), subject.clone());
+    async fn fetch(self: &Arc<Self>, id: Id<'_>, since: u64) -> Result<Arc<Account>, Unavailable> {
+        let (this, subject) = (self.clone(), Subject::from(id));
         let fetch = tokio::spawn(async move {
-            let _turn = this.turns[this.epochs.index(&subject) % TURNS].lock().await;
-            let epoch = this.epochs.of(&subject);
-            let known = this.cache.get(&KeyRef { subject: &subject, epoch }).await;
+            let _turn = this.turns[this.epochs.index(subject.id()) % TURNS].lock().await;
+            let epoch = this.epochs.of(subject.id());
+            let known = this.cache.get(&KeyRef { id: subject.id(), epoch });
             if let Some(entry) = known.filter(|entry| entry.loaded >= since) {
                 return Ok(entry.account);
             }
             let loaded = this.now();
             let account = this.read(&subject).await?;
-            this.keep(subject, epoch, Entry { account: account.clone(), loaded }).await;
+            this.keep(subject, epoch, Entry { account: account.clone(), loaded });
             Ok(account)
         });
         let done = timeout(self.patience, fetch).await;
@@ -309,14 +289,21 @@ impl Accounts {
     }
 
     /// Keeps what was read, under the epoch before it was read.
-    async fn keep(&self, subject: Subject, epoch: u32, entry: Entry) {
+    fn keep(&self, subject: Subject, epoch: u32, entry: Entry) {
         let before = Key { subject: subject.clone(), epoch: epoch.wrapping_sub(1) };
-        self.cache.insert(Key { subject, epoch }, entry).await;
-        self.cache.invalidate(&before).await; // only to free the memory: nobody asks for it any more
+        self.cache.insert(Key { subject, epoch }, entry);
+        self.cache.invalidate(&before); // only to free the memory: nobody asks for it any more
     }
 
+    /// A reading that the database has left hanging would hold its subject's turn until its deadline; it is begun
+    /// anew when the database is back.
     async fn read(&self, subject: &Subject) -> Result<Arc<Account>, StoreError> {
-        let account = self.store.account(subject).await;
+        let account = loop {
+            tokio::select! {
+                account = self.store.account(subject) => break account,
+                () = self.freshness.back() => {}
+            }
+        };
         let result = if account.is_ok() { "ok" } else { "failed" };
         self.metrics.cache_loads.get_or_create(&Labels([("result", result)])).inc();
         account.map(Arc::new)
@@ -325,9 +312,7 @@ impl Accounts {
     /// What forgetting would be without epochs.
     #[cfg(feature = "naive-cache")]
     fn remove(&self, subject: &Subject) {
-        let key = Key { subject: subject.clone(), epoch: self.epochs.of(subject) };
-        let cache = self.cache.clone();
-        tokio::spawn(async move { cache.invalidate(&key).await });
+        self.cache.invalidate(&KeyRef { id: subject.id(), epoch: self.epochs.of(subject.id()) });
     }
 
     fn is_sure(&self, entry: &Entry) -> bool {

@@ -158,7 +158,7 @@ impl Changes {
                 }
                 self.metrics.change_lag.observe(change.age);
                 match &change.subject {
-                    Some(subject) => self.accounts.changed(subject, change.revision).await,
+                    Some(subject) => self.accounts.changed(subject, change.revision),
                     None => self.accounts.reload_catalog().await?,
                 }
             }

@@ -3,6 +3,7 @@
 mod admin;
 mod answer;
 mod ask;
+mod codec;
 mod deferred;
 mod entitlements;
 mod guard;
@@ -14,14 +15,23 @@ pub use health::{set as set_health, watch as watch_health};
 
 use crate::net;
 use deferred::{Aside, Connection};
+use futures_util::future::Either;
 use guard::Guard;
-use hyper::server::conn::http2;
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::TokioTimer;
-use std::{error::Error, time::Duration};
+use pb::entitlements_server::{EntitlementsServer, SERVICE_NAME};
+use std::{
+    convert::Infallible,
+    error::Error,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{body::Body, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
+use tower_service::Service;
 
 /// What `proto/` compiles to.
 #[expect(clippy::pedantic, reason = "generated")]
@@ -37,36 +47,69 @@ const CONNECTIONS: usize = 10_000;
 /// The largest request: a full `CheckFeatures` with the longest ids fits.
 const LARGEST_REQUEST: usize = 64 * 1024;
 
-/// Puts the services together: what a listener serves.
-pub fn routes<H: Health>(
-    api: Api,
-    admin: Option<AdminApi>,
-    health: HealthServer<H>,
-) -> Result<Routes, Box<dyn Error + Send + Sync>> {
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pb::DESCRIPTOR)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // google.rpc.*: so that clients can print error details
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
-    let entitlements = pb::entitlements_server::EntitlementsServer::new(api);
-    let mut routes = Routes::new(entitlements.max_decoding_message_size(LARGEST_REQUEST));
-    if let Some(admin) = admin {
-        let admin = pb::admin_server::AdminServer::new(admin);
-        routes = routes.add_service(admin.max_decoding_message_size(LARGEST_REQUEST));
+/// What a listener serves.
+#[derive(Clone)]
+pub struct Services {
+    entitlements: EntitlementsServer<Api>,
+    others: Routes,
+}
+
+impl Services {
+    /// Puts the services together.
+    pub fn new<H: Health>(
+        api: Api,
+        admin: Option<AdminApi>,
+        health: HealthServer<H>,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(pb::DESCRIPTOR)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // google.rpc.*: so that clients can print error details
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        };
+        let mut others = Routes::new(health);
+        if let Some(admin) = admin {
+            let admin = pb::admin_server::AdminServer::new(admin);
+            others = others.add_service(admin.max_decoding_message_size(LARGEST_REQUEST));
+        }
+        let others =
+            others.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+        let entitlements = EntitlementsServer::new(api).max_decoding_message_size(LARGEST_REQUEST);
+        Ok(Self { entitlements, others: others.prepare() })
     }
-    Ok(routes
-        .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .prepare())
+}
+
+/// The checks do not pass the router, which clones and boxes for each of them.
+impl Service<Request<Incoming>> for Services {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<
+        <EntitlementsServer<Api> as Service<Request<Incoming>>>::Future,
+        <Routes as Service<Request<Incoming>>>::Future,
+    >;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(())) // as both are, always
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        match request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/')) {
+            Some((SERVICE_NAME, _)) => Either::Left(self.entitlements.call(request)),
+            _ => Either::Right(self.others.call(request)),
+        }
+    }
 }
 
 /// Answers calls on this listener until `stop`. The limits are explicit, also where a library's default is
 /// the same: they are what a hostile peer meets.
-pub async fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) {
-    let guard = Guard::new(routes);
+pub async fn serve<S>(listener: TcpListener, services: S, stop: CancellationToken)
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let guard = Guard::new(services);
     let mut builder = http2::Builder::new(Aside);
     builder
         .timer(TokioTimer::new())

@@ -4,14 +4,15 @@
 //! of truth, and every replica then stops using what it had cached. Questions are answered from memory.
 //!
 //! Start reading at [`access::decide`], the heart. Then follow a delivery: [`http`] receives it, [`deliveries`] takes
-//! it, [`clerk`] reads it, [`store`] writes it, [`changes`] tells all replicas. Then a question: [`grpc`] takes it, [`accounts`]
-//! knows the facts. [`service`] wires it all; `ARCHITECTURE.md` says why it is so.
+//! it, [`clerk`] reads it, [`store`] writes it, [`changes`] tells all replicas. Then a question: [`grpc`] takes it, [`checks`]
+//! answers it, [`accounts`] knows the facts. [`service`] wires it all; `ARCHITECTURE.md` says why it is so.
 
 #![warn(clippy::unwrap_used)]
 
 pub mod access;
 pub mod accounts;
 pub mod changes;
+pub mod checks;
 pub mod clerk;
 pub mod cli;
 pub mod config;

@@ -4,6 +4,7 @@ use crate::{
     access::{Catalog, Grace},
     accounts::Accounts,
     changes::Changes,
+    checks::Checks,
     clerk::Api,
     config::Config,
     deliveries::Deliveries,
@@ -81,8 +82,8 @@ impl Service {
         grpc::set_health(&health, false).await;
         let deliveries = Arc::new(shared.deliveries());
         let admin = config.admin.then(|| grpc::AdminApi::new(deliveries.clone()));
-        let routes = grpc::routes(shared.api(config.grace), admin, health_server);
-        let routes = routes.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
+        let services = grpc::Services::new(shared.api(config.grace), admin, health_server);
+        let services = services.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
         let metrics = shared.metrics.clone();
         let webhooks = Arc::new(Webhooks::new(config.verifier, deliveries.clone(), metrics));
         let probed = Arc::new(shared.probed());
@@ -99,7 +100,7 @@ impl Service {
         let mut parts = JoinSet::new();
         let stop = || shared.stop.clone();
         let public = Face::Public(webhooks, probed.clone());
-        spawn(&mut parts, "gRPC", grpc::serve(listeners.grpc, routes, stop()));
+        spawn(&mut parts, "gRPC", grpc::serve(listeners.grpc, services, stop()));
         spawn(&mut parts, "HTTP", http::serve(listeners.http, public, stop()));
         let internal = Face::Internal(probed);
         spawn(&mut parts, "internal HTTP", http::serve(listeners.internal, internal, stop()));
@@ -168,7 +169,7 @@ impl Shared {
     }
 
     fn api(&self, grace: Grace) -> grpc::Api {
-        grpc::Api::new(self.accounts.clone(), grace, self.metrics.clone())
+        grpc::Api::new(Checks::new(self.accounts.clone(), grace), &self.metrics)
     }
 
     fn deliveries(&self) -> Deliveries {

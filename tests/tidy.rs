@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each part of `src/` may use. A part that is not here may use nothing.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("main", &["cli"]),
     ("lib", &[]),
     (
@@ -33,6 +33,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "access",
             "accounts",
             "changes",
+            "checks",
             "clerk",
             "config",
             "deliveries",
@@ -44,7 +45,8 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "upkeep",
         ],
     ),
-    ("grpc", &["access", "accounts", "deliveries", "net", "store", "telemetry"]),
+    ("grpc", &["access", "accounts", "checks", "deliveries", "net", "store", "telemetry"]),
+    ("checks", &["access", "accounts", "store"]),
     ("changes", &["accounts", "store", "telemetry"]),
     ("http", &["access", "accounts", "clerk", "deliveries", "net", "store", "telemetry"]),
     ("deliveries", &["access", "accounts", "clerk", "store", "telemetry"]),

@@ -41,7 +41,7 @@ impl Catalog {
 
     /// Whether any plan at all is, or has, what is wanted.
     #[must_use]
-    pub fn knows(&self, wanted: &Wanted) -> bool {
+    pub fn knows(&self, wanted: Wanted<'_>) -> bool {
         [&self.user, &self.organization].into_iter().any(|shelf| match wanted {
             Wanted::Feature(slug) => shelf.plans.values().any(|p| p.features.contains_key(slug)),
             Wanted::Plan(slug) => shelf.plans.contains_key(slug),
@@ -50,7 +50,7 @@ impl Catalog {
 
     /// Whether this may not be granted from what may be outdated.
     #[must_use]
-    pub fn is_strict(&self, wanted: &Wanted) -> bool {
+    pub fn is_strict(&self, wanted: Wanted<'_>) -> bool {
         match wanted {
             Wanted::Feature(slug) => self.strict.contains(slug),
             Wanted::Plan(_) => false,
@@ -169,7 +169,7 @@ impl TryFrom<Document> for Catalog {
         };
         let strict = document.strict.iter().map(|slug| slug_at("strict", slug));
         let strict = strict.collect::<Result<BTreeSet<_>, _>>()?;
-        let unknown = |slug: &&Slug| !catalog.knows(&Wanted::Feature((*slug).clone()));
+        let unknown = |slug: &&Slug| !catalog.knows(Wanted::Feature(slug.as_str()));
         if let Some(slug) = strict.iter().find(unknown) {
             return Err(InvalidCatalog(format!("strict names `{slug}`, which no plan has")));
         }

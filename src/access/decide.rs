@@ -7,17 +7,17 @@ use super::{
 use chrono::{DateTime, Utc};
 use std::{cmp::Reverse, collections::BTreeSet};
 
-/// The answer at one instant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+/// The answer at one instant. What it names is borrowed from the accounts and the catalog it was decided from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict<'a> {
     /// Yes.
     Allowed {
         /// Why.
         reason: Grant,
         /// Whose plan or override it is.
-        subject: Subject,
+        subject: &'a Subject,
         /// The plan; `None` for an override.
-        plan: Option<Slug>,
+        plan: Option<&'a Slug>,
         /// The largest number of all that grant; `None`: not limited.
         limit: Option<u64>,
     },
@@ -26,30 +26,30 @@ pub enum Verdict {
         /// Why.
         reason: Denial,
         /// Whose standing explains it.
-        subject: Option<Subject>,
+        subject: Option<&'a Subject>,
         /// The plan that would have granted it, or that is unknown.
-        plan: Option<Slug>,
+        plan: Option<&'a Slug>,
     },
 }
 
 /// The answer, and how long it holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision<'a> {
     /// The answer.
-    pub verdict: Verdict,
+    pub verdict: Verdict<'a>,
     /// The first instant at which time alone changes the answer; `None`: never.
     pub valid_until: Option<DateTime<Utc>>,
 }
 
 /// Answers a question about one subject, or about a user and the active organization together.
 #[must_use]
-pub fn decide(
-    accounts: &[&Account],
-    catalog: &Catalog,
+pub fn decide<'a>(
+    accounts: &[&'a Account],
+    catalog: &'a Catalog,
     grace: Grace,
-    question: &Question,
+    question: &Question<'_>,
     now: DateTime<Utc>,
-) -> Decision {
+) -> Decision<'a> {
     let case = Case { accounts, catalog, grace, question };
     let verdict = case.verdict(now);
     let mut at = now;
@@ -65,45 +65,44 @@ pub fn decide(
     Decision { verdict, valid_until }
 }
 
-impl Decision {
+impl Decision<'_> {
     /// What of this decision holds although what it was decided from may be outdated: no grant of a strict feature.
     #[must_use]
-    pub fn although_stale(mut self, catalog: &Catalog, wanted: &Wanted) -> Self {
-        if let Verdict::Allowed { subject, plan, .. } = &self.verdict
+    pub fn although_stale(mut self, catalog: &Catalog, wanted: Wanted<'_>) -> Self {
+        if let Verdict::Allowed { subject, plan, .. } = self.verdict
             && catalog.is_strict(wanted)
         {
-            let (subject, plan) = (Some(subject.clone()), plan.clone());
-            self.verdict = Verdict::Denied { reason: Denial::Stale, subject, plan };
+            self.verdict = Verdict::Denied { reason: Denial::Stale, subject: Some(subject), plan };
         }
         self
     }
 }
 
 /// One feature that a subject may use, and the decision that says so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entitlement {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entitlement<'a> {
     /// The feature.
-    pub feature: Slug,
+    pub feature: &'a Slug,
     /// The decision; it allows.
-    pub decision: Decision,
+    pub decision: Decision<'a>,
 }
 
 /// Every feature that one subject may use at `now`, by slug.
 #[must_use]
-pub fn entitlements(
-    account: &Account,
-    catalog: &Catalog,
+pub fn entitlements<'a>(
+    account: &'a Account,
+    catalog: &'a Catalog,
     grace: Grace,
     now: DateTime<Utc>,
-) -> Vec<Entitlement> {
+) -> Vec<Entitlement<'a>> {
     let shelf = catalog.shelf(account.subject.kind());
     let by_plan = shelf.plans.values().flat_map(|plan| plan.features.keys());
     let by_override = account.overrides.iter().map(|o| &o.feature);
     let features: BTreeSet<&Slug> = by_plan.chain(by_override).collect();
     let asked = features.into_iter().map(|feature| {
-        let question = Question { scope: Scope::Any, wanted: Wanted::Feature(feature.clone()) };
-        let decision = decide(&[account], catalog, grace, &question, now);
-        Entitlement { feature: feature.clone(), decision }
+        let wanted = Wanted::Feature(feature.as_str());
+        let question = Question { scope: Scope::Any, wanted };
+        Entitlement { feature, decision: decide(&[account], catalog, grace, &question, now) }
     });
     asked.filter(|e| matches!(e.decision.verdict, Verdict::Allowed { .. })).collect()
 }
@@ -125,7 +124,7 @@ impl Account {
     }
 }
 
-impl Verdict {
+impl Verdict<'_> {
     /// Whether a caller would see the same, but for a finer reason.
     fn same_answer(&self, other: &Self) -> bool {
         match (self, other) {
@@ -140,15 +139,15 @@ impl Verdict {
 }
 
 /// One question and all that is needed to answer it, but for the time.
-struct Case<'a> {
-    accounts: &'a [&'a Account],
+struct Case<'a, 'q> {
+    accounts: &'q [&'a Account],
     catalog: &'a Catalog,
     grace: Grace,
-    question: &'a Question,
+    question: &'q Question<'q>,
 }
 
-impl<'a> Case<'a> {
-    fn verdict(&self, now: DateTime<Utc>) -> Verdict {
+impl<'a> Case<'a, '_> {
+    fn verdict(&self, now: DateTime<Utc>) -> Verdict<'a> {
         let mut scales = Scales { heaviest: None, limit: Some(0), telling: None };
         for account in self.in_scope() {
             self.weigh(account, now, &mut scales);
@@ -199,8 +198,8 @@ impl<'a> Case<'a> {
 
     /// The overrides of the wanted feature that count at `now`.
     fn weigh_overrides(&self, account: &'a Account, now: DateTime<Utc>, scales: &mut Scales<'a>) {
-        let Wanted::Feature(feature) = &self.question.wanted else { return };
-        let counts = |o: &&Override| o.feature == *feature && o.until > Until::Instant(now);
+        let Wanted::Feature(feature) = self.question.wanted else { return };
+        let counts = |o: &&Override| o.feature.as_str() == feature && o.until > Until::Instant(now);
         for found in account.overrides.iter().filter(counts) {
             match found.effect {
                 Effect::Deny => scales.against(Denial::OverrideDenies, account, None),
@@ -232,20 +231,20 @@ impl<'a> Case<'a> {
         let Some((slug, plan)) = plan.and_then(|slug| plans.get_key_value(slug)) else {
             return Included::UnknownPlan;
         };
-        match &self.question.wanted {
+        match self.question.wanted {
             Wanted::Feature(feature) => match plan.features.get(feature) {
                 Some(limit) => Included::Yes(*limit),
                 None => Included::No,
             },
-            Wanted::Plan(wanted) if wanted == slug => Included::Yes(None),
+            Wanted::Plan(wanted) if wanted == slug.as_str() => Included::Yes(None),
             Wanted::Plan(_) => Included::No,
         }
     }
 
     /// The most telling denial: what is wrong with the question itself, else with the accounts.
-    fn denied(&self, against: Option<Against<'a>>) -> Verdict {
-        let known = || self.catalog.knows(&self.question.wanted);
-        let reason = match (self.question.scope, against, &self.question.wanted) {
+    fn denied(&self, against: Option<Against<'a>>) -> Verdict<'a> {
+        let known = || self.catalog.knows(self.question.wanted);
+        let reason = match (self.question.scope, against, self.question.wanted) {
             (Scope::Unknown, _, _) => Denial::UnknownScope,
             (_, None, _) => Denial::OutOfScope,
             (_, Some(found), _) if found.reason == Denial::SubjectDeleted || known() => {
@@ -318,30 +317,23 @@ impl<'a> Scales<'a> {
     }
 }
 
-impl For<'_> {
+impl<'a> For<'a> {
     /// An operator's word first, then what lasts longest; the rest only makes the order total.
-    fn weight(&self) -> impl Ord {
+    fn weight(&self) -> impl Ord + use<'a> {
         let no_number = self.limit.is_none();
         let by_operator = self.reason == Grant::OverrideGrants;
         (by_operator, self.until, self.reason, no_number, self.limit, Reverse(self.plan))
     }
 
-    fn allows(&self, limit: Option<u64>) -> Verdict {
-        Verdict::Allowed {
-            reason: self.reason,
-            subject: self.account.subject.clone(),
-            plan: self.plan.cloned(),
-            limit,
-        }
+    fn allows(&self, limit: Option<u64>) -> Verdict<'a> {
+        let (reason, subject, plan) = (self.reason, &self.account.subject, self.plan);
+        Verdict::Allowed { reason, subject, plan, limit }
     }
 }
 
-impl From<Against<'_>> for Verdict {
-    fn from(found: Against<'_>) -> Self {
-        Self::Denied {
-            reason: found.reason,
-            subject: Some(found.account.subject.clone()),
-            plan: found.plan.cloned(),
-        }
+impl<'a> From<Against<'a>> for Verdict<'a> {
+    fn from(found: Against<'a>) -> Self {
+        let (reason, subject) = (found.reason, Some(&found.account.subject));
+        Self::Denied { reason, subject, plan: found.plan }
     }
 }

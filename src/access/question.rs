@@ -22,11 +22,15 @@ impl FromStr for Slug {
     type Err = InvalidSlug;
 
     fn from_str(text: &str) -> Result<Self, InvalidSlug> {
-        if text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control) {
-            return Err(InvalidSlug);
-        }
-        Ok(Self(text.into()))
+        valid(text).map(|text| Self(text.into()))
     }
+}
+
+fn valid(text: &str) -> Result<&str, InvalidSlug> {
+    if text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control) {
+        return Err(InvalidSlug);
+    }
+    Ok(text)
 }
 
 impl std::borrow::Borrow<str> for Slug {
@@ -69,47 +73,47 @@ impl Scope {
     }
 }
 
-/// What is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
+/// What is asked for, by its slug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted<'q> {
     /// A feature that plans have.
-    Feature(Slug),
+    Feature(&'q str),
     /// A plan itself.
-    Plan(Slug),
+    Plan(&'q str),
 }
 
-/// One question, such as `org:sso`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+/// One question, such as `org:sso`, borrowed from whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question<'q> {
     /// Whose plans count.
     pub scope: Scope,
     /// What is asked for.
-    pub wanted: Wanted,
+    pub wanted: Wanted<'q>,
 }
 
-impl Question {
+impl<'q> Question<'q> {
     /// Asks for a feature, as `slug` or `scope:slug`.
-    pub fn feature(text: &str) -> Result<Self, InvalidSlug> {
+    pub fn feature(text: &'q str) -> Result<Self, InvalidSlug> {
         let (scope, slug) = split(text)?;
         Ok(Self { scope, wanted: Wanted::Feature(slug) })
     }
 
     /// Asks for a plan, as `slug` or `scope:slug`.
-    pub fn plan(text: &str) -> Result<Self, InvalidSlug> {
+    pub fn plan(text: &'q str) -> Result<Self, InvalidSlug> {
         let (scope, slug) = split(text)?;
         Ok(Self { scope, wanted: Wanted::Plan(slug) })
     }
 }
 
 /// Splits at the first colon; the scopes are those of Clerk's `has()`.
-fn split(text: &str) -> Result<(Scope, Slug), InvalidSlug> {
+fn split(text: &str) -> Result<(Scope, &str), InvalidSlug> {
     let Some((scope, slug)) = text.split_once(':') else {
-        return Ok((Scope::Any, text.parse()?));
+        return Ok((Scope::Any, valid(text)?));
     };
     let scope = match scope {
         "u" | "user" => Scope::Only(Kind::User),
         "o" | "org" | "organization" => Scope::Only(Kind::Organization),
         _ => Scope::Unknown,
     };
-    Ok((scope, slug.parse()?))
+    Ok((scope, valid(slug)?))
 }

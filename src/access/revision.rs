@@ -1,7 +1,7 @@
 //! An opaque token for the state behind an answer.
 
-use super::Subject;
-use std::{fmt, str::FromStr};
+use super::{Id, Subject};
+use std::{fmt::Write, str::FromStr};
 
 /// The state of a catalog and of some subjects: at these versions.
 ///
@@ -18,31 +18,26 @@ pub struct Revision {
 const MOST: usize = 200;
 
 impl Revision {
-    /// The state with this catalog, of no subject yet.
+    /// The token for the state with this catalog, and of these subjects.
     #[must_use]
-    pub fn of_catalog(catalog: u64) -> Self {
-        Self { catalog, subjects: Vec::new() }
-    }
-
-    /// This state, and a subject's.
-    #[must_use]
-    pub fn and(mut self, subject: &Subject, revision: u64) -> Self {
-        self.subjects.push((fnv1a(subject.as_str()), revision));
-        self
+    pub fn token<'s>(
+        catalog: u64,
+        subjects: impl IntoIterator<Item = (&'s Subject, u64)>,
+    ) -> String {
+        let mut text = String::with_capacity(64);
+        let mut written = write!(text, "{catalog}");
+        for (subject, revision) in subjects {
+            written = written.and(write!(text, "_{:x}.{revision}", fnv1a(subject.as_str())));
+        }
+        written.expect("a String takes everything");
+        text
     }
 
     /// The revision of a subject that this state has; 0 if it says nothing of the subject.
     #[must_use]
-    pub fn of(&self, subject: &Subject) -> u64 {
-        let hash = fnv1a(subject.as_str());
+    pub fn of(&self, id: Id<'_>) -> u64 {
+        let hash = fnv1a(id.as_str());
         self.subjects.iter().find(|(h, _)| *h == hash).map_or(0, |(_, revision)| *revision)
-    }
-}
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.catalog)?;
-        self.subjects.iter().try_for_each(|(hash, revision)| write!(f, "_{hash:x}.{revision}"))
     }
 }
 

@@ -35,22 +35,51 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject(Arc<str>);
 
+/// The same, borrowed from whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id<'i>(&'i str);
+
 /// Longer than any id Clerk makes, short enough to store and to log.
 const LONGEST: usize = 128;
+
+impl<'i> Id<'i> {
+    /// Parses the id of one kind; an id of the other kind is refused.
+    pub fn of(kind: Kind, id: &'i str) -> Result<Self, InvalidSubject> {
+        match id.strip_prefix(kind.prefix()) {
+            Some(name) if id.len() <= LONGEST && is_name(name) => Ok(Self(id)),
+            _ => Err(InvalidSubject(kind)),
+        }
+    }
+
+    /// The id as Clerk writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'i str {
+        self.0
+    }
+}
+
+impl From<Id<'_>> for Subject {
+    fn from(id: Id<'_>) -> Self {
+        Self(id.0.into())
+    }
+}
 
 impl Subject {
     /// Parses the id of one kind; an id of the other kind is refused.
     pub fn of(kind: Kind, id: &str) -> Result<Self, InvalidSubject> {
-        match id.strip_prefix(kind.prefix()) {
-            Some(name) if id.len() <= LONGEST && is_name(name) => Ok(Self(id.into())),
-            _ => Err(InvalidSubject(kind)),
-        }
+        Id::of(kind, id).map(Into::into)
     }
 
     /// Whether a user or an organization pays.
     #[must_use]
     pub fn kind(&self) -> Kind {
         if self.0.starts_with(Kind::User.prefix()) { Kind::User } else { Kind::Organization }
+    }
+
+    /// The id, to ask with.
+    #[must_use]
+    pub fn id(&self) -> Id<'_> {
+        Id(&self.0)
     }
 
     /// The id as Clerk writes it.

@@ -1,6 +1,6 @@
 //! Epochs: what tells an account loaded before a change from one loaded after it.
 
-use crate::access::Subject;
+use crate::access::{Id, Subject};
 use moka::Equivalent;
 use std::{
     hash::{BuildHasher, Hash, Hasher, RandomState},
@@ -27,25 +27,25 @@ impl Default for Epochs {
 
 impl Epochs {
     /// The epoch of a subject. It only grows, and comes back to an old value after four billion changes.
-    pub(super) fn of(&self, subject: &Subject) -> u32 {
+    pub(super) fn of(&self, id: Id<'_>) -> u32 {
         if cfg!(feature = "naive-cache") {
             return 1;
         }
-        self.stripe(subject).load(Ordering::SeqCst)
+        self.stripe(id).load(Ordering::SeqCst)
     }
 
-    pub(super) fn advance(&self, subject: &Subject) {
-        self.stripe(subject).fetch_add(1, Ordering::SeqCst);
+    pub(super) fn advance(&self, id: Id<'_>) {
+        self.stripe(id).fetch_add(1, Ordering::SeqCst);
     }
 
     /// Which counter is a subject's.
     #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
-    pub(super) fn index(&self, subject: &Subject) -> usize {
-        self.hasher.hash_one(subject.as_str()) as usize & (STRIPES - 1)
+    pub(super) fn index(&self, id: Id<'_>) -> usize {
+        self.hasher.hash_one(id) as usize & (STRIPES - 1)
     }
 
-    fn stripe(&self, subject: &Subject) -> &AtomicU32 {
-        &self.stripes[self.index(subject)]
+    fn stripe(&self, id: Id<'_>) -> &AtomicU32 {
+        &self.stripes[self.index(id)]
     }
 }
 
@@ -58,20 +58,20 @@ pub(super) struct Key {
 
 /// The same, borrowed.
 pub(super) struct KeyRef<'a> {
-    pub(super) subject: &'a Subject,
+    pub(super) id: Id<'a>,
     pub(super) epoch: u32,
 }
 
 // Only the subject is hashed: all epochs of one share its popularity in moka's frequency sketch.
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.subject.hash(state);
+        self.subject.id().hash(state);
     }
 }
 
 impl Hash for KeyRef<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.subject.hash(state);
+        self.id.hash(state);
     }
 }
 
@@ -85,6 +85,6 @@ impl Eq for Key {}
 
 impl Equivalent<Key> for KeyRef<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        self.epoch == key.epoch && *self.subject == key.subject
+        self.epoch == key.epoch && self.id == key.subject.id()
     }
 }

@@ -6,6 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
+use tokio::sync::Notify;
 
 /// While the changes were heard this recently, the cache is as good as the database.
 const FRESH: Duration = Duration::from_secs(3);
@@ -33,6 +34,7 @@ pub struct Freshness {
     /// Milliseconds after `born`, plus one; 0: never.
     heard: AtomicU64,
     reachable: AtomicBool,
+    back: Notify,
 }
 
 impl State {
@@ -55,14 +57,21 @@ impl State {
 impl Freshness {
     pub(super) fn new(max_staleness: Duration) -> Self {
         let (heard, reachable) = (AtomicU64::new(0), AtomicBool::new(true));
-        Self { born: Instant::now(), max_staleness, heard, reachable }
+        Self { born: Instant::now(), max_staleness, heard, reachable, back: Notify::new() }
     }
 
     /// All changes that had committed by then were heard.
     pub fn heard(&self, then: Instant) {
         let ms = then.saturating_duration_since(self.born).as_millis();
         self.heard.fetch_max(u64::try_from(ms).unwrap_or(u64::MAX - 1) + 1, Ordering::SeqCst);
-        self.reachable.store(true, Ordering::SeqCst);
+        if !self.reachable.swap(true, Ordering::SeqCst) {
+            self.back.notify_waiters();
+        }
+    }
+
+    /// Resolves when the database answers that did not answer before.
+    pub(super) async fn back(&self) {
+        self.back.notified().await;
     }
 
     /// The database did not answer.

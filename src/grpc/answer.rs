@@ -3,73 +3,68 @@
 use super::pb;
 use crate::telemetry::chain;
 use crate::{
-    access::{self, Access, Account, Catalog, Denial, Grace, Grant, Item, Verdict, Wanted},
+    access::{
+        self, Access, Account, Denial, Grant, Item, Question, Slug, Subject, Verdict, Wanted,
+    },
     accounts::{State, Unavailable},
+    checks::{Facts, Moment},
 };
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
-use std::time::Duration;
 use tonic::Status;
 
-/// The state an answer was given from.
-pub(super) struct Basis {
-    pub(super) revision: String,
-    pub(super) now: DateTime<Utc>,
-    pub(super) stale_for: Option<Duration>,
-}
-
-impl Basis {
-    pub(super) fn checked_at(&self) -> Option<Timestamp> {
-        instant(Some(self.now))
-    }
-
-    pub(super) fn stale_for(&self) -> Option<prost_types::Duration> {
-        self.stale_for.and_then(|age| age.try_into().ok())
-    }
-}
-
 /// The answer to a question about a feature.
-pub(super) fn feature(decision: access::Decision, basis: Basis) -> pb::CheckFeatureResponse {
+pub(super) fn feature(
+    moment: &Moment,
+    facts: &Facts,
+    question: &Question<'_>,
+) -> pb::CheckFeatureResponse {
+    let decision = moment.decide(facts, question);
     let told = Told::from(decision.verdict);
     pb::CheckFeatureResponse {
         allowed: told.allowed,
         reason: told.reason.into(),
-        subject: told.subject,
-        plan: told.plan,
+        subject: told.subject.to_owned(),
+        plan: told.plan.to_owned(),
         limit: told.limit,
         valid_until: instant(decision.valid_until),
-        checked_at: basis.checked_at(),
-        stale_for: basis.stale_for(),
-        revision: basis.revision,
+        checked_at: instant(Some(moment.now)),
+        stale_for: stale_for(facts),
+        revision: moment.revision(facts),
     }
 }
 
 /// The answer to a question about a plan.
-pub(super) fn plan(decision: access::Decision, basis: Basis) -> pb::CheckPlanResponse {
+pub(super) fn plan(
+    moment: &Moment,
+    facts: &Facts,
+    question: &Question<'_>,
+) -> pb::CheckPlanResponse {
+    let decision = moment.decide(facts, question);
     let told = Told::from(decision.verdict);
     pb::CheckPlanResponse {
         allowed: told.allowed,
         reason: told.reason.into(),
-        subject: told.subject,
-        plan: told.plan,
+        subject: told.subject.to_owned(),
+        plan: told.plan.to_owned(),
         valid_until: instant(decision.valid_until),
-        checked_at: basis.checked_at(),
-        stale_for: basis.stale_for(),
-        revision: basis.revision,
+        checked_at: instant(Some(moment.now)),
+        stale_for: stale_for(facts),
+        revision: moment.revision(facts),
     }
 }
 
+/// How far behind the answer may be.
+pub(super) fn stale_for(facts: &Facts) -> Option<prost_types::Duration> {
+    facts.stale_for().and_then(|age| age.try_into().ok())
+}
+
 /// Everything one subject has.
-pub(super) fn account(
-    account: &Account,
-    catalog: &Catalog,
-    grace: Grace,
-    now: DateTime<Utc>,
-    is_stale: bool,
-) -> pb::Account {
+pub(super) fn account(account: &Account, moment: &Moment, is_stale: bool) -> pb::Account {
+    let (catalog, grace, now) = (moment.catalog(), moment.grace(), moment.now);
     let mut entitlements = access::entitlements(account, catalog, grace, now);
     if is_stale {
-        entitlements.retain(|found| !catalog.is_strict(&Wanted::Feature(found.feature.clone())));
+        entitlements.retain(|found| !catalog.is_strict(Wanted::Feature(found.feature.as_str())));
     }
     let default_plan = account.default_plan(catalog, grace, now);
     let plans = &catalog.shelf(account.subject.kind()).plans;
@@ -84,12 +79,12 @@ pub(super) fn account(
     }
 }
 
-fn entitlement(found: access::Entitlement) -> pb::Entitlement {
+fn entitlement(found: access::Entitlement<'_>) -> pb::Entitlement {
     let told = Told::from(found.decision.verdict);
     pb::Entitlement {
         feature: found.feature.to_string(),
         reason: told.reason.into(),
-        plan: told.plan,
+        plan: told.plan.to_owned(),
         limit: told.limit,
         valid_until: instant(found.decision.valid_until),
     }
@@ -117,32 +112,26 @@ fn item(item: &Item, access: Access, plan_is_known: bool) -> pb::Item {
 }
 
 /// A verdict in the words of the contract.
-struct Told {
+struct Told<'a> {
     allowed: bool,
     reason: pb::Reason,
-    subject: String,
-    plan: String,
+    subject: &'a str,
+    plan: &'a str,
     limit: Option<u64>,
 }
 
-impl From<Verdict> for Told {
-    fn from(verdict: Verdict) -> Self {
-        match verdict {
-            Verdict::Allowed { reason, subject, plan, limit } => Self {
-                allowed: true,
-                reason: reason.into(),
-                subject: subject.to_string(),
-                plan: plan.map(|slug| slug.to_string()).unwrap_or_default(),
-                limit,
-            },
-            Verdict::Denied { reason, subject, plan } => Self {
-                allowed: false,
-                reason: reason.into(),
-                subject: subject.map(|subject| subject.to_string()).unwrap_or_default(),
-                plan: plan.map(|slug| slug.to_string()).unwrap_or_default(),
-                limit: None,
-            },
-        }
+impl<'a> From<Verdict<'a>> for Told<'a> {
+    fn from(verdict: Verdict<'a>) -> Self {
+        let (allowed, reason, subject, plan, limit) = match verdict {
+            Verdict::Allowed { reason, subject, plan, limit } => {
+                (true, reason.into(), Some(subject), plan, limit)
+            }
+            Verdict::Denied { reason, subject, plan } => {
+                (false, reason.into(), subject, plan, None)
+            }
+        };
+        let subject = subject.map(Subject::as_str).unwrap_or_default();
+        Self { allowed, reason, subject, plan: plan.map(Slug::as_str).unwrap_or_default(), limit }
     }
 }
 

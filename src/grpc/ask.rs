@@ -2,78 +2,74 @@
 
 use super::pb;
 use crate::{
-    access::{Kind, Question, Revision, Subject},
+    access::{Id, Kind, Question, Revision},
     accounts::Need,
+    checks::Payers,
     store::{Filter, Position},
 };
 use chrono::DateTime;
 use std::{fmt::Display, time::Duration};
 use tonic::Status;
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-/// Collects what is wrong with a request.
+/// Collects what is wrong with a request: fields, and what is wrong with each.
 #[derive(Default)]
-pub(super) struct Faults(ErrorDetails);
+pub(super) struct Faults(Vec<FieldViolation>);
 
 impl Faults {
-    fn add(&mut self, field: impl Into<String>, what: impl Display) {
-        self.0.add_bad_request_violation(field, what.to_string());
+    fn add(&mut self, field: &str, what: impl Display) {
+        self.0.push(FieldViolation::new(field, what.to_string()));
+    }
+
+    /// The same of a message that is number `i` of a repeated field.
+    fn add_all(&mut self, field: &str, i: usize, inner: Self) {
+        for FieldViolation { field: of, description, .. } in inner.0 {
+            self.add(&format!("{field}[{i}].{of}"), description);
+        }
     }
 
     /// The value, if nothing was wrong.
     pub(super) fn none<T>(self, value: Option<T>) -> Result<T, Status> {
-        let violations =
-            self.0.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
-        match (value, violations) {
-            (Some(value), []) => Ok(value),
-            (_, violations) => {
-                let told: Vec<_> =
-                    violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
-                let message = told.join("; ");
-                Err(Status::with_error_details(
-                    tonic::Code::InvalidArgument,
-                    message,
-                    self.0.clone(),
-                ))
-            }
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(self.into()),
         }
     }
 }
 
-/// Who is asked about: the user first, then the organization.
-pub(super) fn subjects(
-    at: &str,
-    user_id: &str,
-    organization_id: &str,
+impl From<Faults> for Status {
+    fn from(Faults(violations): Faults) -> Self {
+        let told: Vec<_> =
+            violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+        let details = ErrorDetails::with_bad_request(violations);
+        Status::with_error_details(tonic::Code::InvalidArgument, told.join("; "), details)
+    }
+}
+
+/// Who is asked about.
+pub(super) fn payers<'i>(
+    user_id: &'i str,
+    organization_id: &'i str,
     faults: &mut Faults,
-) -> Option<Vec<Subject>> {
+) -> Option<Payers<'i>> {
     if user_id.is_empty() && organization_id.is_empty() {
-        faults.add(
-            format!("{at}user_id"),
-            "is empty, and so is organization_id: at least one is needed",
-        );
+        faults.add("user_id", "is empty, and so is organization_id: at least one is needed");
         return None;
     }
-    let ids = [
-        (Kind::User, "user_id", user_id),
-        (Kind::Organization, "organization_id", organization_id),
-    ];
-    let mut subjects = Vec::with_capacity(2);
-    for (kind, field, id) in ids.into_iter().filter(|(_, _, id)| !id.is_empty()) {
-        match Subject::of(kind, id) {
-            Ok(subject) => subjects.push(subject),
-            Err(invalid) => faults.add(format!("{at}{field}"), invalid),
-        }
-    }
-    Some(subjects)
+    let mut parse = |kind, field, id: &'i str| {
+        let id = Some(id).filter(|id| !id.is_empty())?;
+        Id::of(kind, id).map_err(|invalid| faults.add(field, invalid)).ok()
+    };
+    let user = parse(Kind::User, "user_id", user_id);
+    Payers::of(user, parse(Kind::Organization, "organization_id", organization_id))
 }
 
-/// A question, by the field that holds it.
-pub(super) fn question<E: Display>(
-    field: String,
-    parsed: Result<Question, E>,
+/// A question, and the field that holds it.
+pub(super) fn question<'q, E: Display>(
+    field: &str,
+    parsed: Result<Question<'q>, E>,
     faults: &mut Faults,
-) -> Option<Question> {
+) -> Option<Question<'q>> {
     parsed.map_err(|invalid| faults.add(field, invalid)).ok()
 }
 
@@ -106,29 +102,29 @@ pub(super) fn need(
 }
 
 /// Up to 100 questions.
-pub(super) fn batch(
-    questions: &[pb::CheckFeatureRequest],
+pub(super) fn batch<'q>(
+    questions: &'q [pb::CheckFeatureRequest],
     faults: &mut Faults,
-) -> Option<Vec<(Vec<Subject>, Question)>> {
+) -> Option<Vec<(Payers<'q>, Question<'q>)>> {
     if !(1..=100).contains(&questions.len()) {
-        faults.add("questions", format!("are {}, and must be 1 to 100", questions.len()));
+        faults.add("questions", format_args!("are {}, and must be 1 to 100", questions.len()));
         return None;
     }
     let mut asked = Vec::with_capacity(questions.len());
     for (i, question) in questions.iter().enumerate() {
-        let at = format!("questions[{i}].");
+        let mut own = Faults::default();
         for (field, is_set) in [
             ("consistency", question.consistency.is_some()),
             ("max_staleness", question.max_staleness.is_some()),
         ] {
             if is_set {
-                faults.add(format!("{at}{field}"), "must be set once, beside `questions`");
+                own.add(field, "must be set once, beside `questions`");
             }
         }
-        let subjects = subjects(&at, &question.user_id, &question.organization_id, faults);
+        let payers = payers(&question.user_id, &question.organization_id, &mut own);
         let parsed = Question::feature(&question.feature);
-        let wanted = self::question(format!("{at}feature"), parsed, faults);
-        asked.extend(subjects.zip(wanted));
+        asked.extend(payers.zip(self::question("feature", parsed, &mut own)));
+        faults.add_all("questions", i, own);
     }
     Some(asked)
 }

@@ -4,30 +4,42 @@
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
 use hyper::{body::Incoming, service::Service};
-use std::{convert::Infallible, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 use tokio::{sync::Semaphore, time::timeout};
-use tonic::{Status, body::Body, service::Routes};
-use tower_service::Service as _;
+use tonic::{Status, body::Body};
 
 /// The most calls in progress. A cached check never waits, so these are calls that wait for the database.
 const IN_PROGRESS: usize = 1024;
 /// The longest a call may take, whatever its caller allows.
 const LONGEST_CALL: Duration = Duration::from_secs(5);
 
-/// Guards the services.
+/// Guards services.
 #[derive(Clone)]
-pub(super) struct Guard {
-    routes: Routes,
+pub(super) struct Guard<S> {
+    services: S,
     slots: Arc<Semaphore>,
 }
 
-impl Guard {
-    pub(super) fn new(routes: Routes) -> Self {
-        Self { routes, slots: Arc::new(Semaphore::new(IN_PROGRESS)) }
+impl<S> Guard<S> {
+    pub(super) fn new(services: S) -> Self {
+        Self { services, slots: Arc::new(Semaphore::new(IN_PROGRESS)) }
     }
 }
 
-impl Service<Request<Incoming>> for Guard {
+impl<S> Service<Request<Incoming>> for Guard<S>
+where
+    S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -35,13 +47,18 @@ impl Service<Request<Incoming>> for Guard {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let within = allowed_time(request.headers()).unwrap_or(LONGEST_CALL).min(LONGEST_CALL);
         let slot = self.slots.clone().try_acquire_owned();
-        let mut routes = self.routes.clone();
+        let mut services = self.services.clone();
         Box::pin(async move {
             let Ok(_slot) = slot else {
                 return Ok(Status::resource_exhausted("too many calls in progress").into_http());
             };
-            let call = AssertUnwindSafe(routes.call(request)).catch_unwind();
-            Ok(match timeout(within, call).await {
+            let mut call = pin!(AssertUnwindSafe(services.call(request)).catch_unwind());
+            // What is answered at once needs no timer.
+            let done = match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+                Poll::Ready(done) => Ok(done),
+                Poll::Pending => timeout(within, call).await,
+            };
+            Ok(match done {
                 Ok(Ok(Ok(response))) => response,
                 Ok(Ok(Err(never))) => match never {},
                 Ok(Err(_panic)) => {

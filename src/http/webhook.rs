@@ -95,7 +95,7 @@ fn tell(outcome: &Outcome) -> Answer {
     let mut body = json!({ "result": outcome.word() });
     if let Some((subject, revision)) = outcome.changed() {
         body["subject"] = subject.as_str().into();
-        body["revision"] = Revision::default().and(subject, revision).to_string().into();
+        body["revision"] = Revision::token(0, [(subject, revision)]).into();
     }
     if let Some(detail) = outcome.detail() {
         body["detail"] = detail.into();

@@ -87,8 +87,8 @@ async fn a_backfill_that_was_cut_short_is_done_by_another_replica_and_then_never
     drop(replica);
 
     clerk.state.lock().unwrap().items = users(12);
-    let _replica = replica_with(&db, &clerk, None).await;
     let asked = clerk.state.lock().unwrap().requests;
+    let _replica = replica_with(&db, &clerk, None).await;
     eventually("Clerk is asked for its plans again", async || {
         clerk.state.lock().unwrap().requests > asked + 2
     })

@@ -84,17 +84,20 @@ prop_compose! {
     }
 }
 
-fn ask(accounts: &[Account], grace: Grace, feature: &str, now: DateTime<Utc>) -> Decision {
+fn ask<'a>(
+    accounts: &'a [Account],
+    grace: Grace,
+    feature: &str,
+    now: DateTime<Utc>,
+) -> Decision<'a> {
     let accounts: Vec<_> = accounts.iter().collect();
-    decide(&accounts, &catalog(), grace, &Question::feature(feature).unwrap(), now)
+    decide(&accounts, catalog(), grace, &Question::feature(feature).unwrap(), now)
 }
 
 /// What a caller sees of a verdict, but for the reason, which may be refined.
-fn seen(verdict: &Verdict) -> Option<(Subject, Option<Slug>, Option<u64>)> {
-    match verdict {
-        Verdict::Allowed { subject, plan, limit, .. } => {
-            Some((subject.clone(), plan.clone(), *limit))
-        }
+fn seen<'a>(verdict: &Verdict<'a>) -> Option<(&'a Subject, Option<&'a Slug>, Option<u64>)> {
+    match *verdict {
+        Verdict::Allowed { subject, plan, limit, .. } => Some((subject, plan, limit)),
         Verdict::Denied { .. } => None,
     }
 }
@@ -129,17 +132,17 @@ proptest! {
     ) {
         let decision = ask(&accounts, grace, feature, now);
         if let Verdict::Allowed { reason, subject, plan, .. } = decision.verdict {
-            let account = accounts.iter().find(|a| a.subject == subject).unwrap();
+            let account = accounts.iter().find(|a| a.subject == *subject).unwrap();
             let kind = subject.kind();
-            prop_assert!(accounts.iter().filter(|a| a.subject == subject).any(|a| a.deleted_at.is_none()));
+            prop_assert!(accounts.iter().filter(|a| a.subject == *subject).any(|a| a.deleted_at.is_none()));
             match (reason, plan) {
                 (Grant::OverrideGrants, None) => {}
                 (Grant::DefaultPlan, plan) => {
-                    prop_assert_eq!(plan, catalog().shelf(kind).default_plan.clone());
+                    prop_assert_eq!(plan, catalog().shelf(kind).default_plan.as_ref());
                 }
                 (_, Some(plan)) => {
-                    prop_assert!(catalog().shelf(kind).plans.contains_key(&plan));
-                    let held = |a: &Account| a.items.iter().any(|i| i.plan.as_ref() == Some(&plan)
+                    prop_assert!(catalog().shelf(kind).plans.contains_key(plan));
+                    let held = |a: &Account| a.items.iter().any(|i| i.plan.as_ref() == Some(plan)
                         && matches!(i.status, Status::Active | Status::PastDue | Status::Canceled));
                     prop_assert!(accounts.iter().filter(|a| a.subject == account.subject).any(held));
                 }
@@ -167,8 +170,8 @@ proptest! {
         feature in select(&FEATURES[..]), now in instant(),
     ) {
         let reversed: Vec<_> = items.iter().rev().cloned().collect();
-        let one = ask(&[user(items)], grace, feature, now);
-        let other = ask(&[user(reversed)], grace, feature, now);
+        let (items, reversed) = ([user(items)], [user(reversed)]);
+        let (one, other) = (ask(&items, grace, feature, now), ask(&reversed, grace, feature, now));
         prop_assert_eq!(seen(&one.verdict), seen(&other.verdict));
         prop_assert_eq!(one.valid_until, other.valid_until);
     }
@@ -178,7 +181,7 @@ proptest! {
     fn entitlements_agree_with_checks(
         account in an_account(), grace in a_grace(), now in instant(),
     ) {
-        let listed = entitlements(&account, &catalog(), grace, now);
+        let listed = entitlements(&account, catalog(), grace, now);
         for feature in &FEATURES[..6] {
             let found = listed.iter().find(|e| e.feature.as_str() == *feature).map(|e| &e.decision);
             let asked = ask(std::slice::from_ref(&account), grace, feature, now);
