@@ -4,6 +4,7 @@ mod catalog;
 mod check;
 mod deliveries;
 mod dev;
+mod doctor;
 mod reconcile;
 mod send;
 mod serve;
@@ -30,6 +31,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Apply the missing migrations to `DATABASE_URL`, and exit
     Migrate(serve::Migrate),
+    /// Look at all that `serve` needs, with the settings that it would have: what is wrong, and the way out
+    Doctor(Box<doctor::Doctor>),
     /// Sign webhook bodies and POST them as Svix would
     Send(send::Send),
     /// Ask a running service over gRPC, and print the answer and why
@@ -53,6 +56,7 @@ pub fn main() -> ExitCode {
                 Command::Dev(dev) => dev.run().await,
                 Command::Serve(serve) => serve.run().await,
                 Command::Migrate(migrate) => migrate.run().await,
+                Command::Doctor(doctor) => doctor.run().await,
                 Command::Send(send) => send.run().await,
                 Command::Check(check) => check.run().await,
                 Command::Deliveries(deliveries) => deliveries.run().await,

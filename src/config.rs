@@ -227,7 +227,8 @@ impl Settings {
         })
     }
 
-    fn catalog_file(&self) -> anyhow::Result<Option<(Catalog, String)>> {
+    /// The catalog file's content and name, if one is named.
+    pub fn catalog_file(&self) -> anyhow::Result<Option<(Catalog, String)>> {
         let path = self.catalog.as_ref().filter(|path| !path.as_os_str().is_empty());
         path.map(|path| read_catalog(path).context("CATALOG")).transpose()
     }

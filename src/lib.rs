@@ -17,6 +17,7 @@ pub mod clerk;
 pub mod cli;
 pub mod config;
 pub mod deliveries;
+pub mod doctor;
 pub mod embedded;
 pub mod grpc;
 pub mod http;

@@ -11,6 +11,7 @@ mod changes;
 mod deliveries;
 mod doubts;
 mod error;
+mod inspect;
 mod lane;
 mod ledger;
 mod schema;
@@ -20,10 +21,11 @@ pub use changes::{Change, Cursor, Here, Page};
 pub use deliveries::{Entry, Filter, Position};
 pub use doubts::Backfill;
 pub use error::StoreError;
+pub use inspect::{Inspection, Migrated};
 pub use ledger::{Delivery, Outcome};
 pub use schema::{Schema, migrate};
 
-use crate::access::{Account, Catalog, Subject};
+use crate::access::{Account, Catalog, Kind, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use lane::{Lane, Route};
@@ -150,6 +152,11 @@ impl Store {
         self.upkeep.run(async |db| deliveries::body(db, svix_id).await).await
     }
 
+    /// How many deliveries are parked, at most 10,000.
+    pub async fn parked(&self) -> Result<i64, StoreError> {
+        self.upkeep.run(deliveries::parked).await
+    }
+
     /// Lets go of some bodies received before an instant; returns how many.
     pub async fn drop_bodies(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
         self.upkeep.run(async |db| deliveries::drop_bodies(db, before).await).await
@@ -237,6 +244,24 @@ impl Store {
     /// How the database's schema relates to the one this build was made for.
     pub async fn schema(&self) -> Result<Schema, StoreError> {
         self.upkeep.run(schema::compare).await
+    }
+
+    /// What the database is, and what this role may do in it.
+    pub async fn inspect(&self) -> Result<Inspection, StoreError> {
+        self.upkeep.run(inspect::inspect).await
+    }
+
+    /// How far the database was migrated.
+    pub async fn migrated(&self) -> Result<Migrated, StoreError> {
+        self.upkeep.run(inspect::migrated).await
+    }
+
+    /// The plans held in live items that this catalog does not know, with the kind of who holds them.
+    pub async fn unknown_plans(
+        &self,
+        catalog: &Catalog,
+    ) -> Result<Vec<(Kind, String)>, StoreError> {
+        self.upkeep.run(async |db| doubts::unknown_plans(db, catalog).await).await
     }
 
     /// Closes all connections; those still at work get a moment to finish.

@@ -26,8 +26,7 @@ pub enum LogFormat {
 
 /// Starts logging to standard error; `filter` as `tracing-subscriber`'s `EnvFilter` has it.
 pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter: EnvFilter =
-        filter.parse().map_err(|e| anyhow::anyhow!("LOG is no log filter, such as `info`: {e}"))?;
+    let filter = log_filter(filter)?;
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match format {
@@ -41,6 +40,11 @@ pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
 pub fn chain(error: &(dyn Error + 'static)) -> impl Value + use<> {
     let causes = successors(Some(error), |error| (*error).source());
     display(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+/// What is to be logged, as `LOG` says it.
+pub fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
+    text.parse().map_err(|e| anyhow::anyhow!("LOG is no log filter, such as `info`: {e}"))
+}
+
 }
 
 /// What is counted. Each service has its own, so that many can run in one process.

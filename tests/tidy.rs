@@ -18,6 +18,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "clerk",
             "config",
             "deliveries",
+            "doctor",
             "embedded",
             "grpc",
             "reconcile",
@@ -26,6 +27,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "telemetry",
         ],
     ),
+    ("doctor", &["access", "clerk", "config", "store", "telemetry"]),
     ("config", &["access", "clerk", "telemetry"]),
     (
         "service",

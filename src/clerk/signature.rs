@@ -13,7 +13,10 @@ use svix::webhooks::{Webhook, WebhookError};
 const SHORTEST_KEY: usize = 16;
 
 /// One signing secret, `whsec_…`, known to be strong enough.
-pub struct Secret(Webhook);
+pub struct Secret {
+    webhook: Webhook,
+    bytes: usize,
+}
 
 impl Secret {
     /// Parses a secret as Clerk's dashboard shows it; white space around it does not count.
@@ -22,17 +25,24 @@ impl Secret {
         let key = STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(text));
         match key {
             Ok(key) if key.len() >= SHORTEST_KEY => {
-                Ok(Self(Webhook::from_bytes(key).expect("the key is not empty")))
+                let bytes = key.len();
+                Ok(Self { webhook: Webhook::from_bytes(key).expect("the key is not empty"), bytes })
             }
             Ok(_) => Err(InvalidSecret("is too short to be one of Clerk's")),
             Err(_) => Err(InvalidSecret("is not base64 after `whsec_`")),
         }
     }
 
+    /// How long the key is.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The `svix-signature` of a body sent at this Unix time, in seconds.
     #[must_use]
     pub fn sign(&self, id: &str, timestamp: i64, body: &str) -> String {
-        self.0.sign(id, timestamp, body.as_bytes()).expect("a str is UTF-8")
+        self.webhook.sign(id, timestamp, body.as_bytes()).expect("a str is UTF-8")
     }
 }
 
@@ -71,7 +81,7 @@ impl Verifier {
             return Err(Refusal::Malformed("the body is not UTF-8".into()));
         }
         let mut refused = WebhookError::InvalidSignature;
-        for Secret(webhook) in &self.0 {
+        for Secret { webhook, .. } in &self.0 {
             match webhook.verify(body, headers) {
                 Ok(()) => return Ok(envelope.id.into()),
                 Err(error) => refused = error,

@@ -173,3 +173,14 @@ pub(super) async fn drop_bodies(
     .await?;
     Ok(dropped.rows_affected())
 }
+
+/// How many deliveries are parked; beyond the most that are counted, that many.
+pub(super) async fn parked(db: &mut PgConnection) -> Result<i64, StoreError> {
+    let parked = sqlx::query_scalar!(
+        r#"
+        select count(*) as "count!"
+        from (select from delivery where result = 'parked' limit 10000) as parked
+        "#
+    );
+    Ok(parked.fetch_one(db).await?)
+}

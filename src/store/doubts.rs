@@ -25,7 +25,7 @@ pub(super) async fn doubtful(
     catalog: &Catalog,
     limit: i64,
 ) -> Result<Vec<Subject>, StoreError> {
-    let (users, organizations) = unknown_plans(db, catalog).await?;
+    let (users, organizations) = unknown_as(db, catalog).await?;
     let subjects = sqlx::query_scalar!(
         r#"
         with doubt as (
@@ -61,7 +61,7 @@ pub(super) async fn doubtful(
 
 /// The plans held that the catalog does not know as a user's, and those it does not know as an
 /// organization's. The index is read from one plan to the next, not item by item.
-async fn unknown_plans(
+async fn unknown_as(
     db: &mut PgConnection,
     catalog: &Catalog,
 ) -> Result<(Vec<String>, Vec<String>), StoreError> {
@@ -86,6 +86,35 @@ async fn unknown_plans(
         held.iter().filter(|plan| !known.contains_key(plan.as_str())).cloned().collect()
     };
     Ok((unknown(Kind::User), unknown(Kind::Organization)))
+}
+
+/// The plans of active items that grant nothing because the catalog does not know them.
+pub(super) async fn unknown_plans(
+    db: &mut PgConnection,
+    catalog: &Catalog,
+) -> Result<Vec<(Kind, String)>, StoreError> {
+    let (users, organizations) = unknown_as(db, catalog).await?;
+    let held = sqlx::query!(
+        r#"
+        select true as "by_user!", told as "plan!" from unnest($1::text[]) as told
+        where exists (
+            select from item
+            where status = 'active' and item.plan = told and subject like 'user\_%'
+        )
+        union all
+        select false, told from unnest($2::text[]) as told
+        where exists (
+            select from item
+            where status = 'active' and item.plan = told and subject like 'org\_%'
+        )
+        "#,
+        &users,
+        &organizations,
+    )
+    .fetch_all(db)
+    .await?;
+    let kind = |by_user| if by_user { Kind::User } else { Kind::Organization };
+    Ok(held.into_iter().map(|row| (kind(row.by_user), row.plan)).collect())
 }
 
 /// Notes that a subject was compared with Clerk.

@@ -29,22 +29,28 @@ pub enum Schema {
 
 /// Compares what was applied with what this build knows.
 pub(super) async fn compare(db: &mut PgConnection) -> Result<Schema, StoreError> {
-    let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
-        .fetch_one(&mut *db)
-        .await?;
-    if !exists {
+    if !is_begun(db).await? {
         return Ok(Schema::Behind);
     }
-    let known = migrations().iter().map(|m| m.version).max().unwrap_or(0);
-    Ok(match applied(db).await? - known {
+    Ok(match applied(db).await? - known() {
         ..0 => Schema::Behind,
         0..=AHEAD => Schema::Fits,
         _ => Schema::Ahead,
     })
 }
 
+/// Whether any migration was ever applied, as far as this role can see.
+pub(super) async fn is_begun(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(db).await
+}
+
+/// The newest migration that this build knows.
+pub(super) fn known() -> i64 {
+    migrations().iter().map(|m| m.version).max().unwrap_or(0)
+}
+
 /// The newest migration that was applied.
-async fn applied(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
+pub(super) async fn applied(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
     let newest: Option<i64> =
         sqlx::query_scalar("select max(version) from _sqlx_migrations where success")
             .fetch_one(db)

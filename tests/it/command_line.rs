@@ -254,6 +254,8 @@ async fn help_is_the_manual() {
                   catalog
       serve       Run the service; needs `DATABASE_URL` and `CLERK_WEBHOOK_SIGNING_SECRET`
       migrate     Apply the missing migrations to `DATABASE_URL`, and exit
+      doctor      Look at all that `serve` needs, with the settings that it would have: what is wrong,
+                  and the way out
       send        Sign webhook bodies and POST them as Svix would
       check       Ask a running service over gRPC, and print the answer and why
       deliveries  Look into the ledger of a running service, and replay deliveries

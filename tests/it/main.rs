@@ -8,6 +8,7 @@ mod command_line;
 mod db;
 mod deploys;
 mod dice;
+mod doctor;
 mod durability;
 mod faces;
 mod fold;

@@ -1,0 +1,283 @@
+//! `entitlements doctor` against set-ups that are well, and that are not.
+
+use crate::{
+    clerk::{Clerk, KEY},
+    command_line::Shell,
+    db::Db,
+    proxy::{Link, Proxy},
+    service::{Replica, SECRET, config, payload},
+};
+use entitlements::access::Catalog;
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+use std::net::TcpListener;
+
+const CATALOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml");
+
+/// What the doctor says with the usual settings and these: exit code, and each line.
+async fn examined(variables: &[(&'static str, &str)]) -> (i32, Vec<String>) {
+    let usual = [
+        ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
+        ("CATALOG", CATALOG),
+        ("GRPC_LISTEN", "127.0.0.1:0"),
+        ("HTTP_LISTEN", "127.0.0.1:0"),
+        ("INTERNAL_LISTEN", "127.0.0.1:0"),
+    ];
+    let given = |name| variables.iter().any(|(given, _)| *given == name);
+    let mut all: Vec<_> = usual.into_iter().filter(|(name, _)| !given(*name)).collect();
+    all.extend(variables);
+    all.retain(|(_, value)| !value.is_empty());
+    let (code, stdout, stderr) = Shell::new(&all).run(&["doctor"]).await;
+    assert_eq!(stderr, "");
+    for secret in ["hunter2", "C2FVsBQIhrscChlQIMV", KEY] {
+        assert!(!stdout.contains(secret), "{secret} in:\n{stdout}");
+    }
+    (code, stdout.lines().map(str::to_owned).collect())
+}
+
+/// With these settings the doctor ends with this code and has these lines, each with all of its words; whatever
+/// is not well has a way out.
+async fn check(variables: &[(&'static str, &str)], code: i32, expected: &[&[&str]]) {
+    let (found, lines) = examined(variables).await;
+    let text = lines.join("\n");
+    assert_eq!(found, code, "{text}");
+    for words in expected {
+        let fits = |line: &&String| words.iter().all(|word| line.contains(word));
+        assert!(lines.iter().find(fits).is_some(), "{words:?} in:\n{text}");
+    }
+    for line in &lines {
+        let is_well = line.starts_with("ok    ");
+        assert!(is_well != line.contains(" -> "), "{line}");
+        assert!(is_well || line.starts_with("warn  ") || line.starts_with("fail  "), "{line}");
+    }
+}
+
+/// A database in which a catalog is in force and a delivery was taken.
+async fn in_use() -> Db {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    replica.send(&payload("subscriptionItem.active")).await;
+    replica.stop().await.unwrap();
+    db
+}
+
+async fn run(db: &Db, sql: &str) {
+    let pool = db.pool().await;
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&pool).await.unwrap();
+    pool.close().await;
+}
+
+#[tokio::test]
+async fn all_is_well_in_a_good_set_up_and_nothing_is_changed() {
+    let (db, clerk) = (in_use().await, Clerk::start().await);
+    let before = db.fingerprint().await;
+    let variables =
+        [("DATABASE_URL", &*db.url), ("CLERK_SECRET_KEY", KEY), ("CLERK_API_URL", &*clerk.url)];
+    let (code, lines) = examined(&variables).await;
+    let what: Vec<_> = lines.iter().map(|line| line[6..23].trim_end()).collect();
+    let all = [
+        "signing secrets",
+        "catalog file",
+        "settings",
+        "gRPC listener",
+        "HTTP listener",
+        "internal listener",
+        "database",
+        "Postgres version",
+        "TLS to Postgres",
+        "clock",
+        "rights",
+        "migrations",
+        "notifications",
+        "parked",
+        "catalog",
+        "plans held",
+        "Clerk's API",
+    ];
+    assert_eq!(what, all, "{lines:#?}");
+    assert!(code == 0 && lines.iter().all(|line| line.starts_with("ok    ")), "{lines:#?}");
+    assert_eq!(db.fingerprint().await, before);
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_named() {
+    let db = in_use().await;
+    let url = ("DATABASE_URL", &*db.url);
+    let short = ("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_AAECAwQFBgcICQoLDA0ODw==");
+    check(&[url, short], 0, &[&["warn", "signing secrets", "16 bytes", "24"]]).await;
+    let word = ("CLERK_WEBHOOK_SIGNING_SECRET", "changeme");
+    check(&[url, word], 1, &[&["fail", "signing secrets", "too short"]]).await;
+    let absent = ("CATALOG", "absent.toml");
+    check(&[url, absent], 1, &[&["fail", "catalog file", "cannot read absent.toml"]]).await;
+    check(&[url, ("LOG", "a=b=c")], 1, &[&["fail", "settings", "LOG is no log filter"]]).await;
+    let none = ("DATABASE_URL", "");
+    check(&[none], 1, &[&["fail", "database", "DATABASE_URL is not set"]]).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_absent_or_silent_is_told_apart() {
+    let nowhere = ("DATABASE_URL", "postgres://me:hunter2@127.0.0.1:1/nothing");
+    let refused = ["fail", "`nothing` at 127.0.0.1:1, as `me`", "refused", "may this machine"];
+    check(&[nowhere], 1, &[&refused]).await;
+    let absent = Db::absent();
+    check(&[("DATABASE_URL", &absent.url)], 1, &[&["fail", "does not exist", "create the"]]).await;
+    let db = Db::new().await;
+    let proxy = Proxy::before(&db.url).await;
+    proxy.set(Link::BlackHole);
+    let silent = proxy.url(db.name());
+    check(&[("DATABASE_URL", &silent)], 1, &[&["fail", "does not answer within 5 s"]]).await;
+}
+
+#[tokio::test]
+async fn a_schema_that_does_not_fit_is_told_with_its_numbers() {
+    let db = Db::absent();
+    db.create_empty().await;
+    let url = ("DATABASE_URL", &*db.url);
+    let behind = ["fail", "migrations", "at 0, behind", "entitlements migrate"];
+    check(&[url], 1, &[&behind]).await;
+    check(&[url, ("MIGRATE", "true")], 0, &[&["warn", "migrations", "serve --migrate"]]).await;
+    let db = in_use().await;
+    let later = "insert into _sqlx_migrations
+        (version, description, success, checksum, execution_time) values (999, '', true, '', 0)";
+    run(&db, later).await;
+    let ahead = ["fail", "migrations", "at 999, too far ahead", "deploy the release"];
+    check(&[("DATABASE_URL", &db.url)], 1, &[&ahead]).await;
+}
+
+#[tokio::test]
+async fn rights_that_are_missing_are_told_as_the_grants_that_give_them() {
+    let db = in_use().await;
+    let role = format!("{}_clerk", db.name());
+    let url = db.url.replace("entitlements@", &format!("{role}@"));
+    assert_ne!(url, db.url);
+    run(
+        &db,
+        &format!("create role {role} login; grant select on all tables in schema public to {role}"),
+    )
+    .await;
+    let missing = "delete on change, item, override, snapshot; insert on catalog, change, delivery, item, \
+                   override, snapshot, subject";
+    let grant = format!(
+        "grant insert on catalog, change, delivery, item, override, snapshot, subject to \"{role}\""
+    );
+    check(&[("DATABASE_URL", &url)], 1, &[&["fail", "rights", missing, &grant]]).await;
+    let grants = format!(
+        "grant insert, update, delete on all tables in schema public to {role};
+        revoke insert on delivery from {role}"
+    );
+    run(&db, &grants).await;
+    let missing =
+        format!("lacks insert on delivery -> as the owner: grant insert on delivery to \"{role}\"");
+    check(&[("DATABASE_URL", &url)], 1, &[&["fail", "rights", &missing]]).await;
+    run(&db, &format!("grant insert on delivery to {role}")).await;
+    check(&[("DATABASE_URL", &url)], 0, &[&["ok", "rights", &role]]).await;
+    run(&db, &format!("drop owned by {role}; drop role {role}")).await;
+}
+
+/// Puts a function of one's own before the one of Postgres, for whoever connects to this database.
+async fn pretend(db: &Db, function: &str) {
+    let search = format!("alter database {} set search_path = fake, pg_catalog, public", db.name());
+    run(
+        db,
+        &format!(
+            "create schema if not exists fake; create or replace function fake.{function}; {search}"
+        ),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_and_a_server_that_is_too_old_are_told() {
+    let db = in_use().await;
+    let url = ("DATABASE_URL", &*db.url);
+    let clock = |ahead| {
+        format!(
+            "clock_timestamp() returns timestamptz language sql
+            as $$ select pg_catalog.clock_timestamp() + interval '{ahead}' $$"
+        )
+    };
+    pretend(&db, &clock("10 minutes")).await;
+    check(&[url], 1, &[&["fail", "clock", "Postgres's is 6", "s ahead of", "NTP"]]).await;
+    pretend(&db, &clock("-30 s")).await;
+    check(&[url], 0, &[&["warn", "clock", "Postgres's is 30.", "s behind"]]).await;
+    pretend(&db, &clock("0")).await;
+    check(&[url], 0, &[&["ok", "clock"]]).await;
+    let version = "current_setting(text) returns text language sql as $$ select '130011'::text $$";
+    pretend(&db, version).await;
+    check(&[url], 1, &[&["fail", "PostgreSQL 13.11 is too old", "14 or newer"]]).await;
+}
+
+#[tokio::test]
+async fn plain_text_to_another_machine_and_deafness_are_warnings() {
+    let db = in_use().await;
+    let proxy = Proxy::before(&db.url).await;
+    // Another way to say "this machine" that does not look like it.
+    let url = proxy.url(db.name()).replace("127.0.0.1", "0.0.0.0");
+    check(&[("DATABASE_URL", &url)], 0, &[&["warn", "TLS", "not encrypted", "verify-full"]]).await;
+    let url = proxy.url(db.name());
+    check(&[("DATABASE_URL", &url)], 0, &[&["ok", "TLS", "on this machine"]]).await;
+    proxy.set(Link::Deaf);
+    let deaf = ["warn", "notifications", "did not come back", "every 250 ms"];
+    check(&[("DATABASE_URL", &url)], 0, &[&deaf]).await;
+}
+
+#[tokio::test]
+async fn a_catalog_that_is_missing_or_lacks_plans_is_a_warning() {
+    let db = Db::new().await;
+    let (url, no_catalog) = (("DATABASE_URL", &*db.url), ("CATALOG", ""));
+    check(&[url, no_catalog], 0, &[&["warn", "catalog", "none in force", "set CATALOG"]]).await;
+    let mut config = config(&db);
+    let catalog = Catalog::from_toml("[organization.plans.pro]\nfeatures = [\"sso\"]").unwrap();
+    config.catalog = Some((catalog, "other.toml".into()));
+    let replica = Replica::launch(config).await;
+    replica.serving().await;
+    replica.send(&payload("subscriptionItem.active")).await;
+    replica.send("not json").await;
+    replica.stop().await.unwrap();
+    let held = ["warn", "plans held", "user.plans.pro", "grant nothing"];
+    let parked = ["warn", "parked", "1 delivery", "deliveries list --result parked"];
+    check(&[url], 0, &[&held, &parked, &["ok", "catalog", "1 is in force, of other.toml"]]).await;
+}
+
+#[tokio::test]
+async fn addresses_that_are_taken_are_told_unless_this_service_has_them() {
+    let db = Db::new().await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap().to_string();
+    let (url, listen) = (("DATABASE_URL", &*db.url), ("HTTP_LISTEN", &*at));
+    check(&[url, listen], 1, &[&["fail", "HTTP listener", &at, "taken by something else"]]).await;
+    let away = ("INTERNAL_LISTEN", "192.0.2.1:9090");
+    check(&[url, away], 1, &[&["fail", "internal listener", "cannot listen on 192.0.2.1"]]).await;
+    let replica = Replica::start(&db).await;
+    let (grpc, http) = (replica.bound.grpc.to_string(), replica.bound.http.to_string());
+    let running = ["ok", "gRPC listener", &*grpc, "this service is running there"];
+    check(&[url, ("GRPC_LISTEN", &grpc)], 0, &[&running]).await;
+    check(&[url, ("GRPC_LISTEN", &grpc), ("HTTP_LISTEN", &http)], 0, &[&running]).await;
+}
+
+#[tokio::test]
+async fn clerks_key_is_tried_and_its_instance_compared() {
+    let (db, clerk) = (in_use().await, Clerk::start().await);
+    let (url, api) = (("DATABASE_URL", &*db.url), ("CLERK_API_URL", &*clerk.url));
+    let wrong = ("CLERK_SECRET_KEY", "sk_live_hunter2");
+    check(&[url, api, wrong], 1, &[&["fail", "Clerk's API", "refuses the key"]]).await;
+    clerk.state.lock().unwrap().instance = "ins_other".into();
+    let other = ["fail", "Clerk's API", "instance ins_other, but the webhooks come from ins_3a2"];
+    check(&[url, api, ("CLERK_SECRET_KEY", KEY)], 1, &[&other]).await;
+    let nowhere = ("CLERK_API_URL", "http://127.0.0.1:1/v1");
+    let away = ["warn", "Clerk's API", "go on"];
+    check(&[url, nowhere, ("CLERK_SECRET_KEY", KEY)], 0, &[&away]).await;
+}
+
+#[tokio::test]
+async fn findings_are_json_on_request() {
+    let variables = [("DATABASE_URL", "hunter2"), ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)];
+    let (code, stdout, _) = Shell::new(&variables).run(&["doctor", "--json"]).await;
+    let lines: Vec<Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let database = lines.iter().find(|line| line["check"] == "database").unwrap();
+    assert_eq!((code, database["verdict"].as_str()), (1, Some("fail")), "{stdout}");
+    assert!(database["way_out"].as_str().unwrap().contains("postgres://"), "{stdout}");
+    assert_eq!(lines[0]["way_out"], Value::Null);
+    assert!(!stdout.contains("hunter2"), "{stdout}");
+}
