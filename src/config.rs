@@ -91,6 +91,10 @@ pub struct Settings {
     #[arg(long, env, value_name = "FILTER", default_value = "info")]
     pub log: String,
 
+    /// Log denials with whom they met and why: a share such as `1%`, or at most so many a second, `10/s` [default: none]
+    #[arg(long, env, value_name = "SHARE")]
+    pub log_denials: Option<crate::telemetry::Share>,
+
     /// How it is logged [default: text in `dev`, json in `serve`]
     #[arg(long, env, value_name = "FORMAT")]
     pub log_format: Option<crate::telemetry::LogFormat>,
@@ -195,6 +199,8 @@ pub struct Config {
     pub admin: bool,
     /// The most bytes of cached accounts.
     pub cache_bytes: u64,
+    /// Which denials are logged.
+    pub log_denials: Option<crate::telemetry::Share>,
     /// How long open calls may take to finish at the end.
     pub stop_within: Duration,
     /// How long to be not ready before the end begins.
@@ -222,6 +228,7 @@ impl Settings {
             body_retention: whole(Some(self.body_retention), "BODY_RETENTION")?.unwrap_or_default(),
             admin: self.admin,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
+            log_denials: self.log_denials,
             stop_within: *self.stop_within,
             stop_delay: *self.stop_delay,
         })

@@ -5,6 +5,7 @@ mod answer;
 mod ask;
 mod codec;
 mod deferred;
+mod denials;
 mod entitlements;
 mod guard;
 mod health;

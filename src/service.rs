@@ -12,7 +12,7 @@ use crate::{
     http::{self, Face, Probed, Webhooks},
     reconcile::Reconciler,
     store::{Applied, Author, Schema, Store, StoreError, migrate},
-    telemetry::{Metrics, chain},
+    telemetry::{Metrics, Share, chain},
     upkeep,
 };
 use anyhow::{Context, anyhow};
@@ -82,7 +82,8 @@ impl Service {
         grpc::set_health(&health, false).await;
         let deliveries = Arc::new(shared.deliveries());
         let admin = config.admin.then(|| grpc::AdminApi::new(deliveries.clone()));
-        let services = grpc::Services::new(shared.api(config.grace), admin, health_server);
+        let api = shared.api(config.grace, config.log_denials);
+        let services = grpc::Services::new(api, admin, health_server);
         let services = services.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
         let metrics = shared.metrics.clone();
         let webhooks = Arc::new(Webhooks::new(config.verifier, deliveries.clone(), metrics));
@@ -168,8 +169,9 @@ impl Shared {
         Self { store, accounts: Arc::new(accounts), metrics, draining, stop }
     }
 
-    fn api(&self, grace: Grace) -> grpc::Api {
-        grpc::Api::new(Checks::new(self.accounts.clone(), grace), &self.metrics)
+    fn api(&self, grace: Grace, log_denials: Option<Share>) -> grpc::Api {
+        let checks = Checks::new(self.accounts.clone(), grace);
+        grpc::Api::new(checks, &self.metrics, log_denials)
     }
 
     fn deliveries(&self) -> Deliveries {

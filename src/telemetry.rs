@@ -1,6 +1,10 @@
 //! Logs and metrics. Neither ever carries a secret, a payload, a name or an e-mail address; metrics carry no
 //! ids either.
 
+mod sampling;
+
+pub use sampling::{InvalidShare, Sampler, Share};
+
 use clap::ValueEnum;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -36,15 +40,15 @@ pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))
 }
 
-/// An error and all that caused it, for the log.
-pub fn chain(error: &(dyn Error + 'static)) -> impl Value + use<> {
-    let causes = successors(Some(error), |error| (*error).source());
-    display(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 /// What is to be logged, as `LOG` says it.
 pub fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
     text.parse().map_err(|e| anyhow::anyhow!("LOG is no log filter, such as `info`: {e}"))
 }
 
+/// An error and all that caused it, for the log.
+pub fn chain(error: &(dyn Error + 'static)) -> impl Value + use<> {
+    let causes = successors(Some(error), |error| (*error).source());
+    display(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }
 
 /// What is counted. Each service has its own, so that many can run in one process.

@@ -51,6 +51,12 @@ impl<'i> Id<'i> {
         }
     }
 
+    /// Whether a user or an organization pays.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        if self.0.starts_with(Kind::User.prefix()) { Kind::User } else { Kind::Organization }
+    }
+
     /// The id as Clerk writes it.
     #[must_use]
     pub fn as_str(self) -> &'i str {
@@ -73,7 +79,7 @@ impl Subject {
     /// Whether a user or an organization pays.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        if self.0.starts_with(Kind::User.prefix()) { Kind::User } else { Kind::Organization }
+        self.id().kind()
     }
 
     /// The id, to ask with.

@@ -1,10 +1,10 @@
 //! Decisions into responses.
 
 use super::pb;
-use crate::telemetry::chain;
+use crate::telemetry::{Sampler, chain};
 use crate::{
     access::{
-        self, Access, Account, Denial, Grant, Item, Question, Slug, Subject, Verdict, Wanted,
+        self, Access, Account, Decision, Denial, Grant, Item, Slug, Subject, Verdict, Wanted,
     },
     accounts::{State, Unavailable},
     checks::{Facts, Moment},
@@ -15,11 +15,10 @@ use tonic::Status;
 
 /// The answer to a question about a feature.
 pub(super) fn feature(
+    decision: Decision<'_>,
     moment: &Moment,
     facts: &Facts,
-    question: &Question<'_>,
 ) -> pb::CheckFeatureResponse {
-    let decision = moment.decide(facts, question);
     let told = Told::from(decision.verdict);
     pb::CheckFeatureResponse {
         allowed: told.allowed,
@@ -36,11 +35,10 @@ pub(super) fn feature(
 
 /// The answer to a question about a plan.
 pub(super) fn plan(
+    decision: Decision<'_>,
     moment: &Moment,
     facts: &Facts,
-    question: &Question<'_>,
 ) -> pb::CheckPlanResponse {
-    let decision = moment.decide(facts, question);
     let told = Told::from(decision.verdict);
     pb::CheckPlanResponse {
         allowed: told.allowed,
@@ -184,17 +182,22 @@ impl From<State> for pb::Freshness {
     }
 }
 
-/// What the caller may know of a failure. The log gets the rest, here and nowhere else.
-pub(super) fn status(error: &Unavailable) -> Status {
-    if let Unavailable::Store(source) = error {
-        if !source.is_transient() {
-            tracing::error!(error = chain(source), "cannot read an account");
-            return Status::internal("the database holds something that this service cannot read");
+/// What the caller may know of a failure. The log gets the rest, here and nowhere else, of some of many.
+pub(super) fn status(error: &Unavailable, logged: &Sampler) -> Status {
+    let Unavailable::Store(source) = error else {
+        return Status::unavailable(error.to_string());
+    };
+    if source.is_transient() {
+        if logged.takes() {
+            tracing::warn!(error = chain(source), "cannot read accounts");
         }
-        tracing::warn!(error = chain(source), "cannot read an account");
-        return Status::unavailable("the database is unavailable");
+        Status::unavailable("the database is unavailable")
+    } else {
+        if logged.takes() {
+            tracing::error!(error = chain(source), "cannot read accounts");
+        }
+        Status::internal("the database holds something that this service cannot read")
     }
-    Status::unavailable(error.to_string())
 }
 
 /// In whole milliseconds, the grain of all dates here.

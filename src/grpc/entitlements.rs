@@ -3,12 +3,14 @@
 use super::{
     answer,
     ask::{self, Faults},
+    denials::Denials,
     pb,
 };
 use crate::{
-    access::Question,
-    checks::Checks,
-    telemetry::{Labels, Metrics},
+    access::{Decision, Question},
+    accounts::Need,
+    checks::{Checks, Facts, Moment, Payers},
+    telemetry::{Labels, Metrics, Sampler, Share},
 };
 use prometheus_client::metrics::counter::Counter;
 use tonic::{Request, Response, Status};
@@ -18,18 +20,40 @@ pub struct Api {
     checks: Checks,
     /// A counter for each reason, by its number.
     counters: Vec<Option<Counter>>,
+    denials: Denials,
+    /// Which failures are logged: while the database is away, every check of what is not cached fails.
+    failures: Sampler,
 }
 
 impl Api {
-    /// Answers with these checks.
+    /// Answers with these checks; logs this share of the denials.
     #[must_use]
-    pub fn new(checks: Checks, metrics: &Metrics) -> Self {
+    pub fn new(checks: Checks, metrics: &Metrics, log_denials: Option<Share>) -> Self {
         let counter = |number| {
             let reason = pb::Reason::try_from(number).ok()?.as_str_name();
             Some(metrics.checks.get_or_create_owned(&Labels([("reason", reason)])))
         };
         let last = pb::Reason::Stale as i32;
-        Self { checks, counters: (0..=last).map(counter).collect() }
+        let counters = (0..=last).map(counter).collect();
+        let failures = Sampler::new(Share::PerSecond(1));
+        Self { checks, counters, denials: Denials::new(log_denials), failures }
+    }
+
+    async fn facts(&self, payers: Payers<'_>, need: &Need) -> Result<Facts, Status> {
+        let facts = self.checks.facts(payers, need).await;
+        facts.map_err(|error| answer::status(&error, &self.failures))
+    }
+
+    fn decide<'a>(
+        &self,
+        moment: &'a Moment,
+        facts: &'a Facts,
+        payers: Payers<'_>,
+        question: &Question<'_>,
+    ) -> Decision<'a> {
+        let decision = moment.decide(facts, question);
+        self.denials.note(payers, question, &decision);
+        decision
     }
 
     fn count(&self, reason: i32) {
@@ -53,9 +77,10 @@ impl pb::entitlements_server::Entitlements for Api {
         let need = ask::need(request.consistency, request.max_staleness, &mut faults);
         let (payers, question) = faults.none(payers.zip(question))?;
 
-        let facts = self.checks.facts(payers, &need).await.map_err(|e| answer::status(&e))?;
+        let facts = self.facts(payers, &need).await?;
         let moment = self.checks.moment();
-        let response = answer::feature(&moment, &facts, &question);
+        let decision = self.decide(&moment, &facts, payers, &question);
+        let response = answer::feature(decision, &moment, &facts);
         self.count(response.reason);
         Ok(Response::new(response))
     }
@@ -71,14 +96,15 @@ impl pb::entitlements_server::Entitlements for Api {
         let asked = faults.none(asked)?;
 
         let payers = asked.iter().map(|(payers, _)| *payers);
-        let facts = self.checks.each(payers, &need).await.map_err(|e| answer::status(&e))?;
+        let facts = self.checks.each(payers, &need).await;
+        let facts = facts.map_err(|error| answer::status(&error, &self.failures))?;
         let moment = self.checks.moment();
-        let decided = facts.iter().zip(&asked);
-        let answers: Vec<_> = decided
-            .map(|(facts, (_, question))| answer::feature(&moment, facts, question))
-            .collect();
-        for answer in &answers {
-            self.count(answer.reason);
+        let mut answers = Vec::with_capacity(asked.len());
+        for (facts, (payers, question)) in facts.iter().zip(&asked) {
+            let decision = self.decide(&moment, facts, *payers, question);
+            let response = answer::feature(decision, &moment, facts);
+            self.count(response.reason);
+            answers.push(response);
         }
         Ok(Response::new(pb::CheckFeaturesResponse { answers }))
     }
@@ -94,9 +120,10 @@ impl pb::entitlements_server::Entitlements for Api {
         let need = ask::need(request.consistency, request.max_staleness, &mut faults);
         let (payers, question) = faults.none(payers.zip(question))?;
 
-        let facts = self.checks.facts(payers, &need).await.map_err(|e| answer::status(&e))?;
+        let facts = self.facts(payers, &need).await?;
         let moment = self.checks.moment();
-        let response = answer::plan(&moment, &facts, &question);
+        let decision = self.decide(&moment, &facts, payers, &question);
+        let response = answer::plan(decision, &moment, &facts);
         self.count(response.reason);
         Ok(Response::new(response))
     }
@@ -111,7 +138,7 @@ impl pb::entitlements_server::Entitlements for Api {
         let need = ask::need(request.consistency, request.max_staleness, &mut faults);
         let payers = faults.none(payers)?;
 
-        let facts = self.checks.facts(payers, &need).await.map_err(|e| answer::status(&e))?;
+        let facts = self.facts(payers, &need).await?;
         let moment = self.checks.moment();
         let is_stale = facts.stale_for().is_some();
         let told = facts.accounts().map(|account| answer::account(account, &moment, is_stale));

@@ -21,12 +21,17 @@ pub async fn watch(
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
-    let mut told = None;
+    let (mut told, mut before) = (None, State::Starting.word());
     while !stop.is_cancelled() {
         let freshness = accounts.freshness();
         let draining_now = draining.is_cancelled();
         let serving = freshness.can_answer() && !draining_now;
-        let fresh = freshness.state() == State::Fresh && !draining_now;
+        let state = freshness.state();
+        let fresh = state == State::Fresh && !draining_now;
+        if state.word() != before {
+            log(before, state);
+            before = state.word();
+        }
         if told != Some((serving, fresh)) {
             set(&reporter, serving).await;
             reporter.set_service_status(FRESHNESS, status(fresh)).await;
@@ -49,6 +54,32 @@ pub async fn watch(
 pub async fn set(reporter: &HealthReporter, serving: bool) {
     for name in NAMES {
         reporter.set_service_status(name, status(serving)).await;
+    }
+}
+
+/// One line for each change of state.
+fn log(before: &'static str, now: State) {
+    let freshness = now.word();
+    match now {
+        State::Starting => {}
+        State::Fresh => {
+            tracing::info!(before, freshness, "fresh: answers are as Postgres has them");
+        }
+        State::Unsure(_) => tracing::warn!(
+            before,
+            freshness,
+            "unsure: changes are not heard; accounts are read anew for each answer"
+        ),
+        State::Stale(_) => tracing::warn!(
+            before,
+            freshness,
+            "stale: Postgres is away; answers come from memory and say so"
+        ),
+        State::Expired => tracing::error!(
+            before,
+            freshness,
+            "expired: Postgres was away for longer than MAX_STALENESS; nothing is answered"
+        ),
     }
 }
 

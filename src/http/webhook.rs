@@ -6,7 +6,7 @@ use crate::{
     clerk::{Refusal, Verifier},
     deliveries::Deliveries,
     store::{Outcome, StoreError},
-    telemetry::{Labels, Metrics, chain},
+    telemetry::{Labels, Metrics, Sampler, Share, chain},
 };
 use bytes::Bytes;
 use chrono::Utc;
@@ -23,6 +23,8 @@ const LARGEST_BODY: usize = 512 * 1024;
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// The most deliveries in progress: an unsigned body costs a hash before it can be refused.
 const IN_PROGRESS: usize = 64;
+/// The most refusals that are logged in a second; all are counted.
+const LOGGED: u32 = 10;
 /// When to try again, in seconds; Svix's first retry comes after 5 s as well.
 const RETRY_AFTER: &str = "5";
 
@@ -32,20 +34,26 @@ pub struct Webhooks {
     deliveries: Arc<Deliveries>,
     metrics: Arc<Metrics>,
     slots: Semaphore,
+    /// Which refusals are logged: anybody may post here as often as they like.
+    logged: Sampler,
 }
 
 impl Webhooks {
     /// Takes what `verifier` accepts.
     #[must_use]
     pub fn new(verifier: Verifier, deliveries: Arc<Deliveries>, metrics: Arc<Metrics>) -> Self {
-        Self { verifier, deliveries, metrics, slots: Semaphore::new(IN_PROGRESS) }
+        let logged = Sampler::new(Share::PerSecond(LOGGED));
+        Self { verifier, deliveries, metrics, slots: Semaphore::new(IN_PROGRESS), logged }
     }
 
     /// Answers one request.
     pub(super) async fn take(&self, request: Request<Incoming>) -> Answer {
-        let answer = match self.slots.try_acquire() {
-            Ok(_slot) => self.deliver(request).await.unwrap_or_else(|refused| *refused),
-            Err(_) => busy("too many deliveries at once"),
+        let answer = if let Ok(_slot) = self.slots.try_acquire() {
+            self.deliver(request).await.unwrap_or_else(|refused| *refused)
+        } else {
+            let reason = "too many deliveries at once";
+            self.log(reason);
+            busy(reason)
         };
         if !answer.status().is_success() {
             self.metrics.refused.get_or_create(&Labels([("status", status(&answer))])).inc();
@@ -55,7 +63,7 @@ impl Webhooks {
 
     async fn deliver(&self, request: Request<Incoming>) -> Result<Answer, Box<Answer>> {
         let (head, body) = request.into_parts();
-        let body = read(body).await?;
+        let body = self.read(body).await?;
         let svix_id = self.verify(&head.headers, &body)?;
         let outcome = self.deliveries.take(&svix_id, body, Utc::now()).await;
         let outcome = outcome.map_err(|error| Box::new(failed(&svix_id, &error)))?;
@@ -65,28 +73,39 @@ impl Webhooks {
     fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<String, Box<Answer>> {
         let verified = self.verifier.verify(headers, body, Utc::now().timestamp());
         verified.map_err(|refusal| {
-            tracing::warn!(%refusal, "refused a webhook");
             let status = match refusal {
                 Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
                 Refusal::Unverified(_) => StatusCode::UNAUTHORIZED,
             };
-            Box::new(refuse(status, &refusal.to_string()))
+            let reason = refusal.to_string();
+            self.log(&reason);
+            Box::new(refuse(status, &reason))
         })
     }
-}
 
-/// Reads a body that is small enough and arrives soon enough.
-async fn read(body: Incoming) -> Result<Bytes, Box<Answer>> {
-    let refuse = |status, reason| Err(Box::new(refuse(status, reason)));
-    let too_large = || refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 512 KiB");
-    if body.size_hint().lower() > LARGEST_BODY as u64 {
-        return too_large();
+    /// Reads a body that is small enough and arrives soon enough.
+    async fn read(&self, body: Incoming) -> Result<Bytes, Box<Answer>> {
+        let refuse = |status, reason| {
+            self.log(reason);
+            Err(Box::new(refuse(status, reason)))
+        };
+        let too_large = || refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 512 KiB");
+        if body.size_hint().lower() > LARGEST_BODY as u64 {
+            return too_large();
+        }
+        match timeout(BODY_WITHIN, Limited::new(body, LARGEST_BODY).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => too_large(),
+            Ok(Err(_)) => refuse(StatusCode::BAD_REQUEST, "the body ended early"),
+            Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 s"),
+        }
     }
-    match timeout(BODY_WITHIN, Limited::new(body, LARGEST_BODY).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => too_large(),
-        Ok(Err(_)) => refuse(StatusCode::BAD_REQUEST, "the body ended early"),
-        Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 s"),
+
+    /// A line for a request that is no delivery: nothing in it is to be believed, so it says only what is wrong.
+    fn log(&self, refusal: &str) {
+        if self.logged.takes() {
+            tracing::warn!(refusal, "refused a webhook");
+        }
     }
 }
 

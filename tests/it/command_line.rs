@@ -329,6 +329,9 @@ async fn help_is_the_manual() {
           --log <FILTER>
               What is logged: a level, or directives such as `info,entitlements=debug` [env: LOG=]
               [default: info]
+          --log-denials <SHARE>
+              Log denials with whom they met and why: a share such as `1%`, or at most so many a second,
+              `10/s` [default: none] [env: LOG_DENIALS=]
           --log-format <FORMAT>
               How it is logged [default: text in `dev`, json in `serve`] [env: LOG_FORMAT=] [possible
               values: text, json]

@@ -17,6 +17,7 @@ mod guard;
 mod healing;
 mod history;
 mod ledger;
+mod logs;
 mod model;
 mod odd_bodies;
 mod order;

@@ -139,7 +139,7 @@ pub struct Process {
     pub http: String,
     pub grpc: String,
     pub internal: String,
-    _logs: TempDir,
+    logs: TempDir,
 }
 
 impl Process {
@@ -168,11 +168,17 @@ impl Process {
             reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
         })
         .await;
-        Self { child, http, grpc, internal, _logs: logs }
+        Self { child, http, grpc, internal, logs }
     }
 
     pub fn pid(&self) -> i32 {
         self.child.id().unwrap().try_into().unwrap()
+    }
+
+    /// The lines of its log that are complete.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.logs.path().join("log")).unwrap();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     pub async fn kill(&mut self) {

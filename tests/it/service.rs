@@ -79,6 +79,7 @@ pub fn config(db: &Db) -> Config {
         body_retention: chrono::Duration::days(30),
         admin: true,
         cache_bytes: 1 << 20,
+        log_denials: None,
         stop_within: Duration::from_secs(5),
         stop_delay: Duration::ZERO,
     }
