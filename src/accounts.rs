@@ -138,6 +138,12 @@ impl Accounts {
         &self.freshness
     }
 
+    /// How many accounts are cached, and about how many bytes they take.
+    #[must_use]
+    pub fn cache_size(&self) -> (u64, u64) {
+        (self.cache.entry_count(), self.cache.weighted_size())
+    }
+
     /// The catalog in use.
     #[must_use]
     pub fn catalog(&self) -> Guard<Arc<Version>> {

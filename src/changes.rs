@@ -177,6 +177,7 @@ impl Changes {
         loop {
             let Err(end) = self.session(&mut pause).await;
             let was_listening = self.listening.swap(false, Ordering::Relaxed);
+            self.metrics.gauges.listening.set(0);
             match end {
                 SessionEnd::Deaf => {
                     tracing::warn!("{end}; reading the change log every {} ms", POLL.as_millis());
@@ -202,6 +203,7 @@ impl Changes {
         let heard = timeout(ANSWER, session.try_recv()).await.map_err(|_| SessionEnd::Deaf)?;
         heard?.ok_or(SessionEnd::Closed)?;
         self.listening.store(true, Ordering::Relaxed);
+        self.metrics.gauges.listening.set(1);
         *pause = AGAIN;
         loop {
             self.bell.notify_one();

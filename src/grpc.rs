@@ -3,6 +3,7 @@
 mod admin;
 mod answer;
 mod ask;
+mod calls;
 mod codec;
 mod deferred;
 mod denials;
@@ -11,6 +12,7 @@ mod guard;
 mod health;
 
 pub use admin::AdminApi;
+pub use calls::Calls;
 pub use entitlements::Api;
 pub use health::{set as set_health, watch as watch_health};
 
@@ -25,6 +27,7 @@ use pb::entitlements_server::{EntitlementsServer, SERVICE_NAME};
 use std::{
     convert::Infallible,
     error::Error,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -104,13 +107,17 @@ impl Service<Request<Incoming>> for Services {
 
 /// Answers calls on this listener until `stop`. The limits are explicit, also where a library's default is
 /// the same: they are what a hostile peer meets.
-pub async fn serve<S>(listener: TcpListener, services: S, stop: CancellationToken)
-where
+pub async fn serve<S>(
+    listener: TcpListener,
+    services: S,
+    calls: Arc<Calls>,
+    stop: CancellationToken,
+) where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     S: Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    let guard = Guard::new(services);
+    let guard = Guard::new(services, calls);
     let mut builder = http2::Builder::new(Aside);
     builder
         .timer(TokioTimer::new())

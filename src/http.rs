@@ -5,7 +5,7 @@ mod webhook;
 
 pub use webhook::Webhooks;
 
-use crate::{accounts::Accounts, net, telemetry::Metrics};
+use crate::{accounts::Accounts, net, store::Store, telemetry::Metrics};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -36,6 +36,10 @@ pub struct Probed {
     pub accounts: Arc<Accounts>,
     /// What was counted.
     pub metrics: Arc<Metrics>,
+    /// Whose connections are told of.
+    pub store: Arc<Store>,
+    /// How many gRPC calls were not answered yet.
+    pub calls_in_progress: Box<dyn Fn() -> usize + Send + Sync>,
     /// Set once the service was asked to stop.
     pub draining: CancellationToken,
 }

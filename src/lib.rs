@@ -22,6 +22,7 @@ pub mod embedded;
 pub mod grpc;
 pub mod http;
 pub mod net;
+pub mod pulse;
 pub mod reconcile;
 pub mod service;
 pub mod store;

@@ -10,6 +10,7 @@ use crate::{
     deliveries::Deliveries,
     grpc,
     http::{self, Face, Probed, Webhooks},
+    pulse,
     reconcile::Reconciler,
     store::{Applied, Author, Schema, Store, StoreError, migrate},
     telemetry::{Metrics, Share, chain},
@@ -87,13 +88,15 @@ impl Service {
         let services = services.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
         let metrics = shared.metrics.clone();
         let webhooks = Arc::new(Webhooks::new(config.verifier, deliveries.clone(), metrics));
-        let probed = Arc::new(shared.probed());
+        let calls = Arc::new(grpc::Calls::new(shared.metrics.clone()));
+        let probed = Arc::new(shared.probed(calls.clone()));
         let (accounts, draining) = (shared.accounts.clone(), shared.draining.clone());
         let follower = Follower {
             migrate: config.migrate.then_some(config.database),
             catalog: config.catalog,
             store: shared.store.clone(),
             changes: shared.changes(),
+            metrics: shared.metrics.clone(),
             body_retention: config.body_retention,
             reconciler: config.api.map(|api| shared.reconciler(api, deliveries.clone())),
         };
@@ -101,7 +104,7 @@ impl Service {
         let mut parts = JoinSet::new();
         let stop = || shared.stop.clone();
         let public = Face::Public(webhooks, probed.clone());
-        spawn(&mut parts, "gRPC", grpc::serve(listeners.grpc, services, stop()));
+        spawn(&mut parts, "gRPC", grpc::serve(listeners.grpc, services, calls, stop()));
         spawn(&mut parts, "HTTP", http::serve(listeners.http, public, stop()));
         let internal = Face::Internal(probed);
         spawn(&mut parts, "internal HTTP", http::serve(listeners.internal, internal, stop()));
@@ -187,10 +190,12 @@ impl Shared {
         Changes::new(self.store.clone(), self.accounts.clone(), self.metrics.clone())
     }
 
-    fn probed(&self) -> Probed {
+    fn probed(&self, calls: Arc<grpc::Calls>) -> Probed {
         Probed {
             accounts: self.accounts.clone(),
             metrics: self.metrics.clone(),
+            store: self.store.clone(),
+            calls_in_progress: Box::new(move || calls.in_progress()),
             draining: self.draining.clone(),
         }
     }
@@ -242,6 +247,7 @@ struct Follower {
     catalog: Option<(Catalog, String)>,
     store: Arc<Store>,
     changes: Changes,
+    metrics: Arc<Metrics>,
     body_retention: chrono::Duration,
     reconciler: Option<Reconciler>,
 }
@@ -269,6 +275,7 @@ impl Follower {
             None => tell_if_there_is_no_catalog(&self.store).await?,
         }
         let upkeep = upkeep::run(self.store.clone(), self.body_retention);
+        let pulse = pulse::run(self.store.clone(), self.metrics.clone());
         let reconcile = async {
             match &self.reconciler {
                 Some(reconciler) => reconciler.run().await,
@@ -279,6 +286,7 @@ impl Follower {
             tokio::select! {
                 never = self.changes.run() => never,
                 never = upkeep => never,
+                never = pulse => never,
                 never = reconcile => never,
             }
         })

@@ -21,7 +21,8 @@ pub use changes::{Change, Cursor, Here, Page};
 pub use deliveries::{Entry, Filter, Position};
 pub use doubts::Backfill;
 pub use error::StoreError;
-pub use inspect::{Inspection, Migrated};
+pub use inspect::{Inspection, Migrated, Pulse};
+pub use lane::Pool;
 pub use ledger::{Delivery, Outcome};
 pub use schema::{Schema, migrate};
 
@@ -249,6 +250,19 @@ impl Store {
     /// What the database is, and what this role may do in it.
     pub async fn inspect(&self) -> Result<Inspection, StoreError> {
         self.upkeep.run(inspect::inspect).await
+    }
+
+    /// What only the database can tell of how things are.
+    pub async fn pulse(&self) -> Result<Pulse, StoreError> {
+        self.upkeep.run(inspect::pulse).await
+    }
+
+    /// The connections of each lane.
+    #[must_use]
+    pub fn pools(&self) -> [(&'static str, Pool); 4] {
+        let Self { checks, webhooks, upkeep, log, .. } = self;
+        let lanes = [("checks", checks), ("webhooks", webhooks), ("upkeep", upkeep), ("log", log)];
+        lanes.map(|(name, lane)| (name, lane.pool()))
     }
 
     /// How far the database was migrated.

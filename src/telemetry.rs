@@ -1,13 +1,19 @@
 //! Logs and metrics. Neither ever carries a secret, a payload, a name or an e-mail address; metrics carry no
 //! ids either.
 
+mod gauges;
+mod process;
 mod sampling;
 
+pub use gauges::Gauges;
 pub use sampling::{InvalidShare, Sampler, Share};
 
 use clap::ValueEnum;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{
+        EncodeLabelSet,
+        text::{encode_eof, encode_registry},
+    },
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
@@ -81,6 +87,23 @@ pub struct Metrics {
     pub tasks: Gauge,
     /// The version of the catalog in use.
     pub catalog: Gauge,
+    /// How long webhook requests took, by the kind of answer.
+    pub webhook_duration: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    /// gRPC calls that were answered, by method and code.
+    pub calls: Family<Call, Counter>,
+    /// What is looked at, not counted.
+    pub gauges: Gauges,
+    /// Names without our prefix.
+    common: Registry,
+}
+
+/// A gRPC call that was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Call {
+    /// Its method, without the service.
+    pub method: String,
+    /// gRPC's name of its code.
+    pub code: &'static str,
 }
 
 /// Label names with their values.
@@ -96,7 +119,7 @@ impl<const N: usize> EncodeLabelSet for Labels<N> {
     }
 }
 
-/// The upper bounds of the lag's buckets, in seconds.
+/// The upper bounds of the buckets of lags and durations, in seconds.
 const LAGS: [f64; 13] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
 
@@ -117,6 +140,10 @@ impl Default for Metrics {
             freshness: Family::default(),
             tasks: Gauge::default(),
             catalog: Gauge::default(),
+            webhook_duration: Family::new_with_constructor(|| Histogram::new(LAGS)),
+            calls: Family::default(),
+            gauges: Gauges::default(),
+            common: Registry::default(),
         };
         metrics.register();
         metrics
@@ -149,13 +176,43 @@ impl Metrics {
         all.register("freshness", help, self.freshness.clone());
         all.register("tasks", "Tasks that run in this process", self.tasks.clone());
         all.register("catalog_version", "Catalog version in use", self.catalog.clone());
+        let help = "Time that webhook requests took, by the kind of answer";
+        let took = self.webhook_duration.clone();
+        all.register_with_unit("webhook_duration", help, Unit::Seconds, took);
+        all.register("calls", "gRPC calls answered, by method and code", self.calls.clone());
+        self.gauges.register(all);
+        self.gauges.process.register(&mut self.common);
+        self.begin();
+    }
+
+    /// Puts at 0 what has few labels: an alert sees a first increase only where there was something before it.
+    fn begin(&self) {
+        for result in ["applied", "superseded", "duplicate", "ignored", "parked"] {
+            drop(self.deliveries.get_or_create(&Labels([("result", result)])));
+        }
+        for status in ["400", "401", "408", "413", "500", "503"] {
+            drop(self.refused.get_or_create(&Labels([("status", status)])));
+        }
+        for result in ["ok", "failed"] {
+            drop(self.cache_loads.get_or_create(&Labels([("result", result)])));
+        }
+        for result in ["same", "healed", "not_understood", "not_at_clerk"] {
+            drop(self.reconciled.get_or_create(&Labels([("result", result)])));
+        }
+        for answer in ["2xx", "4xx", "5xx"] {
+            drop(self.webhook_duration.get_or_create(&Labels([("answer", answer)])));
+        }
     }
 
     /// All metrics in the `OpenMetrics` text format.
     #[must_use]
     pub fn encode(&self) -> String {
+        self.gauges.process.look();
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("a String takes everything");
+        encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &self.common))
+            .and_then(|()| encode_eof(&mut text))
+            .expect("a String takes everything");
         text
     }
 }

@@ -1,6 +1,7 @@
 //! What stands between a connection and the services: a bound on the calls in progress, a deadline, and a
 //! net for panics.
 
+use super::calls::Calls;
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
 use hyper::{body::Incoming, service::Service};
@@ -13,11 +14,9 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tonic::{Status, body::Body};
 
-/// The most calls in progress. A cached check never waits, so these are calls that wait for the database.
-const IN_PROGRESS: usize = 1024;
 /// The longest a call may take, whatever its caller allows.
 const LONGEST_CALL: Duration = Duration::from_secs(5);
 
@@ -25,12 +24,12 @@ const LONGEST_CALL: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Guard<S> {
     services: S,
-    slots: Arc<Semaphore>,
+    calls: Arc<Calls>,
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(services: S) -> Self {
-        Self { services, slots: Arc::new(Semaphore::new(IN_PROGRESS)) }
+    pub(super) fn new(services: S, calls: Arc<Calls>) -> Self {
+        Self { services, calls }
     }
 }
 
@@ -46,11 +45,14 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let within = allowed_time(request.headers()).unwrap_or(LONGEST_CALL).min(LONGEST_CALL);
-        let slot = self.slots.clone().try_acquire_owned();
+        let slot = self.calls.slots.clone().try_acquire_owned();
+        let (calls, method) = (self.calls.clone(), self.calls.method(request.uri().path()));
         let mut services = self.services.clone();
         Box::pin(async move {
             let Ok(_slot) = slot else {
-                return Ok(Status::resource_exhausted("too many calls in progress").into_http());
+                let crowded = Status::resource_exhausted("too many calls in progress").into_http();
+                calls.ended(method, &crowded);
+                return Ok(crowded);
             };
             let mut call = pin!(AssertUnwindSafe(services.call(request)).catch_unwind());
             // What is answered at once needs no timer.
@@ -58,14 +60,16 @@ where
                 Poll::Ready(done) => Ok(done),
                 Poll::Pending => timeout(within, call).await,
             };
-            Ok(match done {
+            let response = match done {
                 Ok(Ok(Ok(response))) => response,
                 Ok(Ok(Err(never))) => match never {},
                 Ok(Err(_panic)) => {
                     Status::internal("the call failed by a fault in the service").into_http()
                 }
                 Err(_) => Status::deadline_exceeded("the call took too long").into_http(),
-            })
+            };
+            calls.ended(method, &response);
+            Ok(response)
         })
     }
 }

@@ -40,9 +40,29 @@ pub(super) fn metrics(probed: &Probed) -> Answer {
         let gauge = probed.metrics.freshness.get_or_create(&Labels([("state", state)]));
         gauge.set(i64::from(state == now));
     }
+    look(probed);
     let tasks = Handle::current().metrics().num_alive_tasks();
-    probed.metrics.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
+    probed.metrics.tasks.set(whole(tasks as u64));
     with_type(StatusCode::OK, OPEN_METRICS, probed.metrics.encode())
+}
+
+/// What is known only when it is asked for.
+fn look(probed: &Probed) {
+    let gauges = &probed.metrics.gauges;
+    let (entries, bytes) = probed.accounts.cache_size();
+    gauges.cache_entries.set(whole(entries));
+    gauges.cache_bytes.set(whole(bytes));
+    gauges.calls_in_progress.set(whole((probed.calls_in_progress)() as u64));
+    for (lane, pool) in probed.store.pools() {
+        let labels = Labels([("lane", lane)]);
+        gauges.pool_size.get_or_create(&labels).set(pool.size.into());
+        gauges.pool_idle.get_or_create(&labels).set(whole(pool.idle as u64));
+        gauges.pool_limit.get_or_create(&labels).set(pool.limit.into());
+    }
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn plain(status: StatusCode, text: String) -> Answer {

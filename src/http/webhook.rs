@@ -14,7 +14,10 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{sync::Semaphore, time::timeout};
 
 /// Svix sends up to about 350 kB.
@@ -48,6 +51,7 @@ impl Webhooks {
 
     /// Answers one request.
     pub(super) async fn take(&self, request: Request<Incoming>) -> Answer {
+        let began = Instant::now();
         let answer = if let Ok(_slot) = self.slots.try_acquire() {
             self.deliver(request).await.unwrap_or_else(|refused| *refused)
         } else {
@@ -58,6 +62,9 @@ impl Webhooks {
         if !answer.status().is_success() {
             self.metrics.refused.get_or_create(&Labels([("status", status(&answer))])).inc();
         }
+        let took =
+            self.metrics.webhook_duration.get_or_create(&Labels([("answer", kind(&answer))]));
+        took.observe(began.elapsed().as_secs_f64());
         answer
     }
 
@@ -135,6 +142,15 @@ fn busy(reason: &str) -> Answer {
     let mut answer = refuse(StatusCode::SERVICE_UNAVAILABLE, reason);
     answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER));
     answer
+}
+
+/// The kind of answer as a label.
+fn kind(answer: &Answer) -> &'static str {
+    match answer.status().as_u16() / 100 {
+        2 => "2xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
 }
 
 /// The status as a label of few values.

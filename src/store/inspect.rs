@@ -1,6 +1,6 @@
 //! What the database is, and what this role may do in it: for those who look for what is wrong.
 
-use super::{Schema, StoreError, schema};
+use super::{Schema, StoreError, deliveries, schema};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
 use std::time::Instant;
@@ -33,6 +33,25 @@ pub struct Migrated {
     pub applied: i64,
     /// The newest that this build knows.
     pub known: i64,
+}
+
+/// What is worth looking at now and then.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pulse {
+    /// How far the database's clock is ahead of ours, in seconds.
+    pub skew: f64,
+    /// How full its queue of notifications is, from 0 to 1.
+    pub queue: f64,
+    /// How many deliveries are parked, at most 10,000.
+    pub parked: i64,
+}
+
+/// Looks at what changes.
+pub(super) async fn pulse(db: &mut PgConnection) -> Result<Pulse, StoreError> {
+    let skew = skew(db).await?;
+    let queue = sqlx::query_scalar!(r#"select pg_notification_queue_usage() as "usage!""#);
+    let queue = queue.fetch_one(&mut *db).await?;
+    Ok(Pulse { skew, queue, parked: deliveries::parked(db).await? })
 }
 
 /// Looks without touching anything.

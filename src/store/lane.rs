@@ -139,9 +139,30 @@ impl Lane {
         result
     }
 
+    /// How many connections there are, and at most.
+    pub(super) fn pool(&self) -> Pool {
+        let pools = [&self.direct, &self.pooled];
+        Pool {
+            size: pools.iter().map(|pool| pool.size()).sum(),
+            idle: pools.iter().map(|pool| pool.num_idle()).sum(),
+            limit: self.direct.options().get_max_connections(),
+        }
+    }
+
     pub(super) async fn close(&self) {
         tokio::join!(self.direct.close(), self.pooled.close());
     }
+}
+
+/// The connections of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    /// How many are open.
+    pub size: u32,
+    /// How many of them nobody uses.
+    pub idle: usize,
+    /// The most that there may be.
+    pub limit: u32,
 }
 
 /// Keeps the session that the pooler lends until all of the work is done.

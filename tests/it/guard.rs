@@ -1,7 +1,7 @@
 //! What stands between a connection and the services, tried with services that misbehave.
 
 use crate::raw::{self, Http2};
-use entitlements::grpc;
+use entitlements::grpc::{self, Calls};
 use futures_util::future::join_all;
 use http::{Request, Response};
 use std::{
@@ -9,6 +9,7 @@ use std::{
     future::pending,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio::net::TcpListener;
@@ -44,7 +45,12 @@ impl Service<Request<Body>> for Misbehaving {
 async fn misbehaving() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(grpc::serve(listener, Routes::new(Misbehaving), CancellationToken::new()));
+    tokio::spawn(grpc::serve(
+        listener,
+        Routes::new(Misbehaving),
+        Arc::new(Calls::new(Arc::default())),
+        CancellationToken::new(),
+    ));
     address
 }
 

@@ -18,6 +18,7 @@ mod healing;
 mod history;
 mod ledger;
 mod logs;
+mod metrics;
 mod model;
 mod odd_bodies;
 mod order;

@@ -1,0 +1,105 @@
+//! Counts calls by method and code, for next to nothing: the method is compared and not looked up, and each counter
+//! is kept once it was made.
+
+use super::pb;
+use crate::telemetry::{Call, Metrics};
+use http::Response;
+use prometheus_client::metrics::counter::Counter;
+use prost::Message;
+use prost_types::{FileDescriptorSet, ServiceDescriptorProto};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::Semaphore;
+use tonic::{Code, body::Body};
+
+/// gRPC's codes, by number.
+const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The most calls in progress. A cached check never waits, so these are calls that wait for the database.
+const IN_PROGRESS: usize = 1024;
+
+/// What is called here, and how it ends.
+#[derive(Debug)]
+pub struct Calls {
+    metrics: Arc<Metrics>,
+    /// The methods of the contract. What is beside it, as health and reflection, is counted as one.
+    methods: Vec<Method>,
+    others: Method,
+    pub(super) slots: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+pub(super) struct Method {
+    path: String,
+    ended: [OnceLock<Counter>; CODES.len()],
+}
+
+impl Calls {
+    /// Counts into these metrics.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        let methods = paths().into_iter().map(Method::new).collect();
+        let others = Method::new("other".into());
+        Self { metrics, methods, others, slots: Arc::new(Semaphore::new(IN_PROGRESS)) }
+    }
+
+    /// How many calls were not answered yet.
+    #[must_use]
+    pub fn in_progress(&self) -> usize {
+        IN_PROGRESS - self.slots.available_permits()
+    }
+
+    /// The place in the contract that a path calls.
+    pub(super) fn method(&self, path: &str) -> Option<usize> {
+        self.methods.iter().position(|method| method.path == path)
+    }
+
+    /// Counts an answer. One whose head tells no code has it in its trailers: only a call that went well begins
+    /// to send a message.
+    pub(super) fn ended(&self, method: Option<usize>, response: &Response<Body>) {
+        let method = method.map_or(&self.others, |at| &self.methods[at]);
+        let code = response.headers().get("grpc-status");
+        let code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes())) as usize;
+        let counter = method.ended[code].get_or_init(|| {
+            let name = method.path.rsplit('/').next().unwrap_or_default();
+            let call = Call { method: name.into(), code: CODES[code] };
+            self.metrics.calls.get_or_create(&call).clone()
+        });
+        counter.inc();
+    }
+}
+
+impl Method {
+    fn new(path: String) -> Self {
+        Self { path, ended: [const { OnceLock::new() }; CODES.len()] }
+    }
+}
+
+/// The paths of all methods of the contract.
+fn paths() -> Vec<String> {
+    let files = FileDescriptorSet::decode(pb::DESCRIPTOR).expect("it was compiled in");
+    let of_service = |package: &str, service: &ServiceDescriptorProto| {
+        let service_path = format!("/{package}.{}", service.name());
+        let paths = service.method.iter().map(|method| format!("{service_path}/{}", method.name()));
+        paths.collect::<Vec<_>>()
+    };
+    let files = files.file.iter();
+    files.flat_map(|f| f.service.iter().flat_map(|s| of_service(f.package(), s))).collect()
+}
