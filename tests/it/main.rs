@@ -5,6 +5,7 @@ mod bad_calls;
 mod bad_requests;
 mod clerk;
 mod command_line;
+mod dashboards;
 mod db;
 mod deploys;
 mod dice;
