@@ -104,13 +104,22 @@ pub(super) async fn page(db: &mut PgConnection, after: Cursor) -> Result<Page, S
     Ok(Page { rows: changes, here, more })
 }
 
-/// Removes what is older than a day. A replica that has not read for so long forgets everything instead.
+/// Removes what is older than a day: a replica that has not read for so long forgets everything instead. And what a
+/// backup brought here from another cluster, whose transactions are yet to come in this one: it would be read again
+/// with every reading.
 pub(super) async fn prune(db: &mut PgConnection) -> Result<u64, StoreError> {
     let pruned = sqlx::query!(
         "
         delete from change where id in (
-            select id from change where at < now() - interval '24 hours'
-            order by at limit 10000 for update skip locked
+            select id from (
+                select id from change where at < now() - interval '24 hours'
+                order by at limit 10000 for update skip locked
+            ) old
+            union all
+            select id from (
+                select id from change where tx >= pg_snapshot_xmax(pg_current_snapshot())
+                order by tx limit 10000 for update skip locked
+            ) elsewhere
         )
         "
     )
