@@ -5,6 +5,7 @@ mod check;
 mod deliveries;
 mod dev;
 mod doctor;
+mod ready;
 mod reconcile;
 mod send;
 mod serve;
@@ -37,6 +38,8 @@ enum Command {
     Send(send::Send),
     /// Ask a running service over gRPC, and print the answer and why
     Check(check::Check),
+    /// Ask the service on this machine whether it is ready: a health check for containers
+    Ready(ready::Ready),
     /// Look into the ledger of a running service, and replay deliveries
     Deliveries(deliveries::Deliveries),
     /// Look into the catalog in `DATABASE_URL`, plan a change of it, and put it in force
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
                 Command::Doctor(doctor) => doctor.run().await,
                 Command::Send(send) => send.run().await,
                 Command::Check(check) => check.run().await,
+                Command::Ready(ready) => ready.run().await,
                 Command::Deliveries(deliveries) => deliveries.run().await,
                 Command::Catalog(catalog) => catalog.run().await,
                 Command::Reconcile(reconcile) => reconcile.run().await,

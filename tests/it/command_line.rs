@@ -258,6 +258,7 @@ async fn help_is_the_manual() {
                   and the way out
       send        Sign webhook bodies and POST them as Svix would
       check       Ask a running service over gRPC, and print the answer and why
+      ready       Ask the service on this machine whether it is ready: a health check for containers
       deliveries  Look into the ledger of a running service, and replay deliveries
       catalog     Look into the catalog in `DATABASE_URL`, plan a change of it, and put it in force
       reconcile   Compare the accounts in `DATABASE_URL` with what Clerk says, and heal them; needs

@@ -1,0 +1,74 @@
+{{- define "entitlements.name" -}}
+{{- $name := .Release.Name -}}
+{{- if not (contains .Chart.Name $name) }}{{ $name = printf "%s-%s" $name .Chart.Name }}{{ end -}}
+{{- $name | trunc 50 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "entitlements.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: service
+{{- end }}
+
+{{- define "entitlements.labels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "entitlements.image" -}}
+{{- $image := .Values.image -}}
+{{- $repository := required "image.repository is not set: build the image with `docker build .`, push it to your registry, and name it here" $image.repository -}}
+{{- if $image.digest }}{{ $repository }}@{{ $image.digest }}{{ else }}{{ $repository }}:{{ $image.tag | default .Chart.AppVersion }}{{ end -}}
+{{- end }}
+
+{{- define "entitlements.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "entitlements.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- /* Who may call: the variables, and the files that they name. */}}
+{{- define "entitlements.access.env" -}}
+{{- $access := .Values.access -}}
+{{- if and $access.clientCertificates (not $access.tlsSecret) }}{{ fail "access.clientCertificates needs access.tlsSecret" }}{{ end -}}
+{{- if not (or $access.callersSecret $access.clientCertificates $access.insecure) }}{{ fail "nobody may call yet: set access.callersSecret (API keys), access.tlsSecret and access.clientCertificates, or access.insecure=true" }}{{ end -}}
+{{- if $access.callersSecret }}
+- name: CALLERS
+  value: /etc/entitlements/callers/callers.toml
+{{- end }}
+{{- if $access.tlsSecret }}
+- name: GRPC_TLS_CERT
+  value: /etc/entitlements/tls/tls.crt
+- name: GRPC_TLS_KEY
+  value: /etc/entitlements/tls/tls.key
+{{- end }}
+{{- if $access.clientCertificates }}
+- name: GRPC_CLIENT_CA
+  value: /etc/entitlements/tls/ca.crt
+{{- end }}
+{{- if $access.insecure }}
+- name: INSECURE
+  value: "true"
+{{- end }}
+{{- end }}
+
+{{- /* The mounted folders, by name: mounted whole, or a changed content would not reach the pod. */}}
+{{- define "entitlements.mounts" -}}
+{{- $mounts := dict -}}
+{{- if .Values.catalog }}{{ $_ := set $mounts "catalog" (dict "configMap" (dict "name" (include "entitlements.name" .))) }}{{ end -}}
+{{- with .Values.access.callersSecret }}{{ $_ := set $mounts "callers" (dict "secret" (dict "secretName" .)) }}{{ end -}}
+{{- with .Values.access.tlsSecret }}{{ $_ := set $mounts "tls" (dict "secret" (dict "secretName" .)) }}{{ end -}}
+{{- toYaml $mounts -}}
+{{- end }}

@@ -1,0 +1,190 @@
+//! Reads what is shipped beside the binary: Dockerfile, YAML, and the chart as helm renders it.
+
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// A file of this repository.
+pub fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All documents of a YAML text.
+pub fn documents(text: &str) -> Vec<Value> {
+    let all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    all.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+/// The only one.
+pub fn the(mut all: Vec<Value>) -> Value {
+    assert_eq!(all.len(), 1);
+    all.remove(0)
+}
+
+/// Compose's `${NAME:-default}` with the default, `${NAME:?why}` with nothing.
+pub fn interpolate(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("${") else { return text.to_owned() };
+    let (inside, after) = rest.split_once('}').unwrap();
+    let default = inside.split_once(":-").map_or("", |(_, default)| default);
+    format!("{before}{default}{}", interpolate(after))
+}
+
+/// What the Dockerfile makes.
+pub struct Image {
+    /// Instructions of the last stage, with their arguments.
+    instructions: Vec<(String, String)>,
+    /// What `ENV` sets.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl Image {
+    pub fn read() -> Self {
+        let text = file("Dockerfile").replace("\\\n", " ");
+        let last = &text[text.rfind("\nFROM ").unwrap() + 1..];
+        let lines = last.lines().filter(|line| !line.starts_with('#'));
+        let instructions: Vec<_> = lines
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, rest)| (name.to_owned(), rest.trim().to_owned()))
+            .collect();
+        let mut image = Self { instructions, variables: BTreeMap::new() };
+        let pairs = image.words("ENV").map(|pair| pair.split_once('=').unwrap());
+        image.variables = pairs.map(|(name, value)| (name.into(), value.into())).collect();
+        image
+    }
+
+    /// The words of all instructions of this name.
+    pub fn words(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.instructions.iter().filter(move |(found, _)| found == name);
+        named.flat_map(|(_, rest)| rest.split_whitespace())
+    }
+
+    /// The JSON list of an instruction.
+    pub fn list(&self, name: &str) -> Vec<String> {
+        let (_, rest) = self.instructions.iter().find(|(found, _)| found == name).unwrap();
+        serde_json::from_str(&rest[rest.find('[').unwrap()..]).unwrap()
+    }
+
+    /// The number of the user that it runs as.
+    pub fn user(&self) -> Option<u32> {
+        self.words("USER").next()?.split(':').next()?.parse().ok()
+    }
+
+    /// Where it listens, by the names of the chart: `grpc`, `http`, `internal`.
+    pub fn ports(&self) -> BTreeMap<String, u64> {
+        let listeners = self.variables.iter().filter_map(|(name, address)| {
+            let name = name.strip_suffix("_LISTEN")?.to_lowercase();
+            let port = address.strip_prefix("0.0.0.0:").unwrap().parse().unwrap();
+            Some((name, port))
+        });
+        listeners.collect()
+    }
+
+    /// A container of nothing but the image.
+    pub fn container(&self) -> Container {
+        Container { arguments: self.list("CMD"), variables: self.variables.clone() }
+    }
+}
+
+/// What a manifest makes of the image.
+pub struct Container {
+    arguments: Vec<String>,
+    /// What it sets; empty where the value comes from a secret.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl Container {
+    pub fn of_compose(service: &Value, image: &Image) -> Self {
+        let text = |value: &Value| interpolate(value.as_str().unwrap());
+        let variables = service["environment"].as_object().unwrap();
+        Self {
+            arguments: strings(&service["command"]).unwrap_or_else(|| image.list("CMD")),
+            variables: variables.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+        }
+    }
+
+    pub fn of_pod(pod: &Value, image: &Image) -> Self {
+        let container = &pod["containers"][0];
+        let variables = container["env"].as_array().unwrap().iter().map(|variable| {
+            let value = variable["value"].as_str().unwrap_or_default();
+            assert_ne!(value.is_empty(), variable["valueFrom"].is_null(), "{variable}");
+            (variable["name"].as_str().unwrap().to_owned(), value.to_owned())
+        });
+        let (count, variables) = (variables.len(), variables.collect::<BTreeMap<_, _>>());
+        assert_eq!(variables.len(), count, "a variable is set twice");
+        let arguments = strings(&container["args"]).unwrap_or_else(|| image.list("CMD"));
+        Self { arguments, variables }
+    }
+
+    /// The subcommand that it runs.
+    pub fn command(&self) -> &str {
+        &self.arguments[0]
+    }
+
+    /// The files that its variables name, with those variables.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        let files = self.variables.iter().filter(|(_, value)| value.starts_with("/etc/"));
+        files.map(|(name, value)| (value.as_str(), name.as_str()))
+    }
+
+    /// The pod's ports by name.
+    pub fn ports(&self, pod: &Value) -> BTreeMap<String, u64> {
+        let ports = pod["containers"][0]["ports"].as_array().unwrap().iter();
+        let named = ports.map(|port| {
+            (port["name"].as_str().unwrap().into(), port["containerPort"].as_u64().unwrap())
+        });
+        named.collect()
+    }
+
+    /// Whether the pod mounts a volume of its own there.
+    pub fn mounts(&self, pod: &Value, path: &str) -> bool {
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+        let volumes = pod["volumes"].as_array().unwrap();
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == path);
+        mount.is_some_and(|mount| volumes.iter().any(|volume| volume["name"] == mount["name"]))
+    }
+}
+
+fn strings(list: &Value) -> Option<Vec<String>> {
+    Some(list.as_array()?.iter().map(|word| word.as_str().unwrap().to_owned()).collect())
+}
+
+/// The chart as helm renders it, or why it does not.
+pub struct Chart {
+    objects: Vec<Value>,
+    pub refusal: String,
+}
+
+/// Renders the chart; `None`: there is no helm here, which is said aloud.
+pub fn chart(values: &[&str], catalog: Option<&str>) -> Option<Chart> {
+    let mut helm = Command::new("helm");
+    helm.args(["template", "billing"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    helm.arg("deploy/helm/entitlements").stderr(Stdio::piped());
+    values.iter().for_each(|value| _ = helm.args(["--set", value]));
+    catalog.iter().for_each(|file| _ = helm.args(["--set-file", &format!("catalog={file}")]));
+    let Ok(output) = helm.output() else {
+        eprintln!("skipped: helm is not installed (.ci/helm fetches it)");
+        return None;
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let objects = documents(&text(&output.stdout));
+    Some(Chart { objects, refusal: text(&output.stderr) })
+}
+
+impl Chart {
+    /// All objects of a kind.
+    pub fn all(&self, kind: &str) -> Vec<&Value> {
+        self.objects.iter().filter(|object| object["kind"] == kind).collect()
+    }
+
+    /// The only object of a kind.
+    pub fn one(&self, kind: &str) -> &Value {
+        let all = self.all(kind);
+        assert_eq!(all.len(), 1, "{kind}: {}", self.refusal);
+        all[0]
+    }
+}
