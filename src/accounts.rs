@@ -2,9 +2,9 @@
 //!
 //! The cache holds facts, never decisions, so time passing needs no invalidation. What must always hold:
 //! **an account that a change overtook is never served.** A load may begin before a change and end after it;
-//! removing the entry does not help then, because the load puts the old account back. So the epoch of the
-//! subject, read before the load begins, is part of the key, and a change moves the epoch on: an overtaken
-//! load lands where nobody looks. And reads of one subject take turns, so that none brings back what a later one
+//! removing the entry does not help then, because the load puts the old account back. So an entry bears the epoch
+//! of its subject before the load began, and a change moves the epoch on: an overtaken load is kept, and never
+//! served. And reads of one subject take turns, so that none brings back what a later one
 //! has replaced. `tests/it/model.rs` searches all interleavings of this protocol.
 
 mod epochs;
@@ -18,7 +18,7 @@ use crate::{
     telemetry::{Labels, Metrics},
 };
 use arc_swap::{ArcSwap, Guard};
-use epochs::{Epochs, Key, KeyRef};
+use epochs::Epochs;
 use moka::sync::Cache;
 use std::{
     sync::{
@@ -39,7 +39,7 @@ const TURNS: usize = 16_384;
 #[derive(Debug)]
 pub struct Accounts {
     store: Arc<Store>,
-    cache: Cache<Key, Entry>,
+    cache: Cache<Subject, Entry>,
     epochs: Epochs,
     /// Whoever reads a subject holds its turn.
     turns: Box<[Mutex<()>]>,
@@ -56,6 +56,8 @@ pub struct Accounts {
 #[derive(Debug, Clone)]
 struct Entry {
     account: Arc<Account>,
+    /// The subject's epoch before reading it began.
+    epoch: u32,
     /// When reading it began, in nanoseconds after the cache was made.
     loaded: u64,
 }
@@ -261,8 +263,9 @@ impl Accounts {
         found
     }
 
+    /// What is cached and was not overtaken.
     fn found(&self, id: Id<'_>) -> Option<Entry> {
-        self.cache.get(&KeyRef { id, epoch: self.epochs.of(id) })
+        self.cache.get(id.as_str()).filter(|entry| entry.epoch == self.epochs.of(id))
     }
 
     /// The account as Postgres has it at some instant after this call.
@@ -277,14 +280,13 @@ impl Accounts {
         let (this, subject) = (self.clone(), Subject::from(id));
         let fetch = tokio::spawn(async move {
             let _turn = this.turns[this.epochs.index(subject.id()) % TURNS].lock().await;
-            let epoch = this.epochs.of(subject.id());
-            let known = this.cache.get(&KeyRef { id: subject.id(), epoch });
+            let known = this.found(subject.id());
             if let Some(entry) = known.filter(|entry| entry.loaded >= since) {
                 return Ok(entry.account);
             }
-            let loaded = this.now();
+            let (epoch, loaded) = (this.epochs.of(subject.id()), this.now());
             let account = this.read(&subject).await?;
-            this.keep(subject, epoch, Entry { account: account.clone(), loaded });
+            this.cache.insert(subject, Entry { account: account.clone(), epoch, loaded });
             Ok(account)
         });
         let done = timeout(self.patience, fetch).await;
@@ -292,13 +294,6 @@ impl Accounts {
         // A task is only lost when the process ends.
         let done = done.map_err(|_: JoinError| Unavailable::Starting)?;
         done.map_err(Unavailable::Store)
-    }
-
-    /// Keeps what was read, under the epoch before it was read.
-    fn keep(&self, subject: Subject, epoch: u32, entry: Entry) {
-        let before = Key { subject: subject.clone(), epoch: epoch.wrapping_sub(1) };
-        self.cache.insert(Key { subject, epoch }, entry);
-        self.cache.invalidate(&before); // only to free the memory: nobody asks for it any more
     }
 
     /// A reading that the database has left hanging would hold its subject's turn until its deadline; it is begun
@@ -318,7 +313,7 @@ impl Accounts {
     /// What forgetting would be without epochs.
     #[cfg(feature = "naive-cache")]
     fn remove(&self, subject: &Subject) {
-        self.cache.invalidate(&KeyRef { id: subject.id(), epoch: self.epochs.of(subject.id()) });
+        self.cache.invalidate(subject.as_str());
     }
 
     fn is_sure(&self, entry: &Entry) -> bool {

@@ -95,6 +95,12 @@ impl Subject {
     }
 }
 
+impl std::borrow::Borrow<str> for Subject {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for Subject {
     type Err = InvalidSubject;
 

@@ -1,9 +1,8 @@
 //! Epochs: what tells an account loaded before a change from one loaded after it.
 
-use crate::access::{Id, Subject};
-use moka::Equivalent;
+use crate::access::Id;
 use std::{
-    hash::{BuildHasher, Hash, Hasher, RandomState},
+    hash::{BuildHasher, RandomState},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -46,45 +45,5 @@ impl Epochs {
 
     fn stripe(&self, id: Id<'_>) -> &AtomicU32 {
         &self.stripes[self.index(id)]
-    }
-}
-
-/// A subject at an epoch.
-#[derive(Debug, Clone)]
-pub(super) struct Key {
-    pub(super) subject: Subject,
-    pub(super) epoch: u32,
-}
-
-/// The same, borrowed.
-pub(super) struct KeyRef<'a> {
-    pub(super) id: Id<'a>,
-    pub(super) epoch: u32,
-}
-
-// Only the subject is hashed: all epochs of one share its popularity in moka's frequency sketch.
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.subject.id().hash(state);
-    }
-}
-
-impl Hash for KeyRef<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.id.hash(state);
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.epoch == other.epoch && self.subject == other.subject
-    }
-}
-
-impl Eq for Key {}
-
-impl Equivalent<Key> for KeyRef<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
-        self.epoch == key.epoch && self.id == key.subject.id()
     }
 }

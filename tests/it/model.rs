@@ -5,16 +5,15 @@
 //! where steps can be interrupted. Who changes that protocol changes this model first.
 
 use stateright::{Checker, Model, Property};
-use std::collections::BTreeMap;
 
 /// What keeps old accounts from being served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
-    /// The epoch before the read is part of the key, and reads of one subject take turns: what the service does.
+    /// An entry bears the epoch before it was read, and reads of one subject take turns: what the service does.
     EpochsAndTurns,
     /// A change removes the entry.
     Removal,
-    /// The epoch that the read ends in is part of the key.
+    /// An entry bears the epoch that the read ends in.
     EpochAfterwards,
     /// Reads of one subject overlap.
     NoTurns,
@@ -40,8 +39,8 @@ struct State {
     heard: u8,
     connected: bool,
     epoch: u8,
-    /// Versions, by the epoch in their key.
-    cache: BTreeMap<u8, u8>,
+    /// The entry: its epoch and its version.
+    cache: Option<(u8, u8)>,
     reads: Vec<Read>,
     /// The newest version that any call was answered with.
     answered: u8,
@@ -62,7 +61,7 @@ enum Step {
     ReadFinds(usize),
     ReadEnds(usize),
     ReadFails(usize),
-    Evict(u8),
+    Evict,
 }
 
 impl State {
@@ -80,8 +79,13 @@ impl State {
         self.reads.push(Read { need: self.due(), epoch: self.epoch, found: None });
     }
 
+    /// The version that is served from the cache.
+    fn known(&self) -> Option<u8> {
+        self.cache.filter(|(epoch, _)| *epoch == self.epoch).map(|(_, version)| version)
+    }
+
     fn call(&mut self) {
-        match self.cache.get(&self.epoch).copied() {
+        match self.known() {
             Some(known) => self.answer(self.due(), known),
             None => self.read(),
         }
@@ -96,8 +100,8 @@ impl Protocol {
     fn hear(self, state: &mut State) {
         state.heard += 1;
         if self == Self::Removal {
-            state.cache.remove(&state.epoch);
-        } else if state.cache.get(&state.epoch).is_none_or(|known| *known < state.heard) {
+            state.cache = None;
+        } else if state.known().is_none_or(|known| known < state.heard) {
             state.epoch += 1;
         }
     }
@@ -105,8 +109,8 @@ impl Protocol {
     fn end(self, state: &mut State, read: usize) {
         let Read { need, epoch, found } = state.reads.remove(read);
         let Some(version) = found else { return };
-        let key = if self == Self::EpochAfterwards { state.epoch } else { epoch };
-        state.cache.insert(key, version);
+        let epoch = if self == Self::EpochAfterwards { state.epoch } else { epoch };
+        state.cache = Some((epoch, version));
         state.answer(need, version);
     }
 
@@ -126,7 +130,7 @@ impl Model for Protocol {
             heard: 0,
             connected: true,
             epoch: 0,
-            cache: BTreeMap::new(),
+            cache: None,
             reads: Vec::new(),
             answered: 0,
             broken: false,
@@ -144,14 +148,16 @@ impl Model for Protocol {
         may(state.connected, Step::Disconnect);
         may(!state.connected, Step::Connect);
         let turn = state.reads.len() < self.most_reads();
-        may(turn || state.cache.contains_key(&state.epoch), Step::Call);
+        may(turn || state.known().is_some(), Step::Call);
         may(turn, Step::CallForRead);
         for (i, read) in state.reads.iter().enumerate() {
             may(read.found.is_none(), Step::ReadFinds(i));
             may(read.found.is_none(), Step::ReadFails(i));
             may(read.found.is_some(), Step::ReadEnds(i));
         }
-        actions.extend(state.cache.keys().map(|epoch| Step::Evict(*epoch)));
+        if state.cache.is_some() {
+            actions.push(Step::Evict);
+        }
     }
 
     fn next_state(&self, last: &State, step: Step) -> Option<State> {
@@ -166,7 +172,7 @@ impl Model for Protocol {
             Step::ReadFinds(read) => state.reads[read].found = Some(state.committed),
             Step::ReadEnds(read) => self.end(&mut state, read),
             Step::ReadFails(read) => drop(state.reads.remove(read)),
-            Step::Evict(epoch) => drop(state.cache.remove(&epoch)),
+            Step::Evict => state.cache = None,
         }
         Some(state)
     }
@@ -178,8 +184,7 @@ impl Model for Protocol {
                 |_, state: &State| !state.broken,
             ),
             Property::always("what is known in quiet is current", |_, state: &State| {
-                !state.is_quiet()
-                    || state.cache.get(&state.epoch).is_none_or(|known| *known == state.committed)
+                !state.is_quiet() || state.known().is_none_or(|known| known == state.committed)
             }),
         ]
     }
