@@ -4,7 +4,7 @@
 use crate::{
     command_line::Shell,
     db::Db,
-    manifests::{Container, Image, chart, documents, file, interpolate, the},
+    manifests::{Container, Image, chart, documents, file, interpolate, mounts, ports, the},
     rig::Process,
     service::{Replica, SECRET, config, eventually, payload},
 };
@@ -212,7 +212,7 @@ async fn the_chart_starts_the_service_as_it_is() {
         assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true);
     }
 
-    let ports: BTreeMap<_, _> = container.ports(&pod["spec"]);
+    let ports = ports(&pod["spec"]);
     assert_eq!(ports, image.ports());
     let labels = &pod["metadata"]["labels"];
     for service in chart.all("Service") {
@@ -239,7 +239,7 @@ async fn the_chart_starts_the_service_as_it_is() {
     let files = BTreeMap::from([("/etc/entitlements/catalog/catalog.toml".to_owned(), content)]);
     for (path, name) in container.files() {
         let folder = path.rsplit_once('/').unwrap().0;
-        assert!(container.mounts(&pod["spec"], folder), "{name} names {path}: not mounted");
+        assert!(mounts(&pod["spec"], folder), "{name} names {path}: not mounted");
     }
     let process = start(&container, &image, &files).await;
     for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
@@ -303,7 +303,8 @@ fn the_workflow_runs_what_decides_with_few_rights_and_pinned_actions() {
     assert_eq!(steps.iter().filter(run).count(), 1);
     for action in steps.iter().filter_map(|step| step["uses"].as_str()) {
         let pin = action.split_once('@').map(|(_, pin)| pin).unwrap_or_default();
-        assert!(pin.starts_with('v') || pin.len() == 40, "{action} is not pinned");
+        let is_hash = pin.len() == 40 && pin.chars().all(|c| c.is_ascii_hexdigit());
+        assert!(is_hash, "{action} is not pinned by the hash of a commit");
     }
     assert!(!file("compose.yaml").contains(SECRET));
 }

@@ -1,12 +1,7 @@
 //! Reads what is shipped beside the binary: Dockerfile, YAML, and the chart as helm renders it.
 
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 /// A file of this repository.
 pub fn file(name: &str) -> String {
@@ -130,23 +125,23 @@ impl Container {
         let files = self.variables.iter().filter(|(_, value)| value.starts_with("/etc/"));
         files.map(|(name, value)| (value.as_str(), name.as_str()))
     }
+}
 
-    /// The pod's ports by name.
-    pub fn ports(&self, pod: &Value) -> BTreeMap<String, u64> {
-        let ports = pod["containers"][0]["ports"].as_array().unwrap().iter();
-        let named = ports.map(|port| {
-            (port["name"].as_str().unwrap().into(), port["containerPort"].as_u64().unwrap())
-        });
-        named.collect()
-    }
+/// The pod's ports by name.
+pub fn ports(pod: &Value) -> BTreeMap<String, u64> {
+    let ports = pod["containers"][0]["ports"].as_array().unwrap().iter();
+    let named = ports.map(|port| {
+        (port["name"].as_str().unwrap().into(), port["containerPort"].as_u64().unwrap())
+    });
+    named.collect()
+}
 
-    /// Whether the pod mounts a volume of its own there.
-    pub fn mounts(&self, pod: &Value, path: &str) -> bool {
-        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
-        let volumes = pod["volumes"].as_array().unwrap();
-        let mount = mounts.iter().find(|mount| mount["mountPath"] == path);
-        mount.is_some_and(|mount| volumes.iter().any(|volume| volume["name"] == mount["name"]))
-    }
+/// Whether the pod mounts a volume of its own there.
+pub fn mounts(pod: &Value, path: &str) -> bool {
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    let volumes = pod["volumes"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["mountPath"] == path);
+    mount.is_some_and(|mount| volumes.iter().any(|volume| volume["name"] == mount["name"]))
 }
 
 fn strings(list: &Value) -> Option<Vec<String>> {
@@ -162,10 +157,12 @@ pub struct Chart {
 /// Renders the chart; `None`: there is no helm here, which is said aloud.
 pub fn chart(values: &[&str], catalog: Option<&str>) -> Option<Chart> {
     let mut helm = Command::new("helm");
-    helm.args(["template", "billing"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    helm.arg("deploy/helm/entitlements").stderr(Stdio::piped());
-    values.iter().for_each(|value| _ = helm.args(["--set", value]));
-    catalog.iter().for_each(|file| _ = helm.args(["--set-file", &format!("catalog={file}")]));
+    helm.args(["template", "billing", "deploy/helm/entitlements"]);
+    helm.current_dir(env!("CARGO_MANIFEST_DIR"));
+    helm.args(values.iter().flat_map(|value| ["--set", value]));
+    if let Some(file) = catalog {
+        helm.args(["--set-file", &format!("catalog={file}")]);
+    }
     let Ok(output) = helm.output() else {
         eprintln!("skipped: helm is not installed (.ci/helm fetches it)");
         return None;
