@@ -278,6 +278,7 @@ impl Accounts {
     /// profits.
     async fn fetch(self: &Arc<Self>, id: Id<'_>, since: u64) -> Result<Arc<Account>, Unavailable> {
         let (this, subject) = (self.clone(), Subject::from(id));
+        let asked_at = self.metrics.traces.here();
         let fetch = tokio::spawn(async move {
             let _turn = this.turns[this.epochs.index(subject.id()) % TURNS].lock().await;
             let known = this.found(subject.id());
@@ -285,7 +286,9 @@ impl Accounts {
                 return Ok(entry.account);
             }
             let (epoch, loaded) = (this.epochs.of(subject.id()), this.now());
-            let account = this.read(&subject).await?;
+            let trace = this.metrics.traces.work_at("load an account", asked_at);
+            let account = trace.run(this.read(&subject)).await?;
+            drop(trace);
             this.cache.insert(subject, Entry { account: account.clone(), epoch, loaded });
             Ok(account)
         });

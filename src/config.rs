@@ -95,6 +95,10 @@ pub struct Settings {
     #[arg(long, env, value_name = "SHARE")]
     pub log_denials: Option<crate::telemetry::Share>,
 
+    /// Collector of traces (OTLP over gRPC), as `http://host:4317` [default: no traces]
+    #[arg(long, env, value_name = "URL")]
+    pub otel_exporter_otlp_endpoint: Option<String>,
+
     /// How it is logged [default: text in `dev`, json in `serve`]
     #[arg(long, env, value_name = "FORMAT")]
     pub log_format: Option<crate::telemetry::LogFormat>,
@@ -201,6 +205,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Which denials are logged.
     pub log_denials: Option<crate::telemetry::Share>,
+    /// Who collects traces.
+    pub otlp_endpoint: Option<String>,
     /// How long open calls may take to finish at the end.
     pub stop_within: Duration,
     /// How long to be not ready before the end begins.
@@ -229,9 +235,17 @@ impl Settings {
             admin: self.admin,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
             log_denials: self.log_denials,
+            otlp_endpoint: self.otlp_endpoint()?,
             stop_within: *self.stop_within,
             stop_delay: *self.stop_delay,
         })
+    }
+
+    fn otlp_endpoint(&self) -> anyhow::Result<Option<String>> {
+        let endpoint = self.otel_exporter_otlp_endpoint.as_deref();
+        let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty());
+        endpoint.map(crate::telemetry::check_endpoint).transpose()?;
+        Ok(endpoint.map(str::to_owned))
     }
 
     /// The catalog file's content and name, if one is named.

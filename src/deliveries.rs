@@ -6,7 +6,7 @@ use crate::{
     accounts::Accounts,
     clerk,
     store::{Delivery, Entry, Filter, Outcome, Position, Store, StoreError},
-    telemetry::{Labels, Metrics},
+    telemetry::{Labels, Metrics, trace_id},
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -74,7 +74,11 @@ impl Deliveries {
     ) -> Result<Outcome, StoreError> {
         let message = clerk::read(&body, now);
         let delivery = Delivery { svix_id: svix_id.into(), body, message };
-        let outcome = self.store.record(&delivery).await?;
+        let trace = self.metrics.traces.work("write the delivery and the change log");
+        trace.note("svix_id", delivery.svix_id.clone());
+        let outcome = trace.run(self.store.record(&delivery)).await?;
+        trace.note("result", outcome.word());
+        drop(trace);
         self.settle(&delivery, &outcome);
         Ok(outcome)
     }
@@ -150,11 +154,13 @@ impl Deliveries {
 fn log(delivery: &Delivery, outcome: &Outcome) {
     let event = delivery.message.event.as_deref().unwrap_or("unreadable");
     let (detail, subject) = (outcome.detail(), outcome.changed().map(|(s, _)| s.as_str()));
-    let (id, result) = (&delivery.svix_id, outcome.word());
+    let (svix_id, result, trace_id) = (&delivery.svix_id, outcome.word(), trace_id());
     match outcome {
         Outcome::Parked(_) | Outcome::Duplicate { same_body: false } => {
-            tracing::warn!(svix_id = id, event, subject, result, detail, "{event}: {result}");
+            tracing::warn!(svix_id, event, subject, result, detail, trace_id, "{event}: {result}");
         }
-        _ => tracing::info!(svix_id = id, event, subject, result, detail, "{event}: {result}"),
+        _ => {
+            tracing::info!(svix_id, event, subject, result, detail, trace_id, "{event}: {result}");
+        }
     }
 }

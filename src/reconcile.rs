@@ -126,7 +126,9 @@ impl Reconciler {
         subject: &Subject,
         dry_run: bool,
     ) -> Result<Finding, ReconcileError> {
-        let found = self.api.subscription(subject).await?;
+        let trace = self.metrics.traces.question("ask Clerk for a subscription");
+        let found = trace.run(self.api.subscription(subject)).await?;
+        drop(trace);
         let finding = match found {
             None => Finding::NotAtClerk,
             Some(found) => match self.deliveries.observe(&found.body, dry_run, Utc::now()).await? {
@@ -205,7 +207,9 @@ impl Reconciler {
     /// Puts in force what Clerk says of its plans now.
     pub async fn refresh(&self) -> Result<Applied, ReconcileError> {
         self.check_instance().await?;
-        let catalog = self.api.catalog().await?;
+        let trace = self.metrics.traces.question("ask Clerk for its plans");
+        let catalog = trace.run(self.api.catalog()).await?;
+        drop(trace);
         let applied = self.store.apply_catalog(Author::Clerk, &catalog, "Clerk").await?;
         if let Applied::New(number) = applied {
             tracing::info!(

@@ -13,7 +13,7 @@ use crate::{
     pulse,
     reconcile::Reconciler,
     store::{Applied, Author, Schema, Store, StoreError, migrate},
-    telemetry::{Metrics, Share, chain},
+    telemetry::{Metrics, Share, Traces, chain},
     upkeep,
 };
 use anyhow::{Context, anyhow};
@@ -78,7 +78,8 @@ impl Service {
     /// service says that it is not ready.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let (listeners, bound) = Listeners::bind(&config).await?;
-        let shared = Shared::new(&config);
+        let traces = Traces::start(config.otlp_endpoint.as_deref())?;
+        let shared = Shared::new(&config, traces);
         let (health, health_server) = tonic_health::server::health_reporter();
         grpc::set_health(&health, false).await;
         let deliveries = Arc::new(shared.deliveries());
@@ -150,6 +151,7 @@ impl Service {
         self.shared.stop.cancel();
         let drained = timeout(self.stop_within, drain(&mut self.parts)).await;
         self.shared.store.close().await;
+        self.shared.metrics.traces.end().await;
         served?;
         drained.context("stopped, but calls were still in flight")?;
         tracing::info!("stopped");
@@ -158,8 +160,8 @@ impl Service {
 }
 
 impl Shared {
-    fn new(config: &Config) -> Self {
-        let metrics = Arc::new(Metrics::default());
+    fn new(config: &Config, traces: Traces) -> Self {
+        let metrics = Arc::new(Metrics::default().traced(traces));
         let store = Store::new(config.database.clone());
         let accounts = Accounts::new(
             store.clone(),

@@ -1,12 +1,14 @@
-//! Logs and metrics. Neither ever carries a secret, a payload, a name or an e-mail address; metrics carry no
+//! Logs, metrics and traces. None ever carries a secret, a payload, a name or an e-mail address; metrics carry no
 //! ids either.
 
 mod gauges;
 mod process;
 mod sampling;
+mod traces;
 
 pub use gauges::Gauges;
 pub use sampling::{InvalidShare, Sampler, Share};
+pub use traces::{Place, Trace, Traces, check_endpoint, trace_id, traceparent};
 
 use clap::ValueEnum;
 use prometheus_client::{
@@ -93,6 +95,8 @@ pub struct Metrics {
     pub calls: Family<Call, Counter>,
     /// What is looked at, not counted.
     pub gauges: Gauges,
+    /// Makes spans, if anybody collects them.
+    pub traces: Traces,
     /// Names without our prefix.
     common: Registry,
 }
@@ -143,6 +147,7 @@ impl Default for Metrics {
             webhook_duration: Family::new_with_constructor(|| Histogram::new(LAGS)),
             calls: Family::default(),
             gauges: Gauges::default(),
+            traces: Traces::default(),
             common: Registry::default(),
         };
         metrics.register();
@@ -151,6 +156,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// These, with spans going to whoever collects them.
+    #[must_use]
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
+    }
+
     /// Names everything; the names are part of what operators rely on.
     fn register(&mut self) {
         let all = &mut self.registry;

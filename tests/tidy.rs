@@ -58,7 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("upkeep", &["store", "telemetry"]),
     ("accounts", &["access", "store", "telemetry"]),
     ("store", &["access"]),
-    ("clerk", &["access"]),
+    ("clerk", &["access", "telemetry"]),
     ("access", &[]),
     ("embedded", &[]),
     ("net", &[]),

@@ -4,7 +4,10 @@
 //! of a subscription is put into the shape of a webhook's body, so that it is read by the same rules.
 
 use super::pace::Pace;
-use crate::access::{Catalog, Kind, Plan, Slug, Subject};
+use crate::{
+    access::{Catalog, Kind, Plan, Slug, Subject},
+    telemetry::traceparent,
+};
 use reqwest::{
     Client, Response, StatusCode, Url,
     header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
@@ -244,7 +247,8 @@ impl Api {
 
     async fn once<T: DeserializeOwned>(&self, url: Url) -> Result<Option<T>, Failed> {
         self.pace.turn().await;
-        let answer = self.client.get(url).send().await.map_err(for_now)?;
+        let request = self.client.get(url).headers(traceparent());
+        let answer = request.send().await.map_err(for_now)?;
         match answer.status() {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {

@@ -2,8 +2,8 @@
 //! is kept once it was made.
 
 use super::pb;
-use crate::telemetry::{Call, Metrics};
-use http::Response;
+use crate::telemetry::{Call, Metrics, Trace};
+use http::{Request, Response};
 use prometheus_client::metrics::counter::Counter;
 use prost::Message;
 use prost_types::{FileDescriptorSet, ServiceDescriptorProto};
@@ -71,12 +71,15 @@ impl Calls {
         self.methods.iter().position(|method| method.path == path)
     }
 
-    /// Counts an answer. One whose head tells no code has it in its trailers: only a call that went well begins
-    /// to send a message.
+    /// A span, if the caller's is sampled.
+    pub(super) fn trace<T>(&self, request: &Request<T>) -> Trace {
+        self.metrics.traces.call(request.uri().path(), request.headers())
+    }
+
+    /// Counts an answer.
     pub(super) fn ended(&self, method: Option<usize>, response: &Response<Body>) {
         let method = method.map_or(&self.others, |at| &self.methods[at]);
-        let code = response.headers().get("grpc-status");
-        let code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes())) as usize;
+        let code = code(response) as usize;
         let counter = method.ended[code].get_or_init(|| {
             let name = method.path.rsplit('/').next().unwrap_or_default();
             let call = Call { method: name.into(), code: CODES[code] };
@@ -84,6 +87,13 @@ impl Calls {
         });
         counter.inc();
     }
+}
+
+/// How a call ended. An answer whose head tells no code has it in its trailers: only a call that went well begins to
+/// send a message.
+pub(super) fn code(response: &Response<Body>) -> Code {
+    let code = response.headers().get("grpc-status");
+    code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }
 
 impl Method {

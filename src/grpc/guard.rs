@@ -1,7 +1,7 @@
 //! What stands between a connection and the services: a bound on the calls in progress, a deadline, and a
 //! net for panics.
 
-use super::calls::Calls;
+use super::calls::{Calls, code};
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
 use hyper::{body::Incoming, service::Service};
@@ -46,9 +46,10 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let within = allowed_time(request.headers()).unwrap_or(LONGEST_CALL).min(LONGEST_CALL);
         let slot = self.calls.slots.clone().try_acquire_owned();
+        let trace = self.calls.trace(&request);
         let (calls, method) = (self.calls.clone(), self.calls.method(request.uri().path()));
         let mut services = self.services.clone();
-        Box::pin(async move {
+        let answer = async move {
             let Ok(_slot) = slot else {
                 let crowded = Status::resource_exhausted("too many calls in progress").into_http();
                 calls.ended(method, &crowded);
@@ -69,6 +70,14 @@ where
                 Err(_) => Status::deadline_exceeded("the call took too long").into_http(),
             };
             calls.ended(method, &response);
+            Ok(response)
+        };
+        if trace.is_off() {
+            return Box::pin(answer);
+        }
+        Box::pin(async move {
+            let response = trace.run(answer).await?;
+            trace.note("rpc.grpc.status_code", i64::from(code(&response) as i32));
             Ok(response)
         })
     }

@@ -52,13 +52,15 @@ impl Webhooks {
     /// Answers one request.
     pub(super) async fn take(&self, request: Request<Incoming>) -> Answer {
         let began = Instant::now();
+        let trace = self.metrics.traces.request("POST /webhooks/clerk", request.headers());
         let answer = if let Ok(_slot) = self.slots.try_acquire() {
-            self.deliver(request).await.unwrap_or_else(|refused| *refused)
+            trace.run(self.deliver(request)).await.unwrap_or_else(|refused| *refused)
         } else {
             let reason = "too many deliveries at once";
             self.log(reason);
             busy(reason)
         };
+        trace.note("http.response.status_code", i64::from(answer.status().as_u16()));
         if !answer.status().is_success() {
             self.metrics.refused.get_or_create(&Labels([("status", status(&answer))])).inc();
         }

@@ -21,9 +21,9 @@ pub struct Gauges {
     pub parked: Gauge,
     /// 1 while the doorbell is heard, 0 while the change log is polled.
     pub listening: Gauge,
-    /// Accounts in the cache, and about how many bytes they take.
+    /// Accounts in the cache.
     pub cache_entries: Gauge,
-    /// The same in bytes.
+    /// About how many bytes they take.
     pub cache_bytes: Gauge,
     /// Connections to Postgres, by lane.
     pub pool_size: Family<Labels<1>, Gauge>,

@@ -30,6 +30,8 @@ pub struct State {
     pub requests: usize,
     /// The instance of the key.
     pub instance: String,
+    /// The newest `traceparent` that came to a path.
+    pub traced: HashMap<String, String>,
     /// The requests of the last 10 s.
     window: VecDeque<Instant>,
 }
@@ -99,6 +101,9 @@ fn answer(state: &mut State, request: &Request<Incoming>) -> Response<Full<Bytes
         return json_answer(StatusCode::UNAUTHORIZED, &json!({ "errors": [{ "message": "no" }] }));
     }
     assert_eq!(header("clerk-api-version"), Some("2026-05-12"));
+    if let Some(traceparent) = header("traceparent") {
+        state.traced.insert(request.uri().path().to_owned(), traceparent.to_owned());
+    }
     let fault = state.faults.pop_front();
     match fault {
         Some(Fault::TooMany) => {

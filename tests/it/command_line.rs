@@ -333,6 +333,9 @@ async fn help_is_the_manual() {
           --log-denials <SHARE>
               Log denials with whom they met and why: a share such as `1%`, or at most so many a second,
               `10/s` [default: none] [env: LOG_DENIALS=]
+          --otel-exporter-otlp-endpoint <URL>
+              Collector of traces (OTLP over gRPC), as `http://host:4317` [default: no traces] [env:
+              OTEL_EXPORTER_OTLP_ENDPOINT=]
           --log-format <FORMAT>
               How it is logged [default: text in `dev`, json in `serve`] [env: LOG_FORMAT=] [possible
               values: text, json]

@@ -35,3 +35,4 @@ mod rig;
 mod service;
 mod soak;
 mod stories;
+mod traces;

@@ -80,6 +80,7 @@ pub fn config(db: &Db) -> Config {
         admin: true,
         cache_bytes: 1 << 20,
         log_denials: None,
+        otlp_endpoint: None,
         stop_within: Duration::from_secs(5),
         stop_delay: Duration::ZERO,
     }
