@@ -5,6 +5,8 @@ mod check;
 mod deliveries;
 mod dev;
 mod doctor;
+mod keys;
+mod reach;
 mod ready;
 mod reconcile;
 mod send;
@@ -42,6 +44,8 @@ enum Command {
     Ready(ready::Ready),
     /// Look into the ledger of a running service, and replay deliveries
     Deliveries(deliveries::Deliveries),
+    /// Make, list and revoke the API keys of callers
+    Keys(keys::Keys),
     /// Look into the catalog in `DATABASE_URL`, plan a change of it, and put it in force
     Catalog(catalog::CatalogCommand),
     /// Compare the accounts in `DATABASE_URL` with what Clerk says, and heal them; needs `CLERK_SECRET_KEY`
@@ -64,6 +68,7 @@ pub fn main() -> ExitCode {
                 Command::Check(check) => check.run().await,
                 Command::Ready(ready) => ready.run().await,
                 Command::Deliveries(deliveries) => deliveries.run().await,
+                Command::Keys(keys) => keys.run(),
                 Command::Catalog(catalog) => catalog.run().await,
                 Command::Reconcile(reconcile) => reconcile.run().await,
             }

@@ -1,5 +1,9 @@
 //! Every knob, with its default. The doc comments are the manual that `--help` prints.
 
+mod doors;
+
+pub use doors::{Doors, Locks};
+
 use crate::{
     access::{Catalog, Grace},
     clerk::{Api, InvalidSecret, Secret, Verifier},
@@ -71,7 +75,8 @@ pub struct Settings {
     #[arg(long, env, value_name = "DURATION", default_value = "30days")]
     pub body_retention: Span,
 
-    /// Serve entitlements.v1.Admin to whoever reaches gRPC: it shows the bodies of deliveries. `dev` always does
+    /// Serve entitlements.v1.Admin to whoever reaches gRPC: it shows the bodies of deliveries. `dev` always does; with
+    /// `CALLERS` or `GRPC_CLIENT_CA` it is always served, to those with the scope `admin`
     #[arg(long, env)]
     pub admin: bool,
 
@@ -102,6 +107,10 @@ pub struct Settings {
     /// How it is logged [default: text in `dev`, json in `serve`]
     #[arg(long, env, value_name = "FORMAT")]
     pub log_format: Option<crate::telemetry::LogFormat>,
+
+    #[command(flatten)]
+    /// Who may call, and how listeners are encrypted.
+    pub doors: Doors,
 }
 
 /// Where the database is.
@@ -199,6 +208,8 @@ pub struct Config {
     pub check_timeout: Duration,
     /// How long bodies are kept.
     pub body_retention: chrono::Duration,
+    /// Who may call, and how listeners are encrypted.
+    pub locks: Locks,
     /// Whether the Admin service is served.
     pub admin: bool,
     /// The most bytes of cached accounts.
@@ -216,8 +227,11 @@ pub struct Config {
 impl Settings {
     /// Checks all settings; an error names the variable and the way out.
     pub fn check(&self) -> anyhow::Result<Config> {
+        let database = self.database.options()?;
+        doors::warn_of_unverified(&database);
+        let locks = self.doors.check(self.grpc_listen, self.internal_listen)?;
         Ok(Config {
-            database: self.database.options()?,
+            database,
             migrate: self.migrate,
             verifier: Verifier::new(self.secrets.parse()?),
             api: self.backend.api()?,
@@ -232,7 +246,8 @@ impl Settings {
             max_staleness: *self.max_staleness,
             check_timeout: *self.check_timeout,
             body_retention: whole(Some(self.body_retention), "BODY_RETENTION")?.unwrap_or_default(),
-            admin: self.admin,
+            admin: self.admin || locks.callers.is_some(),
+            locks,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
             log_denials: self.log_denials,
             otlp_endpoint: self.otlp_endpoint()?,

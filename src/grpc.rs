@@ -3,6 +3,7 @@
 mod admin;
 mod answer;
 mod ask;
+mod auth;
 mod calls;
 mod codec;
 mod deferred;
@@ -12,17 +13,18 @@ mod guard;
 mod health;
 
 pub use admin::AdminApi;
+pub use auth::Door;
 pub use calls::Calls;
 pub use entitlements::Api;
 pub use health::{set as set_health, watch as watch_health};
 
-use crate::net;
+use crate::net::{self, Listener, Peer};
 use deferred::{Aside, Connection};
 use futures_util::future::Either;
 use guard::Guard;
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use pb::entitlements_server::{EntitlementsServer, SERVICE_NAME};
 use std::{
     convert::Infallible,
@@ -31,7 +33,6 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -105,10 +106,11 @@ impl Service<Request<Incoming>> for Services {
     }
 }
 
-/// Answers calls on this listener until `stop`. The limits are explicit, also where a library's default is
-/// the same: they are what a hostile peer meets.
+/// Answers the calls that the door lets in on this listener until `stop`. The limits are explicit, also where a
+/// library's default is the same: they are what a hostile peer meets.
 pub async fn serve<S>(
-    listener: TcpListener,
+    listener: Listener,
+    door: Door,
     services: S,
     calls: Arc<Calls>,
     stop: CancellationToken,
@@ -127,6 +129,9 @@ pub async fn serve<S>(
         .max_header_list_size(16 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
-    let connect = |io| builder.serve_connection(io, guard.clone());
+    let connect = |io: TokioIo<Peer>| {
+        let guard = door.before(guard.clone(), io.inner());
+        builder.serve_connection(io, guard)
+    };
     net::serve(listener, CONNECTIONS, stop, connect, Connection).await;
 }

@@ -5,7 +5,12 @@ mod webhook;
 
 pub use webhook::Webhooks;
 
-use crate::{accounts::Accounts, net, store::Store, telemetry::Metrics};
+use crate::{
+    accounts::Accounts,
+    net::{self, Listener},
+    store::Store,
+    telemetry::Metrics,
+};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -13,7 +18,6 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
 use serde_json::json;
 use std::{convert::Infallible, sync::Arc, time::Duration};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// How long a request's head may take.
@@ -45,7 +49,7 @@ pub struct Probed {
 }
 
 /// Answers requests on this listener until `stop`.
-pub async fn serve(listener: TcpListener, face: Face, stop: CancellationToken) {
+pub async fn serve(listener: Listener, face: Face, stop: CancellationToken) {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())

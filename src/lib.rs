@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod accounts;
+pub mod callers;
 pub mod changes;
 pub mod checks;
 pub mod clerk;
@@ -19,6 +20,7 @@ pub mod config;
 pub mod deliveries;
 pub mod doctor;
 pub mod embedded;
+pub mod files;
 pub mod grpc;
 pub mod http;
 pub mod net;
@@ -27,4 +29,5 @@ pub mod reconcile;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod upkeep;

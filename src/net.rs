@@ -1,6 +1,7 @@
-//! Listeners, shared by both faces: they bound the number of connections, drop those that say nothing, wait
+//! Listeners, shared by both faces: they bound the number of connections, drop those that say nothing, do TLS, wait
 //! out a lack of file descriptors, and drain.
 
+use crate::tls::Tls;
 use hyper_util::{
     rt::TokioIo,
     server::graceful::{GracefulConnection, GracefulShutdown},
@@ -8,6 +9,7 @@ use hyper_util::{
 use std::{
     fmt::Display,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -17,8 +19,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::{JoinError, JoinSet},
     time::{Sleep, sleep, timeout},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 /// How long a new connection may take to say its first [`GREETING`] bytes.
@@ -33,10 +37,34 @@ const HANDSHAKE: Duration = Duration::from_millis(50);
 pub type Watched<C> =
     Pin<Box<dyn Future<Output = Result<(), <C as GracefulConnection>::Error>> + Send>>;
 
+/// A socket that takes connections, in plain text or by TLS.
+pub struct Listener {
+    socket: TcpListener,
+    tls: Option<Arc<Tls>>,
+}
+
+impl Listener {
+    /// Listens at an address.
+    pub async fn bind(address: SocketAddr, tls: Option<Arc<Tls>>) -> io::Result<Self> {
+        Ok(Self { socket: TcpListener::bind(address).await?, tls })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Self {
+        Self { socket, tls: None }
+    }
+}
+
 /// Accepts connections until `stop`, then lets the open ones finish what they are doing. `connect` makes a connection
 /// of what was accepted, `drive` runs it.
 pub async fn serve<C, D>(
-    listener: TcpListener,
+    listener: Listener,
     most: usize,
     stop: CancellationToken,
     connect: impl Fn(TokioIo<Peer>) -> C,
@@ -57,19 +85,40 @@ pub async fn serve<C, D>(
             }
         });
     };
+    let mut handshakes = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            peer = accept(&listener, &slots) => open(peer),
+            peer = accept(&listener.socket, &slots) => {
+                greet(peer, &listener, &mut handshakes).into_iter().for_each(&open);
+            }
+            Some(peer) = handshakes.join_next() => shaken(peer).into_iter().for_each(&open),
         }
     }
     // Who has connected already is not cut off, but told to go once it can be told.
-    while let Ok(peer) = timeout(Duration::from_millis(1), accept(&listener, &slots)).await {
-        open(peer);
+    while let Ok(peer) = timeout(Duration::from_millis(1), accept(&listener.socket, &slots)).await {
+        greet(peer, &listener, &mut handshakes).into_iter().for_each(&open);
     }
     drop(listener);
+    let last = async {
+        while let Some(peer) = handshakes.join_next().await {
+            shaken(peer).into_iter().for_each(&open);
+        }
+    };
+    let _ = timeout(HANDSHAKE, last).await; // those that take longer have not asked for anything yet
     sleep(HANDSHAKE).await;
     graceful.shutdown().await;
+}
+
+/// A peer to talk to in plain text, or one more handshake.
+fn greet(peer: Peer, to: &Listener, handshakes: &mut JoinSet<io::Result<Peer>>) -> Option<Peer> {
+    let Some(tls) = &to.tls else { return Some(peer) };
+    handshakes.spawn(peer.shake_hands(tls.clone()));
+    None
+}
+
+fn shaken(peer: Result<io::Result<Peer>, JoinError>) -> Option<Peer> {
+    peer.ok()?.inspect_err(|error| tracing::debug!(%error, "a TLS handshake failed")).ok()
 }
 
 async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Peer {
@@ -79,7 +128,8 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Peer {
             Ok((io, _)) => {
                 let _ = io.set_nodelay(true); // only slower without
                 return Peer {
-                    io,
+                    io: Io::Plain(io),
+                    names: Vec::new(),
                     heard: 0,
                     deadline: Some(Box::pin(sleep(FIRST_BYTES))),
                     _slot: slot,
@@ -98,13 +148,51 @@ fn is_the_peers_fault(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-/// A connection that must say something soon.
+/// A connection that must say something soon: within the same time after it was accepted, with TLS or without.
 #[derive(Debug)]
 pub struct Peer {
-    io: TcpStream,
+    io: Io,
+    /// The names in the certificate that it has presented.
+    names: Vec<String>,
     heard: usize,
     deadline: Option<Pin<Box<Sleep>>>,
     _slot: OwnedSemaphorePermit,
+}
+
+/// What bytes come from and go to.
+#[derive(Debug)]
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Peer {
+    /// The names in the certificate that the peer has presented; none if it has not.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    async fn shake_hands(mut self, tls: Arc<Tls>) -> io::Result<Self> {
+        let (Io::Plain(io), Some(deadline)) = (self.io, &mut self.deadline) else {
+            return Err(io::ErrorKind::InvalidInput.into()); // shaken before
+        };
+        let (io, names) = tokio::select! {
+            shaken = tls.accept(io) => shaken?,
+            () = deadline => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        Ok(Self { io: Io::Tls(Box::new(io)), names, ..self })
+    }
+}
+
+/// Does the same with either.
+macro_rules! either {
+    ($io:expr, $name:ident => $does:expr) => {
+        match $io {
+            Io::Plain($name) => $does,
+            Io::Tls($name) => $does,
+        }
+    };
 }
 
 impl AsyncRead for Peer {
@@ -115,7 +203,7 @@ impl AsyncRead for Peer {
     ) -> Poll<io::Result<()>> {
         let peer = &mut *self;
         let before = buf.filled().len();
-        let read = Pin::new(&mut peer.io).poll_read(cx, buf);
+        let read = either!(&mut peer.io, io => Pin::new(io).poll_read(cx, buf));
         if let Some(deadline) = &mut peer.deadline {
             peer.heard += buf.filled().len() - before;
             if peer.heard >= GREETING {
@@ -134,7 +222,7 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        either!(&mut self.io, io => Pin::new(io).poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -142,18 +230,18 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        either!(&mut self.io, io => Pin::new(io).poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        either!(&self.io, io => io.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        either!(&mut self.io, io => Pin::new(io).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        either!(&mut self.io, io => Pin::new(io).poll_shutdown(cx))
     }
 }

@@ -10,17 +10,18 @@ use crate::{
     deliveries::Deliveries,
     grpc,
     http::{self, Face, Probed, Webhooks},
+    net::Listener,
     pulse,
     reconcile::Reconciler,
     store::{Applied, Author, Schema, Store, StoreError, migrate},
     telemetry::{Metrics, Share, Traces, chain},
+    tls::Tls,
     upkeep,
 };
 use anyhow::{Context, anyhow};
 use sqlx::postgres::PgConnectOptions;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    net::TcpListener,
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
@@ -105,11 +106,13 @@ impl Service {
         let mut parts = JoinSet::new();
         let stop = || shared.stop.clone();
         let public = Face::Public(webhooks, probed.clone());
-        spawn(&mut parts, "gRPC", grpc::serve(listeners.grpc, services, calls, stop()));
+        let door = grpc::Door::new(config.locks.callers.clone(), shared.metrics.clone());
+        spawn(&mut parts, "gRPC", grpc::serve(listeners.grpc, door, services, calls, stop()));
         spawn(&mut parts, "HTTP", http::serve(listeners.http, public, stop()));
         let internal = Face::Internal(probed);
         spawn(&mut parts, "internal HTTP", http::serve(listeners.internal, internal, stop()));
         spawn(&mut parts, "health", grpc::watch_health(health, accounts, draining, stop()));
+        spawn(&mut parts, "keys and certificates", config.locks.follow(stop()));
         let stopped = shared.stop.clone().cancelled_owned();
         parts.spawn(async move { ("change log", follower.run_until(stopped).await) });
         let (stop_within, stop_delay) = (config.stop_within, config.stop_delay);
@@ -205,16 +208,17 @@ impl Shared {
 
 /// The sockets of all faces.
 struct Listeners {
-    grpc: TcpListener,
-    http: TcpListener,
-    internal: TcpListener,
+    grpc: Listener,
+    http: Listener,
+    internal: Listener,
 }
 
 impl Listeners {
     async fn bind(config: &Config) -> anyhow::Result<(Self, Bound)> {
-        let grpc = bind("GRPC_LISTEN", config.grpc).await?;
-        let http = bind("HTTP_LISTEN", config.http).await?;
-        let internal = bind("INTERNAL_LISTEN", config.internal).await?;
+        let grpc = bind("GRPC_LISTEN", config.grpc, config.locks.grpc.clone()).await?;
+        let http = bind("HTTP_LISTEN", config.http, config.locks.http.clone()).await?;
+        let internal =
+            bind("INTERNAL_LISTEN", config.internal, config.locks.internal.clone()).await?;
         let bound = Bound {
             grpc: grpc.local_addr()?,
             http: http.local_addr()?,
@@ -224,8 +228,8 @@ impl Listeners {
     }
 }
 
-async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
+async fn bind(name: &str, address: SocketAddr, tls: Option<Arc<Tls>>) -> anyhow::Result<Listener> {
+    Listener::bind(address, tls)
         .await
         .with_context(|| format!("{name}: cannot listen on {address} (is the port in use?)"))
 }

@@ -73,6 +73,8 @@ pub struct Metrics {
     pub unknown_plans: Counter,
     /// Webhook requests that were no deliveries, by HTTP status.
     pub refused: Family<Labels<1>, Counter>,
+    /// Calls that were not let in, by cause.
+    pub calls_refused: Family<Labels<1>, Counter>,
     /// Answers to questions, by reason.
     pub checks: Family<Labels<1>, Counter>,
     /// Accounts found in the cache.
@@ -136,6 +138,7 @@ impl Default for Metrics {
             clerk_errors: Counter::default(),
             unknown_plans: Counter::default(),
             refused: Family::default(),
+            calls_refused: Family::default(),
             checks: Family::default(),
             cache_hits: Counter::default(),
             cache_loads: Family::default(),
@@ -174,6 +177,8 @@ impl Metrics {
         all.register("unknown_plans", help, self.unknown_plans.clone());
         let help = "Webhook requests that were refused, by HTTP status";
         all.register("webhooks_refused", help, self.refused.clone());
+        let help = "Calls that were not let in, by cause";
+        all.register("calls_refused", help, self.calls_refused.clone());
         all.register("checks", "Questions answered, by reason", self.checks.clone());
         all.register("cache_hits", "Accounts found in the cache", self.cache_hits.clone());
         let help = "Accounts read from Postgres, by result";

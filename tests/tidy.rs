@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "access",
             "accounts",
+            "callers",
             "clerk",
             "config",
             "deliveries",
@@ -28,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("doctor", &["access", "clerk", "config", "store", "telemetry"]),
-    ("config", &["access", "clerk", "telemetry"]),
+    ("config", &["access", "callers", "clerk", "telemetry", "tls"]),
     (
         "service",
         &[
@@ -41,14 +42,19 @@ const ARROWS: &[(&str, &[&str])] = &[
             "deliveries",
             "grpc",
             "http",
+            "net",
             "pulse",
             "reconcile",
             "store",
             "telemetry",
+            "tls",
             "upkeep",
         ],
     ),
-    ("grpc", &["access", "accounts", "checks", "deliveries", "net", "store", "telemetry"]),
+    (
+        "grpc",
+        &["access", "accounts", "callers", "checks", "deliveries", "net", "store", "telemetry"],
+    ),
     ("checks", &["access", "accounts", "store"]),
     ("changes", &["accounts", "store", "telemetry"]),
     ("http", &["access", "accounts", "clerk", "deliveries", "net", "store", "telemetry"]),
@@ -61,7 +67,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("clerk", &["access", "telemetry"]),
     ("access", &[]),
     ("embedded", &[]),
-    ("net", &[]),
+    ("callers", &["files"]),
+    ("tls", &["files"]),
+    ("files", &["telemetry"]),
+    ("net", &["tls"]),
     ("telemetry", &[]),
 ];
 

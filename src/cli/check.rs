@@ -1,17 +1,12 @@
 //! `entitlements check`: asks a running service.
 
+use super::reach::{Service, said};
 use crate::grpc::pb::{
     CheckFeatureRequest, CheckFeatureResponse, entitlements_client::EntitlementsClient,
 };
-use anyhow::{Context, anyhow};
 use chrono::{DateTime, SecondsFormat};
 use clap::Args;
-use secrecy::{ExposeSecret, SecretString};
-use std::{process::ExitCode, time::Duration};
-use tonic::{
-    Request,
-    transport::{Channel, Endpoint},
-};
+use std::process::ExitCode;
 
 /// Exits with 0 if the feature is allowed, 1 if it is denied, 2 if the question could not be asked.
 #[derive(Debug, Args)]
@@ -32,40 +27,6 @@ pub(super) struct Check {
     service: Service,
 }
 
-/// A running service, and how to reach it.
-#[derive(Debug, Args)]
-pub(super) struct Service {
-    /// The service
-    #[arg(long, env = "ENTITLEMENTS_ADDR", default_value = "http://127.0.0.1:50051")]
-    addr: String,
-
-    /// API key to present, for a service behind something that asks for one
-    #[arg(long, env = "ENTITLEMENTS_KEY", hide_env_values = true)]
-    key: Option<SecretString>,
-}
-
-impl Service {
-    /// Connects, or says why not.
-    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
-        let with_scheme = self.addr.contains("://");
-        let addr = if with_scheme { self.addr.clone() } else { format!("http://{}", self.addr) };
-        let endpoint = Endpoint::from_shared(addr).context("--addr must be as http://host:port")?;
-        let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await;
-        channel.with_context(|| format!("cannot reach {} (is it running?)", self.addr))
-    }
-
-    /// A request that presents the key.
-    pub(super) fn request<T>(&self, message: T) -> anyhow::Result<Request<T>> {
-        let mut request = Request::new(message);
-        if let Some(key) = &self.key {
-            let bearer = format!("Bearer {}", key.expose_secret()).parse();
-            let bearer = bearer.context("--key has characters that no header may have")?;
-            request.metadata_mut().insert("authorization", bearer);
-        }
-        Ok(request)
-    }
-}
-
 impl Check {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let answer = self.ask().await?;
@@ -82,8 +43,7 @@ impl Check {
             ..CheckFeatureRequest::default()
         })?;
         let answer = client.check_feature(request).await;
-        let answer = answer.map_err(|s| anyhow!("{:?}: {}", s.code(), s.message()))?;
-        Ok(answer.into_inner())
+        Ok(answer.map_err(|status| said(&status))?.into_inner())
     }
 }
 

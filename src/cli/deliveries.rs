@@ -1,16 +1,15 @@
 //! `entitlements deliveries`: looks into the ledger of a running service, and replays.
 
-use super::check::Service;
+use super::reach::{Service, said};
 use crate::grpc::pb::{
     Delivery, DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest, ReplayDeliveriesRequest,
     admin_client::AdminClient,
 };
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
 use prost_types::Timestamp;
 use std::process::ExitCode;
-use tonic::Status;
 
 /// Looks into the ledger.
 #[derive(Debug, Args)]
@@ -165,13 +164,4 @@ fn line(delivery: &Delivery) -> String {
         &delivery.detail,
     ];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
-}
-
-/// What the service said, with the way out where the service does not have the method.
-fn said(status: &Status) -> anyhow::Error {
-    let out = match status.code() {
-        tonic::Code::Unimplemented => " (is it served? start the service with --admin)",
-        _ => "",
-    };
-    anyhow!("{:?}: {}{out}", status.code(), status.message())
 }

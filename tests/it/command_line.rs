@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
     net::TcpListener,
+    path::PathBuf,
     process::{Command, Output, Stdio},
 };
 use tempfile::TempDir;
@@ -48,7 +49,11 @@ impl Shell {
     }
 
     pub fn write(&self, name: &str, text: &str) {
-        fs::write(self.folder.path().join(name), text).unwrap();
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 }
 
@@ -260,6 +265,7 @@ async fn help_is_the_manual() {
       check       Ask a running service over gRPC, and print the answer and why
       ready       Ask the service on this machine whether it is ready: a health check for containers
       deliveries  Look into the ledger of a running service, and replay deliveries
+      keys        Make, list and revoke the API keys of callers
       catalog     Look into the catalog in `DATABASE_URL`, plan a change of it, and put it in force
       reconcile   Compare the accounts in `DATABASE_URL` with what Clerk says, and heal them; needs
                   `CLERK_SECRET_KEY`
@@ -272,6 +278,11 @@ async fn help_is_the_manual() {
       -V, --version
               Print version
     "#);
+}
+
+#[tokio::test]
+async fn help_of_serve_is_the_manual_of_all_settings() {
+    let shell = Shell::new(&[]);
     assert_snapshot!(shell.run(&["serve", "-h"]).await.1, @r#"
     Run the service; needs `DATABASE_URL` and `CLERK_WEBHOOK_SIGNING_SECRET`
 
@@ -318,7 +329,8 @@ async fn help_is_the_manual() {
               BODY_RETENTION=] [default: 30days]
           --admin
               Serve entitlements.v1.Admin to whoever reaches gRPC: it shows the bodies of deliveries.
-              `dev` always does [env: ADMIN=]
+              `dev` always does; with `CALLERS` or `GRPC_CLIENT_CA` it is always served, to those with
+              the scope `admin` [env: ADMIN=]
           --cache-mib <MIB>
               How much memory cached accounts may take, in MiB [env: CACHE_MIB=] [default: 256]
           --stop-within <DURATION>
@@ -339,6 +351,27 @@ async fn help_is_the_manual() {
           --log-format <FORMAT>
               How it is logged [default: text in `dev`, json in `serve`] [env: LOG_FORMAT=] [possible
               values: text, json]
+          --callers <FILE>
+              Who may call gRPC: the file that `entitlements keys` writes, read again when it changes
+              [env: CALLERS=]
+          --insecure
+              Serve gRPC to whoever reaches it, also on an address that other machines reach: for
+              networks that are protected otherwise [env: INSECURE=]
+          --grpc-tls-cert <FILE>
+              Certificate of gRPC, with those up to its authority, in PEM: serves TLS; read again when
+              it changes [env: GRPC_TLS_CERT=]
+          --grpc-tls-key <FILE>
+              Private key of `GRPC_TLS_CERT`, in PEM [env: GRPC_TLS_KEY=]
+          --grpc-client-ca <FILE>
+              Authorities whose client certificates may call gRPC, in PEM [env: GRPC_CLIENT_CA=]
+          --http-tls-cert <FILE>
+              Certificate of webhooks and probes, as `GRPC_TLS_CERT` [env: HTTP_TLS_CERT=]
+          --http-tls-key <FILE>
+              Private key of `HTTP_TLS_CERT` [env: HTTP_TLS_KEY=]
+          --internal-tls-cert <FILE>
+              Certificate of metrics and probes, as `GRPC_TLS_CERT` [env: INTERNAL_TLS_CERT=]
+          --internal-tls-key <FILE>
+              Private key of `INTERNAL_TLS_CERT` [env: INTERNAL_TLS_KEY=]
       -h, --help
               Print help (see more with '--help')
     "#);

@@ -1,7 +1,7 @@
 //! What stands between a connection and the services, tried with services that misbehave.
 
 use crate::raw::{self, Http2};
-use entitlements::grpc::{self, Calls};
+use entitlements::grpc::{self, Calls, Door};
 use futures_util::future::join_all;
 use http::{Request, Response};
 use std::{
@@ -46,7 +46,8 @@ async fn misbehaving() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(grpc::serve(
-        listener,
+        listener.into(),
+        Door::default(),
         Routes::new(Misbehaving),
         Arc::new(Calls::new(Arc::default())),
         CancellationToken::new(),

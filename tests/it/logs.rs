@@ -43,7 +43,7 @@ async fn deliver(process: &Process, id: &str, body: &str) -> u16 {
 /// The lines that have all of these fields.
 fn lines(process: &Process, fields: &[(&str, &str)]) -> Vec<Value> {
     let fits = |line: &Value| fields.iter().all(|(name, value)| line[*name] == *value);
-    process.log().into_iter().filter(fits).collect()
+    process.log_lines().into_iter().filter(fits).collect()
 }
 
 #[tokio::test]
@@ -86,12 +86,12 @@ async fn a_check_leaves_no_line_unless_denials_are_asked_for() {
     let some = Process::start(&db.url, &[("LOG_DENIALS", "10%")]).await;
     for (process, expected) in [(&silent, 0), (&some, 10)] {
         let mut client = client(process);
-        let before = process.log().len();
+        let before = process.log_lines().len();
         for _ in 0..100 {
             assert!(client.check_feature(question(ADA, "export")).await.unwrap().get_ref().allowed);
             assert!(!client.check_feature(question(ADA, "sso")).await.unwrap().get_ref().allowed);
         }
-        assert_eq!(process.log().len() - before, expected);
+        assert_eq!(process.log_lines().len() - before, expected);
     }
 }
 
@@ -111,7 +111,7 @@ async fn a_logged_denial_says_who_was_denied_what_and_why() {
     };
     client.check_plan(plan).await.unwrap();
     let [feature] = &lines(&process, &[("user", ADA), ("wanted", "export")])[..] else {
-        panic!("{:?}", process.log());
+        panic!("{:?}", process.log_lines());
     };
     assert_eq!(feature["organization"], "org_1");
     assert_eq!(feature["reason"], "REASON_ENDED");
@@ -127,7 +127,7 @@ async fn each_change_of_state_has_one_line_and_failing_checks_do_not_flood_the_l
     let db = Db::new().await;
     let proxy = Proxy::before(&db.url).await;
     let process = Process::start(&proxy.url(db.name()), &[]).await;
-    let states = || process.log().into_iter().filter(|line| line["freshness"].is_string());
+    let states = || process.log_lines().into_iter().filter(|line| line["freshness"].is_string());
     let is = |state: &str| states().next_back().is_some_and(|line| line["freshness"] == *state);
     eventually("it says that it is fresh", async || is("fresh")).await;
 

@@ -3,6 +3,8 @@
 mod backfill;
 mod bad_calls;
 mod bad_requests;
+mod callers;
+mod certificates;
 mod clerk;
 mod command_line;
 mod dashboards;
@@ -35,4 +37,5 @@ mod rig;
 mod service;
 mod soak;
 mod stories;
+mod tls;
 mod traces;

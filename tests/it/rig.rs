@@ -147,19 +147,7 @@ impl Process {
     pub async fn start(database: &str, variables: &[(&str, &str)]) -> Self {
         let logs = tempfile::tempdir().unwrap();
         let log = logs.path().join("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_entitlements"))
-            .arg("serve")
-            .env("DATABASE_URL", database)
-            .env("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
-            .env("CATALOG", concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"))
-            .envs([("MIGRATE", "true"), ("LOG", "info,sqlx=off")])
-            .envs(["GRPC_LISTEN", "HTTP_LISTEN", "INTERNAL_LISTEN"].map(|v| (v, "127.0.0.1:0")))
-            .envs(variables.iter().copied())
-            .stderr(fs::File::create(&log).unwrap())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        let child = Self::spawn(database, variables, &log);
         let http = format!("http://{}", said(&log, "http").await);
         let grpc = format!("http://{}", said(&log, "grpc").await);
         let internal = format!("http://{}", said(&log, "internal").await);
@@ -171,12 +159,42 @@ impl Process {
         Self { child, http, grpc, internal, logs }
     }
 
+    fn spawn(database: &str, variables: &[(&str, &str)], log: &Path) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_entitlements"))
+            .arg("serve")
+            .env("DATABASE_URL", database)
+            .env("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
+            .env("CATALOG", concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"))
+            .envs([("MIGRATE", "true"), ("LOG", "info,sqlx=off")])
+            .envs(["GRPC_LISTEN", "HTTP_LISTEN", "INTERNAL_LISTEN"].map(|v| (v, "127.0.0.1:0")))
+            .envs(variables.iter().copied())
+            .stderr(fs::File::create(log).unwrap())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
+    /// What it logs until it listens, on a database that need not be there.
+    pub async fn log_of_start(database: &str) -> String {
+        let logs = tempfile::tempdir().unwrap();
+        let log = logs.path().join("log");
+        let _child = Self::spawn(database, &[], &log);
+        said(&log, "grpc").await;
+        fs::read_to_string(&log).unwrap()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.logs.path().join("log")).unwrap()
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.id().unwrap().try_into().unwrap()
     }
 
     /// The lines of its log that are complete.
-    pub fn log(&self) -> Vec<serde_json::Value> {
+    pub fn log_lines(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.logs.path().join("log")).unwrap();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }

@@ -5,7 +5,7 @@ use chrono::Utc;
 use entitlements::{
     access::{Catalog, Grace},
     clerk::{Secret, Verifier},
-    config::Config,
+    config::{Config, Locks},
     grpc::pb::{
         Account, CheckFeatureRequest, CheckFeatureResponse, ListEntitlementsRequest,
         entitlements_client::EntitlementsClient,
@@ -77,6 +77,7 @@ pub fn config(db: &Db) -> Config {
         max_staleness: Duration::from_hours(1),
         check_timeout: Duration::from_secs(2),
         body_retention: chrono::Duration::days(30),
+        locks: Locks::default(),
         admin: true,
         cache_bytes: 1 << 20,
         log_denials: None,

@@ -1,0 +1,129 @@
+//! Who may call: API keys and client certificates, by name, each with its scopes.
+//!
+//! Keys are stored as hashes, in a file that is read again when it changes. A key that was revoked there stops working
+//! with the next reading, also on connections that are open.
+
+mod file;
+mod key;
+mod session;
+
+pub use file::{Entry, KeyFile};
+pub use session::{Refusal, Session};
+
+use crate::files::Reread;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use clap::ValueEnum;
+use file::{Document, document};
+use key::Hash;
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What a caller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Ask what somebody may use
+    Check,
+    /// Look into the ledger of deliveries, bodies included, and replay them
+    Admin,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Check => "check",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+/// Somebody who may call.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The name of the key, or in the certificate.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+}
+
+/// All who may call, as the file says now.
+pub struct Callers(Reread<Known>);
+
+impl Callers {
+    /// Reads the file of callers; without one, only certificates are let in, to check.
+    pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
+        let files = file.map(Path::to_path_buf).into_iter().collect::<Vec<PathBuf>>();
+        let read = |contents: &[Vec<u8>]| match contents {
+            [text] => Ok(Known::from(document(std::str::from_utf8(text)?)?)),
+            _ => Ok(Known::default()),
+        };
+        Ok(Self(Reread::new("CALLERS", files, Box::new(read))?))
+    }
+
+    /// Reads the file again when it changes, for ever.
+    pub async fn follow(&self) -> Infallible {
+        self.0.follow().await
+    }
+
+    /// Whether there is any key.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        !self.0.current().keys.is_empty()
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.generation()
+    }
+
+    /// Whose key this is. All hashes are compared, each in constant time.
+    fn of_key(&self, key: &[u8]) -> Option<Arc<Caller>> {
+        let hash = Hash::of(key);
+        let known = self.0.current();
+        let same = |(stored, _): &&(Hash, _)| verify_slices_are_equal(&stored.0, &hash.0).is_ok();
+        let mut found = known.keys.iter().filter(same);
+        let first = found.next();
+        let _rest = found.count();
+        first.map(|(_, caller)| caller.clone())
+    }
+
+    /// Whose certificate has these names: the first one that the file has; may check, if it has none of them.
+    fn of_certificate(&self, names: &[String]) -> Option<Arc<Caller>> {
+        let known = self.0.current();
+        let listed = names.iter().find_map(|name| known.certificates.get(name)).cloned();
+        let unlisted = || {
+            let (name, scopes) = (names.first()?.clone(), vec![Scope::Check]);
+            Some(Arc::new(Caller { name, scopes }))
+        };
+        listed.or_else(unlisted)
+    }
+}
+
+/// What the file says, ready to be looked up.
+#[derive(Default)]
+struct Known {
+    keys: Vec<(Hash, Arc<Caller>)>,
+    certificates: BTreeMap<String, Arc<Caller>>,
+}
+
+impl From<Document> for Known {
+    fn from(document: Document) -> Self {
+        let caller = |name: &str, scopes| Arc::new(Caller { name: name.into(), scopes });
+        let keys = document.keys.into_iter();
+        let certificates = document.certificates.into_iter();
+        Self {
+            keys: keys.map(|(name, key)| (key.sha256, caller(name.as_str(), key.scopes))).collect(),
+            certificates: certificates
+                .map(|(name, certificate)| (name.clone(), caller(&name, certificate.scopes)))
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

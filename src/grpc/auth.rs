@@ -1,0 +1,133 @@
+//! Who is let in, and to which methods.
+
+use crate::{
+    callers::{Callers, Refusal, Scope, Session},
+    net::Peer,
+    telemetry::{Labels, Metrics},
+};
+use futures_util::future::{Either, Ready, ready};
+use http::{Request, Response};
+use hyper::{body::Incoming, service::Service};
+use std::{convert::Infallible, sync::Arc};
+use tonic::{Status, body::Body};
+
+/// What a method asks of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// Nothing: everybody may know whether this service is well.
+    Nothing,
+    /// To be known.
+    Caller,
+    /// This scope.
+    Scope(Scope),
+    /// There is no such method, or nobody has said here what it needs: it is not served.
+    Unlisted,
+}
+
+impl Needs {
+    /// Every method has a line here; `callers::every_method_needs_a_scope` finds one that has not.
+    fn of(method: &str) -> Self {
+        match method {
+            "/entitlements.v1.Entitlements/CheckFeature"
+            | "/entitlements.v1.Entitlements/CheckFeatures"
+            | "/entitlements.v1.Entitlements/CheckPlan"
+            | "/entitlements.v1.Entitlements/ListEntitlements" => Self::Scope(Scope::Check),
+            "/entitlements.v1.Admin/ListDeliveries"
+            | "/entitlements.v1.Admin/GetDelivery"
+            | "/entitlements.v1.Admin/ReplayDeliveries" => Self::Scope(Scope::Admin),
+            "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/Watch" => Self::Nothing,
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+            | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Self::Caller,
+            _ => Self::Unlisted,
+        }
+    }
+}
+
+/// Lets callers in. Without [`Callers`] everybody is.
+#[derive(Clone, Default)]
+pub struct Door {
+    callers: Option<Arc<Callers>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Door {
+    /// Lets these callers in, and counts whom it does not.
+    #[must_use]
+    pub fn new(callers: Option<Arc<Callers>>, metrics: Arc<Metrics>) -> Self {
+        Self { callers, metrics }
+    }
+
+    /// Stands before what a connection of this peer is served by.
+    pub(super) fn before<S>(&self, service: S, peer: &Peer) -> Admitted<S> {
+        let session = |callers| Session::new(callers, peer.names().to_vec());
+        let session = self.callers.clone().map(session);
+        Admitted { service, session, metrics: self.metrics.clone() }
+    }
+}
+
+/// A service on one connection, behind the door.
+pub(super) struct Admitted<S> {
+    service: S,
+    session: Option<Session>,
+    metrics: Arc<Metrics>,
+}
+
+impl<S> Admitted<S> {
+    fn admit(&self, request: &Request<Incoming>) -> Result<(), Status> {
+        let Some(session) = &self.session else { return Ok(()) };
+        let method = request.uri().path();
+        let needs = Needs::of(method);
+        let scope = match needs {
+            Needs::Nothing => return Ok(()),
+            Needs::Caller | Needs::Unlisted => None,
+            Needs::Scope(scope) => Some(scope),
+        };
+        session.admit(request.headers(), scope).map_err(|refusal| self.refuse(refusal))?;
+        match needs {
+            Needs::Unlisted => Err(Status::unimplemented("there is no such method")),
+            Needs::Scope(Scope::Admin) => {
+                let caller = session.last_caller();
+                let caller = caller.as_ref().map(|caller| caller.name.as_str());
+                tracing::info!(caller, method, "an operator calls");
+                Ok(())
+            }
+            Needs::Scope(Scope::Check) | Needs::Caller | Needs::Nothing => Ok(()),
+        }
+    }
+
+    /// Counts a refusal. Its answer does not tell what was wrong with a key.
+    fn refuse(&self, refusal: Refusal) -> Status {
+        let cause = match refusal {
+            Refusal::NoKey => "no_key",
+            Refusal::WrongKey => "wrong_key",
+            Refusal::SeveralKeys => "several_keys",
+            Refusal::NoScope(_) => "no_scope",
+        };
+        self.metrics.calls_refused.get_or_create(&Labels([("cause", cause)])).inc();
+        match refusal {
+            Refusal::NoKey | Refusal::WrongKey | Refusal::SeveralKeys => Status::unauthenticated(
+                "who calls is not known: send a valid API key as `authorization: Bearer KEY`, or use a client \
+                 certificate",
+            ),
+            Refusal::NoScope(scope) => {
+                Status::permission_denied(format!("the caller lacks the scope `{scope}`"))
+            }
+        }
+    }
+}
+
+impl<S> Service<Request<Incoming>> for Admitted<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, Infallible>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        match self.admit(&request) {
+            Ok(()) => Either::Left(self.service.call(request)),
+            Err(refused) => Either::Right(ready(Ok(refused.into_http()))),
+        }
+    }
+}

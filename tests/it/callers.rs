@@ -1,0 +1,339 @@
+//! Who may call: API keys, their scopes, and the file that they are in.
+
+use crate::{
+    command_line::Shell,
+    db::Db,
+    raw::{self, Http2},
+    rig::Process,
+    service::{ADA, Replica, SECRET, config, eventually},
+};
+use entitlements::{
+    callers::{Callers, KeyFile, Scope},
+    config::{Config, Locks},
+    grpc::pb,
+};
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
+use tempfile::TempDir;
+use tonic::{Code, Status};
+
+/// An empty message.
+const EMPTY: [u8; 5] = [0; 5];
+const LIST: &str = "/entitlements.v1.Entitlements/ListEntitlements";
+const DELIVERIES: &str = "/entitlements.v1.Admin/ListDeliveries";
+
+/// A file of callers.
+pub struct CallersFile {
+    folder: TempDir,
+}
+
+impl CallersFile {
+    pub fn new() -> Self {
+        let file = Self { folder: tempfile::tempdir().unwrap() };
+        fs::write(file.path(), "").unwrap();
+        file
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("callers.toml")
+    }
+
+    /// Makes a key, and tells it as a value of `authorization`.
+    pub fn create(&self, name: &str, scopes: &[Scope]) -> String {
+        format!("Bearer {}", KeyFile::open(&self.path()).unwrap().create(name, scopes).unwrap())
+    }
+
+    pub fn revoke(&self, name: &str) {
+        KeyFile::open(&self.path()).unwrap().revoke(name).unwrap();
+    }
+
+    pub fn locks(&self) -> Locks {
+        let callers = Callers::read(Some(&self.path())).unwrap();
+        Locks { callers: Some(Arc::new(callers)), ..Locks::default() }
+    }
+
+    async fn replica(&self, db: &Db) -> Replica {
+        let replica = Replica::launch(Config { locks: self.locks(), ..config(db) }).await;
+        replica.serving().await; // also shows that health needs no key
+        replica
+    }
+}
+
+/// How a call with these values of `authorization` ends.
+async fn call(connection: &Http2, method: &str, authorizations: &[&str]) -> Status {
+    let headers: Vec<_> = authorizations.iter().map(|value| ("authorization", *value)).collect();
+    raw::grpc(connection, method, &headers, EMPTY.into()).await.1
+}
+
+/// Whether a call is let in: an empty message is then found out to be one, or answered.
+fn is_let_in(status: &Status) -> bool {
+    matches!(status.code(), Code::InvalidArgument | Code::Ok)
+}
+
+/// The paths of all rpcs, with whether they are of Admin.
+fn methods() -> Vec<(String, bool)> {
+    let descriptor = FileDescriptorSet::decode(pb::DESCRIPTOR).unwrap();
+    let mut found = Vec::new();
+    for file in descriptor.file {
+        for service in &file.service {
+            for method in &service.method {
+                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                found.push((path, service.name() == "Admin"));
+            }
+        }
+    }
+    assert!(found.len() >= 7, "{found:?}");
+    found
+}
+
+#[tokio::test]
+async fn every_method_needs_a_scope() {
+    let (db, file) = (Db::new().await, CallersFile::new());
+    let check = file.create("backend", &[Scope::Check]);
+    let admin = file.create("operator", &[Scope::Admin]);
+    let replica = file.replica(&db).await;
+    let connection = raw::http2(replica.bound.grpc).await;
+    for (method, is_admin) in methods() {
+        assert_eq!(call(&connection, &method, &[]).await.code(), Code::Unauthenticated, "{method}");
+        let (with, without, scope) =
+            if is_admin { (&admin, &check, "`admin`") } else { (&check, &admin, "`check`") };
+        let let_in = call(&connection, &method, &[with]).await;
+        assert!(is_let_in(&let_in) || let_in.code() == Code::NotFound, "{method}: {let_in:?}");
+        let refused = call(&connection, &method, &[without]).await;
+        assert_eq!(refused.code(), Code::PermissionDenied, "{method}: {refused:?}");
+        assert!(refused.message().contains(scope), "{method}: {refused:?}");
+    }
+    for version in ["v1", "v1alpha"] {
+        let method = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        assert_eq!(call(&connection, &method, &[]).await.code(), Code::Unauthenticated);
+        assert!(is_let_in(&call(&connection, &method, &[&admin]).await));
+    }
+    let unknown = "/entitlements.v1.Entitlements/DropEverything";
+    assert_eq!(call(&connection, unknown, &[]).await.code(), Code::Unauthenticated);
+    assert_eq!(call(&connection, unknown, &[&check]).await.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn a_call_without_a_valid_key_is_refused_in_one_way_whatever_is_wrong() {
+    let (db, file) = (Db::new().await, CallersFile::new());
+    let good = file.create("backend", &[Scope::Check]);
+    file.create("backend-2", &[Scope::Check, Scope::Admin]);
+    let revoked = file.create("gone", &[Scope::Check]);
+    file.revoke("gone");
+    let replica = file.replica(&db).await;
+    let connection = raw::http2(replica.bound.grpc).await;
+    let key = good.strip_prefix("Bearer ").unwrap();
+    let longer = format!("{good}x");
+    let small = good.to_lowercase();
+    let basic = format!("Basic {key}");
+    let spaced = format!("Bearer  {key}");
+    let hash = fs::read_to_string(file.path()).unwrap();
+    let hash = hash.split('"').find(|part| part.len() == 64).unwrap();
+    let hash = format!("Bearer {hash}");
+    let wrong: [&[&str]; 14] = [
+        &[],
+        &[""],
+        &["Bearer"],
+        &["Bearer "],
+        &["Bearer ent_backend_x"],
+        &[key],
+        &[&basic],
+        &[&spaced],
+        &[&longer],
+        &[&good[..good.len() - 1]],
+        &[&small],
+        &[&hash],
+        &[&revoked],
+        &[&good, &good],
+    ];
+    let mut texts = Vec::new();
+    for authorizations in wrong {
+        let refused = call(&connection, LIST, authorizations).await;
+        assert_eq!(refused.code(), Code::Unauthenticated, "{authorizations:?}: {refused:?}");
+        texts.push(refused.message().to_owned());
+        assert!(is_let_in(&call(&connection, LIST, &[&good]).await), "after {authorizations:?}");
+    }
+    texts.dedup();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert!(texts[0].contains("authorization: Bearer KEY"), "{texts:?}");
+    assert!(is_let_in(&call(&connection, LIST, &[&format!("bEARER {key}")]).await));
+    assert_eq!(call(&connection, DELIVERIES, &[&good]).await.code(), Code::PermissionDenied);
+
+    let (_, metrics) = replica.get("/metrics").await;
+    for (cause, count) in [("no_key", 1), ("wrong_key", 12), ("several_keys", 1), ("no_scope", 1)] {
+        let line = format!("entitlements_calls_refused_total{{cause=\"{cause}\"}} {count}");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn keys_come_and_go_without_a_restart_also_on_open_connections() {
+    let (db, file) = (Db::new().await, CallersFile::new());
+    let old = file.create("backend", &[Scope::Check]);
+    let replica = file.replica(&db).await;
+    let connection = raw::http2(replica.bound.grpc).await;
+    assert!(is_let_in(&call(&connection, LIST, &[&old]).await));
+
+    let new = file.create("backend-2", &[Scope::Check]);
+    eventually("the new key works", async || is_let_in(&call(&connection, LIST, &[&new]).await))
+        .await;
+    assert!(is_let_in(&call(&connection, LIST, &[&old]).await), "both work while rotating");
+    file.revoke("backend");
+    eventually("the revoked key does not work", async || {
+        call(&connection, LIST, &[&old]).await.code() == Code::Unauthenticated
+    })
+    .await;
+    assert!(is_let_in(&call(&connection, LIST, &[&new]).await));
+
+    let text = fs::read_to_string(file.path()).unwrap();
+    fs::write(file.path(), text.replace("[\"check\"]", "[\"admin\"]")).unwrap();
+    eventually("the scope is gone", async || {
+        call(&connection, LIST, &[&new]).await.code() == Code::PermissionDenied
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broken_file_is_told_of_once_and_changes_nothing() {
+    let (db, file) = (Db::new().await, CallersFile::new());
+    let key = file.create("operator", &[Scope::Check, Scope::Admin]);
+    let path = file.path();
+    let variables = [("CALLERS", path.to_str().unwrap())];
+    let process = Process::start(&db.url, &variables).await;
+    let connection =
+        raw::http2(process.grpc.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    assert_eq!(call(&connection, DELIVERIES, &[&key]).await.code(), Code::Ok, "without --admin");
+    let told = |words: &str| process.log().matches(words).count();
+
+    let good = fs::read_to_string(&path).unwrap();
+    fs::write(&path, good.replace("sha256", "sha512")).unwrap();
+    eventually("the broken file is told of", async || told("unknown field `sha512`") > 0).await;
+    assert_eq!(call(&connection, DELIVERIES, &[&key]).await.code(), Code::Ok);
+    fs::remove_file(&path).unwrap();
+    eventually("the absent file is told of", async || told("cannot read") > 0).await;
+    assert_eq!(call(&connection, DELIVERIES, &[&key]).await.code(), Code::Ok);
+    fs::write(&path, "").unwrap();
+    eventually("the key is gone", async || {
+        call(&connection, DELIVERIES, &[&key]).await.code() == Code::Unauthenticated
+    })
+    .await;
+    assert_eq!((told("unknown field `sha512`"), told("cannot read")), (1, 1));
+    let log = process.log();
+    assert!(log.contains("\"caller\":\"operator\",\"method\":\"/entitlements.v1.Admin/"), "{log}");
+    assert!(!log.contains(key.strip_prefix("Bearer ").unwrap()), "the key is in the log");
+}
+
+#[tokio::test]
+async fn keys_are_made_listed_and_revoked_on_the_command_line() {
+    let shell = Shell::new(&[("CALLERS", "callers.toml")]);
+    let (code, key, stderr) = shell.run(&["keys", "create", "backend", "--scope", "check"]).await;
+    assert!(code == 0 && key.starts_with("ent_backend_") && stderr.contains("Keep it"), "{stderr}");
+    let scopes = ["keys", "create", "ops", "--scope", "check", "--scope", "admin"];
+    assert_eq!(shell.run(&scopes).await.0, 0);
+    let file = shell.path("callers.toml");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(!text.contains(key.trim()) && text.contains("sha256 = "), "{text}");
+    shell.write(
+        "callers.toml",
+        &format!("# ours\n{text}\n[certificates.\"ci\"] # of CI\nscopes = []\n"),
+    );
+
+    let (_, listed, _) = shell.run(&["keys", "list"]).await;
+    let lines: Vec<_> = listed.lines().map(|line| line.rsplit_once("  ").unwrap().0).collect();
+    assert_eq!(lines, ["backend  check", "ops  check,admin"]);
+    for (arguments, words) in [
+        (vec!["keys", "create", "backend", "--scope", "check"], "there is a key `backend` already"),
+        (vec!["keys", "create", "Back End", "--scope", "check"], "`Back End` is no name of a key"),
+        (vec!["keys", "create", "other"], "--scope"),
+        (
+            vec!["keys", "create", "other", "--scope", "everything"],
+            "[possible values: check, admin]",
+        ),
+        (vec!["keys", "revoke", "other"], "there is no key `other`; there are: backend, ops"),
+        (vec!["keys", "list", "--callers", "no/such"], "no/such"),
+    ] {
+        let (code, _, stderr) = shell.run(&arguments).await;
+        assert!(code == 2 && stderr.contains(words), "{arguments:?}: {stderr}");
+    }
+    assert_eq!(shell.run(&["keys", "revoke", "ops"]).await.0, 0);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with("# ours\n# Who may call") && text.contains("# of CI"), "{text}");
+    assert!(text.contains("[keys.backend]") && !text.contains("ops"), "{text}");
+
+    shell.write("callers.toml", "[keys.x]\n");
+    let (code, _, stderr) = shell.run(&["keys", "create", "y", "--scope", "check"]).await;
+    assert!(code == 2 && stderr.contains("missing field `sha256`"), "{stderr}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "[keys.x]\n");
+}
+
+#[tokio::test]
+async fn commands_present_the_key() {
+    let (db, file) = (Db::new().await, CallersFile::new());
+    let key = file.create("backend", &[Scope::Check]);
+    let key = key.strip_prefix("Bearer ").unwrap();
+    let replica = file.replica(&db).await;
+    let address = format!("http://{}", replica.bound.grpc);
+    let shell = Shell::new(&[("ENTITLEMENTS_ADDR", &address)]);
+    let ask = ["check", "export", "--user", ADA];
+    let (code, _, stderr) = shell.run(&ask).await;
+    assert!(code == 2 && stderr.contains("by --key or ENTITLEMENTS_KEY"), "{stderr}");
+    assert_eq!(shell.run(&[&ask[..], &["--key", key]].concat()).await.0, 1);
+    let (code, _, stderr) = shell.run(&["deliveries", "list", "--key", key]).await;
+    assert!(code == 2 && stderr.contains("lacks the scope `admin`"), "{stderr}");
+}
+
+/// `serve` with these variables ends with exit code 2 and these words.
+pub async fn check_refused(variables: &[(&'static str, &str)], words: &[&str]) {
+    let nowhere = "postgres://127.0.0.1:1/nothing";
+    let usual = [("CLERK_WEBHOOK_SIGNING_SECRET", SECRET), ("DATABASE_URL", nowhere)];
+    let shell = Shell::new(&[&usual[..], variables].concat());
+    let (code, _, stderr) = shell.run(&["serve"]).await;
+    assert_eq!(code, 2, "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{variables:?}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_others_reach_is_served_only_to_callers() {
+    let ways = ["error: GRPC_LISTEN", "keys create", "--grpc-client-ca", "--insecure"];
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051"] {
+        check_refused(&[("GRPC_LISTEN", address)], &ways).await;
+    }
+    let everywhere = ("GRPC_LISTEN", "0.0.0.0:0");
+    let absent = [everywhere, ("CALLERS", "absent.toml")];
+    check_refused(&absent, &["error: CALLERS: cannot read absent.toml"]).await;
+    check_refused(&[("GRPC_CLIENT_CA", "ca.pem")], &["--grpc-tls-cert"]).await;
+
+    let (db, file) = (Db::new().await, CallersFile::new());
+    let insecure = Process::start(&db.url, &[everywhere, ("INSECURE", "true")]).await;
+    assert!(insecure.log().contains("answers whoever asks"), "{}", insecure.log());
+    let path = file.path();
+    let callers = ("CALLERS", path.to_str().unwrap());
+    let inside = ("INTERNAL_LISTEN", "0.0.0.0:0");
+    let empty = Process::start(&db.url, &[everywhere, callers, inside]).await;
+    assert!(empty.log().contains("CALLERS has no keys yet"), "{}", empty.log());
+    assert!(empty.log().contains("let only your monitoring reach it"), "{}", empty.log());
+    file.create("backend", &[Scope::Check]);
+    let keyed = Process::start(&db.url, &[everywhere, callers]).await;
+    assert!(keyed.log().contains("API keys cross the network in plain text"), "{}", keyed.log());
+}
+
+#[tokio::test]
+async fn a_database_that_need_not_prove_who_it_is_is_warned_of() {
+    let warning = "does not ask 192.0.2.1 to prove who it is";
+    for (url, warned) in [
+        ("postgres://me:hunter2@192.0.2.1/x", true),
+        ("postgres://me:hunter2@192.0.2.1/x?sslmode=require", true),
+        ("postgres://me:hunter2@192.0.2.1/x?sslmode=verify-full", false),
+        ("postgres://me:hunter2@127.0.0.1:1/x", false),
+        ("postgres://me:hunter2@localhost:1/x", false),
+        ("postgres:///x?host=/nowhere", false),
+    ] {
+        let log = Process::log_of_start(url).await;
+        assert_eq!(log.contains(warning), warned, "{url}: {log}");
+        assert!(!log.contains("hunter2"), "{log}");
+    }
+}

@@ -1,0 +1,93 @@
+//! Certificates that a test makes.
+
+use entitlements::tls::{Files, Protocol, Tls};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, SanType,
+};
+use std::{fs, path::PathBuf, sync::Arc};
+use tempfile::TempDir;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+/// An authority, and the folder of what it has issued.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub pem: String,
+    folder: TempDir,
+}
+
+/// What a certificate is for.
+pub enum Name<'n> {
+    Uri(&'n str),
+    Dns(&'n str),
+    /// Only in the subject.
+    Common(&'n str),
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "the tests' own authority");
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("ca.pem"), &pem).unwrap();
+        Self { issuer: Issuer::new(params, key), pem, folder }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Issues a certificate with these names: it and its key, in PEM.
+    pub fn issue(&self, names: &[Name]) -> (String, String) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "a".repeat(200));
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        for name in names {
+            match name {
+                Name::Uri(uri) => {
+                    params.subject_alt_names.push(SanType::URI((*uri).try_into().unwrap()));
+                }
+                Name::Dns(dns) => {
+                    params.subject_alt_names.push(SanType::DnsName((*dns).try_into().unwrap()));
+                }
+                Name::Common(name) => params.distinguished_name.push(DnType::CommonName, *name),
+            }
+        }
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// Issues the certificate of a service, and puts it where the service looks.
+    pub fn serve_as(&self, name: &str) {
+        let (certificate, key) = self.issue(&[Name::Dns("localhost"), Name::Dns(name)]);
+        fs::write(self.path("cert.pem"), certificate).unwrap();
+        fs::write(self.path("key.pem"), key).unwrap();
+    }
+
+    pub fn files(&self, with_clients: bool) -> Files {
+        let clients = with_clients.then(|| self.path("ca.pem"));
+        Files { certificate: self.path("cert.pem"), key: self.path("key.pem"), clients }
+    }
+
+    /// TLS of a listener, with a certificate for localhost.
+    pub fn tls(&self, protocol: Protocol, with_clients: bool) -> Arc<Tls> {
+        self.serve_as("first.test");
+        Arc::new(Tls::read("GRPC_TLS_CERT", self.files(with_clients), protocol).unwrap())
+    }
+
+    /// A client that trusts this authority, and presents this certificate, if any.
+    pub fn client(&self, identity: Option<(String, String)>) -> ClientTlsConfig {
+        let trusting = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&self.pem))
+            .domain_name("localhost");
+        match identity {
+            Some((certificate, key)) => trusting.identity(Identity::from_pem(certificate, key)),
+            None => trusting,
+        }
+    }
+}

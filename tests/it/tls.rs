@@ -1,0 +1,325 @@
+//! TLS on the listeners, client certificates, and replacing both without a restart.
+
+use crate::{
+    callers::CallersFile,
+    certificates::{Authority, Name},
+    command_line::Shell,
+    db::Db,
+    raw,
+    rig::Process,
+    service::{ADA, Replica, config, eventually, payload},
+};
+use entitlements::{
+    callers::{Callers, Scope},
+    config::{Config, Locks},
+    grpc::pb::{
+        CheckFeatureRequest, ListDeliveriesRequest, admin_client::AdminClient,
+        entitlements_client::EntitlementsClient,
+    },
+    tls::Protocol,
+};
+use futures_util::future::{join_all, join3};
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::aws_lc_rs::default_provider,
+        pki_types::{CertificateDer, pem::PemObject},
+    },
+};
+use tonic::{
+    Code, Request, Status,
+    transport::{Channel, ClientTlsConfig, Endpoint},
+};
+
+/// A channel to a replica's gRPC.
+async fn channel(to: SocketAddr, tls: ClientTlsConfig) -> Result<Channel, tonic::transport::Error> {
+    Endpoint::from_shared(format!("https://{to}")).unwrap().tls_config(tls)?.connect().await
+}
+
+async fn check(channel: &Channel, key: Option<&str>) -> Result<bool, Status> {
+    let mut request = Request::new(CheckFeatureRequest {
+        user_id: ADA.into(),
+        feature: "export".into(),
+        ..Default::default()
+    });
+    if let Some(key) = key {
+        request.metadata_mut().insert("authorization", key.parse().unwrap());
+    }
+    let answer = EntitlementsClient::new(channel.clone()).check_feature(request).await?;
+    Ok(answer.into_inner().allowed)
+}
+
+/// How looking into the ledger ends.
+async fn look(channel: &Channel) -> Code {
+    let request = ListDeliveriesRequest::default();
+    let answer = AdminClient::new(channel.clone()).list_deliveries(request).await;
+    answer.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+/// Starts a replica, and waits until its gRPC, which is by TLS, answers.
+async fn start(db: &Db, locks: Locks) -> Replica {
+    let replica = Replica::launch(Config { locks, ..config(db) }).await;
+    eventually("the replica is ready", async || replica.get("/readyz").await.0 == 200).await;
+    replica
+}
+
+/// Shakes hands as a client that offers these protocols.
+async fn shake_hands(
+    authority: &Authority,
+    to: SocketAddr,
+    offers: &[&str],
+) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = offers.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let io = TcpStream::connect(to).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, io).await.unwrap()
+}
+
+/// What certificate a new connection is shown.
+async fn shown(authority: &Authority, to: SocketAddr) -> Vec<u8> {
+    let stream = shake_hands(authority, to, &["h2"]).await;
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+/// Longer than any deadline of the service.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn grpc_is_served_by_tls_to_those_who_trust_its_authority() {
+    let (db, authority) = (Db::new().await, Authority::new());
+    let grpc = Some(authority.tls(Protocol::Http2, false));
+    let replica = start(&db, Locks { grpc, ..Locks::default() }).await;
+    replica.send(&payload("subscriptionItem.active")).await;
+    let to = replica.bound.grpc;
+    let trusting = channel(to, authority.client(None)).await.unwrap();
+    assert!(check(&trusting, None).await.unwrap());
+
+    let doubting = channel(to, Authority::new().client(None)).await.unwrap_err();
+    assert!(format!("{doubting:?}").contains("InvalidCertificate"), "{doubting:?}");
+    assert_eq!(raw::status(&raw::exchange(to, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await), 0);
+    let plain = Endpoint::from_shared(format!("http://{to}")).unwrap().connect_lazy();
+    assert!(check(&plain, None).await.is_err());
+    drop((trusting, plain));
+    replica.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn client_certificates_are_callers_by_the_names_in_them() {
+    let (db, authority, file) = (Db::new().await, Authority::new(), CallersFile::new());
+    let key = file.create("backend", &[Scope::Check]);
+    let text = fs::read_to_string(file.path()).unwrap();
+    let text = text
+        + "[certificates.\"spiffe://test/ops\"]\nscopes = ['check', 'admin']\n"
+        + "[certificates.\"ops.test\"]\nscopes = ['admin']\n"
+        + "[certificates.\"Ops\"]\nscopes = ['admin']\n"
+        + "[certificates.\"out.test\"]\nscopes = []\n";
+    fs::write(file.path(), text).unwrap();
+    let grpc = Some(authority.tls(Protocol::Http2, true));
+    let replica = start(&db, Locks { grpc, ..file.locks() }).await;
+    let to = replica.bound.grpc;
+    let (allowed, refused) = (Code::Ok, Code::PermissionDenied);
+    let spiffe = Name::Uri("spiffe://test/ops");
+    for (names, may_check, may_look) in [
+        (vec![Name::Uri("spiffe://test/billing")], allowed, refused),
+        (vec![Name::Dns("any.test"), spiffe], allowed, allowed),
+        (vec![Name::Dns("any.test"), Name::Dns("ops.test")], refused, allowed),
+        (vec![Name::Common("Ops")], refused, allowed),
+        (vec![Name::Common("Ops"), Name::Dns("any.test")], allowed, refused),
+        (vec![Name::Dns("out.test")], refused, refused),
+        (vec![], Code::Unauthenticated, Code::Unauthenticated),
+    ] {
+        let channel = channel(to, authority.client(Some(authority.issue(&names)))).await.unwrap();
+        let checked = check(&channel, None).await.map_or_else(|s| s.code(), |_| Code::Ok);
+        assert_eq!((checked, look(&channel).await), (may_check, may_look));
+        assert!(check(&channel, Some(&key)).await.is_ok(), "a key that is presented counts");
+        assert_eq!(
+            check(&channel, Some("Bearer x")).await.unwrap_err().code(),
+            Code::Unauthenticated
+        );
+    }
+    let nameless = channel(to, authority.client(None)).await.unwrap();
+    assert_eq!(check(&nameless, None).await.unwrap_err().code(), Code::Unauthenticated);
+    assert!(check(&nameless, Some(&key)).await.is_ok());
+    let health = tonic_health::pb::HealthCheckRequest::default();
+    tonic_health::pb::health_client::HealthClient::new(nameless).check(health).await.unwrap();
+
+    let stranger = Authority::new().issue(&[Name::Uri("spiffe://test/ops")]);
+    let stranger = channel(to, authority.client(Some(stranger))).await;
+    let outcome = match stranger {
+        Ok(channel) => check(&channel, Some(&key)).await.map_err(|status| status.code()),
+        Err(_) => Err(Code::Unavailable),
+    };
+    assert!(
+        outcome.is_err(),
+        "a certificate of another authority ends the connection: {outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_without_a_restart_and_broken_ones_are_not_taken() {
+    let (db, authority) = (Db::new().await, Authority::new());
+    authority.serve_as("first.test");
+    let paths = ["cert.pem", "key.pem", "ca.pem"].map(|name| authority.path(name));
+    let [cert, key, ca] = &paths;
+    let names = ["GRPC_TLS_CERT", "GRPC_TLS_KEY", "GRPC_CLIENT_CA"];
+    let variables: Vec<_> =
+        names.into_iter().zip(paths.iter().map(|p| p.to_str().unwrap())).collect();
+    let process = Process::start(&db.url, &variables).await;
+    let to: SocketAddr = process.grpc.strip_prefix("http://").unwrap().parse().unwrap();
+    let mine = || Some(authority.issue(&[Name::Uri("spiffe://test/billing")]));
+    let open = channel(to, authority.client(mine())).await.unwrap();
+    assert_eq!(look(&open).await, Code::PermissionDenied, "certificates may check by default");
+    let first = shown(&authority, to).await;
+
+    authority.serve_as("second.test");
+    eventually("another certificate is shown", async || shown(&authority, to).await != first).await;
+    let second = shown(&authority, to).await;
+    check(&open, None).await.expect("an open connection goes on");
+
+    fs::write(cert, authority.issue(&[Name::Dns("localhost")]).0).unwrap();
+    let told = |words: &str| process.log().matches(words).count();
+    let kept = "GRPC_TLS_CERT has changed and cannot be used";
+    eventually("a certificate without its key is told of", async || told(kept) > 0).await;
+    fs::write(key, "nonsense").unwrap();
+    eventually("a broken key is told of", async || told("has no private key in PEM") > 0).await;
+    assert_eq!(shown(&authority, to).await, second);
+    assert_eq!(told("has no private key in PEM"), 1);
+
+    let other = Authority::new();
+    authority.serve_as("third.test");
+    fs::write(ca, &other.pem).unwrap();
+    eventually("certificates of the authority before are not trusted", async || {
+        match channel(to, authority.client(mine())).await {
+            Ok(channel) => check(&channel, None).await.is_err(),
+            Err(_) => true,
+        }
+    })
+    .await;
+    let theirs = other.issue(&[Name::Uri("spiffe://test/billing")]);
+    let theirs = channel(to, authority.client(Some(theirs))).await.unwrap();
+    check(&theirs, None).await.expect("those of the authority after are");
+    check(&open, None).await.expect("an open connection goes on");
+    drop((open, theirs));
+    assert!(process.terminate().await);
+}
+
+#[tokio::test]
+async fn webhooks_and_metrics_are_served_by_tls() {
+    let (db, authority) = (Db::new().await, Authority::new());
+    let tls = || Some(authority.tls(Protocol::Http1, false));
+    let locks = Locks { http: tls(), internal: tls(), ..Locks::default() };
+    let replica = Replica::launch(Config { locks, ..config(&db) }).await;
+    replica.serving().await;
+    let trusted = reqwest::Certificate::from_pem(authority.pem.as_bytes()).unwrap();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap();
+    let (http, internal) = (replica.bound.http.port(), replica.bound.internal.port());
+    for url in [
+        format!("https://localhost:{http}/readyz"),
+        format!("https://localhost:{internal}/metrics"),
+    ] {
+        let answer = client.get(&url).send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_11));
+    }
+    let webhook = client.post(format!("https://localhost:{http}/webhooks/clerk")).body("{}");
+    assert_eq!(webhook.send().await.unwrap().status(), 400);
+    assert!(reqwest::get(format!("http://localhost:{http}/livez")).await.is_err());
+    let stream = shake_hands(&authority, replica.bound.http, &["h2", "http/1.1"]).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+}
+
+#[tokio::test]
+async fn peers_that_do_not_shake_hands_or_say_nothing_after_it_are_let_go() {
+    let (db, authority) = (Db::new().await, Authority::new());
+    let grpc = Some(authority.tls(Protocol::Http2, false));
+    let http = Some(authority.tls(Protocol::Http1, false));
+    let replica = start(&db, Locks { grpc, http, ..Locks::default() }).await;
+    let hello = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(), &[7; 40]].concat();
+    let silent_inside = async |to| {
+        let mut shaken = shake_hands(&authority, to, &[]).await;
+        shaken.write_all(b"P").await.unwrap();
+        let mut rest = Vec::new();
+        let end = timeout(PATIENCE, shaken.read_to_end(&mut rest)).await;
+        let _ = end.expect("a peer that has shaken hands and says nothing is let go");
+    };
+    let waits = [replica.bound.grpc, replica.bound.http].map(|to| {
+        // Silence, and the beginning of a handshake.
+        join3(raw::exchange(to, ""), raw::exchange(to, &hello), silent_inside(to))
+    });
+    join_all(waits).await;
+    let channel = channel(replica.bound.grpc, authority.client(None)).await.unwrap();
+    check(&channel, None).await.expect("others are served");
+}
+
+#[tokio::test]
+async fn commands_speak_tls_and_present_certificates() {
+    let (db, authority) = (Db::new().await, Authority::new());
+    let grpc = Some(authority.tls(Protocol::Http2, true));
+    let callers = Some(Arc::new(Callers::read(None).unwrap()));
+    let replica = start(&db, Locks { grpc, callers, ..Locks::default() }).await;
+    let address = format!("localhost:{}", replica.bound.grpc.port());
+    let shell = Shell::new(&[("ENTITLEMENTS_ADDR", &address)]);
+    let (cert, key) = authority.issue(&[Name::Dns("laptop.test")]);
+    shell.write("ca.pem", &authority.pem);
+    shell.write("me.pem", &cert);
+    shell.write("me.key", &key);
+    let ask = ["check", "export", "--user", ADA, "--ca", "ca.pem"];
+    let with = |more: &[&'static str]| [&ask[..], more].concat();
+    let mine = ["--client-cert", "me.pem", "--client-key", "me.key"];
+    let (code, stdout, stderr) = shell.run(&with(&mine)).await;
+    assert!(code == 1 && stdout.starts_with("export: denied"), "{stderr}");
+    let trusted = shell.path("ca.pem");
+    let trusting = Shell::new(&[("SSL_CERT_FILE", trusted.to_str().unwrap())]);
+    let https = format!("https://{address}");
+    for (shell, arguments, words) in [
+        (&shell, with(&[]), "who calls is not known"),
+        (&shell, with(&["--client-cert", "me.pem"]), "--client-key"),
+        (&shell, with(&["--addr", "http://localhost:1"]), "--ca and --client-cert are for TLS"),
+        (&shell, with(&["--ca", "absent.pem"]), "cannot be used multiple times"),
+        (&shell, vec!["check", "x", "--user", ADA, "--ca", "absent.pem"], "cannot read absent.pem"),
+        (&shell, vec!["check", "x", "--user", ADA, "--addr", &https], "cannot reach https://"),
+        (&trusting, vec!["check", "x", "--user", ADA, "--addr", &https], "who calls is not known"),
+        (&shell, with(&["--client-cert", "me.key", "--client-key", "me.key"]), "cannot"),
+    ] {
+        let (code, _, stderr) = shell.run(&arguments).await;
+        assert!(code == 2 && stderr.contains(words), "{arguments:?}: {stderr}");
+    }
+    let look = [&["deliveries", "list", "--ca", "ca.pem"][..], &mine].concat();
+    let (code, _, stderr) = shell.run(&look).await;
+    assert!(code == 2 && stderr.contains("lacks the scope `admin`"), "{stderr}");
+}
+
+#[tokio::test]
+async fn files_that_are_no_certificates_are_named_at_start() {
+    let authority = Authority::new();
+    authority.serve_as("first.test");
+    let (other, _) = authority.issue(&[Name::Dns("localhost")]);
+    fs::write(authority.path("other.pem"), other).unwrap();
+    fs::write(authority.path("empty.pem"), "").unwrap();
+    for (certificate, key, clients, words) in [
+        ("absent.pem", "key.pem", None, "GRPC_TLS_CERT: cannot read"),
+        ("empty.pem", "key.pem", None, "has no certificate in PEM"),
+        ("key.pem", "key.pem", None, "has no certificate in PEM"),
+        ("cert.pem", "cert.pem", None, "has no private key in PEM"),
+        ("other.pem", "key.pem", None, "do not fit"),
+        ("cert.pem", "key.pem", Some("empty.pem"), "the client authorities' file: has no"),
+    ] {
+        let path = |name: &str| authority.path(name).to_str().unwrap().to_owned();
+        let (cert, key, clients) = (path(certificate), path(key), clients.map(path));
+        let mut variables = vec![("GRPC_TLS_CERT", cert.as_str()), ("GRPC_TLS_KEY", &key)];
+        variables.extend(clients.as_deref().map(|clients| ("GRPC_CLIENT_CA", clients)));
+        crate::callers::check_refused(&variables, &[words]).await;
+    }
+}
