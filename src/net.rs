@@ -78,12 +78,7 @@ pub async fn serve<C, D>(
     let graceful = GracefulShutdown::new();
     let open = |peer| {
         let connection = drive(Box::pin(graceful.watch(connect(TokioIo::new(peer)))));
-        // Waited for by `graceful`, which `serve` waits for.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection failed");
-            }
-        });
+        tokio::spawn(run(connection)); // waited for by `graceful`, which `serve` waits for
     };
     let mut handshakes = JoinSet::new();
     loop {
@@ -100,14 +95,25 @@ pub async fn serve<C, D>(
         greet(peer, &listener, &mut handshakes).into_iter().for_each(&open);
     }
     drop(listener);
+    settle(handshakes, open).await;
+    sleep(HANDSHAKE).await;
+    graceful.shutdown().await;
+}
+
+async fn run<E: Display>(connection: impl Future<Output = Result<(), E>>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection failed");
+    }
+}
+
+/// Opens those whose handshakes end soon; who takes longer has not asked for anything yet.
+async fn settle(mut handshakes: JoinSet<io::Result<Peer>>, open: impl Fn(Peer)) {
     let last = async {
         while let Some(peer) = handshakes.join_next().await {
             shaken(peer).into_iter().for_each(&open);
         }
     };
-    let _ = timeout(HANDSHAKE, last).await; // those that take longer have not asked for anything yet
-    sleep(HANDSHAKE).await;
-    graceful.shutdown().await;
+    let _ = timeout(HANDSHAKE, last).await;
 }
 
 /// A peer to talk to in plain text, or one more handshake.

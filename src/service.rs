@@ -105,11 +105,10 @@ impl Service {
 
         let mut parts = JoinSet::new();
         let stop = || shared.stop.clone();
-        let public = Face::Public(webhooks, probed.clone());
+        let (public, internal) = (Face::Public(webhooks, probed.clone()), Face::Internal(probed));
         let door = grpc::Door::new(config.locks.callers.clone(), shared.metrics.clone());
         spawn(&mut parts, "gRPC", grpc::serve(listeners.grpc, door, services, calls, stop()));
         spawn(&mut parts, "HTTP", http::serve(listeners.http, public, stop()));
-        let internal = Face::Internal(probed);
         spawn(&mut parts, "internal HTTP", http::serve(listeners.internal, internal, stop()));
         spawn(&mut parts, "health", grpc::watch_health(health, accounts, draining, stop()));
         spawn(&mut parts, "keys and certificates", config.locks.follow(stop()));
