@@ -1,226 +1,106 @@
-//! A cached `CheckFeature` against an empty tonic server with the same proto, over the wire.
+//! A cached `CheckFeature` over the wire: against an empty tonic server with the same proto, about a million subjects
+//! against one, and a hundred questions in one call against a hundred calls.
 //!
 //! `cargo bench --bench check` needs h2load (Debian: `apt-get install nghttp2-client`) and two cores: the server gets
-//! the first, the load the second; in the last shape both share both. The variants take turns of a second, and the
-//! medians of the rounds are compared. `ROUNDS=15` asks for more than 7.
+//! the first, the load the second; where a row says so, both share both. The variants take turns of a second, and the
+//! medians of the rounds are compared. `ROUNDS=15` asks for more than 7, `SUBJECTS=10000` for fewer than a million.
+
+mod support;
 
 use anyhow::{Context, ensure};
 use entitlements::{
     embedded::{Binaries, Embedded},
-    grpc::pb::{
-        self, CheckFeatureRequest, CheckFeatureResponse,
-        entitlements_client::EntitlementsClient,
-        entitlements_server::{Entitlements, EntitlementsServer},
-    },
+    grpc::pb::{CheckFeatureRequest, CheckFeaturesRequest},
 };
 use prost::Message;
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
-use tokio::net::TcpListener;
-use tonic::{
-    Request, Response, Status,
-    transport::{Endpoint, Server, server::TcpIncoming},
+use std::{fs, path::Path};
+use support::{
+    BOTH, LOAD, SERVER, Server,
+    database::{self, Database, HOLDS_ALL, question, user},
+    drive::{self, Plan, Report, Subjects, as_f64},
+    framed, head, median, needs, pinned, spread, take_turns, title,
 };
 
-const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const USER: &str = "user_3jKRaOPcHB95IyjLKz2dmcVGvBR";
-const PATH: &str = "entitlements.v1.Entitlements/CheckFeature";
+const ORGANIZATION: &str = "org_33t5p7lH0lkGbc1kebn7yzQP47w";
+const CHECK: &str = "entitlements.v1.Entitlements/CheckFeature";
+const CHECK_MANY: &str = "entitlements.v1.Entitlements/CheckFeatures";
 
 /// Connections, streams in flight on each, and whether both sides share both cores.
-const SHAPES: [(usize, usize, bool); 5] =
-    [(8, 32, false), (64, 4, false), (64, 1, false), (1, 1, false), (8, 32, true)];
+const SHAPES: [(usize, usize, bool); 6] =
+    [(8, 32, false), (64, 4, false), (64, 1, false), (1, 1, false), (8, 32, true), (64, 4, true)];
 
-/// What is compared: the first is the baseline.
-const VARIANTS: [&str; 2] = ["empty tonic server", "entitlements"];
+/// An answer that allows, with the reason `REASON_PLAN`.
+const ALLOWED: [u8; 4] = [0x08, 1, 0x10, 1];
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    if env::args().nth(1).as_deref() == Some("empty") {
-        return serve_nothing().await;
-    }
-    let found = Command::new("h2load").arg("--version").stdout(Stdio::null()).status();
-    ensure!(found.is_ok(), "h2load is missing: apt-get install nghttp2-client");
+fn main() -> anyhow::Result<()> {
+    support::run(async || {
+        needs("h2load", "--version", "nghttp2-client")?;
+        let postgres = Embedded::temporary(&Binaries::from_env()?).await?;
+        against_nothing(&postgres).await?;
+        in_one_call(&postgres).await?;
+        postgres.stop().await?;
+        about_many().await
+    })
+}
+
+async fn against_nothing(postgres: &Embedded) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let request = CheckFeatureRequest {
-        user_id: USER.into(),
-        feature: "export".into(),
-        ..Default::default()
-    };
+    let request = asking(USER, "", "export");
     let body = folder.path().join("body");
     fs::write(&body, framed(&request))?;
-    let postgres = Embedded::temporary(&Binaries::from_env()?).await?;
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("load average before: {}", load.trim());
-    println!(
-        "| connections × streams | {} | {} | ratio | spread | p99 |",
-        VARIANTS[0], VARIANTS[1]
-    );
-    println!("| --- | --- | --- | --- | --- | --- |");
-    for shape in SHAPES {
-        let cores = if shape.2 { ["0,1", "0,1"] } else { ["0", "1"] };
-        let empty = Running::empty(cores[0]).await?;
-        let ours = Running::ours(cores[0], &postgres, folder.path()).await?;
-        deliver(&ours)?;
-        check(&ours, &request).await?;
-        compare(shape, cores[1], &[&empty, &ours], &body)?;
-    }
-    postgres.stop().await
-}
-
-fn framed(request: &CheckFeatureRequest) -> Vec<u8> {
-    let message = request.encode_to_vec();
-    let length = u32::try_from(message.len()).expect("a short message");
-    [&[0][..], &length.to_be_bytes(), &message].concat()
-}
-
-/// A server on its cores.
-struct Running {
-    child: Child,
-    grpc: String,
-    http: String,
-}
-
-impl Running {
-    async fn empty(cores: &str) -> anyhow::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
-        let grpc = format!("127.0.0.1:{port}");
-        let child = pinned(cores, &env::current_exe()?).args(["empty", &grpc]).spawn()?;
-        wait_for(&grpc).await?;
-        Ok(Self { child, grpc, http: String::new() })
-    }
-
-    async fn ours(cores: &str, postgres: &Embedded, folder: &Path) -> anyhow::Result<Self> {
-        let free = async || {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            anyhow::Ok(listener.local_addr()?.to_string())
-        };
-        let (grpc, http) = (free().await?, free().await?);
-        let child = pinned(cores, &PathBuf::from(env!("CARGO_BIN_EXE_entitlements")))
-            .args(["serve", "--migrate", "--internal-listen", "127.0.0.1:0"])
-            .env("DATABASE_URL", postgres.url("entitlements"))
-            .env("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
-            .env("CATALOG", concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"))
-            .envs([("GRPC_LISTEN", &grpc), ("HTTP_LISTEN", &http)])
-            .stderr(fs::File::create(folder.join("log"))?)
-            .spawn()?;
-        wait_for(&grpc).await?;
-        Ok(Self { child, grpc, http })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // it may be gone already
-        let _ = self.child.wait();
-    }
-}
-
-fn pinned(cores: &str, program: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", cores]).arg(program);
-    command
-}
-
-async fn wait_for(address: &str) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while tokio::net::TcpStream::connect(address).await.is_err() {
-        ensure!(began.elapsed() < Duration::from_secs(20), "nothing listens on {address}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    title("One cached subject, against an empty tonic server");
+    head(&["connections × streams", "empty", "entitlements", "ratio", "spread", "p99, µs"]);
+    for (connections, streams, shared) in SHAPES {
+        let (server, load) = if shared { (BOTH, BOTH) } else { (SERVER, LOAD) };
+        let empty = Server::empty(server).await?;
+        let ours = Server::ours(server, &postgres.url("entitlements"), &[]).await?;
+        ours.deliver("subscriptionItem.active.json")?;
+        ours.check(&request, "pro").await?;
+        let servers = [&empty, &ours];
+        let turns =
+            take_turns(2, |which| h2load(connections, streams, load, servers[which], &body))?;
+        let rate = |which: usize| median(&turns[which], |(rate, _)| *rate);
+        let p99 = |which: usize| median(&turns[which], |(_, p99)| *p99).value;
+        println!(
+            "| {connections} × {streams}{} | {:.0}/s | {:.0}/s | {:.2} | {} | {:.0}, {:.0} |",
+            if shared { ", two cores" } else { "" },
+            rate(0).value,
+            rate(1).value,
+            rate(1).value / rate(0).value,
+            spread(rate(0), rate(1)),
+            p99(0),
+            p99(1),
+        );
     }
     Ok(())
 }
 
-fn deliver(ours: &Running) -> anyhow::Result<()> {
-    let payload =
-        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/payloads/subscriptionItem.active.json");
-    let sent = Command::new(env!("CARGO_BIN_EXE_entitlements"))
-        .args(["send", payload, "--url", &format!("http://{}/webhooks/clerk", ours.http)])
-        .args(["--secret", SECRET])
-        .stdout(Stdio::null())
-        .status();
-    ensure!(sent?.success(), "the delivery was not taken");
-    Ok(())
-}
-
-/// The answer that is timed is the right one.
-async fn check(ours: &Running, request: &CheckFeatureRequest) -> anyhow::Result<()> {
-    let channel = Endpoint::from_shared(format!("http://{}", ours.grpc))?.connect().await?;
-    let answer = EntitlementsClient::new(channel).check_feature(request.clone()).await?;
-    let answer = answer.into_inner();
-    ensure!(answer.allowed && answer.plan == "pro", "a wrong answer: {answer:?}");
-    Ok(())
-}
-
-fn compare(
-    (connections, streams, shared): (usize, usize, bool),
-    cores: &str,
-    servers: &[&Running],
-    body: &Path,
-) -> anyhow::Result<()> {
-    let rounds = env::var("ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(7);
-    let mut rates = vec![Vec::new(); servers.len()];
-    let mut slowest = vec![Vec::new(); servers.len()];
-    for _ in 0..rounds {
-        for (i, server) in servers.iter().enumerate() {
-            let (rate, p99) = measure(connections, streams, cores, server, body)?;
-            rates[i].push(rate);
-            slowest[i].push(p99);
-        }
-    }
-    let (rates, p99) = (rates.map_medians(), slowest.map_medians());
-    let cores = if shared { ", two cores" } else { "" };
-    println!(
-        "| {connections} × {streams}{cores} | {:.0}/s | {:.0}/s | {:.2} | ±{:.0} % | {:.0} µs, {:.0} µs |",
-        rates[0].0,
-        rates[1].0,
-        rates[1].0 / rates[0].0,
-        100.0 * rates[0].1.max(rates[1].1),
-        p99[0].0,
-        p99[1].0,
-    );
-    Ok(())
-}
-
-trait Medians {
-    /// The median of each, and how far half of the values are from it.
-    fn map_medians(self) -> Vec<(f64, f64)>;
-}
-
-impl Medians for Vec<Vec<f64>> {
-    fn map_medians(self) -> Vec<(f64, f64)> {
-        let medians = self.into_iter().map(|mut values| {
-            values.sort_by(f64::total_cmp);
-            let at = |part: usize| values[values.len() * part / 4];
-            (at(2), (at(3) - at(1)) / 2.0 / at(2))
-        });
-        medians.collect()
+fn asking(user: &str, organization: &str, feature: &str) -> CheckFeatureRequest {
+    CheckFeatureRequest {
+        user_id: user.into(),
+        organization_id: organization.into(),
+        feature: feature.into(),
+        ..Default::default()
     }
 }
 
 /// Requests in a second, and the 99th percentile of their times in microseconds.
-fn measure(
+fn h2load(
     connections: usize,
     streams: usize,
     cores: &str,
-    server: &Running,
+    server: &Server,
     body: &Path,
 ) -> anyhow::Result<(f64, f64)> {
     let times = body.with_extension("times");
     let _ = fs::remove_file(&times); // h2load appends
-    let output = pinned(cores, Path::new("h2load"))
+    let path = |path: &Path| path.to_str().map(str::to_owned).context("a path");
+    let output = pinned(cores, "h2load")
         .args(["-D", "1", "--warm-up-time=300ms", "-H", "content-type: application/grpc"])
         .args(["-H", "te: trailers", "-c", &connections.to_string(), "-m", &streams.to_string()])
-        .args([
-            "-d",
-            body.to_str().context("a path")?,
-            "--log-file",
-            times.to_str().context("a path")?,
-        ])
-        .arg(format!("http://{}/{PATH}", server.grpc))
+        .args(["-d", &path(body)?, "--log-file", &path(&times)?])
+        .arg(format!("http://{}/{CHECK}", server.grpc))
         .output()?;
     let text = String::from_utf8(output.stdout)?;
     ensure!(text.contains(" 0 failed, 0 errored, 0 timeout"), "requests failed: {text}");
@@ -237,46 +117,109 @@ fn measure(
     Ok((rate.context("no rate")?, p99))
 }
 
-/// The baseline.
-async fn serve_nothing() -> anyhow::Result<()> {
-    let address = env::args().nth(2).context("an address")?.parse()?;
-    let incoming = TcpIncoming::bind(address)?.with_nodelay(Some(true));
-    Server::builder()
-        .add_service(EntitlementsServer::new(Nothing))
-        .serve_with_incoming(incoming)
-        .await?;
+/// What a load measured, and the server's processor time for each question, in microseconds.
+struct Asked {
+    report: Report,
+    cpu: f64,
+}
+
+/// Runs a load whose calls ask so many questions each.
+fn ask(server: &Server, plan: &Plan, questions: f64) -> anyhow::Result<Asked> {
+    let before = server.cpu()?;
+    let report = drive::run(plan)?;
+    ensure!(report.refused == 0 && report.lost == 0, "calls failed: {}", report.refused);
+    let cpu = (server.cpu()? - before).as_secs_f64() * 1e6;
+    Ok(Asked { cpu: cpu / (as_f64(report.answered) * questions), report })
+}
+
+/// One call at a time about the subjects from 0 to `count`.
+fn plan(server: &Server, path: &str, body: Vec<u8>, right: &[u8]) -> Plan {
+    Plan {
+        address: server.grpc.clone(),
+        path: format!("/{path}"),
+        connections: 1,
+        streams: 1,
+        seconds: 1.0,
+        body,
+        subjects: Subjects::ALL_THE_SAME,
+        right: right.into(),
+        rate: None,
+        spins: false,
+    }
+}
+
+async fn in_one_call(postgres: &Embedded) -> anyhow::Result<()> {
+    let ours = Server::ours(SERVER, &postgres.url("entitlements"), &[]).await?;
+    ours.deliver("subscriptionItem.active.json")?;
+    ours.deliver("subscription.active.org-team.json")?;
+    let features = ["export", "sso", "api_access", "basic_reports"];
+    let one = asking(USER, ORGANIZATION, features[0]);
+    ours.check(&one, "pro").await?;
+    let questions: Vec<_> = (0..100).map(|n| asking(USER, ORGANIZATION, features[n % 4])).collect();
+    let many = CheckFeaturesRequest { questions, ..Default::default() };
+    let answers = ours.client().await?.check_features(many.clone()).await?.into_inner().answers;
+    ensure!(answers.len() == 100 && answers.iter().all(|a| a.allowed), "wrong answers");
+    let right = answers[0].encode_to_vec();
+
+    let batch = plan(&ours, CHECK_MANY, framed(&many), &[0x0a]);
+    let single = plan(&ours, CHECK, framed(&one), &right[..4]);
+    let plans = [batch, single.clone(), Plan { streams: 100, ..single }];
+    let each = [100.0, 1.0, 1.0];
+    title("A hundred questions about one user in one organization, on one connection");
+    let turns = take_turns(plans.len(), |which| ask(&ours, &plans[which], each[which]))?;
+    head(&[
+        "",
+        "questions",
+        "times cheaper in one call",
+        "server CPU a question",
+        "times cheaper in one call",
+        "spread",
+    ]);
+    let rate = |which: usize| median(&turns[which], |asked| asked.report.rate() * each[which]);
+    let cpu = |which: usize| median(&turns[which], |asked| asked.cpu);
+    for (which, name) in
+        ["one CheckFeatures", "a CheckFeature each", "the same, 100 at once"].iter().enumerate()
+    {
+        println!(
+            "| {name} | {:.0}/s | {:.1} | {:.2} µs | {:.1} | {} |",
+            rate(which).value,
+            rate(0).value / rate(which).value,
+            cpu(which).value,
+            cpu(which).value / cpu(0).value,
+            spread(rate(which), cpu(which)),
+        );
+    }
     Ok(())
 }
 
-struct Nothing;
-
-#[tonic::async_trait]
-impl Entitlements for Nothing {
-    async fn check_feature(
-        &self,
-        _: Request<CheckFeatureRequest>,
-    ) -> Result<Response<CheckFeatureResponse>, Status> {
-        Ok(Response::new(CheckFeatureResponse { allowed: true, ..Default::default() }))
+async fn about_many() -> anyhow::Result<()> {
+    let database = Database::start("bench").await?;
+    database.pin(LOAD)?;
+    let ours = Server::ours(SERVER, &database.url(), &HOLDS_ALL).await?;
+    let answer = ours.check(&question(0), "pro").await?;
+    ensure!(answer.subject == user(0), "a wrong subject: {answer:?}");
+    let body = framed(&question(0));
+    let (at, count) = (database::place(&body)?, database.subjects);
+    let busy = Plan { connections: 8, streams: 32, ..plan(&ours, CHECK, body, &ALLOWED) };
+    let about = |count, once| Plan { subjects: Subjects { at, count, once }, ..busy.clone() };
+    let filled = drive::run(&Plan { seconds: 3600.0, ..about(count, true) })?;
+    ensure!(filled.answered == count, "{} of {count} could be read", filled.answered);
+    title(&format!("{count} cached subjects, asked at random, against one, 8 × 32"));
+    let plans = [about(1, false), about(count, false)];
+    let turns = take_turns(plans.len(), |which| ask(&ours, &plans[which], 1.0))?;
+    head(&["", "answers", "ratio", "server CPU an answer", "ratio", "spread"]);
+    let rate = |which: usize| median(&turns[which], |asked| asked.report.rate());
+    let cpu = |which: usize| median(&turns[which], |asked| asked.cpu);
+    for (which, name) in ["one of them".to_owned(), format!("all {count}")].iter().enumerate() {
+        println!(
+            "| {name} | {:.0}/s | {:.2} | {:.2} µs | {:.2} | {} |",
+            rate(which).value,
+            rate(which).value / rate(0).value,
+            cpu(which).value,
+            cpu(which).value / cpu(0).value,
+            spread(rate(which), cpu(which)),
+        );
     }
-
-    async fn check_features(
-        &self,
-        _: Request<pb::CheckFeaturesRequest>,
-    ) -> Result<Response<pb::CheckFeaturesResponse>, Status> {
-        Ok(Response::new(pb::CheckFeaturesResponse::default()))
-    }
-
-    async fn check_plan(
-        &self,
-        _: Request<pb::CheckPlanRequest>,
-    ) -> Result<Response<pb::CheckPlanResponse>, Status> {
-        Ok(Response::new(pb::CheckPlanResponse::default()))
-    }
-
-    async fn list_entitlements(
-        &self,
-        _: Request<pb::ListEntitlementsRequest>,
-    ) -> Result<Response<pb::ListEntitlementsResponse>, Status> {
-        Ok(Response::new(pb::ListEntitlementsResponse::default()))
-    }
+    drop(ours);
+    database.stop().await
 }

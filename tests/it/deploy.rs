@@ -27,11 +27,7 @@ async fn settings(command: &str) -> BTreeSet<String> {
     let (code, help, _) = Shell::new(&[("COLUMNS", "1000")]).run(&[command, "--help"]).await;
     assert_eq!(code, 0, "`entitlements {command}` is no command");
     let named = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
-    let mut settings: BTreeSet<_> = named.map(str::to_owned).collect();
-    if command == "serve" && !settings.contains("CALLERS") {
-        settings.extend(ACCESS.map(str::to_owned)); // until `serve` has them
-    }
-    settings
+    named.map(str::to_owned).collect()
 }
 
 /// Each variable of the container is a setting of the command that it runs.

@@ -1,0 +1,152 @@
+//! What the service adds to its Postgres: a check that is not cached, and a delivery, each against pgbench with the
+//! same statements, prepared, on the same server, which flushes to disk at every commit.
+//!
+//! `cargo bench --bench database` needs pgbench (it comes with the PostgreSQL binaries; Debian: `apt-get install
+//! postgresql-contrib`) and two cores: Postgres gets the first; the service with its load, and pgbench, the second.
+//! The variants take turns of three seconds, and the medians of the rounds are compared. `ROUNDS=15` asks for more than
+//! 7, `SECONDS=1` for shorter ones, `SUBJECTS=10000` for fewer than a million.
+
+mod support;
+
+use anyhow::ensure;
+use std::{fs, path::Path};
+use support::{
+    LOAD, SERVER, Server,
+    database::{self, Database, question, statement},
+    deliver,
+    drive::{self, Plan, Subjects},
+    framed, head, median, number, spread, take_turns, title,
+};
+
+/// Callers, senders, and clients of pgbench.
+const CROWDS: [u32; 3] = [1, 8, 32];
+/// The subject that pgbench has picked.
+const PICKED: &str = "('user_2' || lpad(:n::text, 26, '0'))";
+
+fn main() -> anyhow::Result<()> {
+    support::run(async || {
+        let folder = tempfile::tempdir()?;
+        let database = Database::start("bench").await?;
+        database.pin(SERVER)?;
+        cold_checks(&database, folder.path()).await?;
+        deliveries(&database, folder.path()).await?;
+        database.stop().await
+    })
+}
+
+async fn cold_checks(database: &Database, folder: &Path) -> anyhow::Result<()> {
+    let script = folder.join("check.sql");
+    let select = statement("left join snapshot listing", &[PICKED])?;
+    fs::write(&script, format!("{}{select}", pick(database)))?;
+    // Whatever is asked about is not cached.
+    let ours = Server::ours(LOAD, &database.url(), &["--cache-mib", "0"]).await?;
+    ours.check(&question(0), "pro").await?;
+    let body = framed(&question(0));
+    let (at, count) = (database::place(&body)?, database.subjects);
+    let plan = Plan {
+        address: ours.grpc.clone(),
+        path: "/entitlements.v1.Entitlements/CheckFeature".into(),
+        connections: 0,
+        streams: 1,
+        seconds: seconds(),
+        body,
+        subjects: Subjects { at, count, once: false },
+        right: [0x08, 1, 0x10, 1].into(), // allowed, by a plan
+        rate: None,
+        spins: false,
+    };
+    title(&format!(
+        "A check of one of {count} subjects that is not cached, against its select alone"
+    ));
+    compare(
+        "callers",
+        |crowd| {
+            let report = drive::run(&Plan { connections: crowd as usize, ..plan.clone() })?;
+            ensure!(report.refused + report.lost == 0, "{} checks failed", report.refused);
+            Ok(report.rate())
+        },
+        |crowd| database.pgbench(LOAD, &script, crowd),
+    )
+}
+
+async fn deliveries(database: &Database, folder: &Path) -> anyhow::Result<()> {
+    let script = folder.join("delivery.sql");
+    fs::write(&script, pick(database) + &transaction()?)?;
+    let ours = Server::ours(LOAD, &database.url(), &["--log", "warn"]).await?;
+    let plan = deliver::Plan {
+        address: ours.http.clone(),
+        senders: 0,
+        subjects: database.subjects,
+        seconds: seconds(),
+    };
+    title("A delivery that changes an item, against the statements of its transaction alone");
+    compare(
+        "senders",
+        |crowd| deliver::run(&deliver::Plan { senders: crowd.into(), ..plan.clone() }),
+        |crowd| database.pgbench(LOAD, &script, crowd),
+    )
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few seconds")]
+fn seconds() -> f64 {
+    number("SECONDS", 3) as f64
+}
+
+fn compare(
+    crowds: &str,
+    ours: impl Fn(u32) -> anyhow::Result<f64>,
+    pgbench: impl Fn(u32) -> anyhow::Result<f64>,
+) -> anyhow::Result<()> {
+    head(&[crowds, "pgbench", "entitlements", "ratio", "spread"]);
+    for crowd in CROWDS {
+        let turns = take_turns(2, |which| if which == 0 { pgbench(crowd) } else { ours(crowd) })?;
+        let [theirs, ours] = [0, 1].map(|which| median(&turns[which], |rate: &f64| *rate));
+        let (a, b) = (theirs.value, ours.value);
+        println!("| {crowd} | {a:.0}/s | {b:.0}/s | {:.2} | {} |", b / a, spread(theirs, ours));
+    }
+    Ok(())
+}
+
+/// Picks a subject, and a message's id.
+fn pick(database: &Database) -> String {
+    format!("\\set n random(0, {})\n\\set m random(1, 9000000000000000)\n", database.subjects - 1)
+}
+
+/// What the service does for a delivery, from the lock to the commit.
+fn transaction() -> anyhow::Result<String> {
+    let (now, message) = ("clock_timestamp()", "'msg_' || :m::text");
+    let item = "'csub_item_1' || lpad(:n::text, 26, '0')";
+    let hex: String = deliver::body(0)?.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let body = format!("'\\x{hex}'::bytea");
+    let plan_id = "'cplan_3DsMZ5RFexp6NXeJrQvq6XZWlDA'";
+    let (event, hash) = ("'subscriptionItem.active'", format!("'\\x{}'::bytea", &hex[..64]));
+    Ok([
+        "begin;\n".into(),
+        statement("deleted_at from subject where subject = $1 for update", &[PICKED])?,
+        statement(
+            "insert into item",
+            &[
+                PICKED, item, "'pro'", plan_id, "'active'", "false", now, now, "null", "null",
+                "false", "null", now, now, "4", message,
+            ],
+        )?,
+        statement("insert into change (subject, revision) select", &[PICKED])?,
+        statement(
+            "insert into delivery",
+            &[
+                message,
+                event,
+                now,
+                PICKED,
+                "'applied'",
+                "null",
+                "1",
+                &body,
+                &hash,
+                "'ins_3a2yozEruCDypYrqxx38FMn3hC6'",
+            ],
+        )?,
+        "commit;\n".into(),
+    ]
+    .concat())
+}

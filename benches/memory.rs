@@ -1,0 +1,171 @@
+//! What a million subjects cost a replica: bytes for each in the cache, and the time of a start.
+//!
+//! `cargo bench --bench memory` needs two cores. `SUBJECTS=10000` asks for fewer than a million, `STARTS=9` for more
+//! than 5 starts, `SAMPLE=5000` for fewer than 20,000 accounts that are weighed by themselves.
+
+mod support;
+
+use allocation_counter::measure;
+use anyhow::{Context, ensure};
+use chrono::{DateTime, Utc};
+use entitlements::{
+    access::{Account, Status, Subject},
+    store::Store,
+};
+use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
+use std::{sync::Arc, thread, time::Instant};
+use support::{
+    LOAD, SERVER, Server,
+    database::{self, Database, HOLDS_ALL, question, user},
+    drive::{self, Plan, Subjects, as_f64},
+    framed, head, median, number, title,
+};
+use tokio::runtime::Builder;
+
+fn main() -> anyhow::Result<()> {
+    support::run(async || {
+        let database = Database::start("bench").await?;
+        database.pin(LOAD)?;
+        let url = database.url();
+        // Only what this thread allocates is counted, so the runtime has no other.
+        let weighed = thread::spawn(move || weigh(&url)).join();
+        let (ours, plain) = weighed.ok().context("weighing failed")??;
+        accounts(&database, ours, plain).await?;
+        starts(&database).await?;
+        database.stop().await
+    })
+}
+
+/// The same facts, as one would write them down first.
+struct Plain {
+    _subject: String,
+    _revision: i64,
+    _deleted_at: Option<DateTime<Utc>>,
+    _items: Vec<PlainItem>,
+    _overrides: Vec<PlainOverride>,
+}
+
+struct PlainItem {
+    _id: String,
+    _plan: Option<String>,
+    _plan_id: Option<String>,
+    _status: Status,
+    _free_trial: bool,
+    _period_start: Option<DateTime<Utc>>,
+    _period_end: Option<DateTime<Utc>>,
+    _canceled_at: Option<DateTime<Utc>>,
+    _past_due_at: Option<DateTime<Utc>>,
+    _seats: Option<Option<u64>>,
+    _updated_at: DateTime<Utc>,
+    _sent_at: DateTime<Utc>,
+}
+
+struct PlainOverride {
+    _feature: String,
+    _granted: bool,
+    _limit: Option<u64>,
+    _until: Option<DateTime<Utc>>,
+}
+
+/// Bytes of an account as it is cached, and of the plain one.
+fn weigh(url: &str) -> anyhow::Result<(f64, f64)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (store, sample) = (Store::new(url.parse()?), number("SAMPLE", 20_000));
+    let mut db = runtime.block_on(PgConnection::connect(url))?;
+    let mut ours: Vec<Arc<Account>> = Vec::with_capacity(usize::try_from(sample)? + 1);
+    let mut plain: Vec<Arc<Plain>> = Vec::with_capacity(usize::try_from(sample)? + 1);
+    let mut load = |n| {
+        let subject: Subject = user(n).parse().expect("a user's id");
+        ours.push(Arc::new(runtime.block_on(store.account(&subject)).expect("an account")));
+    };
+    load(0); // buffers and sessions are made
+    let kept = measure(|| (0..sample).for_each(&mut load)).bytes_current;
+    let mut load = |n| plain.push(Arc::new(runtime.block_on(read(&mut db, n)).expect("a row")));
+    load(0);
+    let plainly = measure(|| (0..sample).for_each(&mut load)).bytes_current;
+    ensure!(ours.iter().all(|account| account.items.len() == 2), "an account has not two items");
+    ensure!(plain.iter().all(|account| account._items.len() == 2), "an account has not two items");
+    let each = |bytes: i64| as_f64(u64::try_from(bytes).unwrap_or_default()) / as_f64(sample);
+    Ok((each(kept), each(plainly)))
+}
+
+async fn read(db: &mut PgConnection, n: u64) -> sqlx::Result<Plain> {
+    let query = "select s.revision, s.deleted_at, i.* from subject s join item i using (subject) where subject = $1";
+    let rows = sqlx::query(query).bind(user(n)).fetch_all(db).await?;
+    let mut items: Vec<PlainItem> = rows.iter().map(item).collect::<Result<_, _>>()?;
+    items.shrink_to_fit();
+    Ok(Plain {
+        _subject: rows[0].try_get("subject")?,
+        _revision: rows[0].try_get("revision")?,
+        _deleted_at: rows[0].try_get("deleted_at")?,
+        _items: items,
+        _overrides: Vec::new(),
+    })
+}
+
+fn item(row: &PgRow) -> sqlx::Result<PlainItem> {
+    let seats = row.try_get::<Option<i64>, _>("seats")?.and_then(|n| u64::try_from(n).ok());
+    let status: String = row.try_get("status")?;
+    Ok(PlainItem {
+        _id: row.try_get("id")?,
+        _plan: row.try_get("plan")?,
+        _plan_id: row.try_get("plan_id")?,
+        _status: status.parse().unwrap_or_else(|never| match never {}),
+        _free_trial: row.try_get("free_trial")?,
+        _period_start: row.try_get("period_start")?,
+        _period_end: row.try_get("period_end")?,
+        _canceled_at: row.try_get("canceled_at")?,
+        _past_due_at: row.try_get("past_due_at")?,
+        _seats: row.try_get::<bool, _>("has_seats")?.then_some(seats),
+        _updated_at: row.try_get("updated_at")?,
+        _sent_at: row.try_get("sent_at")?,
+    })
+}
+
+/// Fills the cache of a real process, and looks how it grows.
+async fn accounts(database: &Database, ours: f64, plain: f64) -> anyhow::Result<()> {
+    let count = database.subjects;
+    title(&format!("{count} cached accounts of two items"));
+    let server = Server::ours(SERVER, &database.url(), &HOLDS_ALL).await?;
+    server.check(&question(0), "pro").await?;
+    let body = framed(&question(0));
+    let plan = Plan {
+        address: server.grpc.clone(),
+        path: "/entitlements.v1.Entitlements/CheckFeature".into(),
+        connections: 8,
+        streams: 4,
+        seconds: 3600.0,
+        subjects: Subjects { at: database::place(&body)?, count, once: true },
+        body,
+        right: [0x08, 1, 0x10, 1].into(), // allowed, by a plan
+        rate: None,
+        spins: false,
+    };
+    let before = server.memory()?;
+    let filled = drive::run(&plan)?;
+    ensure!(filled.answered == count, "{} of {count} could be read", filled.answered);
+    let entry = (server.memory()? - before) / as_f64(count);
+    head(&["", "bytes each", "ratio"]);
+    println!("| the facts in plain structs with owned strings | {plain:.0} | 1.00 |");
+    println!("| an account | {ours:.0} | {:.2} |", ours / plain);
+    println!("| what the process grows by | {entry:.0} | {:.2} |", entry / plain);
+    println!("| of that, not the account itself | {:.0} | |", entry - ours);
+    println!("\nFilled in {:.0} s, {:.0} accounts a second.", filled.seconds, filled.rate());
+    Ok(())
+}
+
+/// From the start of the process to the first moment at which it answers and hears all changes.
+async fn starts(database: &Database) -> anyhow::Result<()> {
+    let mut took = Vec::new();
+    title(&format!("The start of `serve` on a database of {} subjects", database.subjects));
+    for _ in 0..number("STARTS", 5) {
+        let began = Instant::now();
+        let server = Server::ours(SERVER, &database.url(), &[]).await?;
+        took.push(began.elapsed().as_secs_f64() * 1e3);
+        server.check(&question(0), "pro").await?;
+    }
+    let all: Vec<_> = took.iter().map(|ms| format!("{ms:.0}")).collect();
+    head(&["median of the starts", "all"]);
+    println!("| {:.0} ms | {} |", median(&took, |ms| *ms).value, all.join(", "));
+    Ok(())
+}

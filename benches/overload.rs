@@ -1,0 +1,95 @@
+//! More calls than can be answered: they come on a schedule, whatever the answers do.
+//!
+//! `cargo bench --bench overload` needs two cores: the service gets the first, the load (and Postgres) the second.
+//! What the service can do is found out by callers who wait for their answers; then half of that, as much, twice and
+//! three times as much is asked. A call that is due while its connection has as many open as the service allows is
+//! held back, and is not sent later. Latency counts from when a call was due. `SECONDS=1` asks for shorter rounds than
+//! of three seconds, `ROUNDS=15` for more than 7, `SUBJECTS=10000` for fewer than a million.
+
+mod support;
+
+use anyhow::ensure;
+use support::{
+    LOAD, SERVER, Server,
+    database::{self, Database, question},
+    drive::{self, Plan, Report, Subjects, as_f64},
+    framed, head, median, number, take_turns, title,
+};
+
+/// Parts of what the service can do.
+const LOADS: [f64; 4] = [0.5, 1.0, 2.0, 3.0];
+const CONNECTIONS: usize = 16;
+/// How many open calls the service allows on each.
+const STREAMS: usize = 256;
+
+fn main() -> anyhow::Result<()> {
+    support::run(async || {
+        let database = Database::start("bench").await?;
+        database.pin(LOAD)?;
+        title("Checks of one cached subject");
+        measure(&database, &[], 1).await?;
+        title("Checks of subjects that are not cached");
+        measure(&database, &["--cache-mib", "0"], database.subjects).await?;
+        database.stop().await
+    })
+}
+
+/// A round, and the part of a core that the service took.
+struct Round {
+    report: Report,
+    busy: f64,
+}
+
+async fn measure(database: &Database, flags: &[&str], count: u64) -> anyhow::Result<()> {
+    let ours = Server::ours(SERVER, &database.url(), flags).await?;
+    ours.check(&question(0), "pro").await?;
+    let body = framed(&question(0));
+    let patient = Plan {
+        address: ours.grpc.clone(),
+        path: "/entitlements.v1.Entitlements/CheckFeature".into(),
+        connections: CONNECTIONS,
+        streams: 16,
+        seconds: as_f64(number("SECONDS", 3)),
+        subjects: Subjects { at: database::place(&body)?, count, once: false },
+        body,
+        right: [0x08, 1, 0x10, 1].into(), // allowed, by a plan
+        rate: None,
+        spins: false,
+    };
+    let known = take_turns(1, |_| drive::run(&patient))?;
+    let capacity = median(&known[0], Report::rate).value;
+    // Postgres needs the core of the load.
+    let spins = count == 1;
+    let rounds = take_turns(LOADS.len(), |which| {
+        let (before, rate) = (ours.cpu()?, Some(LOADS[which] * capacity));
+        let report = drive::run(&Plan { streams: STREAMS, rate, spins, ..patient.clone() })?;
+        let busy = (ours.cpu()? - before).as_secs_f64() / report.seconds;
+        Ok(Round { report, busy })
+    })?;
+    println!("Callers who wait, {CONNECTIONS} × 16: {capacity:.0}/s\n");
+    table(&rounds);
+    ours.check(&question(0), "pro").await?;
+    ensure!(rounds.iter().flatten().all(|round| round.report.lost == 0), "calls were lost");
+    Ok(())
+}
+
+fn table(rounds: &[Vec<Round>]) {
+    let goodput = |rounds: &Vec<Round>| median(rounds, |round| round.report.rate()).value;
+    let peak = rounds.iter().map(goodput).fold(0.0, f64::max);
+    head(&["load", "due", "answered", "of the peak", "refused", "held back", "p50", "p99", "core"]);
+    for (rounds, load) in rounds.iter().zip(LOADS) {
+        let each = |of: &dyn Fn(&Report) -> f64| median(rounds, |round| of(&round.report)).value;
+        let rate = |of: fn(&Report) -> u64| each(&|r| as_f64(of(r)) / r.seconds);
+        println!(
+            "| {load} × | {:.0}/s | {:.0}/s | {:.2} | {:.0}/s | {:.0}/s | {:.2} ms | {:.2} ms | {:.0} % |",
+            rate(|r| r.due),
+            goodput(rounds),
+            goodput(rounds) / peak,
+            rate(|r| r.refused),
+            rate(|r| r.held),
+            each(&|r| r.p50) / 1e3,
+            each(&|r| r.p99) / 1e3,
+            100.0 * median(rounds, |round| round.busy).value,
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! A durable Postgres with many subjects, and pgbench on the very statements of the service.
+
+use super::{number, pinned};
+use anyhow::{Context, ensure};
+use entitlements::{
+    embedded::{Binaries, Embedded},
+    grpc::pb::CheckFeatureRequest,
+    store,
+};
+use sqlx::{Connection, PgConnection};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+/// What a service is told that is to hold all subjects, and to read them as fast as it can.
+pub const HOLDS_ALL: [&str; 4] = ["--cache-mib", "8192", "--check-timeout", "10s"];
+
+/// How many subjects one statement makes.
+const BATCH: i64 = 100_000;
+
+/// A Postgres of the benches, flushing to disk as Postgres does by default. Its data is kept below `target/` and only
+/// filled further.
+pub struct Database {
+    postgres: Embedded,
+    /// Its postmaster.
+    pid: i32,
+    pub subjects: u64,
+}
+
+impl Database {
+    /// With `SUBJECTS` subjects (a million) that hold two items each.
+    pub async fn start(folder: &str) -> anyhow::Result<Self> {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target").join(folder);
+        fs::create_dir_all(&folder)?;
+        let postgres = Embedded::persistent(&folder, &Binaries::from_env()?).await?;
+        let url = postgres.url("entitlements");
+        store::migrate(&url.parse()?).await?;
+        let mut db = PgConnection::connect(&url).await?;
+        let subjects = number("SUBJECTS", 1_000_000);
+        fill(&mut db, i64::try_from(subjects)?, 2).await?;
+        let backend = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut db).await?;
+        println!("{}, {subjects} subjects", postgres.describe());
+        db.close().await?;
+        Ok(Self { postgres, pid: parent(backend)?, subjects })
+    }
+
+    pub fn url(&self) -> String {
+        self.postgres.url("entitlements")
+    }
+
+    /// Moves the server to these cores, with all sessions that are made from now on.
+    pub fn pin(&self, cores: &str) -> anyhow::Result<()> {
+        let moved =
+            Command::new("taskset").args(["-apc", cores, &self.pid.to_string()]).output()?;
+        ensure!(moved.status.success(), "taskset cannot move Postgres to {cores}");
+        Ok(())
+    }
+
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.postgres.stop().await
+    }
+
+    /// Statements a second of pgbench with prepared statements, from `clients` sessions, all from one core.
+    pub fn pgbench(&self, cores: &str, script: &Path, clients: u32) -> anyhow::Result<f64> {
+        let seconds = number("SECONDS", 3).to_string();
+        let program = Path::new("/proc").join(self.pid.to_string()).join("exe");
+        let beside = fs::read_link(program)?.with_file_name("pgbench");
+        let found = [beside, "/usr/bin/pgbench".into()].into_iter().find(|path| path.exists());
+        let pgbench = found.context(
+            "pgbench is missing: apt-get install postgresql-contrib (it comes with the PostgreSQL binaries)",
+        )?;
+        let output = pinned(cores, pgbench)
+            .args(["--no-vacuum", "--protocol=prepared", "--jobs=1", "--time", &seconds])
+            .arg("--client")
+            .arg(clients.to_string())
+            .arg("--file")
+            .arg(script)
+            .arg(self.url())
+            .output()?;
+        let text = String::from_utf8(output.stdout)?;
+        ensure!(
+            output.status.success() && text.contains("failed transactions: 0 "),
+            "pgbench failed: {text} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next());
+        Ok(rate.context("pgbench tells no tps")?.parse()?)
+    }
+}
+
+fn parent(pid: i32) -> anyhow::Result<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit_once(')').context("no name")?.1;
+    Ok(after_name.split_whitespace().nth(1).context("no parent")?.parse()?)
+}
+
+/// The one statement of the service that has these words, with its parameters replaced. It is read from `.sqlx`,
+/// where the build has it from, so that it cannot be another.
+pub fn statement(words: &str, parameters: &[&str]) -> anyhow::Result<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let query: serde_json::Value = serde_json::from_str(&fs::read_to_string(entry?.path())?)?;
+        let text = query["query"].as_str().context("no query")?.to_owned();
+        found.extend(Some(text).filter(|text| text.contains(words)));
+    }
+    ensure!(found.len() == 1, "{} statements have `{words}`", found.len());
+    let mut text = found.remove(0).split_whitespace().collect::<Vec<_>>().join(" ");
+    for (i, value) in parameters.iter().enumerate().rev() {
+        text = text.replace(&format!("${}", i + 1), value);
+    }
+    ensure!(!text.contains('$'), "a parameter is left: {text}");
+    Ok(text + ";\n")
+}
+
+/// Makes subjects, in the words of Clerk's payloads and with ids as long as Clerk's, where they are missing.
+pub async fn fill(db: &mut PgConnection, subjects: i64, items: i64) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let count = "select count(*) from subject where subject like 'user\\_2%'";
+    let mut there: i64 = sqlx::query_scalar(count).fetch_one(&mut *db).await?;
+    let found = there;
+    sqlx::raw_sql("set synchronous_commit = off").execute(&mut *db).await?;
+    while there < subjects {
+        let make = "
+            with made as (
+                insert into subject (subject, revision)
+                select 'user_2' || to_char(n, 'FM00000000000000000000000000'), 1
+                from generate_series($1, $2) n on conflict do nothing returning subject
+            )
+            insert into item (subject, id, plan, plan_id, status, free_trial, period_start, period_end,
+                has_seats, updated_at, sent_at, rank, svix_id)
+            select subject, 'csub_item_' || nth || substr(subject, 7), case nth when 1 then 'pro' else 'free_user' end,
+                'cplan_3aTc6pQ8mXeWv1LrNs0YdHf5GkJ', case nth when 1 then 'active' else 'ended' end,
+                false, now(), now() + interval '30 days', false, now(), now(), 1, 'msg_2' || substr(subject, 7)
+            from made, generate_series(1, $3) nth";
+        let until = (there + BATCH).min(subjects);
+        sqlx::query(make).bind(there).bind(until - 1).bind(items).execute(&mut *db).await?;
+        there = until;
+    }
+    sqlx::raw_sql("set synchronous_commit = on").execute(&mut *db).await?;
+    if there > found {
+        for tidy in ["vacuum analyze", "checkpoint"] {
+            sqlx::raw_sql(tidy).execute(&mut *db).await?;
+        }
+        println!("{there} subjects, {} of them made in {:.1?}", there - found, began.elapsed());
+    }
+    Ok(())
+}
+
+/// The id of one of them.
+pub fn user(number: u64) -> String {
+    format!("user_2{number:026}")
+}
+
+/// The question about one of them; the plan of each has the feature.
+pub fn question(number: u64) -> CheckFeatureRequest {
+    CheckFeatureRequest { user_id: user(number), feature: "export".into(), ..Default::default() }
+}
+
+/// Where in a request the number of the subject is.
+pub fn place(body: &[u8]) -> anyhow::Result<usize> {
+    let at = body.windows(26).position(|digits| digits.iter().all(u8::is_ascii_digit));
+    at.context("no subject's number")
+}

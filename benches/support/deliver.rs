@@ -1,0 +1,99 @@
+//! A load of deliveries, signed as Svix signs them, from senders that each wait for the answer.
+
+use super::{LOAD, SECRET, database::user, drive::as_f64, pinned};
+use anyhow::{bail, ensure};
+use chrono::Utc;
+use entitlements::clerk::Secret;
+use serde::{Deserialize, Serialize};
+use std::{
+    env,
+    process::Stdio,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::LocalSet,
+};
+
+const PAYLOAD: &str = include_str!("../../tests/payloads/subscriptionItem.active.json");
+
+/// Who sends, and whom it is about.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Plan {
+    pub address: String,
+    pub senders: u64,
+    pub subjects: u64,
+    pub seconds: f64,
+}
+
+/// Deliveries applied in a second.
+pub fn run(plan: &Plan) -> anyhow::Result<f64> {
+    let plan = serde_json::to_string(plan)?;
+    let output = pinned(LOAD, env::current_exe()?)
+        .args(["deliver", &plan])
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "the load failed");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// The process of a load.
+pub(super) async fn serve(plan: &str) -> anyhow::Result<()> {
+    let plan: Rc<Plan> = Rc::new(serde_json::from_str(plan)?);
+    let (local, began) = (LocalSet::new(), Instant::now());
+    let senders: Vec<_> =
+        (0..plan.senders).map(|number| local.spawn_local(send(plan.clone(), number))).collect();
+    local.await;
+    let seconds = began.elapsed().as_secs_f64();
+    let mut applied = 0;
+    for sender in senders {
+        applied += sender.await??;
+    }
+    println!("{}", as_f64(applied) / seconds);
+    Ok(())
+}
+
+/// Sends one after the other; returns how many were applied.
+async fn send(plan: Rc<Plan>, number: u64) -> anyhow::Result<u64> {
+    let mut io = TcpStream::connect(&plan.address).await?;
+    io.set_nodelay(true)?;
+    let secret = Secret::parse(&SECRET.to_owned().into())?;
+    let (end, mut applied) = (Instant::now() + Duration::from_secs_f64(plan.seconds), 0);
+    let mut read = Vec::new();
+    while Instant::now() < end {
+        let id = format!("msg_{}", uuid::Uuid::now_v7().simple());
+        let about = (applied * plan.senders + number).wrapping_mul(7_919) % plan.subjects;
+        let (body, now) = (body(about)?, Utc::now().timestamp());
+        let signature = secret.sign(&id, now, &body);
+        let request = format!(
+            "POST /webhooks/clerk HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\nsvix-id: {id}\r\n\
+             svix-timestamp: {now}\r\nsvix-signature: {signature}\r\n\r\n{body}",
+            plan.address,
+            body.len(),
+        );
+        io.write_all(request.as_bytes()).await?;
+        read.clear();
+        while !read.ends_with(b"}\n") {
+            ensure!(io.read_buf(&mut read).await? > 0, "the service has closed a connection");
+        }
+        let answer = String::from_utf8_lossy(&read);
+        if !(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"applied\"")) {
+            bail!("a delivery was not applied: {answer}");
+        }
+        applied += 1;
+    }
+    Ok(applied)
+}
+
+/// What Clerk would send about the first item of a subject that has changed just now.
+pub fn body(subject: u64) -> anyhow::Result<String> {
+    let (mut body, now) = (serde_json::from_str::<serde_json::Value>(PAYLOAD)?, Utc::now());
+    body["timestamp"] = now.timestamp_millis().into();
+    let data = &mut body["data"];
+    data["id"] = format!("csub_item_1{subject:026}").into();
+    data["updated_at"] = now.timestamp_millis().into();
+    data["payer"]["user_id"] = user(subject).into();
+    Ok(body.to_string())
+}
