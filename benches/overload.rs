@@ -63,7 +63,7 @@ async fn measure(database: &Database, flags: &[&str], count: u64) -> anyhow::Res
     let rounds = take_turns(LOADS.len(), |which| {
         let (before, rate) = (ours.cpu()?, Some(LOADS[which] * capacity));
         let report = drive::run(&Plan { streams: STREAMS, rate, spins, ..patient.clone() })?;
-        let busy = (ours.cpu()? - before).as_secs_f64() / report.seconds;
+        let busy = ours.cpu()?.saturating_sub(before).as_secs_f64() / report.seconds;
         Ok(Round { report, busy })
     })?;
     println!("Callers who wait, {CONNECTIONS} × 16: {capacity:.0}/s\n");

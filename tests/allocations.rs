@@ -10,7 +10,7 @@ use entitlements::{
     deliveries::Deliveries,
     embedded::{Binaries, Embedded},
     grpc::{
-        self,
+        self, Calls, Door,
         pb::{
             self, CheckFeatureRequest, CheckFeatureResponse,
             entitlements_client::EntitlementsClient,
@@ -99,7 +99,7 @@ fn to_know_and_to_decide(checks: &Checks) {
 
 fn as_a_call(runtime: &Runtime, checks: Checks, metrics: &Metrics) {
     let (_, health) = tonic_health::server::health_reporter();
-    let api = grpc::Api::new(checks, metrics);
+    let api = grpc::Api::new(checks, metrics, None);
     let ours = grpc::Services::new(api, None, health).unwrap();
     let ours = runtime.block_on(connect(ours));
     let answer = call(runtime, &ours);
@@ -124,7 +124,9 @@ where
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(grpc::serve(listener, services, CancellationToken::new()));
+    let calls = Arc::new(Calls::new(Arc::default()));
+    let stop = CancellationToken::new();
+    tokio::spawn(grpc::serve(listener.into(), Door::default(), services, calls, stop));
     let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     EntitlementsClient::new(channel)
 }

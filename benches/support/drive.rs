@@ -297,9 +297,10 @@ impl Connection {
             yield_now().await;
             return Ok(());
         }
-        let interest = match self.frames.out.is_empty() {
-            true => Interest::READABLE,
-            false => Interest::READABLE | Interest::WRITABLE,
+        let interest = if self.frames.out.is_empty() {
+            Interest::READABLE
+        } else {
+            Interest::READABLE | Interest::WRITABLE
         };
         let at_most = if self.plan.rate.is_some() { TICK } else { PATIENCE };
         timeout(at_most, self.io.ready(interest)).await.map_or(Ok(()), |ready| ready.map(drop))
