@@ -128,7 +128,7 @@ fn ask(server: &Server, plan: &Plan, questions: f64) -> anyhow::Result<Asked> {
     let before = server.cpu()?;
     let report = drive::run(plan)?;
     ensure!(report.refused == 0 && report.lost == 0, "calls failed: {}", report.refused);
-    let cpu = (server.cpu()? - before).as_secs_f64() * 1e6;
+    let cpu = server.cpu()?.saturating_sub(before).as_secs_f64() * 1e6;
     Ok(Asked { cpu: cpu / (as_f64(report.answered) * questions), report })
 }
 

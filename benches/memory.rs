@@ -9,7 +9,7 @@ use allocation_counter::measure;
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use entitlements::{
-    access::{Account, Status, Subject},
+    access::{Account, Seats, Status, Subject},
     store::Store,
 };
 use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
@@ -37,34 +37,37 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// The same facts, as one would write them down first.
+#[expect(dead_code, reason = "only weighed")]
 struct Plain {
-    _subject: String,
-    _revision: i64,
-    _deleted_at: Option<DateTime<Utc>>,
-    _items: Vec<PlainItem>,
-    _overrides: Vec<PlainOverride>,
+    subject: String,
+    revision: i64,
+    deleted_at: Option<DateTime<Utc>>,
+    items: Vec<PlainItem>,
+    overrides: Vec<PlainOverride>,
 }
 
+#[expect(dead_code, reason = "only weighed")]
 struct PlainItem {
-    _id: String,
-    _plan: Option<String>,
-    _plan_id: Option<String>,
-    _status: Status,
-    _free_trial: bool,
-    _period_start: Option<DateTime<Utc>>,
-    _period_end: Option<DateTime<Utc>>,
-    _canceled_at: Option<DateTime<Utc>>,
-    _past_due_at: Option<DateTime<Utc>>,
-    _seats: Option<Option<u64>>,
-    _updated_at: DateTime<Utc>,
-    _sent_at: DateTime<Utc>,
+    id: String,
+    plan: Option<String>,
+    plan_id: Option<String>,
+    status: Status,
+    free_trial: bool,
+    period_start: Option<DateTime<Utc>>,
+    period_end: Option<DateTime<Utc>>,
+    canceled_at: Option<DateTime<Utc>>,
+    past_due_at: Option<DateTime<Utc>>,
+    seats: Option<Seats>,
+    updated_at: DateTime<Utc>,
+    sent_at: DateTime<Utc>,
 }
 
+#[expect(dead_code, reason = "only weighed")]
 struct PlainOverride {
-    _feature: String,
-    _granted: bool,
-    _limit: Option<u64>,
-    _until: Option<DateTime<Utc>>,
+    feature: String,
+    granted: bool,
+    limit: Option<u64>,
+    until: Option<DateTime<Utc>>,
 }
 
 /// Bytes of an account as it is cached, and of the plain one.
@@ -84,7 +87,7 @@ fn weigh(url: &str) -> anyhow::Result<(f64, f64)> {
     load(0);
     let plainly = measure(|| (0..sample).for_each(&mut load)).bytes_current;
     ensure!(ours.iter().all(|account| account.items.len() == 2), "an account has not two items");
-    ensure!(plain.iter().all(|account| account._items.len() == 2), "an account has not two items");
+    ensure!(plain.iter().all(|account| account.items.len() == 2), "an account has not two items");
     let each = |bytes: i64| as_f64(u64::try_from(bytes).unwrap_or_default()) / as_f64(sample);
     Ok((each(kept), each(plainly)))
 }
@@ -95,11 +98,11 @@ async fn read(db: &mut PgConnection, n: u64) -> sqlx::Result<Plain> {
     let mut items: Vec<PlainItem> = rows.iter().map(item).collect::<Result<_, _>>()?;
     items.shrink_to_fit();
     Ok(Plain {
-        _subject: rows[0].try_get("subject")?,
-        _revision: rows[0].try_get("revision")?,
-        _deleted_at: rows[0].try_get("deleted_at")?,
-        _items: items,
-        _overrides: Vec::new(),
+        subject: rows[0].try_get("subject")?,
+        revision: rows[0].try_get("revision")?,
+        deleted_at: rows[0].try_get("deleted_at")?,
+        items,
+        overrides: Vec::new(),
     })
 }
 
@@ -107,18 +110,18 @@ fn item(row: &PgRow) -> sqlx::Result<PlainItem> {
     let seats = row.try_get::<Option<i64>, _>("seats")?.and_then(|n| u64::try_from(n).ok());
     let status: String = row.try_get("status")?;
     Ok(PlainItem {
-        _id: row.try_get("id")?,
-        _plan: row.try_get("plan")?,
-        _plan_id: row.try_get("plan_id")?,
-        _status: status.parse().unwrap_or_else(|never| match never {}),
-        _free_trial: row.try_get("free_trial")?,
-        _period_start: row.try_get("period_start")?,
-        _period_end: row.try_get("period_end")?,
-        _canceled_at: row.try_get("canceled_at")?,
-        _past_due_at: row.try_get("past_due_at")?,
-        _seats: row.try_get::<bool, _>("has_seats")?.then_some(seats),
-        _updated_at: row.try_get("updated_at")?,
-        _sent_at: row.try_get("sent_at")?,
+        id: row.try_get("id")?,
+        plan: row.try_get("plan")?,
+        plan_id: row.try_get("plan_id")?,
+        status: status.parse().unwrap_or_else(|never| match never {}),
+        free_trial: row.try_get("free_trial")?,
+        period_start: row.try_get("period_start")?,
+        period_end: row.try_get("period_end")?,
+        canceled_at: row.try_get("canceled_at")?,
+        past_due_at: row.try_get("past_due_at")?,
+        seats: row.try_get::<bool, _>("has_seats")?.then_some(Seats(seats)),
+        updated_at: row.try_get("updated_at")?,
+        sent_at: row.try_get("sent_at")?,
     })
 }
 
@@ -129,7 +132,7 @@ async fn accounts(database: &Database, ours: f64, plain: f64) -> anyhow::Result<
     let server = Server::ours(SERVER, &database.url(), &HOLDS_ALL).await?;
     server.check(&question(0), "pro").await?;
     let body = framed(&question(0));
-    let plan = Plan {
+    let load = Plan {
         address: server.grpc.clone(),
         path: "/entitlements.v1.Entitlements/CheckFeature".into(),
         connections: 8,
@@ -142,7 +145,7 @@ async fn accounts(database: &Database, ours: f64, plain: f64) -> anyhow::Result<
         spins: false,
     };
     let before = server.memory()?;
-    let filled = drive::run(&plan)?;
+    let filled = drive::run(&load)?;
     ensure!(filled.answered == count, "{} of {count} could be read", filled.answered);
     let entry = (server.memory()? - before) / as_f64(count);
     head(&["", "bytes each", "ratio"]);

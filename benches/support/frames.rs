@@ -122,9 +122,8 @@ impl Frames {
         match kind {
             DATA => {
                 self.received += u32::try_from(payload.len())?;
-                if let (Some(call), Some(message)) =
-                    (self.open.get_mut(&stream), payload.get(PREFIX..))
-                {
+                let begins = self.open.get_mut(&stream).filter(|call| !call.is_right);
+                if let (Some(call), Some(message)) = (begins, payload.get(PREFIX..)) {
                     ensure!(message.starts_with(&self.right), "a wrong answer: {message:x?}");
                     call.is_right = true;
                 }
