@@ -9,7 +9,7 @@
 mod support;
 
 use anyhow::ensure;
-use std::{fs, path::Path};
+use std::{fmt::Write, fs, path::Path};
 use support::{
     LOAD, SERVER, Server,
     database::{self, Database, question, statement},
@@ -116,7 +116,10 @@ fn pick(database: &Database) -> String {
 fn transaction() -> anyhow::Result<String> {
     let (now, message) = ("clock_timestamp()", "'msg_' || :m::text");
     let item = "'csub_item_1' || lpad(:n::text, 26, '0')";
-    let hex: String = deliver::body(0)?.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut hex = String::new();
+    for byte in deliver::body(0)?.bytes() {
+        write!(hex, "{byte:02x}")?;
+    }
     let body = format!("'\\x{hex}'::bytea");
     let plan_id = "'cplan_3DsMZ5RFexp6NXeJrQvq6XZWlDA'";
     let (event, hash) = ("'subscriptionItem.active'", format!("'\\x{}'::bytea", &hex[..64]));
