@@ -27,10 +27,17 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{sync::Mutex, task::JoinError, time::timeout};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    task::JoinError,
+    time::timeout,
+};
 
 /// An account that nobody asks for is dropped after this long.
 const IDLE: Duration = Duration::from_hours(24);
+
+/// The most readings that wait for the database at once.
+const WAITING: usize = 1024;
 
 /// How many turns there are, a power of two: two subjects that share one only wait for each other.
 const TURNS: usize = 16_384;
@@ -43,6 +50,7 @@ pub struct Accounts {
     epochs: Epochs,
     /// Whoever reads a subject holds its turn.
     turns: Box<[Mutex<()>]>,
+    waiting: Arc<Semaphore>,
     catalog: ArcSwap<Version>,
     freshness: Freshness,
     /// What was loaded before is to be confirmed, in nanoseconds after `born`.
@@ -97,6 +105,9 @@ pub enum Unavailable {
     /// The state asked for is not to be had here.
     #[error("the state asked for in `at_least` is not known to this replica")]
     NotThere,
+    /// Too many wait for the database already.
+    #[error("too many calls wait for the database; ask again later")]
+    Crowded,
     /// The database is slower than a check waits; the reading goes on.
     #[error("the database did not answer within {} ms; ask again", .0.as_millis())]
     Slow(Duration),
@@ -125,6 +136,7 @@ impl Accounts {
             cache,
             epochs: Epochs::default(),
             turns: (0..TURNS).map(|_| Mutex::default()).collect(),
+            waiting: Arc::new(Semaphore::new(WAITING)),
             catalog: ArcSwap::from_pointee(Version::none()),
             freshness: Freshness::new(max_staleness),
             doubted: AtomicU64::new(0),
@@ -170,6 +182,7 @@ impl Accounts {
     pub async fn ensure_catalog(&self, need: &Need) -> Result<(), Unavailable> {
         let wanted = need.at_least.as_ref().map_or(0, |revision| revision.catalog);
         if need.fully_consistent || self.catalog.load().number < wanted {
+            let _slot = self.waiting.try_acquire().map_err(|_| Unavailable::Crowded)?;
             self.reload_catalog().await.map_err(Unavailable::Store)?;
         }
         if self.catalog.load().number < wanted { Err(Unavailable::NotThere) } else { Ok(()) }
@@ -240,7 +253,9 @@ impl Accounts {
         match self.reread(id).await {
             Ok(account) => Ok(Known::current(account)),
             Err(error) => {
-                self.freshness.lost();
+                if !matches!(error, Unavailable::Crowded) {
+                    self.freshness.lost();
+                }
                 let age = self.freshness.age().unwrap_or_default().max(Duration::from_millis(1));
                 self.cached_within(id, need, age).map_err(|_| error)
             }
@@ -279,7 +294,9 @@ impl Accounts {
     async fn fetch(self: &Arc<Self>, id: Id<'_>, since: u64) -> Result<Arc<Account>, Unavailable> {
         let (this, subject) = (self.clone(), Subject::from(id));
         let asked_at = self.metrics.traces.here();
+        let slot = self.waiting.clone().try_acquire_owned().map_err(|_| Unavailable::Crowded)?;
         let fetch = tokio::spawn(async move {
+            let _slot = slot;
             let _turn = this.turns[this.epochs.index(subject.id()) % TURNS].lock().await;
             let known = this.found(subject.id());
             if let Some(entry) = known.filter(|entry| entry.loaded >= since) {

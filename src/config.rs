@@ -84,6 +84,11 @@ pub struct Settings {
     #[arg(long, env, value_name = "MIB", default_value_t = 256)]
     pub cache_mib: u64,
 
+    /// How long a gRPC connection lasts, about, before its caller is told to open another: that spreads callers over
+    /// new replicas
+    #[arg(long, env, value_name = "DURATION", default_value = "10m")]
+    pub connection_age: Span,
+
     /// How long open calls may take to finish when the service is asked to stop
     #[arg(long, env, value_name = "DURATION", default_value = "10s")]
     pub stop_within: Span,
@@ -92,7 +97,8 @@ pub struct Settings {
     #[arg(long, env, value_name = "DURATION", default_value = "0s")]
     pub stop_delay: Span,
 
-    /// What is logged: a level, or directives such as `info,entitlements=debug`
+    /// What is logged: a level, or directives such as `debug,sqlx=debug`. A level alone is about this service; of
+    /// libraries, which may log headers and payloads, it brings warnings only
     #[arg(long, env, value_name = "FILTER", default_value = "info")]
     pub log: String,
 
@@ -218,6 +224,8 @@ pub struct Config {
     pub log_denials: Option<crate::telemetry::Share>,
     /// Who collects traces.
     pub otlp_endpoint: Option<String>,
+    /// How long a gRPC connection may last.
+    pub connection_age: Duration,
     /// How long open calls may take to finish at the end.
     pub stop_within: Duration,
     /// How long to be not ready before the end begins.
@@ -251,6 +259,7 @@ impl Settings {
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
             log_denials: self.log_denials,
             otlp_endpoint: self.otlp_endpoint()?,
+            connection_age: *self.connection_age,
             stop_within: *self.stop_within,
             stop_delay: *self.stop_delay,
         })

@@ -52,6 +52,9 @@ const CONNECTIONS: usize = 10_000;
 /// The largest request: a full `CheckFeatures` with the longest ids fits.
 const LARGEST_REQUEST: usize = 64 * 1024;
 
+/// How much of a request may arrive before it is read: the largest with its frame.
+const WINDOW: u32 = 66 * 1024;
+
 /// What a listener serves.
 #[derive(Clone)]
 pub struct Services {
@@ -106,13 +109,14 @@ impl Service<Request<Incoming>> for Services {
     }
 }
 
-/// Answers the calls that the door lets in on this listener until `stop`. The limits are explicit, also where a
-/// library's default is the same: they are what a hostile peer meets.
+/// Answers the calls that the door lets in on this listener until `stop`, on connections that last for about `age`. The
+/// limits are explicit, also where a library's default is the same: they are what a hostile peer meets.
 pub async fn serve<S>(
     listener: Listener,
     door: Door,
     services: S,
     calls: Arc<Calls>,
+    age: Duration,
     stop: CancellationToken,
 ) where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
@@ -127,11 +131,15 @@ pub async fn serve<S>(
         .max_local_error_reset_streams(1024)
         .max_pending_accept_reset_streams(20)
         .max_header_list_size(16 * 1024)
-        .keep_alive_interval(Duration::from_secs(30))
+        // What may arrive before it is read: one of the largest requests, and some on one connection.
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(4 * WINDOW)
+        .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
     let connect = |io: TokioIo<Peer>| {
         let guard = door.before(guard.clone(), io.inner());
         builder.serve_connection(io, guard)
     };
-    net::serve(listener, CONNECTIONS, stop, connect, Connection).await;
+    let limits = net::Limits { connections: CONNECTIONS, age };
+    net::serve(listener, limits, stop, connect, Connection).await;
 }

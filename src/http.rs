@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// The most connections open at once on one listener.
 const CONNECTIONS: usize = 512;
+/// How long a connection may last.
+const AGE: Duration = Duration::from_mins(10);
 
 /// Which routes a listener has.
 #[derive(Clone)]
@@ -60,7 +62,8 @@ pub async fn serve(listener: Listener, face: Face, stop: CancellationToken) {
         let face = face.clone();
         builder.serve_connection(io, service_fn(move |request| answer(face.clone(), request)))
     };
-    net::serve(listener, CONNECTIONS, stop, connect, |connection| connection).await;
+    let limits = net::Limits { connections: CONNECTIONS, age: AGE };
+    net::serve(listener, limits, stop, connect, |connection| connection).await;
 }
 
 /// An answer's body is always small and at hand.

@@ -1,11 +1,10 @@
-//! Listeners, shared by both faces: they bound the number of connections, drop those that say nothing, do TLS, wait
-//! out a lack of file descriptors, and drain.
+//! Listeners, shared by both faces: they bound the number of connections and how long each lasts, drop those that say
+//! nothing or take nothing, do TLS, wait out a lack of file descriptors, and drain.
+
+mod bounds;
 
 use crate::tls::Tls;
-use hyper_util::{
-    rt::TokioIo,
-    server::graceful::{GracefulConnection, GracefulShutdown},
-};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulConnection};
 use std::{
     fmt::Display,
     io,
@@ -23,12 +22,15 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a new connection may take to say its first [`GREETING`] bytes.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
 /// The length of HTTP/2's preface; a request line of HTTP/1 is about as long.
 const GREETING: usize = 24;
+
+/// How long a peer may take none of the bytes that are there for it.
+const TAKES_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a connection that was just accepted takes to be able to hear that it should go.
 const HANDSHAKE: Duration = Duration::from_millis(50);
@@ -61,24 +63,34 @@ impl From<TcpListener> for Listener {
     }
 }
 
+/// What a listener allows.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most connections open at once.
+    pub connections: usize,
+    /// How long each may last.
+    pub age: Duration,
+}
+
 /// Accepts connections until `stop`, then lets the open ones finish what they are doing. `connect` makes a connection
 /// of what was accepted, `drive` runs it.
 pub async fn serve<C, D>(
     listener: Listener,
-    most: usize,
+    limits: Limits,
     stop: CancellationToken,
     connect: impl Fn(TokioIo<Peer>) -> C,
     drive: impl Fn(Watched<C>) -> D,
 ) where
     C: GracefulConnection + Send + 'static,
-    C::Error: Display,
+    C::Error: Display + Send,
     D: Future<Output = Result<(), C::Error>> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(most));
-    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(bounds::connections(limits.connections)));
+    let (opened, told) = (TaskTracker::new(), CancellationToken::new());
     let open = |peer| {
-        let connection = drive(Box::pin(graceful.watch(connect(TokioIo::new(peer)))));
-        tokio::spawn(run(connection)); // waited for by `graceful`, which `serve` waits for
+        let connection = connect(TokioIo::new(peer));
+        let connection = drive(Box::pin(bounds::watch(connection, limits.age, told.clone())));
+        opened.spawn(run(connection));
     };
     let mut handshakes = JoinSet::new();
     loop {
@@ -97,7 +109,9 @@ pub async fn serve<C, D>(
     drop(listener);
     settle(handshakes, open).await;
     sleep(HANDSHAKE).await;
-    graceful.shutdown().await;
+    told.cancel();
+    opened.close();
+    opened.wait().await;
 }
 
 async fn run<E: Display>(connection: impl Future<Output = Result<(), E>>) {
@@ -138,6 +152,7 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Peer {
                     names: Vec::new(),
                     heard: 0,
                     deadline: Some(Box::pin(sleep(FIRST_BYTES))),
+                    stalled: None,
                     _slot: slot,
                 };
             }
@@ -154,7 +169,8 @@ fn is_the_peers_fault(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-/// A connection that must say something soon: within the same time after it was accepted, with TLS or without.
+/// A connection that must say something soon, within the same time after it was accepted, with TLS or without; and
+/// take what is said to it.
 #[derive(Debug)]
 pub struct Peer {
     io: Io,
@@ -162,6 +178,8 @@ pub struct Peer {
     names: Vec<String>,
     heard: usize,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// When it is too late for the peer to take what is to be written; `None` while it takes all.
+    stalled: Option<Pin<Box<Sleep>>>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -188,6 +206,20 @@ impl Peer {
             () = deadline => return Err(io::ErrorKind::TimedOut.into()),
         };
         Ok(Self { io: Io::Tls(Box::new(io)), names, ..self })
+    }
+
+    /// What came of writing, unless the peer has taken nothing for too long.
+    fn taken(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(TAKES_WITHIN)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -228,7 +260,8 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        either!(&mut self.io, io => Pin::new(io).poll_write(cx, bytes))
+        let written = either!(&mut self.io, io => Pin::new(io).poll_write(cx, bytes));
+        self.taken(cx, written)
     }
 
     fn poll_write_vectored(
@@ -236,7 +269,8 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(&mut self.io, io => Pin::new(io).poll_write_vectored(cx, slices))
+        let written = either!(&mut self.io, io => Pin::new(io).poll_write_vectored(cx, slices));
+        self.taken(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -107,7 +107,8 @@ impl Service {
         let stop = || shared.stop.clone();
         let (public, internal) = (Face::Public(webhooks, probed.clone()), Face::Internal(probed));
         let door = grpc::Door::new(config.locks.callers.clone(), shared.metrics.clone());
-        spawn(&mut parts, "gRPC", grpc::serve(listeners.grpc, door, services, calls, stop()));
+        let age = config.connection_age;
+        spawn(&mut parts, "gRPC", grpc::serve(listeners.grpc, door, services, calls, age, stop()));
         spawn(&mut parts, "HTTP", http::serve(listeners.http, public, stop()));
         spawn(&mut parts, "internal HTTP", http::serve(listeners.internal, internal, stop()));
         spawn(&mut parts, "health", grpc::watch_health(health, accounts, draining, stop()));

@@ -25,7 +25,7 @@ use std::{
     iter::successors,
 };
 use tracing::{Value, field::display};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -36,7 +36,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging to standard error; `filter` as `tracing-subscriber`'s `EnvFilter` has it.
+/// Starts logging to standard error; `filter` as `tracing-subscriber`'s `EnvFilter` has it, but a level alone is
+/// about this service's own lines.
 pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = log_filter(filter)?;
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -50,7 +51,18 @@ pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
 
 /// What is to be logged, as `LOG` says it.
 pub fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
-    text.parse().map_err(|e| anyhow::anyhow!("LOG is no log filter, such as `info`: {e}"))
+    let directives: Vec<_> = text.split(',').map(ours).collect();
+    let filter = directives.join(",").parse();
+    filter.map_err(|e| anyhow::anyhow!("LOG is no log filter, such as `info`: {e}"))
+}
+
+/// Libraries log what passes through them, such as the headers of requests: of them, a level alone brings warnings,
+/// and more only where they are named.
+fn ours(directive: &str) -> String {
+    match directive.trim().parse::<LevelFilter>() {
+        Ok(level) => format!("{},entitlements={level}", level.min(LevelFilter::WARN)),
+        Err(_) => directive.into(),
+    }
 }
 
 /// An error and all that caused it, for the log.

@@ -126,7 +126,8 @@ where
     let url = format!("http://{}", listener.local_addr().unwrap());
     let calls = Arc::new(Calls::new(Arc::default()));
     let stop = CancellationToken::new();
-    tokio::spawn(grpc::serve(listener.into(), Door::default(), services, calls, stop));
+    let (door, age) = (Door::default(), Duration::from_mins(10));
+    tokio::spawn(grpc::serve(listener.into(), door, services, calls, age, stop));
     let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     EntitlementsClient::new(channel)
 }

@@ -3,7 +3,10 @@
 //! Source: the `/billing/` paths of Clerk's OpenAPI description, version 2026-05-12, which is pinned. What it says
 //! of a subscription is put into the shape of a webhook's body, so that it is read by the same rules.
 
-use super::pace::Pace;
+use super::{
+    body::{is_word, misfit},
+    pace::Pace,
+};
 use crate::{
     access::{Catalog, Kind, Plan, Slug, Subject},
     telemetry::traceparent,
@@ -254,9 +257,9 @@ impl Api {
             status if status.is_success() => {
                 let bytes = answer.bytes().await.map_err(for_now)?;
                 let parsed = serde_json::from_slice(&bytes);
-                parsed
-                    .map(Some)
-                    .map_err(|e| Failed::ForNow(format!("a malformed answer: {e}"), None))
+                parsed.map(Some).map_err(|e| {
+                    Failed::ForNow(format!("a malformed answer: {}", misfit(&e)), None)
+                })
             }
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 Err(Failed::Finally(ApiError::Refused(status)))
@@ -298,11 +301,12 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(200 * 2_u64.pow(attempt) * (50 + jitter) / 100)
 }
 
-/// What Clerk says is wrong.
+/// What Clerk says is wrong, by its code: the sentence beside it may name people.
 async fn reason(answer: Response) -> String {
     let body = answer.bytes().await.unwrap_or_default();
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    body["errors"][0]["message"].as_str().unwrap_or("no reason given").into()
+    let code = body["errors"][0]["code"].as_str().filter(|code| is_word(code));
+    code.unwrap_or("no reason given").into()
 }
 
 fn unexpected(what: String) -> ApiError {

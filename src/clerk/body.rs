@@ -63,6 +63,27 @@ pub(super) fn filled(text: Option<&String>) -> Option<&str> {
     text.map(String::as_str).filter(|text| !text.is_empty())
 }
 
+/// Whether this is an identifier, which people's addresses and full names are not.
+pub(super) fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// Why JSON does not fit, without the value that does not: serde would quote it, and it may be a name or an address.
+pub(super) fn misfit(error: &serde_json::Error) -> String {
+    let told = error.to_string();
+    let Some(rest) =
+        ["invalid type: ", "invalid value: "].iter().find_map(|p| told.strip_prefix(p))
+    else {
+        return told; // about the text's form, or about a key of ours
+    };
+    // What was found begins with one of serde's words for it, and what was expected is ours and comes last.
+    let words = ["string", "integer", "floating point", "boolean", "map", "sequence", "null"];
+    let found = words.iter().find(|word| rest.starts_with(*word)).unwrap_or(&"a value");
+    let expected =
+        rest.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
+    format!("invalid type: {found}, expected {expected}")
+}
+
 /// Whether some string in the body holds the one character that Postgres cannot store.
 pub(super) fn has_nul(value: &serde_json::Value) -> bool {
     use serde_json::Value;

@@ -1,7 +1,7 @@
 //! What a body means. The shape of `data` decides how it is read, not the event's name: names have changed
 //! and will again, and the status inside is the truth.
 
-use super::body::{Data, Event, Object, Payer, filled, has_nul};
+use super::body::{Data, Event, Object, Payer, filled, has_nul, is_word, misfit};
 use crate::access::{Item, Kind, Message, News, Reading, Seats, Slug, Snapshot, Status, Subject};
 use chrono::{DateTime, Duration, Utc};
 use serde_json::value::RawValue;
@@ -33,18 +33,19 @@ fn open(body: &[u8], now: DateTime<Utc>, message: &mut Message) -> Result<Readin
     if body.is_empty() {
         return Err("the body is empty".into());
     }
-    let value: serde_json::Value =
-        serde_json::from_slice(body).map_err(|e| format!("the body is not JSON: {e}"))?;
+    let value: serde_json::Value = serde_json::from_slice(body)
+        .map_err(|e| format!("the body is not JSON: {}", misfit(&e)))?;
     if has_nul(&value) {
         return Err("a string holds the character U+0000, which cannot be stored".into());
     }
-    let Object(event): Object<Event<'_>> =
-        serde_json::from_slice(body).map_err(|e| format!("the body is not an event: {e}"))?;
+    let Object(event): Object<Event<'_>> = serde_json::from_slice(body)
+        .map_err(|e| format!("the body is not an event: {}", misfit(&e)))?;
     let name = event.r#type.as_ref().and_then(serde_json::Value::as_str);
     let name = text("type", name.ok_or("`type` is not a string")?)?;
     message.event = Some(name.into());
     let instance = event.instance_id.as_ref().and_then(serde_json::Value::as_str);
-    message.instance = instance.filter(|id| id.len() <= LONGEST_INSTANCE).map(Into::into);
+    let instance = instance.filter(|id| id.len() <= LONGEST_INSTANCE && is_word(id));
+    message.instance = instance.map(Into::into);
     message.subject = payer_in(&value["data"]);
     message.sent_at = instant_sent(event.timestamp, now)?;
     let reader = Reader { name, sent_at: message.sent_at, now };
@@ -72,7 +73,7 @@ impl Reader<'_> {
         let data = match data {
             Ok(Object(data)) => data,
             Err(error) if self.is_named_ours() => {
-                return Reading::Parked(format!("`data` cannot be read: {error}"));
+                return Reading::Parked(format!("`data` cannot be read: {}", misfit(&error)));
             }
             Err(_) => return self.ignored(),
         };
@@ -215,10 +216,18 @@ impl Reader<'_> {
     }
 }
 
-/// Who pays, as far as it can be told from what may not be understood otherwise.
+/// Who pays, or whom else it is about, as far as it can be told from what may not be understood otherwise.
 fn payer_in(data: &serde_json::Value) -> Option<Subject> {
-    let id = |key: &str| data["payer"][key].as_str().filter(|id| !id.is_empty());
-    id("organization_id").or_else(|| id("user_id")).or(data["id"].as_str())?.parse().ok()
+    let id = |of: &str, key: &str| data[of][key].as_str().filter(|id| !id.is_empty());
+    let payer = id("payer", "organization_id").or_else(|| id("payer", "user_id"));
+    let subject = |id: &str| id.parse().ok();
+    match payer {
+        Some(payer) => subject(payer),
+        None => data["id"]
+            .as_str()
+            .and_then(subject)
+            .or_else(|| id("public_user_data", "user_id").and_then(subject)),
+    }
 }
 
 /// Who pays. Where both ids are filled, the organization does.
@@ -238,8 +247,15 @@ fn payer(payer: Option<&Object<Payer>>) -> Result<(Subject, Option<&'static str>
     Ok((subject, remark))
 }
 
+/// An identifier that may be stored and logged.
 fn text<'t>(key: &str, text: &'t str) -> Result<&'t str, String> {
-    if text.len() > 128 { Err(format!("`{key}` is longer than 128 bytes")) } else { Ok(text) }
+    if text.len() > 128 {
+        Err(format!("`{key}` is longer than 128 bytes"))
+    } else if !is_word(text) {
+        Err(format!("`{key}` is not made of letters, digits, `.`, `_` and `-`"))
+    } else {
+        Ok(text)
+    }
 }
 
 fn instant_sent(

@@ -125,7 +125,9 @@ async fn show(svix_id: String, service: &Service) -> anyhow::Result<ExitCode> {
     println!("sha256 {}", delivery.body_sha256);
     match found.body {
         Some(body) => println!("{}", String::from_utf8_lossy(&body)),
-        None => println!("the retention of its body is over"),
+        None => {
+            println!("its body was let go: its retention is over, or whom it is about was deleted");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -117,7 +117,9 @@ fn delivery(entry: Entry) -> pb::Delivery {
 fn told(replayed: Replayed) -> pb::ReplayedDelivery {
     let (after, detail) = match &replayed.after {
         Some(outcome) => (outcome.word(), outcome.detail().unwrap_or_default()),
-        None => ("gone", "the retention of its body is over"),
+        None => {
+            ("gone", "its body was let go: its retention is over, or whom it is about was deleted")
+        }
     };
     pb::ReplayedDelivery {
         after: after.into(),

@@ -185,7 +185,10 @@ impl From<State> for pb::Freshness {
 /// What the caller may know of a failure. The log gets the rest, here and nowhere else, of some of many.
 pub(super) fn status(error: &Unavailable, logged: &Sampler) -> Status {
     let Unavailable::Store(source) = error else {
-        return Status::unavailable(error.to_string());
+        return match error {
+            Unavailable::Crowded => Status::resource_exhausted(error.to_string()),
+            _ => Status::unavailable(error.to_string()),
+        };
     };
     if source.is_transient() {
         if logged.takes() {

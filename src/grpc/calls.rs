@@ -7,8 +7,10 @@ use http::{Request, Response};
 use prometheus_client::metrics::counter::Counter;
 use prost::Message;
 use prost_types::{FileDescriptorSet, ServiceDescriptorProto};
-use std::sync::{Arc, OnceLock};
-use tokio::sync::Semaphore;
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
 use tonic::{Code, body::Body};
 
 /// gRPC's codes, by number.
@@ -32,9 +34,6 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// The most calls in progress. A cached check never waits, so these are calls that wait for the database.
-const IN_PROGRESS: usize = 1024;
-
 /// What is called here, and how it ends.
 #[derive(Debug)]
 pub struct Calls {
@@ -42,7 +41,23 @@ pub struct Calls {
     /// The methods of the contract. What is beside it, as health and reflection, is counted as one.
     methods: Vec<Method>,
     others: Method,
-    pub(super) slots: Arc<Semaphore>,
+    in_progress: AtomicUsize,
+}
+
+/// A call in progress.
+pub(super) struct Begun(Arc<Calls>);
+
+impl Begun {
+    /// Counts its answer.
+    pub(super) fn ended(&self, method: Option<usize>, response: &Response<Body>) {
+        self.0.ended(method, response);
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.in_progress.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -57,13 +72,19 @@ impl Calls {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let methods = paths().into_iter().map(Method::new).collect();
         let others = Method::new("other".into());
-        Self { metrics, methods, others, slots: Arc::new(Semaphore::new(IN_PROGRESS)) }
+        Self { metrics, methods, others, in_progress: AtomicUsize::new(0) }
     }
 
     /// How many calls were not answered yet.
     #[must_use]
     pub fn in_progress(&self) -> usize {
-        IN_PROGRESS - self.slots.available_permits()
+        self.in_progress.load(Ordering::Relaxed)
+    }
+
+    /// One more call, in progress until this is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Begun {
+        self.in_progress.fetch_add(1, Ordering::Relaxed);
+        Begun(self.clone())
     }
 
     /// The place in the contract that a path calls.
@@ -77,7 +98,7 @@ impl Calls {
     }
 
     /// Counts an answer.
-    pub(super) fn ended(&self, method: Option<usize>, response: &Response<Body>) {
+    fn ended(&self, method: Option<usize>, response: &Response<Body>) {
         let method = method.map_or(&self.others, |at| &self.methods[at]);
         let code = code(response) as usize;
         let counter = method.ended[code].get_or_init(|| {

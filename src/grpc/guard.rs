@@ -1,5 +1,6 @@
-//! What stands between a connection and the services: a bound on the calls in progress, a deadline, and a
-//! net for panics.
+//! What stands between a connection and the services: a deadline, and a net for panics. How many calls a connection
+//! has in progress is bounded by its streams; how many wait for the database, by `accounts`. A bound on all calls
+//! would let a few peers that send requests by halves shut out everybody else.
 
 use super::calls::{Calls, code};
 use futures_util::FutureExt;
@@ -45,16 +46,10 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let within = allowed_time(request.headers()).unwrap_or(LONGEST_CALL).min(LONGEST_CALL);
-        let slot = self.calls.slots.clone().try_acquire_owned();
         let trace = self.calls.trace(&request);
-        let (calls, method) = (self.calls.clone(), self.calls.method(request.uri().path()));
+        let (begun, method) = (self.calls.begin(), self.calls.method(request.uri().path()));
         let mut services = self.services.clone();
         let answer = async move {
-            let Ok(_slot) = slot else {
-                let crowded = Status::resource_exhausted("too many calls in progress").into_http();
-                calls.ended(method, &crowded);
-                return Ok(crowded);
-            };
             let mut call = pin!(AssertUnwindSafe(services.call(request)).catch_unwind());
             // What is answered at once needs no timer.
             let done = match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
@@ -69,7 +64,7 @@ where
                 }
                 Err(_) => Status::deadline_exceeded("the call took too long").into_http(),
             };
-            calls.ended(method, &response);
+            begun.ended(method, &response);
             Ok(response)
         };
         if trace.is_off() {

@@ -98,7 +98,20 @@ pub(super) async fn log_change(
     u64::try_from(revision).map_err(|_| StoreError::Corrupt(format!("revision {revision}")))
 }
 
-/// Ends everything for a subject, for good.
+/// Keeps a subject from being deleted by others until the transaction ends, also one of whom nothing is known yet: a
+/// body that is entered meanwhile would outlive the deletion.
+pub(super) async fn put_off_deletion(
+    tx: &mut PgConnection,
+    subject: &Subject,
+) -> Result<(), StoreError> {
+    let id = subject.as_str();
+    sqlx::query!("select pg_advisory_xact_lock_shared(hashtextextended($1, 0)) as lock", id)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Ends everything for a subject, for good, and lets go of the bodies that told of it: they hold names and addresses.
 async fn delete(
     tx: &mut PgConnection,
     subject: &Subject,
@@ -111,6 +124,12 @@ async fn delete(
     sqlx::query!("delete from item where subject = $1", id).execute(&mut *tx).await?;
     sqlx::query!("delete from snapshot where subject = $1", id).execute(&mut *tx).await?;
     sqlx::query!("delete from override where subject = $1", id).execute(&mut *tx).await?;
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0)) as lock", id)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query!("update delivery set body = null where subject = $1 and body is not null", id)
+        .execute(tx)
+        .await?;
     Ok(())
 }
 

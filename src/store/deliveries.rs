@@ -113,13 +113,18 @@ pub(super) async fn body(
 }
 
 /// Applies a delivery that is in the ledger, as it is read now. The ledger keeps `applied` as it was: it tells
-/// what the delivery once did.
+/// what the delivery once did. If it is about somebody who was deleted, its body is not kept any longer.
 pub(super) async fn replay(
     db: &mut PgConnection,
     delivery: &Delivery,
     dry_run: bool,
 ) -> Result<Outcome, StoreError> {
     let mut tx = db.begin().await?;
+    if let (Some(subject), Reading::Ignored(_) | Reading::Parked(_)) =
+        (delivery.subject(), &delivery.message.reading)
+    {
+        apply::put_off_deletion(&mut tx, subject).await?; // news locks its subject anyway
+    }
     let outcome = match &delivery.message.reading {
         Reading::News(news) => apply::apply(&mut tx, &delivery.svix_id, news).await?,
         Reading::Ignored(why) => Outcome::Ignored(why.clone()),
@@ -132,7 +137,9 @@ pub(super) async fn replay(
             event = $2, sent_at = $3, subject = $4,
             result = case when result = 'applied' then result else $5 end,
             detail = case when result = 'applied' then detail else $6 end,
-            revision = coalesce($7, revision)
+            revision = coalesce($7, revision),
+            body = case when exists (select from subject where subject = $4 and deleted_at is not null)
+                then null else body end
         where svix_id = $1
         ",
         delivery.svix_id,

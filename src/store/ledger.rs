@@ -150,14 +150,19 @@ pub(super) async fn observe(
 /// The ledger row alone.
 async fn keep(lane: &Lane, delivery: &Delivery, outcome: Outcome) -> Result<Outcome, StoreError> {
     lane.run(async |db| {
-        let entered = enter(db, delivery, &outcome).await?;
+        let mut tx = db.begin().await?;
+        if let Some(subject) = delivery.subject() {
+            apply::put_off_deletion(&mut tx, subject).await?;
+        }
+        let entered = enter(&mut tx, delivery, &outcome).await?;
+        tx.commit().await?;
         if entered { Ok(outcome) } else { duplicate(db, delivery).await }
     })
     .await
 }
 
 /// Enters a delivery in the ledger; false if it is there already. Of two at the same moment, the second
-/// waits here for the first.
+/// waits here for the first. Of what is about somebody who was deleted, the body is not kept.
 async fn enter(
     db: &mut PgConnection,
     delivery: &Delivery,
@@ -167,7 +172,10 @@ async fn enter(
         "
         insert into delivery
             (svix_id, event, sent_at, subject, result, detail, revision, body, body_sha256, instance)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        select $1, $2, $3, $4, $5, $6, $7,
+            case when exists (select from subject where subject = $4 and deleted_at is not null)
+                then null else $8::bytea end,
+            $9, $10
         on conflict (svix_id) do nothing
         ",
         delivery.svix_id,

@@ -333,6 +333,9 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
               the scope `admin` [env: ADMIN=]
           --cache-mib <MIB>
               How much memory cached accounts may take, in MiB [env: CACHE_MIB=] [default: 256]
+          --connection-age <DURATION>
+              How long a gRPC connection lasts, about, before its caller is told to open another: that
+              spreads callers over new replicas [env: CONNECTION_AGE=] [default: 10m]
           --stop-within <DURATION>
               How long open calls may take to finish when the service is asked to stop [env:
               STOP_WITHIN=] [default: 10s]
@@ -340,8 +343,9 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
               How long the service says that it is not ready before it stops accepting connections [env:
               STOP_DELAY=] [default: 0s]
           --log <FILTER>
-              What is logged: a level, or directives such as `info,entitlements=debug` [env: LOG=]
-              [default: info]
+              What is logged: a level, or directives such as `debug,sqlx=debug`. A level alone is about
+              this service; of libraries, which may log headers and payloads, it brings warnings only
+              [env: LOG=] [default: info]
           --log-denials <SHARE>
               Log denials with whom they met and why: a share such as `1%`, or at most so many a second,
               `10/s` [default: none] [env: LOG_DENIALS=]

@@ -1,9 +1,14 @@
 //! What stands between a connection and the services, tried with services that misbehave.
 
-use crate::raw::{self, Http2};
-use entitlements::grpc::{self, Calls, Door};
+use crate::{
+    db::Db,
+    raw::{self, Http2},
+    service::{ADA, Replica, eventually, payload},
+};
+use entitlements::grpc::{self, Calls, Door, pb::CheckFeatureRequest};
 use futures_util::future::join_all;
 use http::{Request, Response};
+use prost::Message;
 use std::{
     convert::Infallible,
     future::pending,
@@ -11,6 +16,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +56,7 @@ async fn misbehaving() -> SocketAddr {
         Door::default(),
         Routes::new(Misbehaving),
         Arc::new(Calls::new(Arc::default())),
+        Duration::from_mins(1),
         CancellationToken::new(),
     ));
     address
@@ -76,12 +83,34 @@ async fn a_call_ends_when_its_caller_or_the_service_says() {
 }
 
 #[tokio::test]
-async fn too_many_calls_in_progress_are_refused_at_once() {
-    let address = misbehaving().await;
-    // One connection has at most 256 calls in progress.
-    let connections = join_all((0..5).map(|_| raw::http2(address))).await;
-    let calls = (0..1100).map(|i| call(&connections[i % 5], "Wait", None));
-    let codes = join_all(calls).await;
-    let count = |code| codes.iter().filter(|found| **found == code).count();
-    assert_eq!((count(Code::DeadlineExceeded), count(Code::ResourceExhausted)), (1024, 76));
+async fn too_many_calls_that_wait_for_the_database_are_refused_at_once_and_others_are_answered() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    replica.send(&payload("subscriptionItem.active")).await;
+    replica.heard().await; // or what is cached now may have to be read again
+    assert!(replica.check(ADA, "", "export").await.allowed);
+    let pool = db.pool().await;
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::raw_sql("lock table subject in access exclusive mode").execute(&mut *tx).await.unwrap();
+    let connections = join_all((0..5).map(|_| raw::http2(replica.bound.grpc))).await;
+    eventually("one is refused", async || {
+        let calls = (0..1250).map(|i| cold_check(&connections[i % 5], i));
+        let codes = join_all(calls).await;
+        assert!(codes.iter().all(|c| matches!(c, Code::ResourceExhausted | Code::Unavailable)));
+        codes.contains(&Code::ResourceExhausted)
+    })
+    .await;
+    assert!(replica.check(ADA, "", "export").await.allowed);
+    tx.rollback().await.unwrap();
+}
+
+/// Asks about somebody who is not cached.
+async fn cold_check(connection: &Http2, number: usize) -> Code {
+    let (user_id, feature) = (format!("user_{number}"), "export".into());
+    let request = CheckFeatureRequest { user_id, feature, ..Default::default() };
+    let message = request.encode_to_vec();
+    let mut body = vec![0, 0, 0, 0, u8::try_from(message.len()).unwrap()];
+    body.extend(message);
+    let path = "/entitlements.v1.Entitlements/CheckFeature";
+    raw::grpc(connection, path, &[], body).await.1.code()
 }

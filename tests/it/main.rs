@@ -1,14 +1,18 @@
 //! The service as its callers meet it: real sockets, a real Postgres, a database for each test.
 
+mod attacks;
 mod backfill;
 mod bad_calls;
 mod bad_requests;
 mod callers;
+mod canaries;
 mod certificates;
 mod clerk;
 mod command_line;
+mod corpus;
 mod dashboards;
 mod db;
+mod deletions;
 mod deploy;
 mod deploys;
 mod dice;
@@ -16,6 +20,7 @@ mod doctor;
 mod durability;
 mod faces;
 mod fold;
+mod frames;
 mod generated;
 mod guard;
 mod healing;

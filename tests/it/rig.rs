@@ -50,7 +50,15 @@ impl Postgres {
     pub async fn restart(&mut self, by: Signal) {
         signal(self.postmaster(), by);
         self.server.take().unwrap().exited().await;
-        self.server = Some(Self::launch(&self.folder).await);
+        let (folder, binaries) = (self.folder.path(), Binaries::from_env().unwrap());
+        eventually("the processes of the one before are gone", async || {
+            match Embedded::persistent(folder, &binaries).await {
+                Ok(server) => self.server = Some(server),
+                Err(error) => assert!(format!("{error:#}").contains("shared memory"), "{error:#}"),
+            }
+            self.server.is_some()
+        })
+        .await;
     }
 
     /// Copies the data as it is now, the server being stopped for it.
@@ -145,9 +153,23 @@ pub struct Process {
 impl Process {
     /// Starts it on a database, with these variables beside the usual ones, and waits until it is ready.
     pub async fn start(database: &str, variables: &[(&str, &str)]) -> Self {
+        let mut serve = Command::new(env!("CARGO_BIN_EXE_entitlements"));
+        serve.arg("serve");
+        Self::run(serve, database, variables).await
+    }
+
+    /// The same, with at most so many file descriptors.
+    pub async fn start_with_descriptors(most: u32, database: &str) -> Self {
+        let mut shell = Command::new("sh");
+        let binary = env!("CARGO_BIN_EXE_entitlements");
+        shell.args(["-c", &format!("ulimit -n {most} && exec '{binary}' serve")]);
+        Self::run(shell, database, &[]).await
+    }
+
+    async fn run(serve: Command, database: &str, variables: &[(&str, &str)]) -> Self {
         let logs = tempfile::tempdir().unwrap();
         let log = logs.path().join("log");
-        let child = Self::spawn(database, variables, &log);
+        let child = Self::spawn(serve, database, variables, &log);
         let http = format!("http://{}", said(&log, "http").await);
         let grpc = format!("http://{}", said(&log, "grpc").await);
         let internal = format!("http://{}", said(&log, "internal").await);
@@ -159,9 +181,8 @@ impl Process {
         Self { child, http, grpc, internal, logs }
     }
 
-    fn spawn(database: &str, variables: &[(&str, &str)], log: &Path) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_entitlements"))
-            .arg("serve")
+    fn spawn(mut serve: Command, database: &str, variables: &[(&str, &str)], log: &Path) -> Child {
+        serve
             .env("DATABASE_URL", database)
             .env("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
             .env("CATALOG", concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"))
@@ -179,7 +200,9 @@ impl Process {
     pub async fn log_of_start(database: &str) -> String {
         let logs = tempfile::tempdir().unwrap();
         let log = logs.path().join("log");
-        let _child = Self::spawn(database, &[], &log);
+        let mut serve = Command::new(env!("CARGO_BIN_EXE_entitlements"));
+        serve.arg("serve");
+        let _child = Self::spawn(serve, database, &[], &log);
         said(&log, "grpc").await;
         fs::read_to_string(&log).unwrap()
     }

@@ -82,6 +82,7 @@ pub fn config(db: &Db) -> Config {
         cache_bytes: 1 << 20,
         log_denials: None,
         otlp_endpoint: None,
+        connection_age: Duration::from_mins(10),
         stop_within: Duration::from_secs(5),
         stop_delay: Duration::ZERO,
     }

@@ -1,0 +1,9 @@
+//! Feeds libFuzzer's bytes to `properties::headers`.
+
+#![no_main]
+
+#[path = "../properties.rs"]
+#[allow(dead_code, reason = "each target uses one of them")]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::headers(bytes));

@@ -1,0 +1,394 @@
+//! Hostile peers against the real binary, and a well-behaved client beside them that must not notice.
+//!
+//! `cargo test --test it attacks -- --nocapture` prints a table of what each attack came to; all run side by side for a
+//! few seconds. `ATTACKS=60 cargo test …` runs one after another, each for 60 s, and then also waits for those that say
+//! nothing any more to be closed, and for those that take no answers to be too old.
+
+use crate::{
+    db::Db,
+    frames::{
+        Attacker, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM,
+        SETTINGS, call, frame,
+    },
+    rig::Process,
+    service::{ADA, Replica, config, eventually, payload},
+};
+use entitlements::grpc::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
+use futures_util::future::{BoxFuture, FutureExt, join_all};
+use prost::Message;
+use std::{
+    env, fs,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+use tokio::time::interval;
+use tonic::transport::Endpoint;
+
+/// How much more memory than before the attacks is no leak: pools, caches and what the allocator keeps.
+const ALLOWANCE_MIB: u64 = 48;
+const CHECK: &str = "/entitlements.v1.Entitlements/CheckFeature";
+const POST: &str = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\n";
+
+/// Where the service is.
+#[derive(Clone, Copy)]
+struct Target {
+    grpc: SocketAddr,
+    http: SocketAddr,
+}
+
+/// Attacks until an instant; tells when the service closed the connection, for each.
+type Attack = fn(Target, Instant) -> BoxFuture<'static, Vec<Option<Duration>>>;
+
+/// All attacks; whether the service must end them by itself within the time.
+const ATTACKS: [(&str, Attack, Ends); 19] = [
+    ("rapid reset", |to, until| flood(to, until, |n| [open(n), reset(n)].concat()), Ends::AtOnce),
+    (
+        "rapid reset after a request",
+        |to, until| flood(to, until, |n| [whole(n), reset(n)].concat()),
+        Ends::AtOnce,
+    ),
+    ("CONTINUATION flood", |to, until| continuations(to, until, 10), Ends::AtOnce),
+    ("empty CONTINUATION flood", |to, until| continuations(to, until, 0), Ends::AtOnce),
+    (
+        "empty DATA flood",
+        |to, until| after_open(to, until, || frame(DATA, 0, 1, &[])),
+        Ends::AtOnce,
+    ),
+    ("PING flood", |to, until| flood(to, until, |_| frame(PING, 0, 0, &[7; 8])), Ends::Perhaps),
+    ("SETTINGS flood", |to, until| flood(to, until, |_| frame(SETTINGS, 0, 0, &[])), Ends::Perhaps),
+    ("endless open streams", |to, until| flood(to, until, open), Ends::AtOnce),
+    ("20,000 open streams, kept", many_streams, Ends::Perhaps),
+    ("answers never read (window 0)", |to, until| unread(to, until, 250), Ends::WhenOld),
+    ("endless calls, window 0", |to, until| unread(to, until, 20_000), Ends::AtOnce),
+    ("bodies that never come", bodiless, Ends::Perhaps),
+    ("silence", |to, until| silent(to.grpc, until, b""), Ends::Soon),
+    ("half a preface", |to, until| silent(to.grpc, until, &PREFACE[..12]), Ends::Soon),
+    ("preface, then silence", quiet, Ends::WhenQuiet),
+    ("dripping preface and frames", dripping, Ends::Perhaps),
+    ("webhook: bodies too large", body_bombs, Ends::Perhaps),
+    ("webhook: unsigned bodies", unsigned, Ends::Perhaps),
+    ("webhook: answers never read", pipelined, Ends::Perhaps),
+];
+
+/// When the service must close an attacker's connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// Within the shortest of runs.
+    AtOnce,
+    /// After 5 s of nothing.
+    Soon,
+    /// After 40 s without an answer to a PING.
+    WhenQuiet,
+    /// Once the connection is old.
+    WhenOld,
+    /// It need not: it costs little, or other connections follow.
+    Perhaps,
+}
+
+impl Ends {
+    /// Whether connections must be closed after so long.
+    fn by(self, length: Duration) -> bool {
+        match self {
+            Self::AtOnce => true,
+            Self::Soon => length > Duration::from_secs(10),
+            Self::WhenQuiet | Self::WhenOld => length > Duration::from_secs(50),
+            Self::Perhaps => false,
+        }
+    }
+}
+
+/// A stream of a client.
+fn stream(number: u32) -> u32 {
+    2 * number + 1
+}
+
+fn open(number: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream(number), &call(CHECK))
+}
+
+fn reset(number: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream(number), &8_u32.to_be_bytes())
+}
+
+/// A whole call of `CheckFeature`.
+fn whole(number: u32) -> Vec<u8> {
+    let message = question().encode_to_vec();
+    let mut body = vec![0, 0, 0, 0, u8::try_from(message.len()).unwrap()];
+    body.extend(message);
+    [open(number), frame(DATA, END_STREAM, stream(number), &body)].concat()
+}
+
+fn question() -> CheckFeatureRequest {
+    CheckFeatureRequest { user_id: ADA.into(), feature: "export".into(), ..Default::default() }
+}
+
+type Closed = BoxFuture<'static, Vec<Option<Duration>>>;
+
+/// Four connections that do the same.
+fn crowd<F>(attacker: impl Fn() -> F) -> Closed
+where
+    F: Future<Output = Option<Duration>> + Send + 'static,
+{
+    join_all((0..4).map(|_| attacker())).boxed()
+}
+
+fn flood(to: Target, until: Instant, bytes: fn(u32) -> Vec<u8>) -> Closed {
+    crowd(move || async move {
+        let mut attacker = Attacker::new(to.grpc).await;
+        attacker.flood(until, bytes).await;
+        attacker.stay(until).await
+    })
+}
+
+fn after_open(to: Target, until: Instant, bytes: fn() -> Vec<u8>) -> Closed {
+    crowd(move || async move {
+        let mut attacker = Attacker::new(to.grpc).await;
+        let _ = attacker.send(&open(0)).await;
+        attacker.flood(until, |_| bytes()).await;
+        attacker.stay(until).await
+    })
+}
+
+fn continuations(to: Target, until: Instant, fields: usize) -> Closed {
+    crowd(move || async move {
+        let mut attacker = Attacker::new(to.grpc).await;
+        let _ = attacker.send(&frame(HEADERS, 0, 1, &call(CHECK))).await;
+        // A field that no table holds: `x: yyy…`.
+        let mut field = vec![0, 1, b'x', 100];
+        field.resize(104, b'y');
+        let block = field.repeat(fields);
+        attacker.flood(until, |_| frame(CONTINUATION, 0, 1, &block)).await;
+        attacker.stay(until).await
+    })
+}
+
+fn many_streams(to: Target, until: Instant) -> Closed {
+    crowd(move || async move {
+        let mut attacker = Attacker::new(to.grpc).await;
+        let streams: Vec<u8> = (0..20_000).flat_map(open).collect();
+        let _ = attacker.send(&streams).await;
+        attacker.stay(until).await
+    })
+}
+
+/// Calls whose answers may not be sent.
+fn unread(to: Target, until: Instant, calls: u32) -> Closed {
+    crowd(move || async move {
+        let no_window = [0, 4, 0, 0, 0, 0]; // SETTINGS_INITIAL_WINDOW_SIZE
+        let mut attacker = Attacker::with_settings(to.grpc, &no_window).await;
+        let calls: Vec<u8> = (0..calls).flat_map(whole).collect();
+        let _ = attacker.send(&calls).await;
+        while !attacker.is_closed() && Instant::now() < until {
+            let _ = attacker.send(&frame(PING, 1, 0, &[0; 8])).await; // alive, and only that
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        attacker.stay(until).await
+    })
+}
+
+/// As many calls as a connection may have, on as many connections as would once have shut out everybody.
+fn bodiless(to: Target, until: Instant) -> Closed {
+    let attackers = (0..8).map(move |_| async move {
+        let mut attacker = Attacker::new(to.grpc).await;
+        let calls: Vec<u8> = (0..256).flat_map(open).collect();
+        let _ = attacker.send(&calls).await;
+        attacker.stay(until).await
+    });
+    join_all(attackers).boxed()
+}
+
+fn silent(to: SocketAddr, until: Instant, said: &'static [u8]) -> Closed {
+    crowd(move || async move { Attacker::saying(to, said).await.stay(until).await })
+}
+
+fn quiet(to: Target, until: Instant) -> Closed {
+    crowd(move || async move { Attacker::new(to.grpc).await.stay(until).await })
+}
+
+fn dripping(to: Target, until: Instant) -> Closed {
+    let attackers = (0..4).map(move |number| async move {
+        let begun: &[u8] = if number % 2 == 0 { b"" } else { PREFACE };
+        let mut attacker = Attacker::saying(to.grpc, begun).await;
+        let rest = [&PREFACE[begun.len()..], &frame(SETTINGS, 0, 0, &[]), &open(0)].concat();
+        attacker.drip(until, &rest).await;
+        attacker.stay(until).await
+    });
+    join_all(attackers).boxed()
+}
+
+/// Chunks without end, and a length that is a lie.
+fn body_bombs(to: Target, until: Instant) -> Closed {
+    crowd(move || async move {
+        let (mut closed, chunk) = (None, format!("4000\r\n{}\r\n", "x".repeat(0x4000)));
+        while Instant::now() < until {
+            let head = format!("{POST}transfer-encoding: chunked\r\n\r\n");
+            let mut attacker = Attacker::saying(to.http, head.as_bytes()).await;
+            attacker.flood(until, |_| chunk.clone().into_bytes()).await;
+            closed = attacker.stay(until).await;
+            let lie = format!("{POST}content-length: 4294967296\r\n\r\n");
+            Attacker::saying(to.http, lie.as_bytes()).await.stay(until).await;
+        }
+        closed
+    })
+}
+
+/// The largest bodies that are read, nested as deeply as they can be, each signed by nobody.
+fn unsigned(to: Target, until: Instant) -> Closed {
+    crowd(move || async move {
+        let (mut closed, body) = (None, "[".repeat(512 * 1024));
+        let signed = "svix-id: msg_1\r\nsvix-signature: v1,AAAA\r\nsvix-timestamp: ";
+        while Instant::now() < until {
+            let now = chrono::Utc::now().timestamp();
+            let length = body.len();
+            let head = format!("{POST}{signed}{now}\r\ncontent-length: {length}\r\n\r\n{body}");
+            closed = Attacker::saying(to.http, head.as_bytes()).await.stay(until).await;
+        }
+        closed
+    })
+}
+
+/// Asks on and on, and takes no answer.
+fn pipelined(to: Target, until: Instant) -> Closed {
+    crowd(move || async move {
+        use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout_at};
+        let mut peer = TcpStream::connect(to.http).await.unwrap();
+        let (asked, began) = ("GET /livez HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100), Instant::now());
+        while let Ok(sent) = timeout_at(until.into(), peer.write_all(asked.as_bytes())).await {
+            if sent.is_err() {
+                return Some(began.elapsed());
+            }
+        }
+        None
+    })
+}
+
+/// The service under attack.
+struct Siege {
+    process: Process,
+    target: Target,
+}
+
+/// What the client beside the attackers saw.
+#[derive(Default)]
+struct Seen {
+    took: Vec<Duration>,
+    errors: Vec<String>,
+    peak_mib: u64,
+}
+
+impl Seen {
+    fn p99(&self) -> Duration {
+        let mut took = self.took.clone();
+        took.sort();
+        took.get(took.len() * 99 / 100).copied().unwrap_or_default()
+    }
+}
+
+impl Siege {
+    async fn new(db: &Db, variables: &[(&str, &str)]) -> Self {
+        let process = Process::start(&db.url, variables).await;
+        let at = |url: &str| url.trim_start_matches("http://").parse().unwrap();
+        let target = Target { grpc: at(&process.grpc), http: at(&process.http) };
+        Self { process, target }
+    }
+
+    fn memory_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        memory.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
+    /// Asks about a cached subject, call by call, as long as something goes on.
+    async fn behave(&self, meanwhile: impl Future<Output = ()>) -> Seen {
+        let channel = Endpoint::from_shared(self.process.grpc.clone()).unwrap().connect_lazy();
+        let (mut client, mut seen) = (EntitlementsClient::new(channel), Seen::default());
+        let (mut tick, mut over) = (interval(Duration::from_millis(5)), Box::pin(meanwhile));
+        loop {
+            let asked = Instant::now();
+            match client.check_feature(question()).await {
+                Ok(_) => seen.took.push(asked.elapsed()),
+                Err(status) => seen.errors.push(status.to_string()),
+            }
+            seen.peak_mib = seen.peak_mib.max(self.memory_mib());
+            tokio::select! { _ = tick.tick() => {}, () = &mut over => return seen }
+        }
+    }
+}
+
+fn line(name: &str, closed: &[Option<Duration>]) -> String {
+    let ended = closed.iter().flatten().count();
+    let last = closed.iter().flatten().max();
+    let last = last.map_or("-".into(), |last| format!("{:.2} s", last.as_secs_f64()));
+    format!("{name:32} {ended:>3} of {:<3} closed, the last after {last:>8}", closed.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_peers_hold_little_and_nobody_else_notices() {
+    let long = env::var("ATTACKS").ok().and_then(|seconds| seconds.parse().ok());
+    let length = Duration::from_secs(long.unwrap_or(4));
+    let db = Db::new().await;
+    let old = if long.is_some() { "10s" } else { "10m" };
+    let siege = Siege::new(&db, &[("CONNECTION_AGE", old)]).await;
+    let calm = siege.behave(tokio::time::sleep(Duration::from_secs(1))).await;
+    println!("calm: p99 {:?}, {} MiB at most", calm.p99(), calm.peak_mib);
+    let before = siege.memory_mib();
+    // One after another, or all at once.
+    let rounds = if long.is_some() { 1 } else { ATTACKS.len() };
+    for together in ATTACKS.chunks(rounds) {
+        let mut told = Vec::new();
+        let seen = siege
+            .behave(async {
+                let until = Instant::now() + length;
+                let attacks = together.iter().map(|(_, attack, _)| attack(siege.target, until));
+                told = join_all(attacks).await;
+            })
+            .await;
+        for ((name, _, ends), closed) in together.iter().zip(&told) {
+            println!("{}", line(name, closed));
+            assert!(!ends.by(length) || closed.iter().all(Option::is_some), "{name}: {closed:?}");
+        }
+        let (p99, peak) = (seen.p99(), seen.peak_mib);
+        println!("  beside them: {} calls, p99 {p99:?}, {peak} MiB at most", seen.took.len());
+        assert!(seen.errors.is_empty(), "{:?}", seen.errors);
+    }
+    eventually("its memory is given back", async || siege.memory_mib() <= before + ALLOWANCE_MIB)
+        .await;
+    println!("{before} MiB before, {} MiB after", siege.memory_mib());
+    assert!(siege.process.terminate().await, "it stops in order");
+}
+
+#[tokio::test]
+async fn a_crowd_takes_no_descriptors_from_others() {
+    let db = Db::new().await;
+    let process = Process::start_with_descriptors(150, &db.url).await;
+    let grpc: SocketAddr = process.grpc.trim_start_matches("http://").parse().unwrap();
+    let channel = Endpoint::from_shared(process.grpc.clone()).unwrap().connect().await.unwrap();
+    let mut client = EntitlementsClient::new(channel);
+    let crowd = join_all((0..200).map(|_| Attacker::saying(grpc, b""))).await;
+    let mine = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().count();
+    assert!(mine < 150, "{mine} descriptors");
+    // The database and the other listeners are reached all the same.
+    client.check_feature(question()).await.unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = payload("subscriptionItem.active");
+    crate::durability::deliver(&http, &process.http, "msg_1", &body).await;
+    assert!(client.check_feature(question()).await.unwrap().into_inner().allowed);
+    drop(crowd);
+    let again = Endpoint::from_shared(process.grpc.clone()).unwrap().connect().await.unwrap();
+    EntitlementsClient::new(again).check_feature(question()).await.unwrap();
+    assert!(process.terminate().await);
+}
+
+#[tokio::test]
+async fn an_old_connection_is_told_to_go_and_may_finish() {
+    let db = Db::new().await;
+    let mut config = config(&db);
+    config.connection_age = Duration::from_millis(300);
+    let replica = Replica::launch(config).await;
+    let mut old = Attacker::new(replica.bound.grpc).await;
+    eventually("it is told to go", async || old.is_told_to_go()).await;
+    assert!(!old.is_closed(), "it may finish what it is doing");
+    // The answer to the PING that comes with GOAWAY: nothing more is under way.
+    let ping = frame(PING, 1, 0, b"\x0b\x7b\xa2\xf0\x8b\x9b\xfe\x54");
+    eventually("it is closed", async || old.send(&ping).await.is_err() || old.is_closed()).await;
+}

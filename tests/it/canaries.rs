@@ -1,0 +1,325 @@
+//! Secrets and personal data sent through everything, and found nowhere but in the bodies of deliveries.
+
+use crate::{
+    command_line::Shell,
+    db::Db,
+    rig::Process,
+    service::{ADA, JOAN, SECRET, eventually, payload, secret},
+};
+use chrono::Utc;
+use entitlements::grpc::pb::{
+    CheckFeatureRequest, Consistency, DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest,
+    admin_client::AdminClient, consistency::Requirement, entitlements_client::EntitlementsClient,
+};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, PgPool};
+use std::net::SocketAddr;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tonic::{Request, Status, transport::Endpoint};
+
+const NAME: &str = "Canaria";
+const ADDRESS: &str = "canary@people.example";
+const PASSWORD: &str = "canary-password";
+const KEY: &str = "sk_live_canary";
+const TOKEN: &str = "canary-token";
+const WRONG_SECRET: &str = "whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5";
+
+/// Everything that was said, by whom.
+#[derive(Default)]
+struct Said(Vec<(String, String)>);
+
+impl Said {
+    fn add(&mut self, by: &str, text: impl Into<String>) {
+        self.0.push((by.into(), text.into()));
+    }
+
+    fn status(&mut self, by: &str, status: Result<(), Status>) {
+        let status = status.expect_err(by);
+        let details = String::from_utf8_lossy(status.details()).into_owned();
+        self.add(by, format!("{status:?} {details}"));
+    }
+
+    fn check(&self) {
+        let secrets = [SECRET, WRONG_SECRET].map(|secret| &secret["whsec_".len()..]);
+        for (by, text) in &self.0 {
+            for canary in [NAME, ADDRESS, PASSWORD, KEY, TOKEN].iter().chain(&secrets) {
+                if let Some(at) = text.to_lowercase().find(&canary.to_lowercase()) {
+                    let around = &text[at.saturating_sub(300)..(at + 100).min(text.len())];
+                    panic!("{canary} is in what {by} says: …{around}…");
+                }
+            }
+        }
+    }
+}
+
+/// A payload with something else at some places.
+fn with(name: &str, changes: &[(&str, Value)]) -> String {
+    let mut body: Value = serde_json::from_str(&payload(name)).unwrap();
+    for (place, value) in changes {
+        if let Some(found) = body.pointer_mut(place) {
+            *found = value.clone();
+        } else {
+            let (folder, key) = place.rsplit_once('/').unwrap();
+            body.pointer_mut(folder).unwrap()[key] = value.clone();
+        }
+    }
+    body.to_string()
+}
+
+/// Bodies that hold names and addresses, in places where they belong and where they do not.
+fn bodies() -> Vec<String> {
+    let item = "subscriptionItem.active";
+    let people = [
+        ("/data/payer/first_name", json!(NAME)),
+        ("/data/payer/last_name", json!(NAME)),
+        ("/data/payer/email", json!(ADDRESS)),
+        ("/data/payer/organization_name", json!(NAME)),
+        ("/data/payer/image_url", json!(format!("https://img.example/{NAME}"))),
+        ("/data/extra", json!({ ADDRESS: [NAME, { "email": ADDRESS }] })),
+    ];
+    let mut bodies = vec![
+        with(item, &people),
+        with("subscription.active.user-pro", &people),
+        with("paymentAttempt.created.checkout", &people),
+        with(
+            "organizationMembership.created",
+            &[("/data/public_user_data/identifier", json!(ADDRESS))],
+        ),
+        with("user.deleted", &[("/data/email", json!(ADDRESS)), ("/data/id", json!(JOAN))]),
+        // Those that are parked: each says why.
+        format!("{{\"type\":\"{ADDRESS}\",\"data\":{{}}}}"),
+        format!("{{\"type\":\"subscription.updated\",\"data\":\"{ADDRESS}\"}}"),
+        format!("\"{ADDRESS} {NAME}\""),
+        format!("{ADDRESS} {NAME}"),
+        format!("{{\"type\":\"subscription.updated\",\"{NAME}\":\"{ADDRESS}"),
+        format!("[\"{ADDRESS}\",\"{NAME}\"]"),
+    ];
+    for place in [
+        "/type",
+        "/timestamp",
+        "/instance_id",
+        "/data",
+        "/data/id",
+        "/data/status",
+        "/data/payer",
+        "/data/payer/user_id",
+        "/data/payer/organization_id",
+        "/data/plan",
+        "/data/plan_id",
+        "/data/is_free_trial",
+        "/data/period_start",
+        "/data/canceled_at",
+        "/data/updated_at",
+        "/data/seats",
+        "/data/items",
+        "/data/object",
+    ] {
+        bodies.push(with(item, &[(place, json!(format!("{ADDRESS}, expected {NAME}")))]));
+    }
+    for place in ["/data/payer/user_id", "/data/status", "/data/updated_at", "/data/seats"] {
+        bodies.push(with(item, &[(place, json!({ ADDRESS: NAME }))]));
+        bodies.push(with(item, &[(place, json!([ADDRESS, NAME]))]));
+    }
+    bodies
+}
+
+/// Posts to a service, signed and not, with secrets in headers that are none of its business.
+async fn deliver(to: &str, said: &mut Said) {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let wrong = entitlements::clerk::Secret::parse(&WRONG_SECRET.to_owned().into()).unwrap();
+    for (number, body) in bodies().into_iter().enumerate() {
+        for signer in [&secret(), &wrong] {
+            let (id, now) = (format!("msg_{number}"), Utc::now().timestamp());
+            let post = http
+                .post(format!("{to}/webhooks/clerk"))
+                .header("svix-id", &id)
+                .header("svix-timestamp", now)
+                .header("svix-signature", signer.sign(&id, now, &body))
+                .header("authorization", format!("Bearer {TOKEN}"))
+                .header("cookie", format!("email={ADDRESS}"))
+                .body(body.clone());
+            let answer = post.send().await.unwrap().text().await.unwrap();
+            said.add(&format!("the answer to {body}"), answer);
+        }
+    }
+    for (name, value) in [("svix-id", ADDRESS), ("svix-timestamp", NAME), ("svix-signature", TOKEN)]
+    {
+        let post = http.post(format!("{to}/webhooks/clerk")).header(name, value).body(ADDRESS);
+        said.add(name, post.send().await.unwrap().text().await.unwrap());
+    }
+    for path in [format!("{ADDRESS}?token={TOKEN}"), format!("webhooks/clerk?email={ADDRESS}")] {
+        let get = http.get(format!("{to}/{path}")).header("x-name", NAME);
+        said.add(&path, get.send().await.unwrap().text().await.unwrap());
+    }
+}
+
+/// Asks what cannot be meant, with a token.
+async fn ask(to: &str, said: &mut Said) {
+    fn bearing<T>(message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let metadata = request.metadata_mut();
+        metadata.insert("authorization", format!("Bearer {TOKEN}").parse().unwrap());
+        metadata.insert("x-email", ADDRESS.parse().unwrap());
+        request
+    }
+    let channel = Endpoint::from_shared(to.to_owned()).unwrap().connect_lazy();
+    let mut client = EntitlementsClient::new(channel.clone());
+    let requirement = Some(Requirement::AtLeast(ADDRESS.into()));
+    let questions = [
+        CheckFeatureRequest { user_id: ADDRESS.into(), ..Default::default() },
+        CheckFeatureRequest {
+            user_id: ADA.into(),
+            feature: format!("{NAME}\n"),
+            ..Default::default()
+        },
+        CheckFeatureRequest {
+            organization_id: NAME.into(),
+            feature: ADDRESS.repeat(20),
+            consistency: Some(Consistency { requirement }),
+            ..Default::default()
+        },
+    ];
+    for question in questions {
+        said.status("CheckFeature", client.check_feature(bearing(question)).await.map(drop));
+    }
+    let mut admin = AdminClient::new(channel);
+    let filter =
+        DeliveryFilter { subject: ADDRESS.into(), result: NAME.into(), ..Default::default() };
+    let list =
+        ListDeliveriesRequest { filter: Some(filter), page_token: ADDRESS.into(), page_size: 0 };
+    said.status("ListDeliveries", admin.list_deliveries(bearing(list)).await.map(drop));
+    let one = GetDeliveryRequest { svix_id: ADDRESS.into() };
+    said.status("GetDelivery", admin.get_delivery(bearing(one)).await.map(drop));
+}
+
+/// A Clerk that answers each request with something else that is wrong, and holds an address.
+async fn failing_clerk() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let error = json!({ "errors": [{ "code": ADDRESS, "message": format!("no {ADDRESS}") }] });
+        let listing = json!({ "data": ADDRESS, "total_count": NAME });
+        let answers =
+            [("200 OK", &listing), ("200 OK", &listing), ("422 No", &error), ("401 No", &error)];
+        for (status, body) in answers.iter().cycle() {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let _ = peer.read(&mut [0; 4096]).await;
+            let (body, head) = (body.to_string(), "connection: close\r\ncontent-length");
+            let answer = format!("HTTP/1.1 {status}\r\n{head}: {}\r\n\r\n{body}", body.len());
+            let _ = peer.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+/// All tables as text, without the bodies of deliveries.
+async fn tables(pool: &PgPool) -> String {
+    let names = "select tablename::text from pg_tables where schemaname = 'public'";
+    let names: Vec<String> = sqlx::query_scalar(names).fetch_all(pool).await.unwrap();
+    assert!(names.iter().any(|name| name == "delivery"), "{names:?}");
+    let mut all = String::new();
+    for name in names {
+        let rows = format!("select (to_jsonb(t) - 'body')::text from {name} t");
+        let rows: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(pool).await.unwrap();
+        all.extend([name, rows.join("\n")]);
+    }
+    all
+}
+
+/// The same way to the database, with a password in it.
+fn with_password(url: &str) -> String {
+    url.replace("entitlements@", &format!("entitlements:{PASSWORD}@"))
+}
+
+#[tokio::test]
+async fn secrets_and_people_are_in_no_log_answer_metric_or_table() {
+    let db = Db::new().await;
+    let (mut said, clerk) = (Said::default(), failing_clerk().await);
+    let url = with_password(&db.url);
+    assert!(url.contains(PASSWORD), "{url}");
+    let clerk = format!("http://{clerk}/v1");
+    let variables = [
+        ("LOG", "trace"),
+        ("ADMIN", "true"),
+        ("CLERK_SECRET_KEY", KEY),
+        ("CLERK_API_URL", &clerk),
+        ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
+    ];
+    let process = Process::start(&url, &variables).await;
+    deliver(&process.http, &mut said).await;
+    ask(&process.grpc, &mut said).await;
+    let metrics = reqwest::get(format!("{}/metrics", process.internal)).await.unwrap();
+    said.add("/metrics", metrics.text().await.unwrap());
+    eventually("Clerk's answers are logged", async || process.log().contains("Clerk")).await;
+    let log = process.log();
+    assert!(log.contains("parked") && log.contains("refused a webhook"), "{log}");
+    said.add("the log", log);
+    let tables = tables(&db.pool().await).await;
+    assert!(tables.contains(ADA) && tables.contains("parked"), "{tables}");
+    said.add("the tables", tables);
+    let addr = [("ENTITLEMENTS_ADDR", &*process.grpc), ("ENTITLEMENTS_KEY", TOKEN)];
+    run(&addr, &["deliveries", "list"], "parked", &mut said).await;
+    run(&addr, &["deliveries", "replay", "--dry-run"], "parked", &mut said).await;
+    said.check();
+    let bodies = "select count(*) from delivery where convert_from(body, 'utf8') like $1";
+    let bodies: i64 = sqlx::query_scalar(bodies)
+        .bind(format!("%{ADDRESS}%"))
+        .fetch_one(&db.pool().await)
+        .await
+        .unwrap();
+    assert!(bodies > 10, "the canaries did reach it");
+    assert!(process.terminate().await);
+}
+
+/// What a command says with these variables; some words must be in it.
+async fn run(variables: &[(&'static str, &str)], arguments: &[&str], words: &str, said: &mut Said) {
+    let (_, out, err) = Shell::new(variables).run(arguments).await;
+    let told = format!("{out}{err}");
+    assert!(told.contains(words), "{arguments:?}: {told}");
+    said.add(&format!("{arguments:?}"), told);
+}
+
+#[tokio::test]
+async fn commands_that_fail_and_the_manual_tell_no_secret() {
+    let (mut said, clerk) = (Said::default(), failing_clerk().await);
+    let missing = with_password(&Db::absent().url);
+    let refused = format!("postgres://me:{PASSWORD}@127.0.0.1:1/nothing");
+    let wrong = format!("postgres://me:{PASSWORD}@localhost:port/nothing");
+    let clerk = format!("http://{clerk}/v1");
+    for url in [&missing, &refused, &wrong, &PASSWORD.to_string()] {
+        let variables = [
+            ("DATABASE_URL", &**url),
+            ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
+            ("CLERK_SECRET_KEY", KEY),
+            ("CLERK_API_URL", &clerk),
+            ("ENTITLEMENTS_KEY", TOKEN),
+            ("ENTITLEMENTS_ADDR", "http://127.0.0.1:1"),
+            ("LOG", "trace"),
+        ];
+        run(&variables, &["migrate"], "DATABASE_URL", &mut said).await;
+        run(&variables, &["reconcile", ADA], "error: ", &mut said).await;
+        run(&variables, &["catalog", "history"], "error: ", &mut said).await;
+    }
+    let variables = [
+        ("DATABASE_URL", &*refused),
+        ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
+        ("CLERK_SECRET_KEY", KEY),
+        ("ENTITLEMENTS_KEY", TOKEN),
+        ("ENTITLEMENTS_ADDR", "http://127.0.0.1:1"),
+    ];
+    run(&variables, &["check", "export", "--user", ADA], "cannot reach", &mut said).await;
+    for command in
+        ["serve", "dev", "migrate", "send", "check", "deliveries", "catalog", "reconcile"]
+    {
+        run(&variables, &[command, "--help"], "Usage", &mut said).await;
+    }
+    let refused = [("DATABASE_URL", &*wrong), ("CLERK_WEBHOOK_SIGNING_SECRET", WRONG_SECRET)];
+    run(&refused, &["serve"], "DATABASE_URL is not", &mut said).await;
+    let short = [("DATABASE_URL", &*missing), ("CLERK_WEBHOOK_SIGNING_SECRET", TOKEN)];
+    run(&short, &["serve"], "CLERK_WEBHOOK_SIGNING_SECRET", &mut said).await;
+    said.check();
+}
