@@ -49,9 +49,9 @@ async fn checks() -> anyhow::Result<Checks> {
     let accounts = Arc::new(Accounts::new(store.clone(), 1 << 20, day, day, metrics.clone()));
     accounts.reload_catalog().await?;
     accounts.freshness().heard(Instant::now() + day); // all changes of the time of this run
-    let deliveries = Deliveries::new(store.clone(), accounts.clone(), metrics);
+    let deliveries = Deliveries::new(store.clone(), accounts.clone(), metrics.clone());
     deliveries.take("msg_1", ITEM.into(), Utc::now()).await?;
-    let checks = Checks::new(accounts, Grace::default());
+    let checks = Checks::new(accounts, Grace::default(), &metrics, None);
     checks.facts(payers(), &Need::default()).await?;
     store.close().await;
     postgres.stop().await?;

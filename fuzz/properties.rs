@@ -239,7 +239,8 @@ fn asked() -> &'static Asked {
         let (hour, moment) = (Duration::from_hours(1), Duration::from_millis(1));
         let accounts = Accounts::new(store.clone(), 1 << 20, hour, moment, metrics.clone());
         let accounts = Arc::new(accounts);
-        let api = Api::new(Checks::new(accounts.clone(), Grace::default()), &metrics, None);
+        let api =
+            Api::new(Arc::new(Checks::new(accounts.clone(), Grace::default(), &metrics, None)));
         let admin = AdminApi::new(Arc::new(Deliveries::new(store, accounts, metrics)));
         drop(inside);
         Asked { api, admin, runtime }

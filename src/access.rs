@@ -14,6 +14,7 @@ mod revision;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use account::{Account, Effect, Override};
 pub use catalog::{Catalog, InvalidCatalog, Plan, Shelf};
@@ -24,3 +25,4 @@ pub use question::{InvalidSlug, Question, Scope, Slug, Wanted};
 pub use reason::{Denial, Grant};
 pub use revision::{InvalidRevision, Revision};
 pub use subject::{Id, InvalidSubject, Kind, Subject};
+pub use told::Told;

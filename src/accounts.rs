@@ -9,8 +9,10 @@
 
 mod epochs;
 mod freshness;
+mod watchers;
 
 pub use freshness::{Freshness, State};
+pub use watchers::Watch;
 
 use crate::{
     access::{Account, Id, Revision, Subject},
@@ -32,6 +34,7 @@ use tokio::{
     task::JoinError,
     time::timeout,
 };
+use watchers::{Touched, Watchers};
 
 /// An account that nobody asks for is dropped after this long.
 const IDLE: Duration = Duration::from_hours(24);
@@ -51,6 +54,7 @@ pub struct Accounts {
     /// Whoever reads a subject holds its turn.
     turns: Box<[Mutex<()>]>,
     waiting: Arc<Semaphore>,
+    watchers: Watchers,
     catalog: ArcSwap<Version>,
     freshness: Freshness,
     /// What was loaded before is to be confirmed, in nanoseconds after `born`.
@@ -137,6 +141,7 @@ impl Accounts {
             epochs: Epochs::default(),
             turns: (0..TURNS).map(|_| Mutex::default()).collect(),
             waiting: Arc::new(Semaphore::new(WAITING)),
+            watchers: Watchers::default(),
             catalog: ArcSwap::from_pointee(Version::none()),
             freshness: Freshness::new(max_staleness),
             doubted: AtomicU64::new(0),
@@ -168,11 +173,11 @@ impl Accounts {
     pub async fn reload_catalog(&self) -> Result<(), StoreError> {
         let Some(version) = self.store.catalog().await? else { return Ok(()) };
         let version = Arc::new(version);
-        self.catalog.rcu(
-            |now| {
-                if now.number < version.number { version.clone() } else { now.clone() }
-            },
-        );
+        let newer = |now: &Arc<Version>| now.number < version.number;
+        let before = self.catalog.rcu(|now| if newer(now) { version.clone() } else { now.clone() });
+        if newer(&before) {
+            self.watchers.tell(Touched::All);
+        }
         let number = self.catalog.load().number;
         self.metrics.catalog.set(i64::try_from(number).unwrap_or(i64::MAX));
         Ok(())
@@ -208,6 +213,7 @@ impl Accounts {
     /// Makes sure that what was known of a subject is never served again. Call it after a change committed.
     pub fn forget(&self, subject: &Subject) {
         self.epochs.advance(subject.id());
+        self.watchers.tell(Touched::Subject(subject.clone()));
         #[cfg(feature = "naive-cache")]
         self.remove(subject);
     }
@@ -215,7 +221,9 @@ impl Accounts {
     /// The same for a change that was heard of, unless what is known has it already, as after an own write.
     pub fn changed(&self, subject: &Subject, revision: Option<u64>) {
         let has_it = |entry: Entry| revision.is_some_and(|since| entry.account.revision >= since);
-        if !self.found(subject.id()).is_some_and(has_it) {
+        if self.found(subject.id()).is_some_and(has_it) {
+            self.watchers.tell(Touched::Subject(subject.clone()));
+        } else {
             self.forget(subject);
         }
     }
@@ -224,12 +232,20 @@ impl Accounts {
     /// known while the database is away.
     pub fn doubt_all(&self) {
         self.doubted.store(self.now(), Ordering::SeqCst);
+        self.watchers.tell(Touched::All);
+    }
+
+    /// Hears from now on of what may be known in another way.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        self.watchers.watch()
     }
 
     /// The same for a database that may have lost what was read of it: its catalog counts, even if it is older.
     pub async fn start_over(&self) -> Result<(), StoreError> {
         self.doubt_all();
         self.catalog.store(Arc::new(self.store.catalog().await?.unwrap_or_else(Version::none)));
+        self.watchers.tell(Touched::All);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ mod key;
 mod session;
 
 pub use file::{Entry, KeyFile};
-pub use session::{Refusal, Session};
+pub use session::{Place, Refusal, Session};
 
 use crate::files::Reread;
 use aws_lc_rs::constant_time::verify_slices_are_equal;

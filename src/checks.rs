@@ -1,13 +1,25 @@
 //! Asking: what is known of a user and the active organization, and what follows from it. The same for every
 //! protocol, so that no two of them can answer differently.
 
+mod denials;
+mod failure;
+mod whom;
+
+pub use failure::{Failure, FailureKind};
+pub use whom::{Payers, Whom};
+
 use crate::{
-    access::{self, Account, Catalog, Decision, Grace, Id, Question, Revision},
+    access::{
+        self, Account, Catalog, Decision, Denial, Grace, Grant, Id, Question, Revision, Verdict,
+    },
     accounts::{Accounts, Known, Need, Unavailable},
     store::Version,
+    telemetry::{Labels, Metrics, Sampler, Share},
 };
 use arc_swap::Guard;
 use chrono::{DateTime, Utc};
+use denials::Denials;
+use prometheus_client::metrics::counter::Counter;
 use std::{
     collections::{HashMap, hash_map},
     sync::Arc,
@@ -15,35 +27,16 @@ use std::{
 };
 
 /// Answers from what this replica knows.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Checks {
     accounts: Arc<Accounts>,
     grace: Grace,
-}
-
-/// Who is asked about: a user, an organization, or a user in the active organization.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Payers<'i> {
-    first: Id<'i>,
-    second: Option<Id<'i>>,
-}
-
-impl<'i> Payers<'i> {
-    /// Of these two; `None`: neither is named.
-    #[must_use]
-    pub fn of(user: Option<Id<'i>>, organization: Option<Id<'i>>) -> Option<Self> {
-        match (user, organization) {
-            (Some(first), second) | (None, second @ Some(first)) => {
-                Some(Self { first, second: second.filter(|second| *second != first) })
-            }
-            (None, None) => None,
-        }
-    }
-
-    /// The user first.
-    pub fn iter(self) -> impl Iterator<Item = Id<'i>> {
-        [Some(self.first), self.second].into_iter().flatten()
-    }
+    /// A counter for each reason, by its place.
+    grants: [Counter; Grant::ALL.len()],
+    denials: [Counter; Denial::ALL.len()],
+    log: Denials,
+    /// Which failures are logged: while the database is away, every check of what is not cached fails.
+    failures: Sampler,
 }
 
 /// What is known of those who are asked about.
@@ -119,14 +112,31 @@ impl Moment {
 }
 
 impl Checks {
-    /// Decides with this grace.
+    /// Decides with this grace; logs this share of the denials.
     #[must_use]
-    pub fn new(accounts: Arc<Accounts>, grace: Grace) -> Self {
-        Self { accounts, grace }
+    pub fn new(
+        accounts: Arc<Accounts>,
+        grace: Grace,
+        metrics: &Metrics,
+        log_denials: Option<Share>,
+    ) -> Self {
+        let counter = |reason| metrics.checks.get_or_create_owned(&Labels([("reason", reason)]));
+        Self {
+            accounts,
+            grace,
+            grants: Grant::ALL.map(|grant| counter(grant.name())),
+            denials: Denial::ALL.map(|denial| counter(denial.name())),
+            log: Denials::new(log_denials),
+            failures: Sampler::new(Share::PerSecond(1)),
+        }
     }
 
     /// What is known of these, as recent as needed; sees to a recent enough catalog, too.
-    pub async fn facts(&self, payers: Payers<'_>, need: &Need) -> Result<Facts, Unavailable> {
+    pub async fn facts(&self, payers: Payers<'_>, need: &Need) -> Result<Facts, Failure> {
+        self.known(payers, need).await.map_err(|error| self.failure(&error))
+    }
+
+    async fn known(&self, payers: Payers<'_>, need: &Need) -> Result<Facts, Unavailable> {
         self.accounts.ensure_catalog(need).await?;
         let first = self.accounts.get(payers.first, need).await?;
         let second = match payers.second {
@@ -136,8 +146,34 @@ impl Checks {
         Ok(Facts { first, second })
     }
 
+    /// Answers a question about these, whose facts they are; counts the answer.
+    #[must_use]
+    pub fn decide<'a>(
+        &self,
+        moment: &'a Moment,
+        facts: &'a Facts,
+        payers: Payers<'_>,
+        question: &Question<'_>,
+    ) -> Decision<'a> {
+        let decision = moment.decide(facts, question);
+        match decision.verdict {
+            Verdict::Allowed { reason, .. } => self.grants[reason as usize].inc(),
+            Verdict::Denied { reason, .. } => self.denials[reason as usize].inc(),
+        };
+        self.log.note(payers, question, &decision);
+        decision
+    }
+
     /// The same for many, in their order. Each of them is read once, so that all answers about it agree.
     pub async fn each(
+        &self,
+        asked: impl Iterator<Item = Payers<'_>>,
+        need: &Need,
+    ) -> Result<Vec<Facts>, Failure> {
+        self.all(asked, need).await.map_err(|error| self.failure(&error))
+    }
+
+    async fn all(
         &self,
         asked: impl Iterator<Item = Payers<'_>>,
         need: &Need,
@@ -168,7 +204,13 @@ impl Checks {
         Moment { version: self.accounts.catalog(), grace: self.grace, now: Utc::now() }
     }
 
-    /// How far behind this replica may be.
+    /// What a caller may know of a failure.
+    #[must_use]
+    pub fn failure(&self, error: &Unavailable) -> Failure {
+        Failure::of(error, &self.failures)
+    }
+
+    /// What this replica knows.
     #[must_use]
     pub fn accounts(&self) -> &Accounts {
         &self.accounts

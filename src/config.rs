@@ -1,15 +1,18 @@
 //! Every knob, with its default. The doc comments are the manual that `--help` prints.
 
 mod doors;
+mod sessions;
 
 pub use doors::{Doors, Locks};
+pub use sessions::SessionSettings;
 
 use crate::{
     access::{Catalog, Grace},
-    clerk::{Api, InvalidSecret, Secret, Verifier},
+    clerk::{Api, InvalidSecret, Secret, Sessions, Verifier},
+    http::Cors,
 };
 use anyhow::{Context, anyhow};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use humantime::Duration as Span;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
@@ -35,6 +38,10 @@ pub struct Settings {
     /// How to ask Clerk itself.
     pub backend: Backend,
 
+    #[command(flatten)]
+    /// How gateways' requests are known.
+    pub sessions: SessionSettings,
+
     /// Catalog file: which plan has which features. `serve` puts it in force at start if its content is new
     #[arg(long, env, value_name = "FILE")]
     pub catalog: Option<PathBuf>,
@@ -47,9 +54,17 @@ pub struct Settings {
     #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub http_listen: SocketAddr,
 
-    /// Where /metrics and probes are served, for backends only
+    /// Where /metrics, probes and the protocols that speak HTTP are served, for backends only
     #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub internal_listen: SocketAddr,
+
+    /// Protocols to answer beside our own gRPC, separated by commas [default: all in `dev`, none in `serve`]
+    #[arg(long, env, value_name = "PROTOCOL", value_delimiter = ',')]
+    pub protocols: Vec<Protocol>,
+
+    /// Origins whose web pages may ask over OFREP, such as `https://app.example.com`, separated by commas; `*`: all
+    #[arg(long, env, value_name = "ORIGIN", value_delimiter = ',')]
+    pub ofrep_cors_origins: Vec<String>,
 
     /// Apply the missing migrations before serving; `dev` always does
     #[arg(long, env)]
@@ -117,6 +132,29 @@ pub struct Settings {
     #[command(flatten)]
     /// Who may call, and how listeners are encrypted.
     pub doors: Doors,
+}
+
+/// A protocol that other systems ask through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// OFREP, the remote evaluation protocol of `OpenFeature`, on `INTERNAL_LISTEN`
+    Ofrep,
+    /// `AuthZEN`, the `OpenID` Foundation's Authorization API, on `INTERNAL_LISTEN`
+    Authzen,
+    /// `/auth/{feature}` for nginx, Caddy and Traefik, on `INTERNAL_LISTEN`
+    ForwardAuth,
+    /// Envoy's external authorization, on `GRPC_LISTEN`
+    ExtAuthz,
+}
+
+impl Protocol {
+    /// Whether it tells what somebody may use on `INTERNAL_LISTEN`.
+    fn is_asked_inside(self) -> bool {
+        match self {
+            Self::Ofrep | Self::Authzen | Self::ForwardAuth => true,
+            Self::ExtAuthz => false,
+        }
+    }
 }
 
 /// Where the database is.
@@ -206,6 +244,14 @@ pub struct Config {
     pub http: SocketAddr,
     /// Where metrics are served.
     pub internal: SocketAddr,
+    /// What is answered beside our own gRPC.
+    pub protocols: Vec<Protocol>,
+    /// Whose web pages may ask over OFREP.
+    pub ofrep_cors: Cors,
+    /// Verifies session tokens, if there are keys.
+    pub sessions: Option<Sessions>,
+    /// Where `jwt_authn` leaves claims that are believed.
+    pub trusted_payload: Option<String>,
     /// How long access outlives its dates.
     pub grace: Grace,
     /// How long answers are given without the database.
@@ -237,7 +283,9 @@ impl Settings {
     pub fn check(&self) -> anyhow::Result<Config> {
         let database = self.database.options()?;
         doors::warn_of_unverified(&database);
-        let locks = self.doors.check(self.grpc_listen, self.internal_listen)?;
+        self.sessions.check(&self.protocols)?;
+        let asked_inside = self.protocols.iter().any(|protocol| protocol.is_asked_inside());
+        let locks = self.doors.check(self.grpc_listen, self.internal_listen, asked_inside)?;
         Ok(Config {
             database,
             migrate: self.migrate,
@@ -247,6 +295,10 @@ impl Settings {
             grpc: self.grpc_listen,
             http: self.http_listen,
             internal: self.internal_listen,
+            protocols: self.protocols.clone(),
+            ofrep_cors: self.ofrep_cors()?,
+            sessions: self.sessions.sessions()?,
+            trusted_payload: self.sessions.trusted_payload(),
             grace: Grace {
                 past_due: whole(self.past_due_grace, "PAST_DUE_GRACE")?,
                 renewal: whole(self.renewal_grace, "RENEWAL_GRACE")?,
@@ -270,6 +322,11 @@ impl Settings {
         let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty());
         endpoint.map(crate::telemetry::check_endpoint).transpose()?;
         Ok(endpoint.map(str::to_owned))
+    }
+
+    fn ofrep_cors(&self) -> anyhow::Result<Cors> {
+        let origins = self.ofrep_cors_origins.iter().filter(|origin| !origin.trim().is_empty());
+        origins.map(|origin| origin.parse()).collect::<Result<_, _>>().context("OFREP_CORS_ORIGINS")
     }
 
     /// The catalog file's content and name, if one is named.

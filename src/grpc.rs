@@ -7,8 +7,8 @@ mod auth;
 mod calls;
 mod codec;
 mod deferred;
-mod denials;
 mod entitlements;
+mod ext_authz;
 mod guard;
 mod health;
 
@@ -16,10 +16,12 @@ pub use admin::AdminApi;
 pub use auth::Door;
 pub use calls::Calls;
 pub use entitlements::Api;
-pub use health::{set as set_health, watch as watch_health};
+pub use ext_authz::ExtAuthz;
+pub use health::{health, watch as watch_health};
 
 use crate::net::{self, Listener, Peer};
 use deferred::{Aside, Connection};
+use envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use futures_util::future::Either;
 use guard::Guard;
 use http::{Request, Response};
@@ -47,10 +49,26 @@ pub mod pb {
     pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/entitlements.bin"));
 }
 
+/// What Envoy's part of `proto/` compiles to.
+#[expect(clippy::pedantic, missing_docs, reason = "generated")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/envoy.rs"));
+}
+
+/// Envoy's external authorization.
+pub mod envoy {
+    pub use super::generated::{envoy::*, google};
+
+    /// The compiled `proto/envoy/`, for reflection.
+    pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.bin"));
+}
+
 /// The most connections open at once.
 const CONNECTIONS: usize = 10_000;
 /// The largest request: a full `CheckFeatures` with the longest ids fits.
 const LARGEST_REQUEST: usize = 64 * 1024;
+/// The largest question of Envoy: all headers of a request, and the beginning of its body if it is told so.
+const LARGEST_CHECK: usize = 256 * 1024;
 
 /// How much of a request may arrive before it is read: the largest with its frame.
 const WINDOW: u32 = 66 * 1024;
@@ -67,11 +85,13 @@ impl Services {
     pub fn new<H: Health>(
         api: Api,
         admin: Option<AdminApi>,
+        ext_authz: Option<ExtAuthz>,
         health: HealthServer<H>,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(pb::DESCRIPTOR)
+                .register_encoded_file_descriptor_set(envoy::DESCRIPTOR)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 // google.rpc.*: so that clients can print error details
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
@@ -80,6 +100,10 @@ impl Services {
         if let Some(admin) = admin {
             let admin = pb::admin_server::AdminServer::new(admin);
             others = others.add_service(admin.max_decoding_message_size(LARGEST_REQUEST));
+        }
+        if let Some(ext_authz) = ext_authz {
+            let ext_authz = AuthorizationServer::new(ext_authz);
+            others = others.add_service(ext_authz.max_decoding_message_size(LARGEST_CHECK));
         }
         let others =
             others.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);

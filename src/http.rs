@@ -1,29 +1,41 @@
-//! The HTTP face: webhooks and probes for the world, metrics for the inside.
+//! The HTTP face: webhooks and probes for the world; metrics, and the protocols that speak HTTP, for the inside.
 
+mod authzen;
+mod body;
+mod forward_auth;
+mod ofrep;
 mod probes;
+mod protocols;
 mod webhook;
 
+pub use authzen::AuthZen;
+pub use forward_auth::ForwardAuth;
+pub use ofrep::{Cors, InvalidOrigin, Ofrep};
+pub use protocols::Protocols;
 pub use webhook::Webhooks;
 
 use crate::{
     accounts::Accounts,
-    net::{self, Listener},
+    callers::{Refusal, Session},
+    net::{self, Listener, Peer},
     store::Store,
     telemetry::Metrics,
 };
-use bytes::Bytes;
+use body::Body;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// How long a request's head may take.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// The most connections open at once on one listener.
+/// The most connections open at once to the world.
 const CONNECTIONS: usize = 512;
+/// The most from the inside, half of which may be event streams.
+const INTERNAL_CONNECTIONS: usize = 2048;
 /// How long a connection may last.
 const AGE: Duration = Duration::from_mins(10);
 
@@ -33,7 +45,7 @@ pub enum Face {
     /// What Clerk and load balancers may reach.
     Public(Arc<Webhooks>, Arc<Probed>),
     /// What only backends may reach.
-    Internal(Arc<Probed>),
+    Internal(Arc<Probed>, Arc<Protocols>),
 }
 
 /// What probes and scrapes look at.
@@ -58,18 +70,47 @@ pub async fn serve(listener: Listener, face: Face, stop: CancellationToken) {
         .header_read_timeout(HEAD_WITHIN)
         .max_headers(64)
         .max_buf_size(16 * 1024);
-    let connect = |io| {
-        let face = face.clone();
-        builder.serve_connection(io, service_fn(move |request| answer(face.clone(), request)))
+    let connect = |io: TokioIo<Peer>| {
+        let (face, session) = (face.clone(), face.session(io.inner()));
+        let answer = move |request| {
+            let admitted = face.admit(session.as_ref(), &request);
+            answer(face.clone(), request, admitted)
+        };
+        builder.serve_connection(io, service_fn(answer))
     };
-    let limits = net::Limits { connections: CONNECTIONS, age: AGE };
+    let connections = match face {
+        Face::Public(..) => CONNECTIONS,
+        Face::Internal(..) => INTERNAL_CONNECTIONS,
+    };
+    let limits = net::Limits { connections, age: AGE };
     net::serve(listener, limits, stop, connect, |connection| connection).await;
 }
 
-/// An answer's body is always small and at hand.
-type Answer = Response<Full<Bytes>>;
+impl Face {
+    /// Who calls on a connection of this peer, if that is to be known.
+    fn session(&self, peer: &Peer) -> Option<Session> {
+        match self {
+            Self::Public(..) => None,
+            Self::Internal(_, protocols) => protocols.session(peer),
+        }
+    }
 
-async fn answer(face: Face, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    /// Whether who calls may ask this.
+    fn admit<B>(&self, session: Option<&Session>, request: &Request<B>) -> Result<(), Refusal> {
+        match (self, session) {
+            (Self::Internal(_, protocols), Some(session)) => protocols.admit(session, request),
+            (Self::Public(..) | Self::Internal(..), _) => Ok(()),
+        }
+    }
+}
+
+type Answer = Response<Body>;
+
+async fn answer(
+    face: Face,
+    request: Request<Incoming>,
+    admitted: Result<(), Refusal>,
+) -> Result<Answer, Infallible> {
     if let Some(reason) = misframed(&request) {
         return Ok(refuse(StatusCode::BAD_REQUEST, reason));
     }
@@ -79,12 +120,13 @@ async fn answer(face: Face, request: Request<Incoming>) -> Result<Answer, Infall
             Method::POST => webhooks.take(request).await,
             _ => not_allowed("POST"),
         },
-        (Face::Internal(probed), "/metrics") => read_only(&request, || probes::metrics(probed)),
-        (Face::Public(_, _) | Face::Internal(_), "/livez") => read_only(&request, probes::livez),
-        (Face::Public(_, probed) | Face::Internal(probed), "/readyz") => {
+        (Face::Internal(probed, _), "/metrics") => read_only(&request, || probes::metrics(probed)),
+        (Face::Public(..) | Face::Internal(..), "/livez") => read_only(&request, probes::livez),
+        (Face::Public(_, probed) | Face::Internal(probed, _), "/readyz") => {
             read_only(&request, || probes::readyz(probed))
         }
-        _ => refuse(StatusCode::NOT_FOUND, "there is nothing here"),
+        (Face::Internal(_, protocols), _) => protocols.take(request, admitted).await,
+        (Face::Public(..), _) => refuse(StatusCode::NOT_FOUND, "there is nothing here"),
     })
 }
 
@@ -122,12 +164,18 @@ fn refuse(status: StatusCode, reason: &str) -> Answer {
     answer
 }
 
+fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Body::Left(Full::default()));
+    *answer.status_mut() = status;
+    answer
+}
+
 fn json_body(status: StatusCode, body: &serde_json::Value) -> Answer {
     with_type(status, "application/json", format!("{body}\n"))
 }
 
 fn with_type(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::from(body));
+    let mut answer = Response::new(Body::Left(Full::from(body)));
     *answer.status_mut() = status;
     answer
         .headers_mut()

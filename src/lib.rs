@@ -21,6 +21,7 @@ pub mod deliveries;
 pub mod doctor;
 pub mod embedded;
 pub mod files;
+pub mod gateways;
 pub mod grpc;
 pub mod http;
 pub mod net;

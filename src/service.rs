@@ -6,10 +6,11 @@ use crate::{
     changes::Changes,
     checks::Checks,
     clerk::Api,
-    config::Config,
+    config::{Config, Protocol},
     deliveries::Deliveries,
+    gateways::Gateways,
     grpc,
-    http::{self, Face, Probed, Webhooks},
+    http::{self, AuthZen, Face, ForwardAuth, Ofrep, Probed, Protocols, Webhooks},
     net::Listener,
     pulse,
     reconcile::Reconciler,
@@ -77,19 +78,19 @@ struct Shared {
 impl Service {
     /// Builds all parts and binds all listeners. The database need not be there yet: until it is, the
     /// service says that it is not ready.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
+    pub async fn start(mut config: Config) -> anyhow::Result<Self> {
         let (listeners, bound) = Listeners::bind(&config).await?;
-        let traces = Traces::start(config.otlp_endpoint.as_deref())?;
-        let shared = Shared::new(&config, traces);
-        let (health, health_server) = tonic_health::server::health_reporter();
-        grpc::set_health(&health, false).await;
+        let shared = Shared::new(&config, Traces::start(config.otlp_endpoint.as_deref())?);
+        let (health, health_server) = grpc::health().await;
         let deliveries = Arc::new(shared.deliveries());
         let admin = config.admin.then(|| grpc::AdminApi::new(deliveries.clone()));
-        let api = shared.api(config.grace, config.log_denials);
-        let services = grpc::Services::new(api, admin, health_server);
+        let checks = shared.checks(config.grace, config.log_denials);
+        let gateways = Arc::new(Gateways::new(checks.clone(), config.sessions.take()));
+        let protocols = Arc::new(shared.protocols(&config, &checks, &gateways));
+        let ext_authz = shared.ext_authz(&config, &gateways);
+        let services = grpc::Services::new(grpc::Api::new(checks), admin, ext_authz, health_server);
         let services = services.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
-        let metrics = shared.metrics.clone();
-        let webhooks = Arc::new(Webhooks::new(config.verifier, deliveries.clone(), metrics));
+        let webhooks = Webhooks::new(config.verifier, deliveries.clone(), shared.metrics.clone());
         let calls = Arc::new(grpc::Calls::new(shared.metrics.clone()));
         let probed = Arc::new(shared.probed(calls.clone()));
         let (accounts, draining) = (shared.accounts.clone(), shared.draining.clone());
@@ -102,10 +103,10 @@ impl Service {
             body_retention: config.body_retention,
             reconciler: config.api.map(|api| shared.reconciler(api, deliveries.clone())),
         };
-
         let mut parts = JoinSet::new();
         let stop = || shared.stop.clone();
-        let (public, internal) = (Face::Public(webhooks, probed.clone()), Face::Internal(probed));
+        let public = Face::Public(Arc::new(webhooks), probed.clone());
+        let internal = Face::Internal(probed, protocols);
         let door = grpc::Door::new(config.locks.callers.clone(), shared.metrics.clone());
         let age = config.connection_age;
         spawn(&mut parts, "gRPC", grpc::serve(listeners.grpc, door, services, calls, age, stop()));
@@ -113,8 +114,7 @@ impl Service {
         spawn(&mut parts, "internal HTTP", http::serve(listeners.internal, internal, stop()));
         spawn(&mut parts, "health", grpc::watch_health(health, accounts, draining, stop()));
         spawn(&mut parts, "keys and certificates", config.locks.follow(stop()));
-        let stopped = shared.stop.clone().cancelled_owned();
-        parts.spawn(async move { ("change log", follower.run_until(stopped).await) });
+        parts.spawn(follower.run_until(stop()));
         let (stop_within, stop_delay) = (config.stop_within, config.stop_delay);
         Ok(Self { bound, shared, parts, stop_within, stop_delay })
     }
@@ -177,9 +177,38 @@ impl Shared {
         Self { store, accounts: Arc::new(accounts), metrics, draining, stop }
     }
 
-    fn api(&self, grace: Grace, log_denials: Option<Share>) -> grpc::Api {
-        let checks = Checks::new(self.accounts.clone(), grace);
-        grpc::Api::new(checks, &self.metrics, log_denials)
+    fn checks(&self, grace: Grace, log_denials: Option<Share>) -> Arc<Checks> {
+        Arc::new(Checks::new(self.accounts.clone(), grace, &self.metrics, log_denials))
+    }
+
+    fn ext_authz(&self, config: &Config, gateways: &Arc<Gateways>) -> Option<grpc::ExtAuthz> {
+        let (trusted, metrics) = (config.trusted_payload.clone(), self.metrics.clone());
+        let ext_authz = || grpc::ExtAuthz::new(gateways.clone(), trusted, metrics);
+        config.protocols.contains(&Protocol::ExtAuthz).then(ext_authz)
+    }
+
+    fn protocols(
+        &self,
+        config: &Config,
+        checks: &Arc<Checks>,
+        gateways: &Arc<Gateways>,
+    ) -> Protocols {
+        let mut protocols = Protocols::none(config.locks.callers.clone(), self.metrics.clone());
+        for protocol in &config.protocols {
+            match protocol {
+                Protocol::Ofrep => {
+                    let (cors, draining) = (config.ofrep_cors.clone(), self.draining.clone());
+                    protocols.ofrep = Some(Ofrep::new(checks.clone(), cors, draining));
+                }
+                Protocol::ForwardAuth => {
+                    protocols.forward_auth = Some(ForwardAuth::new(gateways.clone()));
+                }
+                // On the gRPC listener.
+                Protocol::ExtAuthz => {}
+                Protocol::Authzen => protocols.authzen = Some(AuthZen::new(checks.clone())),
+            }
+        }
+        protocols
     }
 
     fn deliveries(&self) -> Deliveries {
@@ -259,11 +288,12 @@ struct Follower {
 }
 
 impl Follower {
-    async fn run_until(self, stopped: impl Future<Output = ()>) -> anyhow::Result<()> {
-        tokio::select! {
-            () = stopped => Ok(()),
+    async fn run_until(self, stop: CancellationToken) -> (&'static str, anyhow::Result<()>) {
+        let ended = tokio::select! {
+            () = stop.cancelled() => Ok(()),
             failed = self.run() => failed,
-        }
+        };
+        ("change log", ended)
     }
 
     async fn run(self) -> anyhow::Result<()> {

@@ -89,6 +89,8 @@ pub struct Metrics {
     pub calls_refused: Family<Labels<1>, Counter>,
     /// Answers to questions, by reason.
     pub checks: Family<Labels<1>, Counter>,
+    /// Requests through other protocols than our own, by what became of them.
+    pub protocol_requests: Family<Labels<2>, Counter>,
     /// Accounts found in the cache.
     pub cache_hits: Counter,
     /// Accounts read from the database, by whether that worked.
@@ -152,6 +154,7 @@ impl Default for Metrics {
             refused: Family::default(),
             calls_refused: Family::default(),
             checks: Family::default(),
+            protocol_requests: Family::default(),
             cache_hits: Counter::default(),
             cache_loads: Family::default(),
             change_lag: Histogram::new(LAGS),
@@ -192,6 +195,8 @@ impl Metrics {
         let help = "Calls that were not let in, by cause";
         all.register("calls_refused", help, self.calls_refused.clone());
         all.register("checks", "Questions answered, by reason", self.checks.clone());
+        let help = "Requests through other protocols, by protocol and result";
+        all.register("protocol_requests", help, self.protocol_requests.clone());
         all.register("cache_hits", "Accounts found in the cache", self.cache_hits.clone());
         let help = "Accounts read from Postgres, by result";
         all.register("cache_loads", help, self.cache_loads.clone());
@@ -226,6 +231,12 @@ impl Metrics {
         }
         for result in ["same", "healed", "not_understood", "not_at_clerk"] {
             drop(self.reconciled.get_or_create(&Labels([("result", result)])));
+        }
+        for protocol in ["ofrep", "authzen", "forward-auth", "ext-authz"] {
+            for result in ["allowed", "denied", "unavailable"] {
+                let labels = Labels([("protocol", protocol), ("result", result)]);
+                drop(self.protocol_requests.get_or_create(&labels));
+            }
         }
         for answer in ["2xx", "4xx", "5xx"] {
             drop(self.webhook_duration.get_or_create(&Labels([("answer", answer)])));

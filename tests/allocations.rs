@@ -50,14 +50,14 @@ const DELIVERED: [&[u8]; 2] = [
 #[test]
 fn a_cached_check_allocates_no_more_than_the_transport_does() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let (checks, metrics, postgres) = runtime.block_on(checks());
+    let (checks, postgres) = runtime.block_on(checks());
     to_know_and_to_decide(&checks);
-    as_a_call(&runtime, checks, &metrics);
+    as_a_call(&runtime, checks);
     runtime.block_on(postgres.stop()).unwrap();
 }
 
 /// Checks of two subjects, with a database behind them that is asked once.
-async fn checks() -> (Checks, Arc<Metrics>, Embedded) {
+async fn checks() -> (Checks, Embedded) {
     let postgres = Embedded::temporary(&Binaries::from_env().unwrap()).await.unwrap();
     let options = postgres.url("entitlements").parse().unwrap();
     store::migrate(&options).await.unwrap();
@@ -74,9 +74,9 @@ async fn checks() -> (Checks, Arc<Metrics>, Embedded) {
         let taken = deliveries.take(&format!("msg_{n}"), body.into(), Utc::now()).await.unwrap();
         assert_eq!(taken.word(), "applied");
     }
-    let checks = Checks::new(accounts, Grace::default());
+    let checks = Checks::new(accounts, Grace::default(), &metrics, None);
     checks.facts(payers(), &Need::default()).await.unwrap(); // from the database
-    (checks, metrics, postgres)
+    (checks, postgres)
 }
 
 fn payers() -> Payers<'static> {
@@ -97,10 +97,10 @@ fn to_know_and_to_decide(checks: &Checks) {
     assert_eq!(counted.count_total, 0, "{counted:?}");
 }
 
-fn as_a_call(runtime: &Runtime, checks: Checks, metrics: &Metrics) {
+fn as_a_call(runtime: &Runtime, checks: Checks) {
     let (_, health) = tonic_health::server::health_reporter();
-    let api = grpc::Api::new(checks, metrics, None);
-    let ours = grpc::Services::new(api, None, health).unwrap();
+    let api = grpc::Api::new(Arc::new(checks));
+    let ours = grpc::Services::new(api, None, None, health).unwrap();
     let ours = runtime.block_on(connect(ours));
     let answer = call(runtime, &ours);
     assert!(answer.allowed && answer.subject == ORGANIZATION, "{answer:?}");

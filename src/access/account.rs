@@ -1,6 +1,6 @@
 //! All that is known of one subject.
 
-use super::{Item, Slug, Subject, Until};
+use super::{Grace, Item, Slug, Subject, Until};
 use chrono::{DateTime, Utc};
 
 /// A subject's items and overrides at a revision.
@@ -23,6 +23,17 @@ impl Account {
     #[must_use]
     pub fn unknown(subject: Subject) -> Self {
         Self { subject, revision: 0, deleted_at: None, items: [].into(), overrides: [].into() }
+    }
+
+    /// The first instant after `now` at which time alone may change any answer about the subject, or its reason.
+    #[must_use]
+    pub fn next_boundary(&self, grace: Grace, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let items = self.items.iter().flat_map(|item| [item.end(grace), item.period_end]);
+        let overrides = self.overrides.iter().map(|o| match o.until {
+            Until::Instant(end) => Some(end),
+            Until::Forever => None,
+        });
+        items.chain(overrides).flatten().filter(|end| *end > now).min()
     }
 }
 

@@ -48,6 +48,12 @@ impl Catalog {
         })
     }
 
+    /// Every feature that a plan has; one that several have comes several times.
+    pub fn features(&self) -> impl Iterator<Item = &Slug> {
+        let plans = self.user.plans.values().chain(self.organization.plans.values());
+        plans.flat_map(|plan| plan.features.keys())
+    }
+
     /// Whether this may not be granted from what may be outdated.
     #[must_use]
     pub fn is_strict(&self, wanted: Wanted<'_>) -> bool {

@@ -55,3 +55,38 @@ pub enum Denial {
     /// An operator denied it.
     OverrideDenies,
 }
+
+impl Grant {
+    /// All of them, in their order.
+    pub const ALL: [Self; 7] = [
+        Self::DefaultPlan,
+        Self::CanceledButPaid,
+        Self::PastDueInGrace,
+        Self::RenewalOverdue,
+        Self::Trial,
+        Self::Plan,
+        Self::OverrideGrants,
+    ];
+}
+
+impl Denial {
+    /// All of them, in their order.
+    pub const ALL: [Self; 16] = [
+        Self::NoSubscription,
+        Self::NotInPlan,
+        Self::Abandoned,
+        Self::Ended,
+        Self::PeriodOver,
+        Self::NotStarted,
+        Self::CheckoutIncomplete,
+        Self::UnknownStatus,
+        Self::UnknownPlan,
+        Self::PastDue,
+        Self::SubjectDeleted,
+        Self::UnknownFeature,
+        Self::OutOfScope,
+        Self::UnknownScope,
+        Self::Stale,
+        Self::OverrideDenies,
+    ];
+}

@@ -2,8 +2,11 @@
 
 use super::{Caller, Callers, Scope};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::{cell::RefCell, sync::Arc};
+
+/// The header of a bare key.
+static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Why a call is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +25,30 @@ pub enum Refusal {
     NoScope(Scope),
 }
 
+impl Refusal {
+    /// In one word, for the metric.
+    #[must_use]
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::NoKey => "no_key",
+            Self::WrongKey => "wrong_key",
+            Self::SeveralKeys => "several_keys",
+            Self::NoScope(_) => "no_scope",
+        }
+    }
+}
+
+/// Where a call may present its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In `authorization`, as `Bearer KEY`.
+    Authorization,
+    /// In `x-api-key`, bare: `authorization` is somebody else's there.
+    ApiKey,
+    /// In either of them.
+    Either,
+}
+
 /// One connection's callers. The last one is remembered, so that a busy connection's key is not hashed for each call:
 /// then a call costs one comparison.
 pub struct Session {
@@ -31,10 +58,10 @@ pub struct Session {
     last: RefCell<Option<Last>>,
 }
 
-/// Who called last, by what, and of which reading of the file that is true.
+/// Who called last, by which key, and of which reading of the file that is true.
 struct Last {
     generation: u64,
-    authorization: Option<HeaderValue>,
+    key: Option<Box<[u8]>>,
     caller: Arc<Caller>,
 }
 
@@ -47,12 +74,17 @@ impl Session {
 
     /// Lets a call in if its caller is known and has the scope, where one is needed. A key that is presented counts,
     /// and the certificate otherwise.
-    pub fn admit(&self, headers: &HeaderMap, needed: Option<Scope>) -> Result<(), Refusal> {
-        let authorization = authorization(headers)?;
+    pub fn admit(
+        &self,
+        headers: &HeaderMap,
+        place: Place,
+        needed: Option<Scope>,
+    ) -> Result<(), Refusal> {
+        let key = place.key(headers)?;
         let mut last = self.last.borrow_mut();
         let last = match &mut *last {
-            Some(last) if last.is_still(self.callers.generation(), authorization) => last,
-            other => other.insert(self.recognize(authorization)?),
+            Some(last) if last.is_still(self.callers.generation(), key) => last,
+            other => other.insert(self.recognize(key)?),
         };
         match needed {
             Some(scope) if !last.caller.scopes.contains(&scope) => Err(Refusal::NoScope(scope)),
@@ -66,36 +98,50 @@ impl Session {
         self.last.borrow().as_ref().map(|last| last.caller.clone())
     }
 
-    fn recognize(&self, authorization: Option<&HeaderValue>) -> Result<Last, Refusal> {
+    fn recognize(&self, key: Option<&[u8]>) -> Result<Last, Refusal> {
         // Before the callers are looked up: if they change in between, this is looked up again.
         let generation = self.callers.generation();
-        let caller = match authorization {
-            Some(authorization) => {
-                let key = bearer(authorization.as_bytes()).ok_or(Refusal::WrongKey)?;
-                self.callers.of_key(key).ok_or(Refusal::WrongKey)?
-            }
+        let caller = match key {
+            Some(key) => self.callers.of_key(key).ok_or(Refusal::WrongKey)?,
             None => self.callers.of_certificate(&self.certificate).ok_or(Refusal::NoKey)?,
         };
-        Ok(Last { generation, authorization: authorization.cloned(), caller })
+        Ok(Last { generation, key: key.map(Into::into), caller })
     }
 }
 
 impl Last {
-    fn is_still(&self, generation: u64, authorization: Option<&HeaderValue>) -> bool {
+    fn is_still(&self, generation: u64, key: Option<&[u8]>) -> bool {
         self.generation == generation
-            && match (&self.authorization, authorization) {
-                (Some(last), Some(now)) => {
-                    verify_slices_are_equal(last.as_bytes(), now.as_bytes()).is_ok()
-                }
+            && match (&self.key, key) {
+                (Some(last), Some(now)) => verify_slices_are_equal(last, now).is_ok(),
                 (None, None) => true,
                 (Some(_), None) | (None, Some(_)) => false,
             }
     }
 }
 
-/// The one `authorization`, if there is any.
-fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Refusal> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+impl Place {
+    /// The one key that is presented, if there is any.
+    fn key(self, headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
+        let authorization = match self {
+            Self::Authorization | Self::Either => one(headers, &header::AUTHORIZATION)?,
+            Self::ApiKey => None,
+        };
+        let api_key = match self {
+            Self::ApiKey | Self::Either => one(headers, &API_KEY)?,
+            Self::Authorization => None,
+        };
+        match (authorization, api_key) {
+            (Some(_), Some(_)) => Err(Refusal::SeveralKeys),
+            (Some(value), None) => bearer(value).map(Some).ok_or(Refusal::WrongKey),
+            (None, api_key) => Ok(api_key),
+        }
+    }
+}
+
+/// The one value of a header, if there is any.
+fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Refusal> {
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let first = values.next();
     if values.next().is_some() { Err(Refusal::SeveralKeys) } else { Ok(first) }
 }

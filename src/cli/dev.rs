@@ -2,14 +2,14 @@
 
 use super::serve::asked_to_stop;
 use crate::{
-    config::Settings,
+    config::{Protocol, Settings},
     embedded::{Binaries, Embedded},
     service::{Bound, Service},
     telemetry::{LogFormat, start_logging},
 };
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use secrecy::{ExposeSecret, SecretString};
 use std::{
     convert::Infallible,
@@ -43,6 +43,11 @@ impl Dev {
         let folder = folder()?;
         self.settings.migrate = true;
         self.settings.admin = true;
+        if self.settings.protocols.is_empty() {
+            let can_work = |protocol: &Protocol| self.settings.sessions.suffice_for(*protocol);
+            let all = Protocol::value_variants().iter().copied();
+            self.settings.protocols = all.filter(can_work).collect();
+        }
         self.fill_secret(&folder)?;
         self.fill_catalog(&folder)?;
         let embedded = self.fill_database(&folder).await?;

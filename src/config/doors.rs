@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 /// Who may call, and how listeners are encrypted.
 #[derive(Debug, Clone, Args)]
 pub struct Doors {
-    /// Who may call gRPC: the file that `entitlements keys` writes, read again when it changes
+    /// Who may call gRPC and ask by `PROTOCOLS`: the file that `entitlements keys` writes, read again when it changes
     #[arg(long, env, value_name = "FILE")]
     pub callers: Option<PathBuf>,
 
@@ -35,7 +35,7 @@ pub struct Doors {
     #[arg(long, env, value_name = "FILE", requires = "grpc_tls_cert")]
     pub grpc_tls_key: Option<PathBuf>,
 
-    /// Authorities whose client certificates may call gRPC, in PEM
+    /// Authorities whose client certificates may call, in PEM: gRPC, and where `INTERNAL_TLS_CERT` is set, that listener
     #[arg(long, env, value_name = "FILE", requires = "grpc_tls_cert")]
     pub grpc_client_ca: Option<PathBuf>,
 
@@ -88,20 +88,29 @@ impl Locks {
 }
 
 impl Doors {
-    /// Reads all files, and refuses to serve gRPC in the open by accident.
-    pub fn check(&self, grpc: SocketAddr, internal: SocketAddr) -> anyhow::Result<Locks> {
+    /// Reads all files, and refuses to answer in the open by accident.
+    pub fn check(
+        &self,
+        grpc: SocketAddr,
+        internal: SocketAddr,
+        asked_inside: bool,
+    ) -> anyhow::Result<Locks> {
         let clients = self.grpc_client_ca.as_ref();
         let pair = (self.grpc_tls_cert.as_ref(), self.grpc_tls_key.as_ref());
         let grpc_tls = tls("GRPC_TLS_CERT", pair, clients, Protocol::Http2)?;
         let pair = (self.http_tls_cert.as_ref(), self.http_tls_key.as_ref());
         let http = tls("HTTP_TLS_CERT", pair, None, Protocol::Http1)?;
         let pair = (self.internal_tls_cert.as_ref(), self.internal_tls_key.as_ref());
-        let internal_tls = tls("INTERNAL_TLS_CERT", pair, None, Protocol::Http1)?;
+        let internal_tls = tls("INTERNAL_TLS_CERT", pair, clients, Protocol::Http1)?;
         let callers = self.callers(clients.is_some())?.map(Arc::new);
         let locks = Locks { callers, grpc: grpc_tls, http, internal: internal_tls };
 
-        if !is_local(grpc.ip()) {
-            self.judge_public(grpc, &locks)?;
+        let asked = Face { prefix: "GRPC", address: grpc, tls: &locks.grpc };
+        let inside = Face { prefix: "INTERNAL", address: internal, tls: &locks.internal };
+        for face in [Some(asked), asked_inside.then_some(inside)].into_iter().flatten() {
+            if !is_local(face.address.ip()) {
+                self.judge_public(&face, locks.callers.as_deref())?;
+            }
         }
         if !is_local(internal.ip()) {
             tracing::warn!(
@@ -126,27 +135,37 @@ impl Doors {
         Ok(Some(callers))
     }
 
-    /// Others than this machine can reach gRPC.
-    fn judge_public(&self, grpc: SocketAddr, locks: &Locks) -> anyhow::Result<()> {
-        match (&locks.callers, &locks.grpc) {
+    /// Others than this machine can reach a listener that tells who may use what.
+    fn judge_public(&self, face: &Face<'_>, callers: Option<&Callers>) -> anyhow::Result<()> {
+        let Face { prefix, address, tls } = face;
+        match (callers, tls) {
             (Some(callers), None) if callers.has_keys() => tracing::warn!(
-                "API keys cross the network in plain text: set GRPC_TLS_CERT and GRPC_TLS_KEY, unless something in \
-                 front of this service encrypts"
+                "API keys cross the network in plain text: set {prefix}_TLS_CERT and {prefix}_TLS_KEY, unless \
+                 something in front of this service encrypts"
             ),
             (Some(_), _) => {}
             (None, _) if self.insecure => tracing::warn!(
-                %grpc,
-                "GRPC_LISTEN {grpc} can be reached from other machines, and answers whoever asks"
+                %address,
+                "{prefix}_LISTEN {address} can be reached from other machines, and answers whoever asks"
             ),
             (None, _) => bail!(
-                "GRPC_LISTEN {grpc} can be reached from other machines, and would tell whoever asks who has paid for \
-                 what: name the callers that have API keys (`entitlements keys create NAME --scope check --callers \
-                 FILE`, then --callers FILE), or trust client certificates (--grpc-client-ca, --grpc-tls-cert and \
-                 --grpc-tls-key); where only your own services reach it, --insecure serves it as it is"
+                "{prefix}_LISTEN {address} can be reached from other machines, and would tell whoever asks who has \
+                 paid for what: name the callers that have API keys (`entitlements keys create NAME --scope check \
+                 --callers FILE`, then --callers FILE), or trust client certificates (--grpc-client-ca, \
+                 --grpc-tls-cert and --grpc-tls-key); where only your own services reach it, --insecure serves it as \
+                 it is"
             ),
         }
         Ok(())
     }
+}
+
+/// A listener that tells who may use what.
+struct Face<'f> {
+    /// What its settings begin with.
+    prefix: &'static str,
+    address: SocketAddr,
+    tls: &'f Option<Arc<Tls>>,
 }
 
 fn tls(

@@ -1,13 +1,12 @@
 //! Decisions into responses.
 
 use super::pb;
-use crate::telemetry::{Sampler, chain};
 use crate::{
     access::{
         self, Access, Account, Decision, Denial, Grant, Item, Slug, Subject, Verdict, Wanted,
     },
-    accounts::{State, Unavailable},
-    checks::{Facts, Moment},
+    accounts::State,
+    checks::{Facts, Failure, FailureKind, Moment},
 };
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
@@ -182,24 +181,12 @@ impl From<State> for pb::Freshness {
     }
 }
 
-/// What the caller may know of a failure. The log gets the rest, here and nowhere else, of some of many.
-pub(super) fn status(error: &Unavailable, logged: &Sampler) -> Status {
-    let Unavailable::Store(source) = error else {
-        return match error {
-            Unavailable::Crowded => Status::resource_exhausted(error.to_string()),
-            _ => Status::unavailable(error.to_string()),
-        };
-    };
-    if source.is_transient() {
-        if logged.takes() {
-            tracing::warn!(error = chain(source), "cannot read accounts");
-        }
-        Status::unavailable("the database is unavailable")
-    } else {
-        if logged.takes() {
-            tracing::error!(error = chain(source), "cannot read accounts");
-        }
-        Status::internal("the database holds something that this service cannot read")
+/// A failure as a status.
+pub(super) fn status(Failure { reason, kind }: Failure) -> Status {
+    match kind {
+        FailureKind::Crowded => Status::resource_exhausted(reason),
+        FailureKind::Passing => Status::unavailable(reason),
+        FailureKind::Lasting => Status::internal(reason),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who is let in, and to which methods.
 
 use crate::{
-    callers::{Callers, Refusal, Scope, Session},
+    callers::{Callers, Place, Refusal, Scope, Session},
     net::Peer,
     telemetry::{Labels, Metrics},
 };
@@ -31,7 +31,8 @@ impl Needs {
             "/entitlements.v1.Entitlements/CheckFeature"
             | "/entitlements.v1.Entitlements/CheckFeatures"
             | "/entitlements.v1.Entitlements/CheckPlan"
-            | "/entitlements.v1.Entitlements/ListEntitlements" => Self::Scope(Scope::Check),
+            | "/entitlements.v1.Entitlements/ListEntitlements"
+            | "/envoy.service.auth.v3.Authorization/Check" => Self::Scope(Scope::Check),
             "/entitlements.v1.Admin/ListDeliveries"
             | "/entitlements.v1.Admin/GetDelivery"
             | "/entitlements.v1.Admin/ReplayDeliveries" => Self::Scope(Scope::Admin),
@@ -82,7 +83,9 @@ impl<S> Admitted<S> {
             Needs::Caller | Needs::Unlisted => None,
             Needs::Scope(scope) => Some(scope),
         };
-        session.admit(request.headers(), scope).map_err(|refusal| self.refuse(refusal))?;
+        let place = Place::Authorization;
+        let admitted = session.admit(request.headers(), place, scope);
+        admitted.map_err(|refusal| self.refuse(refusal))?;
         match needs {
             Needs::Unlisted => Err(Status::unimplemented("there is no such method")),
             Needs::Scope(Scope::Admin) => {
@@ -97,13 +100,8 @@ impl<S> Admitted<S> {
 
     /// Counts a refusal. Its answer does not tell what was wrong with a key.
     fn refuse(&self, refusal: Refusal) -> Status {
-        let cause = match refusal {
-            Refusal::NoKey => "no_key",
-            Refusal::WrongKey => "wrong_key",
-            Refusal::SeveralKeys => "several_keys",
-            Refusal::NoScope(_) => "no_scope",
-        };
-        self.metrics.calls_refused.get_or_create(&Labels([("cause", cause)])).inc();
+        let cause = Labels([("cause", refusal.cause())]);
+        self.metrics.calls_refused.get_or_create(&cause).inc();
         match refusal {
             Refusal::NoKey | Refusal::WrongKey | Refusal::SeveralKeys => Status::unauthenticated(
                 "who calls is not known: send a valid API key as `authorization: Bearer KEY`, or use a client \

@@ -3,64 +3,22 @@
 use super::{
     answer,
     ask::{self, Faults},
-    denials::Denials,
     pb,
 };
-use crate::{
-    access::{Decision, Question},
-    accounts::Need,
-    checks::{Checks, Facts, Moment, Payers},
-    telemetry::{Labels, Metrics, Sampler, Share},
-};
-use prometheus_client::metrics::counter::Counter;
+use crate::{access::Question, checks::Checks};
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 /// Answers from what this replica knows.
 pub struct Api {
-    checks: Checks,
-    /// A counter for each reason, by its number.
-    counters: Vec<Option<Counter>>,
-    denials: Denials,
-    /// Which failures are logged: while the database is away, every check of what is not cached fails.
-    failures: Sampler,
+    checks: Arc<Checks>,
 }
 
 impl Api {
-    /// Answers with these checks; logs this share of the denials.
+    /// Answers what these checks decide.
     #[must_use]
-    pub fn new(checks: Checks, metrics: &Metrics, log_denials: Option<Share>) -> Self {
-        let counter = |number| {
-            let reason = pb::Reason::try_from(number).ok()?.as_str_name();
-            Some(metrics.checks.get_or_create_owned(&Labels([("reason", reason)])))
-        };
-        let last = pb::Reason::Stale as i32;
-        let counters = (0..=last).map(counter).collect();
-        let failures = Sampler::new(Share::PerSecond(1));
-        Self { checks, counters, denials: Denials::new(log_denials), failures }
-    }
-
-    async fn facts(&self, payers: Payers<'_>, need: &Need) -> Result<Facts, Status> {
-        let facts = self.checks.facts(payers, need).await;
-        facts.map_err(|error| answer::status(&error, &self.failures))
-    }
-
-    fn decide<'a>(
-        &self,
-        moment: &'a Moment,
-        facts: &'a Facts,
-        payers: Payers<'_>,
-        question: &Question<'_>,
-    ) -> Decision<'a> {
-        let decision = moment.decide(facts, question);
-        self.denials.note(payers, question, &decision);
-        decision
-    }
-
-    fn count(&self, reason: i32) {
-        let counter = usize::try_from(reason).ok().and_then(|number| self.counters.get(number));
-        if let Some(Some(counter)) = counter {
-            counter.inc();
-        }
+    pub fn new(checks: Arc<Checks>) -> Self {
+        Self { checks }
     }
 }
 
@@ -77,12 +35,10 @@ impl pb::entitlements_server::Entitlements for Api {
         let need = ask::need(request.consistency, request.max_staleness, &mut faults);
         let (payers, question) = faults.none(payers.zip(question))?;
 
-        let facts = self.facts(payers, &need).await?;
+        let facts = self.checks.facts(payers, &need).await.map_err(answer::status)?;
         let moment = self.checks.moment();
-        let decision = self.decide(&moment, &facts, payers, &question);
-        let response = answer::feature(decision, &moment, &facts);
-        self.count(response.reason);
-        Ok(Response::new(response))
+        let decision = self.checks.decide(&moment, &facts, payers, &question);
+        Ok(Response::new(answer::feature(decision, &moment, &facts)))
     }
 
     async fn check_features(
@@ -96,15 +52,12 @@ impl pb::entitlements_server::Entitlements for Api {
         let asked = faults.none(asked)?;
 
         let payers = asked.iter().map(|(payers, _)| *payers);
-        let facts = self.checks.each(payers, &need).await;
-        let facts = facts.map_err(|error| answer::status(&error, &self.failures))?;
+        let facts = self.checks.each(payers, &need).await.map_err(answer::status)?;
         let moment = self.checks.moment();
         let mut answers = Vec::with_capacity(asked.len());
         for (facts, (payers, question)) in facts.iter().zip(&asked) {
-            let decision = self.decide(&moment, facts, *payers, question);
-            let response = answer::feature(decision, &moment, facts);
-            self.count(response.reason);
-            answers.push(response);
+            let decision = self.checks.decide(&moment, facts, *payers, question);
+            answers.push(answer::feature(decision, &moment, facts));
         }
         Ok(Response::new(pb::CheckFeaturesResponse { answers }))
     }
@@ -120,12 +73,10 @@ impl pb::entitlements_server::Entitlements for Api {
         let need = ask::need(request.consistency, request.max_staleness, &mut faults);
         let (payers, question) = faults.none(payers.zip(question))?;
 
-        let facts = self.facts(payers, &need).await?;
+        let facts = self.checks.facts(payers, &need).await.map_err(answer::status)?;
         let moment = self.checks.moment();
-        let decision = self.decide(&moment, &facts, payers, &question);
-        let response = answer::plan(decision, &moment, &facts);
-        self.count(response.reason);
-        Ok(Response::new(response))
+        let decision = self.checks.decide(&moment, &facts, payers, &question);
+        Ok(Response::new(answer::plan(decision, &moment, &facts)))
     }
 
     async fn list_entitlements(
@@ -138,7 +89,7 @@ impl pb::entitlements_server::Entitlements for Api {
         let need = ask::need(request.consistency, request.max_staleness, &mut faults);
         let payers = faults.none(payers)?;
 
-        let facts = self.facts(payers, &need).await?;
+        let facts = self.checks.facts(payers, &need).await.map_err(answer::status)?;
         let moment = self.checks.moment();
         let is_stale = facts.stale_for().is_some();
         let told = facts.accounts().map(|account| answer::account(account, &moment, is_stale));

@@ -5,7 +5,11 @@ use crate::accounts::{Accounts, State};
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
+};
 
 /// How often the state is looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -50,8 +54,15 @@ pub async fn watch(
     }
 }
 
+/// A reporter that says that nothing is served yet, and the service that tells it.
+pub async fn health() -> (HealthReporter, HealthServer<impl Health>) {
+    let (reporter, server) = tonic_health::server::health_reporter();
+    set(&reporter, false).await;
+    (reporter, server)
+}
+
 /// Says that nothing is served, or that everything is.
-pub async fn set(reporter: &HealthReporter, serving: bool) {
+async fn set(reporter: &HealthReporter, serving: bool) {
     for name in NAMES {
         reporter.set_service_status(name, status(serving)).await;
     }

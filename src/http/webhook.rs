@@ -1,6 +1,6 @@
 //! `POST /webhooks/clerk`: one delivery. A 2xx means that it is durable and applied, not that it is queued.
 
-use super::{Answer, json_body, refuse};
+use super::{Answer, body, json_body, refuse};
 use crate::{
     access::Revision,
     clerk::{Refusal, Verifier},
@@ -8,22 +8,15 @@ use crate::{
     store::{Outcome, StoreError},
     telemetry::{Labels, Metrics, Sampler, Share, chain},
 };
-use bytes::Bytes;
 use chrono::Utc;
 use http::{HeaderMap, Request, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use serde_json::json;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::{sync::Semaphore, time::timeout};
+use std::{sync::Arc, time::Instant};
+use tokio::sync::Semaphore;
 
 /// Svix sends up to about 350 kB.
 const LARGEST_BODY: usize = 512 * 1024;
-/// How long a body may take to arrive.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// The most deliveries in progress: an unsigned body costs a hash before it can be refused.
 const IN_PROGRESS: usize = 64;
 /// The most refusals that are logged in a second; all are counted.
@@ -72,7 +65,12 @@ impl Webhooks {
 
     async fn deliver(&self, request: Request<Incoming>) -> Result<Answer, Box<Answer>> {
         let (head, body) = request.into_parts();
-        let body = self.read(body).await?;
+        let body = body::read(body, LARGEST_BODY).await;
+        let body = body.map_err(|unread| {
+            let reason = unread.to_string();
+            self.log(&reason);
+            Box::new(refuse(unread.status(), &reason))
+        })?;
         let svix_id = self.verify(&head.headers, &body)?;
         let outcome = self.deliveries.take(&svix_id, body, Utc::now()).await;
         let outcome = outcome.map_err(|error| Box::new(failed(&svix_id, &error)))?;
@@ -90,24 +88,6 @@ impl Webhooks {
             self.log(&reason);
             Box::new(refuse(status, &reason))
         })
-    }
-
-    /// Reads a body that is small enough and arrives soon enough.
-    async fn read(&self, body: Incoming) -> Result<Bytes, Box<Answer>> {
-        let refuse = |status, reason| {
-            self.log(reason);
-            Err(Box::new(refuse(status, reason)))
-        };
-        let too_large = || refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 512 KiB");
-        if body.size_hint().lower() > LARGEST_BODY as u64 {
-            return too_large();
-        }
-        match timeout(BODY_WITHIN, Limited::new(body, LARGEST_BODY).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => too_large(),
-            Ok(Err(_)) => refuse(StatusCode::BAD_REQUEST, "the body ended early"),
-            Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 s"),
-        }
     }
 
     /// A line for a request that is no delivery: nothing in it is to be believed, so it says only what is wrong.

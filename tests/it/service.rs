@@ -2,14 +2,16 @@
 
 use crate::db::Db;
 use chrono::Utc;
+use clap::ValueEnum;
 use entitlements::{
     access::{Catalog, Grace},
     clerk::{Secret, Verifier},
-    config::{Config, Locks},
+    config::{Config, Locks, Protocol},
     grpc::pb::{
         Account, CheckFeatureRequest, CheckFeatureResponse, ListEntitlementsRequest,
         entitlements_client::EntitlementsClient,
     },
+    http::Cors,
     service::{Bound, Service},
 };
 use serde_json::Value;
@@ -73,6 +75,10 @@ pub fn config(db: &Db) -> Config {
         grpc: any,
         http: any,
         internal: any,
+        protocols: Protocol::value_variants().to_vec(),
+        ofrep_cors: Cors::default(),
+        sessions: None,
+        trusted_payload: None,
         grace: Grace::default(),
         max_staleness: Duration::from_hours(1),
         check_timeout: Duration::from_secs(2),

@@ -1,13 +1,13 @@
 //! Some denials in the log, where somebody asked for that: support sees who was denied what, and why.
 
-use super::pb;
+use super::Payers;
 use crate::{
     access::{Decision, Id, Kind, Question, Slug, Verdict, Wanted},
-    checks::Payers,
     telemetry::{Sampler, Share},
 };
 
 /// Logs a share of the denials; without one, it costs a branch.
+#[derive(Debug)]
 pub(super) struct Denials(Option<Sampler>);
 
 impl Denials {
@@ -27,7 +27,7 @@ impl Denials {
                 Wanted::Plan(plan) => ("plan", plan),
             };
             let plan = plan.map(Slug::as_str);
-            let reason = pb::Reason::from(reason).as_str_name();
+            let reason = reason.name();
             tracing::info!(
                 user,
                 organization,

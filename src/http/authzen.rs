@@ -1,0 +1,214 @@
+//! `AuthZEN`, the `OpenID` Foundation's Authorization API 1.0: evaluations, one or many, and discovery.
+//!
+//! Source: <https://openid.net/specs/authorization-api-1_0.html>. A resource of type `feature` or `plan` names what is
+//! asked for by its id, whatever the action is called; with a resource of any other type, which is then one of the
+//! caller's own, the action's name is the feature. What must always hold: what cannot be understood is not permitted.
+
+mod evaluation;
+
+use super::{
+    Answer,
+    body::{self, Unread},
+    json_body, not_allowed,
+    protocols::{Gate, LARGEST_BODY, Reply, refusal},
+};
+use crate::{
+    access::Decision,
+    accounts::Need,
+    checks::{Checks, Facts, Failure, Moment},
+};
+use chrono::SecondsFormat;
+use evaluation::Document;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const EVALUATION: &str = "/access/v1/evaluation";
+const EVALUATIONS: &str = "/access/v1/evaluations";
+const CONFIGURATION: &str = "/.well-known/authzen-configuration";
+/// What a caller knows its request by.
+const REQUEST_ID: &str = "x-request-id";
+/// When to try again, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Answers `AuthZEN` requests.
+pub struct AuthZen {
+    checks: Arc<Checks>,
+}
+
+/// Why a request as a whole is not answered.
+struct Fault {
+    status: StatusCode,
+    reason: String,
+    result: &'static str,
+}
+
+impl Fault {
+    fn invalid(reason: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, reason: reason.into(), result: "invalid" }
+    }
+
+    /// An error is a text, as the specification has it.
+    fn tell(self) -> Reply {
+        let mut answer = json_body(self.status, &Value::String(self.reason));
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        Reply { answer, result: self.result }
+    }
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { status, reason: failure.reason, result: "unavailable" }
+    }
+}
+
+impl AuthZen {
+    /// Answers what these checks decide.
+    #[must_use]
+    pub fn new(checks: Arc<Checks>) -> Self {
+        Self { checks }
+    }
+
+    /// Whether a path is one of `AuthZEN`'s.
+    pub(super) fn has(path: &str) -> bool {
+        [EVALUATION, EVALUATIONS, CONFIGURATION].contains(&path)
+    }
+
+    /// Whether a path says only where the others are.
+    pub(super) fn is_discovery(path: &str) -> bool {
+        path == CONFIGURATION
+    }
+
+    /// Answers one request, unless there are too many already.
+    pub(super) async fn answer(&self, request: Request<Incoming>, gate: Gate) -> Reply {
+        let id = request.headers().get(REQUEST_ID).cloned();
+        let mut reply = match gate {
+            Gate::Open => self.route(request).await.unwrap_or_else(Fault::tell),
+            Gate::Crowded => {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let reason = "too many requests in progress".into();
+                Fault { status, reason, result: "overloaded" }.tell()
+            }
+            Gate::Closed(why) => {
+                let (status, result) = refusal(why);
+                let reason = "send an API key with the scope `check` as Authorization: Bearer KEY";
+                Fault { status, reason: reason.into(), result }.tell()
+            }
+        };
+        if let Some(id) = id {
+            reply.answer.headers_mut().insert(REQUEST_ID, id);
+        }
+        reply
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Reply, Fault> {
+        let path = request.uri().path();
+        match (request.method(), path) {
+            (&Method::GET, CONFIGURATION) => {
+                let answer = json_body(StatusCode::OK, &configuration(request.headers())?);
+                Ok(Reply { answer, result: "discovery" })
+            }
+            (_, CONFIGURATION) => Ok(refused(not_allowed("GET"))),
+            (&Method::POST, _) => {
+                let is_one = path == EVALUATION;
+                let body = body::read(request.into_body(), LARGEST_BODY).await.map_err(unread)?;
+                let document = Document::parse(&body).map_err(Fault::invalid)?;
+                // Without a list, the endpoint for many is the one for one.
+                if is_one || document.evaluations.is_empty() {
+                    self.one(&document).await
+                } else {
+                    self.many(&document).await
+                }
+            }
+            _ => Ok(refused(not_allowed("POST"))),
+        }
+    }
+
+    async fn one(&self, document: &Document) -> Result<Reply, Fault> {
+        let asked = document.alone().map_err(Fault::invalid)?;
+        let facts = self.checks.facts(asked.payers, &Need::default()).await?;
+        let moment = self.checks.moment();
+        let decision = self.checks.decide(&moment, &facts, asked.payers, &asked.question);
+        let result = if decision.verdict.told().allowed { "allowed" } else { "denied" };
+        let body = tell(&decision, &moment, &facts);
+        Ok(Reply { answer: json_body(StatusCode::OK, &body), result })
+    }
+
+    /// Each in its turn, until the semantic has what it wants; what cannot be understood is denied by itself.
+    async fn many(&self, document: &Document) -> Result<Reply, Fault> {
+        let asked: Vec<_> = document.each().collect();
+        let understood = asked.iter().filter_map(|asked| asked.as_ref().ok());
+        let payers = understood.map(|asked| asked.payers);
+        let facts = self.checks.each(payers, &Need::default()).await?;
+        let (moment, mut facts) = (self.checks.moment(), facts.iter());
+        let mut decisions = Vec::with_capacity(asked.len());
+        for asked in asked {
+            let (permitted, decision) = match asked {
+                Ok(asked) => {
+                    let facts = facts.next().expect("there are facts for each that is understood");
+                    let (payers, question) = (asked.payers, asked.question);
+                    let decision = self.checks.decide(&moment, facts, payers, &question);
+                    (decision.verdict.told().allowed, tell(&decision, &moment, facts))
+                }
+                Err(message) => {
+                    let error = json!({ "status": 400, "message": message });
+                    (false, json!({ "decision": false, "context": { "error": error } }))
+                }
+            };
+            decisions.push(decision);
+            if document.semantic.ends_after(permitted) {
+                break;
+            }
+        }
+        let answer = json_body(StatusCode::OK, &json!({ "evaluations": decisions }));
+        Ok(Reply { answer, result: "evaluated" })
+    }
+}
+
+/// A decision, and why.
+fn tell(decision: &Decision<'_>, moment: &Moment, facts: &Facts) -> Value {
+    let told = decision.verdict.told();
+    let mut context = json!({
+        "reason": told.reason,
+        "revision": moment.revision(facts),
+        "stale": facts.stale_for().is_some(),
+    });
+    if let Some(subject) = told.subject {
+        context["subject"] = subject.as_str().into();
+    }
+    if let Some(plan) = told.plan {
+        context["plan"] = plan.as_str().into();
+    }
+    if let Some(limit) = told.limit {
+        context["limit"] = limit.into();
+    }
+    if let Some(until) = decision.valid_until {
+        context["valid_until"] = until.to_rfc3339_opts(SecondsFormat::Millis, true).into();
+    }
+    json!({ "decision": told.allowed, "context": context })
+}
+
+/// Where everything is, by the name that the caller knows this service by.
+fn configuration(headers: &HeaderMap) -> Result<Value, Fault> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let host = text("host").ok_or_else(|| Fault::invalid("the Host header is missing"))?;
+    let scheme = if text("x-forwarded-proto") == Some("https") { "https" } else { "http" };
+    let base = format!("{scheme}://{host}");
+    Ok(json!({
+        "policy_decision_point": base,
+        "access_evaluation_endpoint": format!("{base}{EVALUATION}"),
+        "access_evaluations_endpoint": format!("{base}{EVALUATIONS}"),
+    }))
+}
+
+fn unread(unread: Unread) -> Fault {
+    Fault { status: unread.status(), ..Fault::invalid(unread.to_string()) }
+}
+
+fn refused(answer: Answer) -> Reply {
+    Reply { answer, result: "refused" }
+}

@@ -1,0 +1,58 @@
+//! `/auth/{feature}`: asked by nginx's `auth_request`, Caddy's `forward_auth` and Traefik's `ForwardAuth` before they
+//! let a request through. Any method is taken, because some ask with that of the request.
+
+use super::{
+    Answer, json_body,
+    protocols::{FORWARD_AUTH, Gate, Reply},
+};
+use crate::gateways::{Credentials, Gateways, Passage, Route, not_let_in, unavailable};
+use http::{HeaderValue, Request, StatusCode, header};
+use percent_encoding::percent_decode_str;
+use std::sync::Arc;
+
+/// Answers gateways that ask over HTTP.
+pub struct ForwardAuth {
+    gateways: Arc<Gateways>,
+}
+
+impl ForwardAuth {
+    /// Answers what these gateways are told.
+    #[must_use]
+    pub fn new(gateways: Arc<Gateways>) -> Self {
+        Self { gateways }
+    }
+
+    /// Answers one request, unless there are too many already; the status of a denial may be in the query.
+    pub(super) async fn answer<B>(&self, request: &Request<B>, gate: Gate) -> Reply {
+        match gate {
+            Gate::Open => {}
+            Gate::Crowded => {
+                let passage = unavailable("too many requests in progress");
+                return tell(Passage { result: "overloaded", ..passage });
+            }
+            Gate::Closed(_) => return tell(not_let_in()),
+        }
+        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let authorization = text(header::AUTHORIZATION);
+        let credentials = Credentials { authorization, cookie: text(header::COOKIE) };
+        let path = request.uri().path();
+        let feature = percent_decode_str(path.strip_prefix(FORWARD_AUTH).unwrap_or_default());
+        let feature = feature.decode_utf8_lossy();
+        let mut pairs = request.uri().query().unwrap_or_default().split('&');
+        let denied = pairs.find_map(|pair| pair.strip_prefix("denied="));
+        let session = self.gateways.session(credentials).await;
+        tell(self.gateways.pass(session, Route { feature: &feature, denied }).await)
+    }
+}
+
+fn tell(passage: Passage) -> Reply {
+    let status = StatusCode::from_u16(passage.status).expect("a status of ours");
+    let mut answer: Answer = json_body(status, &passage.body);
+    for (name, value) in passage.headers {
+        // A slug may have letters that no header has: nobody is served with less, but for that header.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    Reply { answer, result: passage.result }
+}

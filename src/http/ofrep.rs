@@ -1,0 +1,209 @@
+//! OFREP, `OpenFeature`'s remote evaluation protocol, version 0.3: features as flags.
+//!
+//! Source: `service/openapi.yaml` of <https://github.com/open-feature/protocol>. A flag's value is always a boolean;
+//! a feature's number is the flag's metadata `limit`, because a request does not say which type it wants. What must
+//! always hold: a `variant` is there, and the reason is `TARGETING_MATCH`, or providers would put their caller's
+//! default, or another subject's answer, in the place of ours.
+
+mod context;
+mod cors;
+mod events;
+mod flags;
+
+pub use cors::{Cors, InvalidOrigin};
+
+use super::{
+    Answer,
+    body::{self, Unread},
+    empty, json_body, not_allowed,
+    protocols::{Gate, LARGEST_BODY, Reply, refusal},
+};
+use crate::{
+    access::Question,
+    accounts::Need,
+    checks::{Checks, Failure, Whom},
+};
+use events::Streams;
+use flags::{flag, flags, tag};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+const FLAGS: &str = "/ofrep/v1/evaluate/flags";
+const EVENTS: &str = "/ofrep/v1/events";
+/// When to try again, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Answers OFREP requests.
+pub struct Ofrep {
+    checks: Arc<Checks>,
+    cors: Cors,
+    streams: Streams,
+}
+
+/// Why a request is not answered, as OFREP says it.
+struct Fault {
+    status: StatusCode,
+    code: Option<&'static str>,
+    details: String,
+    result: &'static str,
+}
+
+impl Fault {
+    /// A request that cannot be meant so.
+    fn bad(code: &'static str, result: &'static str, details: impl Into<String>) -> Self {
+        let status = StatusCode::BAD_REQUEST;
+        Self { status, code: Some(code), details: details.into(), result }
+    }
+
+    fn not_found(key: &str) -> Self {
+        let details = format!("no plan of the catalog has the feature `{key}`");
+        let (status, code) = (StatusCode::NOT_FOUND, Some("FLAG_NOT_FOUND"));
+        Self { status, code, details, result: "flag_not_found" }
+    }
+
+    fn overloaded(details: &str) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self { status, code: None, details: details.into(), result: "overloaded" }
+    }
+
+    fn tell(self, key: Option<&str>) -> Reply {
+        let mut body = json!({ "errorDetails": self.details });
+        if let Some(code) = self.code {
+            body["errorCode"] = code.into();
+            if let Some(key) = key {
+                body["key"] = key.into();
+            }
+        }
+        let mut answer = json_body(self.status, &body);
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        Reply { answer, result: self.result }
+    }
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        let details = failure.reason;
+        let (status, result) = (StatusCode::INTERNAL_SERVER_ERROR, "unavailable");
+        Self { status, code: None, details, result }
+    }
+}
+
+impl From<Unread> for Fault {
+    fn from(unread: Unread) -> Self {
+        let (status, code) = (unread.status(), Some("PARSE_ERROR"));
+        Self { status, code, details: unread.to_string(), result: "parse_error" }
+    }
+}
+
+impl Ofrep {
+    /// Answers what these checks decide, to browsers of these origins too; streams end when `draining` begins.
+    #[must_use]
+    pub fn new(checks: Arc<Checks>, cors: Cors, draining: CancellationToken) -> Self {
+        let streams = Streams::new(checks.clone(), draining);
+        Self { checks, cors, streams }
+    }
+
+    /// Answers one request, unless there are too many already.
+    pub(super) async fn answer(&self, request: Request<Incoming>, gate: Gate) -> Reply {
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let mut reply = match (self.cors.preflight(&request), gate) {
+            (Some(answer), _) => Reply { answer, result: "preflight" },
+            (None, Gate::Open) => self.route(request).await,
+            (None, Gate::Crowded) => Fault::overloaded("too many requests in progress").tell(None),
+            (None, Gate::Closed(why)) => {
+                let (status, result) = refusal(why);
+                Reply { answer: empty(status), result }
+            }
+        };
+        self.cors.mark(origin.as_ref(), &mut reply.answer);
+        reply
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Reply {
+        let path = request.uri().path().to_owned();
+        let key = path.strip_prefix(FLAGS).and_then(|rest| rest.strip_prefix('/'));
+        match (request.method(), key, &*path) {
+            (&Method::POST, Some(key), _) if !key.is_empty() => self.one(key, request).await,
+            (&Method::POST, Some(_), _) | (&Method::POST, _, FLAGS) => self.all(request).await,
+            (&Method::GET, _, EVENTS) => match self.streams.open(&request) {
+                Ok(answer) => Reply { answer, result: "stream" },
+                Err(fault) => fault.tell(None),
+            },
+            (_, Some(_), _) | (_, _, FLAGS) => refused(not_allowed("POST, OPTIONS")),
+            (_, _, EVENTS) => refused(not_allowed("GET, OPTIONS")),
+            _ => refused(json_body(
+                StatusCode::NOT_FOUND,
+                &json!({ "errorDetails": format!("OFREP is at {FLAGS} and {FLAGS}/{{key}}") }),
+            )),
+        }
+    }
+
+    /// One flag.
+    async fn one(&self, key: &str, request: Request<Incoming>) -> Reply {
+        let key = percent_decode_str(key).decode_utf8_lossy();
+        self.evaluate(&key, request).await.unwrap_or_else(|fault| fault.tell(Some(&key)))
+    }
+
+    async fn evaluate(&self, key: &str, request: Request<Incoming>) -> Result<Reply, Fault> {
+        let whom = whom(request).await?;
+        let question = Question::feature(key).map_err(|_| Fault::not_found(key))?;
+        let facts = self.checks.facts(whom.payers(), &Need::default()).await?;
+        let moment = self.checks.moment();
+        let decision = self.checks.decide(&moment, &facts, whom.payers(), &question);
+        if decision.verdict.is_about_nothing() {
+            return Err(Fault::not_found(key));
+        }
+        let result = if decision.verdict.told().allowed { "allowed" } else { "denied" };
+        let body = flag(key, &decision, &facts, &moment.revision(&facts));
+        Ok(Reply { answer: json_body(StatusCode::OK, &body), result })
+    }
+
+    /// Every flag, unless the caller knows them all already.
+    async fn all(&self, request: Request<Incoming>) -> Reply {
+        self.evaluate_all(request).await.unwrap_or_else(|fault| fault.tell(None))
+    }
+
+    async fn evaluate_all(&self, request: Request<Incoming>) -> Result<Reply, Fault> {
+        let known = known(request.headers());
+        let whom = whom(request).await?;
+        let facts = self.checks.facts(whom.payers(), &Need::default()).await?;
+        let moment = self.checks.moment();
+        let tag = tag(&moment, &facts);
+        let (mut answer, result) = if known.contains(&tag) {
+            (empty(StatusCode::NOT_MODIFIED), "not_modified")
+        } else {
+            let body = json!({
+                "flags": flags(&self.checks, &moment, &facts, &whom),
+                "metadata": { "catalog": moment.catalog_number(), "stale": facts.stale_for().is_some() },
+                "eventStreams": [events::stream(&whom)],
+            });
+            (json_body(StatusCode::OK, &body), "evaluated")
+        };
+        let etag = HeaderValue::try_from(format!("\"{tag}\"")).expect("a tag is ASCII");
+        answer.headers_mut().insert(header::ETAG, etag);
+        Ok(Reply { answer, result })
+    }
+}
+
+fn refused(answer: Answer) -> Reply {
+    Reply { answer, result: "refused" }
+}
+
+/// Whom the request's context names.
+async fn whom(request: Request<Incoming>) -> Result<Whom, Fault> {
+    let body = body::read(request.into_body(), LARGEST_BODY).await?;
+    context::whom(&body)
+}
+
+/// The tags that the caller has. `*` is none of them: nobody has all answers.
+fn known(headers: &HeaderMap) -> Vec<String> {
+    let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
+    let tags = given.flat_map(|tags| tags.split(','));
+    tags.map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned()).collect()
+}

@@ -1,0 +1,74 @@
+//! Decisions as flags, and the tag of a state that all flags of some subjects follow from.
+
+use crate::{
+    access::{Decision, Question, Scope, Slug, Wanted},
+    checks::{Checks, Facts, Moment, Whom},
+};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// One flag.
+pub(super) fn flag(key: &str, decision: &Decision<'_>, facts: &Facts, revision: &str) -> Value {
+    let told = decision.verdict.told();
+    let mut metadata = json!({
+        "reason": told.reason,
+        "revision": revision,
+        "stale": facts.stale_for().is_some(),
+    });
+    if let Some(subject) = told.subject {
+        metadata["subject"] = subject.as_str().into();
+    }
+    if let Some(plan) = told.plan {
+        metadata["plan"] = plan.as_str().into();
+    }
+    if let Some(limit) = told.limit {
+        metadata["limit"] = limit.into();
+    }
+    if let Some(until) = decision.valid_until {
+        metadata["validUntil"] = until.to_rfc3339_opts(SecondsFormat::Millis, true).into();
+    }
+    json!({
+        "key": key,
+        "value": told.allowed,
+        "variant": if told.allowed { "on" } else { "off" },
+        "reason": "TARGETING_MATCH",
+        "metadata": metadata,
+    })
+}
+
+/// Every feature that some plan has, or some override of these subjects names.
+pub(super) fn flags(checks: &Checks, moment: &Moment, facts: &Facts, whom: &Whom) -> Vec<Value> {
+    let by_plan = moment.catalog().features();
+    let by_override = facts.accounts().flat_map(|account| &account.overrides);
+    let features: BTreeSet<&Slug> = by_plan.chain(by_override.map(|o| &o.feature)).collect();
+    let revision = moment.revision(facts);
+    let evaluated = features.into_iter().map(|feature| {
+        let question = Question { scope: Scope::Any, wanted: Wanted::Feature(feature.as_str()) };
+        let decision = checks.decide(moment, facts, whom.payers(), &question);
+        flag(feature.as_str(), &decision, facts, &revision)
+    });
+    evaluated.collect()
+}
+
+/// What all flags of these subjects follow from: the state of subjects and catalog, the next instant at which time
+/// alone changes something, whether the facts may be outdated, the settings, and how flags are written. Two equal
+/// tags have equal flags, so that nothing need be decided to find out that nothing changed.
+pub(super) fn tag(moment: &Moment, facts: &Facts) -> String {
+    let boundary = next_boundary(moment, facts).map_or(0, |at| at.timestamp_millis());
+    let grace = moment.grace();
+    let days = |grace: Option<TimeDelta>| grace.map_or(-1, |grace| grace.num_milliseconds());
+    format!(
+        "{}~{boundary}~{}~{}.{}~{}",
+        moment.revision(facts),
+        u8::from(facts.stale_for().is_some()),
+        days(grace.past_due),
+        days(grace.renewal),
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+/// The next instant at which time alone changes something.
+pub(super) fn next_boundary(moment: &Moment, facts: &Facts) -> Option<DateTime<Utc>> {
+    facts.accounts().filter_map(|a| a.next_boundary(moment.grace(), moment.now)).min()
+}

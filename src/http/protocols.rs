@@ -1,0 +1,133 @@
+//! The protocols that other systems ask through, on the internal listener, and what holds for all of them: who may
+//! ask, a bound on the requests in progress, and a count of what became of each.
+
+use super::{Answer, AuthZen, ForwardAuth, Ofrep, refuse};
+use crate::{
+    callers::{Callers, Place, Refusal, Scope, Session},
+    net::Peer,
+    telemetry::{Labels, Metrics},
+};
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// The most requests in progress. A cached check never waits, so these wait for the database or for a body.
+const IN_PROGRESS: usize = 256;
+/// The largest body: a full batch with the longest ids fits.
+pub(super) const LARGEST_BODY: usize = 64 * 1024;
+
+/// Where OFREP is.
+const OFREP: &str = "/ofrep/";
+/// Where forward authentication is.
+pub(super) const FORWARD_AUTH: &str = "/auth/";
+
+/// The protocols that are served.
+pub struct Protocols {
+    /// `OpenFeature`'s remote evaluation.
+    pub ofrep: Option<Ofrep>,
+    /// `AuthZEN` evaluations.
+    pub authzen: Option<AuthZen>,
+    /// Forward authentication of nginx, Caddy and Traefik.
+    pub forward_auth: Option<ForwardAuth>,
+    /// Who may ask; everybody, if this is not known.
+    callers: Option<Arc<Callers>>,
+    metrics: Arc<Metrics>,
+    slots: Semaphore,
+}
+
+/// An answer, and one word for what became of the request: a label of few values.
+pub(super) struct Reply {
+    pub(super) answer: Answer,
+    pub(super) result: &'static str,
+}
+
+/// Whether a request goes on.
+#[derive(Clone, Copy)]
+pub(super) enum Gate {
+    Open,
+    /// There are too many in progress.
+    Crowded,
+    /// Its caller may not ask.
+    Closed(Refusal),
+}
+
+/// How a caller who may not ask is refused: the status, and the word for the metric.
+pub(super) fn refusal(refusal: Refusal) -> (StatusCode, &'static str) {
+    match refusal {
+        Refusal::NoKey | Refusal::WrongKey | Refusal::SeveralKeys => {
+            (StatusCode::UNAUTHORIZED, "unauthenticated")
+        }
+        Refusal::NoScope(_) => (StatusCode::FORBIDDEN, "forbidden"),
+    }
+}
+
+impl Protocols {
+    /// None yet; asked by these callers only, if they are known.
+    #[must_use]
+    pub fn none(callers: Option<Arc<Callers>>, metrics: Arc<Metrics>) -> Self {
+        let slots = Semaphore::new(IN_PROGRESS);
+        Self { ofrep: None, authzen: None, forward_auth: None, callers, metrics, slots }
+    }
+
+    /// Who calls on a connection of this peer, if that is to be known.
+    pub(super) fn session(&self, peer: &Peer) -> Option<Session> {
+        let callers = self.callers.clone();
+        callers.map(|callers| Session::new(callers, peer.names().to_vec()))
+    }
+
+    /// Lets a request go on if its caller may ask it; counts whom it does not let.
+    pub(super) fn admit<B>(&self, session: &Session, request: &Request<B>) -> Result<(), Refusal> {
+        let path = request.uri().path();
+        let place = if path.starts_with(FORWARD_AUTH) {
+            Place::ApiKey // `authorization` is of the user who is asked about
+        } else if is_open(request) {
+            return Ok(());
+        } else {
+            Place::Either
+        };
+        let admitted = session.admit(request.headers(), place, Some(Scope::Check));
+        admitted.inspect_err(|refusal| {
+            let cause = Labels([("cause", refusal.cause())]);
+            self.metrics.calls_refused.get_or_create(&cause).inc();
+        })
+    }
+
+    /// Answers a request that may be of one of the protocols.
+    pub(super) async fn take(
+        &self,
+        request: Request<Incoming>,
+        admitted: Result<(), Refusal>,
+    ) -> Answer {
+        let slot = admitted.map(|()| self.slots.try_acquire().ok());
+        let gate = match &slot {
+            Ok(Some(_)) => Gate::Open,
+            Ok(None) => Gate::Crowded,
+            Err(refusal) => Gate::Closed(*refusal),
+        };
+        let path = request.uri().path();
+        let (protocol, reply) = match self {
+            Self { ofrep: Some(ofrep), .. } if path.starts_with(OFREP) => {
+                ("ofrep", ofrep.answer(request, gate).await)
+            }
+            Self { authzen: Some(authzen), .. } if AuthZen::has(path) => {
+                ("authzen", authzen.answer(request, gate).await)
+            }
+            Self { forward_auth: Some(forward_auth), .. } if path.starts_with(FORWARD_AUTH) => {
+                ("forward-auth", forward_auth.answer(&request, gate).await)
+            }
+            _ => return refuse(StatusCode::NOT_FOUND, "there is nothing here"),
+        };
+        let labels = Labels([("protocol", protocol), ("result", reply.result)]);
+        self.metrics.protocol_requests.get_or_create(&labels).inc();
+        reply.answer
+    }
+}
+
+/// Whether everybody may ask this: a browser's question before the request, which cannot have a key; where things are;
+/// and what is of no protocol, such as a probe.
+fn is_open<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    let is_asked = path.starts_with(OFREP) || (AuthZen::has(path) && !AuthZen::is_discovery(path));
+    !is_asked || *request.method() == Method::OPTIONS
+}

@@ -1,0 +1,337 @@
+//! What gateways are told: nginx, Caddy and Traefik over HTTP, Envoy over gRPC.
+
+use crate::{
+    db::Db,
+    outside::{Outside, Told, counted},
+    service::{ACME, ADA, GRACE, Replica, config, eventually, payload},
+    session::{Publisher, Signer},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::Utc;
+use entitlements::{
+    clerk::{Keys, Sessions},
+    config::Config,
+    grpc::envoy::{
+        config::core::v3::{HeaderValueOption, Metadata},
+        service::auth::v3::{
+            AttributeContext, CheckRequest, CheckResponse,
+            attribute_context::{HttpRequest, Request},
+            authorization_client::AuthorizationClient,
+            check_response::HttpResponse,
+        },
+    },
+};
+use insta::assert_snapshot;
+use prost_types::{Struct, Value as ProtoValue, value::Kind};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
+use tonic::{Code, Status};
+
+/// A replica that knows one key.
+async fn replica(db: &Db, signer: &Signer) -> Replica {
+    let mut with_key = config(db);
+    with_key.sessions = Some(Sessions::new(
+        Keys::given(&signer.pem()).unwrap(),
+        vec!["https://app.example.com".into()],
+        Some("https://clerk.example.com"),
+    ));
+    serving(with_key).await
+}
+
+async fn serving(config: Config) -> Replica {
+    let replica = Replica::launch(config).await;
+    replica.serving().await;
+    replica
+}
+
+/// Asks as a gateway does for a request with this token.
+async fn ask(outside: &Outside, feature: &str, token: &str) -> Told {
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", &*bearer), ("x-entitlement-user", GRACE)];
+    outside.ask(Method::GET, &format!("/auth/{feature}"), &headers, "").await
+}
+
+/// Asks as Envoy does.
+async fn check(
+    replica: &Replica,
+    token: &str,
+    extensions: &[(&str, &str)],
+    metadata: Option<Metadata>,
+) -> Result<CheckResponse, Status> {
+    let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let mut headers = vec![("x-user-id", ADA), (":path", "/export")];
+    let bearer = format!("Bearer {token}");
+    if !token.is_empty() {
+        headers.push(("authorization", &bearer));
+    }
+    let http = HttpRequest { headers: headers.iter().map(pair).collect() };
+    let attributes = AttributeContext {
+        request: Some(Request { http: Some(http) }),
+        context_extensions: extensions.iter().map(pair).collect(),
+        metadata_context: metadata,
+    };
+    let request = CheckRequest { attributes: Some(attributes) };
+    let mut client = AuthorizationClient::new(replica.channel.clone());
+    client.check(request).await.map(tonic::Response::into_inner)
+}
+
+fn named<'h>(headers: &'h [HeaderValueOption], name: &str) -> &'h str {
+    let mut all = headers.iter().filter_map(|option| option.header.as_ref());
+    all.find(|header| header.key == name).map(|header| &*header.value).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_request_of_who_may_passes_and_is_told_why() {
+    let db = Db::new().await;
+    let signer = Signer::new("ins_1");
+    let replica = replica(&db, &signer).await;
+    let outside = Outside::of(&replica);
+    replica.send(&payload("subscriptionItem.canceled")).await;
+    let token = signer.token(ADA, &json!({}));
+    let told = ask(&outside, "export", &token).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let headers = told.headers.iter().filter(|(name, _)| name.as_str().starts_with("x-ent"));
+    let headers: BTreeMap<_, _> = headers.map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+    assert_snapshot!(json!(headers), @r#"{"x-entitlement-limit":"","x-entitlement-organization":"","x-entitlement-plan":"pro","x-entitlement-reason":"REASON_CANCELED_BUT_PAID","x-entitlement-revision":"1_57236434cfa1cdc0.1","x-entitlement-stale":"false","x-entitlement-subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","x-entitlement-user":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","x-entitlement-valid-until":"2100-02-01T00:00:00.000Z"}"#);
+
+    let told = ask(&outside, "sso", &token).await;
+    assert_eq!(told.status, 403);
+    assert_snapshot!(told.body, @r#"{"allowed":false,"feature":"sso","reason":"REASON_NOT_IN_PLAN"}"#);
+    assert_eq!(ask(&outside, "sso?denied=402", &token).await.status, 402);
+    assert_eq!(ask(&outside, "sso?denied=200", &token).await.status, 403);
+    assert_eq!(ask(&outside, "no_such_feature", &token).await.status, 403);
+    assert_eq!(ask(&outside, "", &token).await.status, 403);
+    let cookie = format!("a=b; __session_Ab3dEf9h=forged; __session={token}");
+    for method in [Method::GET, Method::HEAD, Method::POST] {
+        let told = outside.ask(method, "/auth/export", &[("cookie", &cookie)], "").await;
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+    for (result, count) in [("allowed", 4), ("denied", 2), ("unknown_feature", 1), ("invalid", 2)] {
+        assert_eq!(counted(&replica, "forward-auth", result).await, count, "{result}");
+    }
+}
+
+#[tokio::test]
+async fn the_active_organization_of_both_versions_of_claims_counts() {
+    let db = Db::new().await;
+    let signer = Signer::new("ins_1");
+    let replica = replica(&db, &signer).await;
+    let outside = Outside::of(&replica);
+    replica.send(&payload("subscription.active.org-team")).await;
+    for (claims, status) in [
+        (json!({ "o": { "id": ACME, "slg": "acme", "rol": "admin" } }), 200),
+        (json!({ "v": 1, "org_id": ACME, "org_role": "org:admin" }), 200),
+        (json!({}), 403),
+        (json!({ "org_id": "" }), 403),
+        (json!({ "o": { "id": "acme" } }), 401),
+        (json!({ "fea": "u:sso", "pla": "u:enterprise" }), 403),
+    ] {
+        let told = ask(&outside, "sso", &signer.token(ADA, &claims)).await;
+        assert_eq!(told.status, status, "{claims}: {told:?}");
+        if status == 200 {
+            assert_eq!(told.header("x-entitlement-organization"), ACME);
+        }
+    }
+}
+
+/// Tokens that must not be believed, and a word of what is said of them.
+fn forgeries(signer: &Signer) -> Vec<(String, &'static str)> {
+    let now = Utc::now().timestamp();
+    let good = signer.token(ADA, &json!({}));
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    let (header, _) = message.split_once('.').unwrap();
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let claims = json!({ "sub": ADA, "exp": now + 60, "iss": "https://clerk.example.com" });
+    let with = |more: Value| signer.token(ADA, &more);
+    let as_kind = |header: Value| signer.sign(&header, &claims);
+    let without_exp = json!({ "sub": ADA, "iss": "https://clerk.example.com" });
+    vec![
+        (Signer::new("ins_1").token(ADA, &json!({})), "signature"),
+        (format!("{header}.{}.{signature}", part(claims.clone())), "signature"),
+        (format!("{message}."), "signature"),
+        (format!("{}.{}.", part(json!({ "alg": "none" })), part(claims.clone())), "JSON Web Token"),
+        (as_kind(json!({ "alg": "HS256", "kid": "ins_1" })), "RS256"),
+        (as_kind(json!({ "alg": "RS256", "kid": "ins_1", "typ": "at+jwt" })), "another kind"),
+        (signer.sign(&json!({ "alg": "RS256" }), &without_exp), "claim is missing"),
+        (with(json!({ "exp": now - 60 })), "expired"),
+        (with(json!({ "nbf": now + 60 })), "not valid yet"),
+        (with(json!({ "iss": "https://clerk.evil.example" })), "another Clerk instance"),
+        (with(json!({ "azp": "https://evil.example" })), "not authorized"),
+        (with(json!({ "sts": "pending" })), "pending"),
+        (with(json!({ "sub": "mch_2xhFjEI5X2qWRvtV13BzSj8H6Dk" })), "`sub`"),
+        (with(json!({ "sub": ACME })), "`sub`"),
+        (with(json!({ "sub": 5 })), "malformed"),
+        ("nonsense".into(), "JSON Web Token"),
+    ]
+}
+
+#[tokio::test]
+async fn nobody_passes_with_a_token_that_clerk_did_not_make_for_now_and_here() {
+    let db = Db::new().await;
+    let signer = Signer::new("ins_1");
+    let replica = replica(&db, &signer).await;
+    let outside = Outside::of(&replica);
+    let forgeries = forgeries(&signer);
+    for (token, why) in &forgeries {
+        let told = ask(&outside, "basic_reports", token).await;
+        assert_eq!(told.status, 401, "{why}: {told:?}");
+        assert_eq!(told.header("www-authenticate"), "Bearer");
+        assert!(told.body["error"].as_str().unwrap().contains(why), "{why}: {told:?}");
+        let response = check(&replica, token, &[("feature", "basic_reports")], None).await.unwrap();
+        let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else {
+            panic!("{why}: {response:?}");
+        };
+        assert_eq!(denied.status.unwrap().code, 401, "{why}");
+    }
+    let headers = [("x-user-id", ADA), ("authorization", "Basic YTpi")];
+    for headers in [&headers[..1], &headers] {
+        let told = outside.ask(Method::GET, "/auth/basic_reports", headers, "").await;
+        assert_eq!(told.status, 401);
+        assert!(told.body["error"].as_str().unwrap().contains("no session token"));
+    }
+    let count = forgeries.len() as u64;
+    assert_eq!(counted(&replica, "forward-auth", "unauthenticated").await, count + 2);
+    assert_eq!(counted(&replica, "ext-authz", "unauthenticated").await, count);
+}
+
+#[tokio::test]
+async fn published_keys_are_fetched_once_and_anew_for_an_unknown_one_but_not_for_forgers() {
+    let db = Db::new().await;
+    let (old, new, forger) = (Signer::new("ins_1"), Signer::new("ins_2"), Signer::new("ins_3"));
+    let publisher = Publisher::of(&[&old, &new]).await;
+    let mut fetching = config(&db);
+    fetching.sessions =
+        Some(Sessions::new(Keys::published(&publisher.url).unwrap(), Vec::new(), None));
+    let replica = serving(fetching).await;
+    let outside = Outside::of(&replica);
+    for signer in [&old, &new, &old] {
+        let told = ask(&outside, "basic_reports", &signer.token(ADA, &json!({}))).await;
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+    for _ in 0..20 {
+        let told = ask(&outside, "basic_reports", &forger.token(ADA, &json!({}))).await;
+        assert_eq!(told.status, 401);
+        assert!(told.body["error"].as_str().unwrap().contains("not of this Clerk instance"));
+    }
+    assert_eq!(publisher.asked.load(Ordering::SeqCst), 1);
+
+    publisher.fail();
+    let mut lost = config(&db);
+    lost.sessions = Some(Sessions::new(Keys::published(&publisher.url).unwrap(), Vec::new(), None));
+    let lost = serving(lost).await;
+    let token = old.token(ADA, &json!({}));
+    let told = ask(&Outside::of(&lost), "basic_reports", &token).await;
+    assert_eq!(told.status, 503, "{told:?}");
+    let status = check(&lost, &token, &[("feature", "basic_reports")], None).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(counted(&lost, "ext-authz", "unavailable").await, 1);
+}
+
+#[tokio::test]
+async fn envoy_is_told_which_headers_to_set_and_which_to_remove() {
+    let db = Db::new().await;
+    let signer = Signer::new("ins_1");
+    let replica = replica(&db, &signer).await;
+    replica.send(&payload("subscriptionItem.active")).await;
+    let token = signer.token(ADA, &json!({}));
+    let response = check(&replica, &token, &[("feature", "export")], None).await.unwrap();
+    assert_eq!(response.status.unwrap().code, 0);
+    let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("not ok") };
+    assert_eq!(named(&ok.headers, "x-entitlement-plan"), "pro");
+    assert_eq!(named(&ok.headers, "x-entitlement-user"), ADA);
+    assert!(ok.headers.iter().all(|header| header.append_action == 2), "what a client sent goes");
+    assert_eq!(
+        ok.headers_to_remove,
+        ["x-entitlement-limit", "x-entitlement-valid-until", "x-entitlement-organization"]
+    );
+    for (denied, status) in [(None, 403), (Some("402"), 402), (Some("200"), 403)] {
+        let mut extensions = vec![("feature", "sso")];
+        extensions.extend(denied.map(|denied| ("denied", denied)));
+        let response = check(&replica, &token, &extensions, None).await.unwrap();
+        assert_eq!(response.status.unwrap().code, Code::PermissionDenied as i32);
+        let Some(HttpResponse::DeniedResponse(no)) = response.http_response else { panic!("ok") };
+        assert_eq!(no.status.unwrap().code, status, "{denied:?}");
+        assert_eq!(named(&no.headers, "content-type"), "application/json");
+        let body: Value = serde_json::from_str(&no.body).unwrap();
+        assert_eq!(body["reason"] == "REASON_NOT_IN_PLAN", denied != Some("200"), "{body}");
+    }
+    let response = check(&replica, &token, &[], None).await.unwrap();
+    assert!(matches!(response.http_response, Some(HttpResponse::DeniedResponse(_))));
+    for (result, count) in [("allowed", 1), ("denied", 2), ("invalid", 2)] {
+        assert_eq!(counted(&replica, "ext-authz", result).await, count, "{result}");
+    }
+}
+
+/// What Envoy's `jwt_authn` leaves of a verified token.
+fn verified(name: &str, user: &str, organization: &str) -> Metadata {
+    let text = |text: &str| ProtoValue { kind: Some(Kind::StringValue(text.into())) };
+    let object = |fields: Vec<(&str, ProtoValue)>| Struct {
+        fields: fields.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+    };
+    let wrap = |of: Struct| ProtoValue { kind: Some(Kind::StructValue(of)) };
+    let o = wrap(object(vec![("id", text(organization))]));
+    let claims = wrap(object(vec![("sub", text(user)), ("o", o)]));
+    let found = object(vec![(name, claims)]);
+    Metadata { filter_metadata: [("envoy.filters.http.jwt_authn".to_owned(), found)].into() }
+}
+
+#[tokio::test]
+async fn what_jwt_authn_has_verified_is_believed_where_a_setting_says_so() {
+    let db = Db::new().await;
+    let mut trusting = config(&db);
+    trusting.trusted_payload = Some("clerk".into());
+    let (trusting, other) = tokio::join!(serving(trusting), Replica::start(&db));
+    trusting.send(&payload("subscription.active.org-team")).await;
+    let sso = [("feature", "sso")];
+    for (payload, user, organization, status) in [
+        ("clerk", ADA, ACME, 0),
+        ("clerk", ADA, "", Code::PermissionDenied as i32),
+        ("clerk", "ada", ACME, Code::Unauthenticated as i32),
+    ] {
+        let metadata = Some(verified(payload, user, organization));
+        let response = check(&trusting, "", &sso, metadata).await.unwrap();
+        assert_eq!(response.status.unwrap().code, status, "{user} {organization}");
+    }
+    // Nothing is believed under another name, or without the setting; and no key is set to ask the token itself.
+    let metadata = Some(verified("other", ADA, ACME));
+    let status = check(&trusting, "", &sso, metadata).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let metadata = Some(verified("clerk", ADA, ACME));
+    assert_eq!(check(&other, "", &sso, metadata).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn two_users_in_turn_never_pass_for_each_other_across_upgrade_and_expiry() {
+    let db = Db::new().await;
+    let signer = Signer::new("ins_1");
+    let replica = replica(&db, &signer).await;
+    let outside = Outside::of(&replica);
+    let tokens = [ADA, GRACE].map(|user| signer.token(user, &json!({})));
+    let agree = async |status: u16, when: &str| {
+        for _ in 0..3 {
+            for (token, status) in [(&tokens[0], status), (&tokens[1], 403)] {
+                assert_eq!(ask(&outside, "export", token).await.status, status, "{when}");
+                let response = check(&replica, token, &[("feature", "export")], None).await;
+                let passes = response.unwrap().status.unwrap().code == 0;
+                assert_eq!(passes, status == 200, "{when}");
+            }
+        }
+    };
+    agree(403, "before").await;
+    replica.send(&payload("subscriptionItem.active")).await;
+    agree(200, "after the upgrade").await;
+    let ends = Utc::now().timestamp_millis() + 3000;
+    let canceled = payload("subscriptionItem.canceled");
+    replica.send(&canceled.replace("4105123200000", &ends.to_string())).await;
+    agree(200, "after canceling").await;
+    eventually("the period is over", async || Utc::now().timestamp_millis() >= ends).await;
+    agree(403, "after the end").await;
+
+    db.drop_by_force().await;
+    let stranger = signer.token("user_stranger", &json!({}));
+    eventually("nobody passes who cannot be looked up", async || {
+        ask(&outside, "basic_reports", &stranger).await.status == 503
+    })
+    .await;
+}

@@ -1,0 +1,63 @@
+//! Other systems, as they ask over HTTP on the internal listener.
+
+use crate::service::Replica;
+use reqwest::{Client, Method, header::HeaderMap};
+use serde_json::Value;
+
+/// An answer to one of them.
+#[derive(Debug)]
+pub struct Told {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Told {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
+}
+
+/// Asks one replica.
+pub struct Outside {
+    pub client: Client,
+    pub base: String,
+}
+
+impl Outside {
+    pub fn of(replica: &Replica) -> Self {
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { client, base: format!("http://{}", replica.bound.internal) }
+    }
+
+    pub async fn post(&self, path: &str, body: impl ToString) -> Told {
+        self.ask(Method::POST, path, &[], body).await
+    }
+
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl ToString,
+    ) -> Told {
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.body(body.to_string()).send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        Told { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    }
+}
+
+/// How often a protocol's requests had this result.
+pub async fn counted(replica: &Replica, protocol: &str, result: &str) -> u64 {
+    let (_, metrics) = replica.get("/metrics").await;
+    let line = format!(
+        "entitlements_protocol_requests_total{{protocol=\"{protocol}\",result=\"{result}\"}} "
+    );
+    let found = metrics.lines().find_map(|found| found.strip_prefix(&line));
+    found.map_or(0, |count| count.parse().unwrap())
+}

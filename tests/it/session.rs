@@ -1,0 +1,129 @@
+//! Session tokens as Clerk makes them, and as forgers do.
+
+use aws_lc_rs::{
+    encoding::AsDer,
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
+};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use bytes::Bytes;
+use chrono::Utc;
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::net::TcpListener;
+
+/// A Clerk instance's key.
+pub struct Signer {
+    pair: RsaKeyPair,
+    pub kid: String,
+}
+
+impl Signer {
+    pub fn new(kid: &str) -> Self {
+        Self { pair: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), kid: kid.into() }
+    }
+
+    /// The public key as Clerk's dashboard shows it.
+    pub fn pem(&self) -> String {
+        let der = self.pair.public_key().as_der().unwrap();
+        let text = STANDARD.encode(der.as_ref());
+        let lines = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap());
+        let lines: Vec<_> = lines.collect();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+    }
+
+    pub fn jwk(&self) -> Value {
+        let key = self.pair.public_key();
+        let number = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        json!({
+            "kty": "RSA", "alg": "RS256", "use": "sig", "kid": self.kid,
+            "n": number(key.modulus().big_endian_without_leading_zero()),
+            "e": number(key.exponent().big_endian_without_leading_zero()),
+        })
+    }
+
+    /// A token of this user now, with these claims beside the usual ones.
+    pub fn token(&self, user: &str, more: &Value) -> String {
+        let now = Utc::now().timestamp();
+        let mut claims = json!({
+            "azp": "https://app.example.com", "iss": "https://clerk.example.com", "sid": "sess_1",
+            "sub": user, "iat": now, "nbf": now - 10, "exp": now + 60, "v": 2, "sts": "active",
+        });
+        for (name, value) in more.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        self.sign(&json!({ "alg": "RS256", "typ": "JWT", "kid": self.kid }), &claims)
+    }
+
+    pub fn sign(&self, header: &Value, claims: &Value) -> String {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", part(header), part(claims));
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        let random = SystemRandom::new();
+        self.pair.sign(&RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut signature).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+/// Where an instance publishes its keys; counts how often it is asked.
+pub struct Publisher {
+    pub url: String,
+    pub asked: Arc<AtomicUsize>,
+    keys: Arc<Mutex<Value>>,
+}
+
+impl Publisher {
+    pub async fn of(signers: &[&Signer]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/.well-known/jwks.json", listener.local_addr().unwrap());
+        let publisher =
+            Self { url, asked: Arc::default(), keys: Arc::new(Mutex::new(Value::Null)) };
+        publisher.publish(signers);
+        let (asked, keys) = (publisher.asked.clone(), publisher.keys.clone());
+        tokio::spawn(async move {
+            loop {
+                let (peer, _) = listener.accept().await.unwrap();
+                let (asked, keys) = (asked.clone(), keys.clone());
+                let answer = service_fn(move |_| {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    let keys = keys.lock().unwrap().clone();
+                    async move { Ok::<_, Infallible>(answer(&keys)) }
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(peer), answer));
+            }
+        });
+        publisher
+    }
+
+    pub fn publish(&self, signers: &[&Signer]) {
+        let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
+        *self.keys.lock().unwrap() = json!({ "keys": keys });
+    }
+
+    /// Answers with an error from now on.
+    pub fn fail(&self) {
+        *self.keys.lock().unwrap() = Value::Null;
+    }
+}
+
+fn answer(keys: &Value) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(keys.to_string()));
+    if keys.is_null() {
+        *answer.status_mut() = StatusCode::BAD_GATEWAY;
+    }
+    answer
+}
