@@ -299,6 +299,21 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
               and accounts heal [env: CLERK_SECRET_KEY]
           --clerk-api-url <URL>
               Where Clerk's Backend API is [env: CLERK_API_URL=] [default: https://api.clerk.com/v1]
+          --clerk-jwt-key <PEM>
+              Public key (PEM) that session tokens are verified with: "JWKS Public Key" in Clerk's
+              dashboard [env: CLERK_JWT_KEY=]
+          --clerk-jwks-url <URL>
+              Where such keys are fetched instead: Clerk's Frontend API, then `/.well-known/jwks.json`
+              [env: CLERK_JWKS_URL=]
+          --clerk-authorized-parties <ORIGIN>
+              Origins that session tokens may have been made for (`azp`), separated by commas [default:
+              any] [env: CLERK_AUTHORIZED_PARTIES=]
+          --clerk-issuer <URL>
+              Who must have issued session tokens (`iss`): the URL of Clerk's Frontend API [default:
+              whoever has the key] [env: CLERK_ISSUER=]
+          --ext-authz-jwt-payload <NAME>
+              Believe the claims that Envoy's `jwt_authn` filter leaves under this
+              `payload_in_metadata`; only for ext-authz [env: EXT_AUTHZ_JWT_PAYLOAD=]
           --catalog <FILE>
               Catalog file: which plan has which features. `serve` puts it in force at start if its
               content is new [env: CATALOG=]
@@ -308,8 +323,14 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
               Where webhooks and probes are served: the only listener that Clerk must reach [env:
               HTTP_LISTEN=] [default: 127.0.0.1:8080]
           --internal-listen <ADDRESS>
-              Where /metrics and probes are served, for backends only [env: INTERNAL_LISTEN=] [default:
-              127.0.0.1:9090]
+              Where /metrics, probes and the protocols that speak HTTP are served, for backends only
+              [env: INTERNAL_LISTEN=] [default: 127.0.0.1:9090]
+          --protocols <PROTOCOL>
+              Protocols to answer beside our own gRPC, separated by commas [default: all in `dev`, none
+              in `serve`] [env: PROTOCOLS=] [possible values: ofrep, authzen, forward-auth, ext-authz]
+          --ofrep-cors-origins <ORIGIN>
+              Origins whose web pages may ask over OFREP, such as `https://app.example.com`, separated
+              by commas; `*`: all [env: OFREP_CORS_ORIGINS=]
           --migrate
               Apply the missing migrations before serving; `dev` always does [env: MIGRATE=]
           --past-due-grace <DURATION>
@@ -356,8 +377,8 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
               How it is logged [default: text in `dev`, json in `serve`] [env: LOG_FORMAT=] [possible
               values: text, json]
           --callers <FILE>
-              Who may call gRPC: the file that `entitlements keys` writes, read again when it changes
-              [env: CALLERS=]
+              Who may call gRPC and ask by `PROTOCOLS`: the file that `entitlements keys` writes, read
+              again when it changes [env: CALLERS=]
           --insecure
               Serve gRPC to whoever reaches it, also on an address that other machines reach: for
               networks that are protected otherwise [env: INSECURE=]
@@ -367,7 +388,8 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
           --grpc-tls-key <FILE>
               Private key of `GRPC_TLS_CERT`, in PEM [env: GRPC_TLS_KEY=]
           --grpc-client-ca <FILE>
-              Authorities whose client certificates may call gRPC, in PEM [env: GRPC_CLIENT_CA=]
+              Authorities whose client certificates may call, in PEM: gRPC, and where
+              `INTERNAL_TLS_CERT` is set, that listener [env: GRPC_CLIENT_CA=]
           --http-tls-cert <FILE>
               Certificate of webhooks and probes, as `GRPC_TLS_CERT` [env: HTTP_TLS_CERT=]
           --http-tls-key <FILE>
