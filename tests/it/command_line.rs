@@ -281,6 +281,7 @@ async fn help_is_the_manual() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "the manual is long")]
 async fn help_of_serve_is_the_manual_of_all_settings() {
     let shell = Shell::new(&[]);
     assert_snapshot!(shell.run(&["serve", "-h"]).await.1, @r#"
