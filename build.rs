@@ -6,7 +6,14 @@ const INCLUDE: &str = "proto";
 /// Our own contract.
 const PROTOS: &[&str] = &["entitlements/v1/entitlements.proto", "entitlements/v1/admin.proto"];
 /// Those of others, by the name of what they compile to.
-const FOREIGN: &[(&str, &[&str])] = &[("envoy", &["envoy/service/auth/v3/external_auth.proto"])];
+const FOREIGN: &[(&str, &[&str])] = &[
+    ("envoy", &["envoy/service/auth/v3/external_auth.proto"]),
+    (
+        "flagd_evaluation",
+        &["flagd/evaluation/v1/evaluation.proto", "flagd/evaluation/v2/evaluation.proto"],
+    ),
+    ("flagd_sync", &["flagd/sync/v1/sync.proto"]),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={INCLUDE}");

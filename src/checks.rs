@@ -52,6 +52,12 @@ impl Facts {
         [Some(&self.first), self.second.as_ref()].into_iter().flatten().map(|known| &*known.account)
     }
 
+    /// What is known of each alone, the user first.
+    pub fn each_alone(&self) -> impl Iterator<Item = Self> {
+        let all = [Some(&self.first), self.second.as_ref()].into_iter().flatten();
+        all.map(|known| Self { first: known.clone(), second: None })
+    }
+
     /// How far behind they may be; `None`: not at all.
     #[must_use]
     pub fn stale_for(&self) -> Option<Duration> {
@@ -71,8 +77,19 @@ impl Moment {
     /// The answer to a question about these facts, at this moment.
     #[must_use]
     pub fn decide<'a>(&'a self, facts: &'a Facts, question: &Question<'_>) -> Decision<'a> {
+        self.decide_at(self.now, facts, question)
+    }
+
+    /// The same at another instant: what will follow from these facts, or followed.
+    #[must_use]
+    pub fn decide_at<'a>(
+        &'a self,
+        at: DateTime<Utc>,
+        facts: &'a Facts,
+        question: &Question<'_>,
+    ) -> Decision<'a> {
         let decide = |accounts: &[&'a Account]| {
-            access::decide(accounts, self.catalog(), self.grace, question, self.now)
+            access::decide(accounts, self.catalog(), self.grace, question, at)
         };
         let first = &*facts.first.account;
         let decision = match &facts.second {

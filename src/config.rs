@@ -137,6 +137,10 @@ pub struct Settings {
 /// A protocol that other systems ask through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
+    /// flagd's evaluation, for the SDKs of `OpenFeature`, on `GRPC_LISTEN`
+    Flagd,
+    /// flagd's sync: one subject's flags for evaluators elsewhere, on `GRPC_LISTEN`
+    FlagdSync,
     /// OFREP, the remote evaluation protocol of `OpenFeature`, on `INTERNAL_LISTEN`
     Ofrep,
     /// `AuthZEN`, the `OpenID` Foundation's Authorization API, on `INTERNAL_LISTEN`
@@ -152,7 +156,7 @@ impl Protocol {
     fn is_asked_inside(self) -> bool {
         match self {
             Self::Ofrep | Self::Authzen | Self::ForwardAuth => true,
-            Self::ExtAuthz => false,
+            Self::Flagd | Self::FlagdSync | Self::ExtAuthz => false,
         }
     }
 }

@@ -9,6 +9,7 @@ mod codec;
 mod deferred;
 mod entitlements;
 mod ext_authz;
+pub mod flagd;
 mod guard;
 mod health;
 
@@ -17,6 +18,7 @@ pub use auth::Door;
 pub use calls::Calls;
 pub use entitlements::Api;
 pub use ext_authz::ExtAuthz;
+pub use flagd::Flagd;
 pub use health::{health, watch as watch_health};
 
 use crate::net::{self, Listener, Peer};
@@ -73,6 +75,17 @@ const LARGEST_CHECK: usize = 256 * 1024;
 /// How much of a request may arrive before it is read: the largest with its frame.
 const WINDOW: u32 = 66 * 1024;
 
+/// What is served beside the checks; by default nothing.
+#[derive(Default)]
+pub struct Beside {
+    /// The ledger of deliveries.
+    pub admin: Option<AdminApi>,
+    /// Envoy's external authorization.
+    pub ext_authz: Option<ExtAuthz>,
+    /// flagd's protocols.
+    pub flagd: Option<Flagd>,
+}
+
 /// What a listener serves.
 #[derive(Clone)]
 pub struct Services {
@@ -84,27 +97,28 @@ impl Services {
     /// Puts the services together.
     pub fn new<H: Health>(
         api: Api,
-        admin: Option<AdminApi>,
-        ext_authz: Option<ExtAuthz>,
+        beside: Beside,
         health: HealthServer<H>,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let reflection = || {
-            tonic_reflection::server::Builder::configure()
+            let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(pb::DESCRIPTOR)
                 .register_encoded_file_descriptor_set(envoy::DESCRIPTOR)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 // google.rpc.*: so that clients can print error details
-                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
+            beside.flagd.iter().fold(builder, |builder, flagd| flagd.describe(builder))
         };
         let mut others = Routes::new(health);
-        if let Some(admin) = admin {
+        if let Some(admin) = beside.admin {
             let admin = pb::admin_server::AdminServer::new(admin);
             others = others.add_service(admin.max_decoding_message_size(LARGEST_REQUEST));
         }
-        if let Some(ext_authz) = ext_authz {
+        if let Some(ext_authz) = beside.ext_authz {
             let ext_authz = AuthorizationServer::new(ext_authz);
             others = others.add_service(ext_authz.max_decoding_message_size(LARGEST_CHECK));
         }
+        let others = beside.flagd.iter().fold(others, |others, flagd| flagd.add_to(others));
         let others =
             others.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
         let entitlements = EntitlementsServer::new(api).max_decoding_message_size(LARGEST_REQUEST);

@@ -1,16 +1,17 @@
 //! The wiring: builds each part once, runs them all, stops them all.
 
+mod protocols;
+
 use crate::{
     access::{Catalog, Grace},
     accounts::Accounts,
     changes::Changes,
     checks::Checks,
     clerk::Api,
-    config::{Config, Protocol},
+    config::Config,
     deliveries::Deliveries,
-    gateways::Gateways,
     grpc,
-    http::{self, AuthZen, Face, ForwardAuth, Ofrep, Probed, Protocols, Webhooks},
+    http::{self, Face, Probed, Webhooks},
     net::Listener,
     pulse,
     reconcile::Reconciler,
@@ -83,12 +84,9 @@ impl Service {
         let shared = Shared::new(&config, Traces::start(config.otlp_endpoint.as_deref())?);
         let (health, health_server) = grpc::health().await;
         let deliveries = Arc::new(shared.deliveries());
-        let admin = config.admin.then(|| grpc::AdminApi::new(deliveries.clone()));
         let checks = shared.checks(config.grace, config.log_denials);
-        let gateways = Arc::new(Gateways::new(checks.clone(), config.sessions.take()));
-        let protocols = Arc::new(shared.protocols(&config, &checks, &gateways));
-        let ext_authz = shared.ext_authz(&config, &gateways);
-        let services = grpc::Services::new(grpc::Api::new(checks), admin, ext_authz, health_server);
+        let (protocols, beside) = shared.protocols(&mut config, &checks, &deliveries);
+        let services = grpc::Services::new(grpc::Api::new(checks), beside, health_server);
         let services = services.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
         let webhooks = Webhooks::new(config.verifier, deliveries.clone(), shared.metrics.clone());
         let calls = Arc::new(grpc::Calls::new(shared.metrics.clone()));
@@ -179,36 +177,6 @@ impl Shared {
 
     fn checks(&self, grace: Grace, log_denials: Option<Share>) -> Arc<Checks> {
         Arc::new(Checks::new(self.accounts.clone(), grace, &self.metrics, log_denials))
-    }
-
-    fn ext_authz(&self, config: &Config, gateways: &Arc<Gateways>) -> Option<grpc::ExtAuthz> {
-        let (trusted, metrics) = (config.trusted_payload.clone(), self.metrics.clone());
-        let ext_authz = || grpc::ExtAuthz::new(gateways.clone(), trusted, metrics);
-        config.protocols.contains(&Protocol::ExtAuthz).then(ext_authz)
-    }
-
-    fn protocols(
-        &self,
-        config: &Config,
-        checks: &Arc<Checks>,
-        gateways: &Arc<Gateways>,
-    ) -> Protocols {
-        let mut protocols = Protocols::none(config.locks.callers.clone(), self.metrics.clone());
-        for protocol in &config.protocols {
-            match protocol {
-                Protocol::Ofrep => {
-                    let (cors, draining) = (config.ofrep_cors.clone(), self.draining.clone());
-                    protocols.ofrep = Some(Ofrep::new(checks.clone(), cors, draining));
-                }
-                Protocol::ForwardAuth => {
-                    protocols.forward_auth = Some(ForwardAuth::new(gateways.clone()));
-                }
-                // On the gRPC listener.
-                Protocol::ExtAuthz => {}
-                Protocol::Authzen => protocols.authzen = Some(AuthZen::new(checks.clone())),
-            }
-        }
-        protocols
     }
 
     fn deliveries(&self) -> Deliveries {

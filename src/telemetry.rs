@@ -232,7 +232,7 @@ impl Metrics {
         for result in ["same", "healed", "not_understood", "not_at_clerk"] {
             drop(self.reconciled.get_or_create(&Labels([("result", result)])));
         }
-        for protocol in ["ofrep", "authzen", "forward-auth", "ext-authz"] {
+        for protocol in ["flagd", "ofrep", "authzen", "forward-auth", "ext-authz"] {
             for result in ["allowed", "denied", "unavailable"] {
                 let labels = Labels([("protocol", protocol), ("result", result)]);
                 drop(self.protocol_requests.get_or_create(&labels));

@@ -10,7 +10,7 @@ use entitlements::{
     deliveries::Deliveries,
     embedded::{Binaries, Embedded},
     grpc::{
-        self, Calls, Door,
+        self, Beside, Calls, Door,
         pb::{
             self, CheckFeatureRequest, CheckFeatureResponse,
             entitlements_client::EntitlementsClient,
@@ -100,7 +100,7 @@ fn to_know_and_to_decide(checks: &Checks) {
 fn as_a_call(runtime: &Runtime, checks: Checks) {
     let (_, health) = tonic_health::server::health_reporter();
     let api = grpc::Api::new(Arc::new(checks));
-    let ours = grpc::Services::new(api, None, None, health).unwrap();
+    let ours = grpc::Services::new(api, Beside::default(), health).unwrap();
     let ours = runtime.block_on(connect(ours));
     let answer = call(runtime, &ours);
     assert!(answer.allowed && answer.subject == ORGANIZATION, "{answer:?}");

@@ -54,7 +54,7 @@ impl SessionSettings {
         let has_keys =
             given(self.clerk_jwt_key.as_ref()).or(given(self.clerk_jwks_url.as_ref())).is_some();
         match protocol {
-            Protocol::Ofrep | Protocol::Authzen => true,
+            Protocol::Flagd | Protocol::FlagdSync | Protocol::Ofrep | Protocol::Authzen => true,
             Protocol::ForwardAuth => has_keys,
             Protocol::ExtAuthz => has_keys || self.trusted_payload().is_some(),
         }

@@ -198,3 +198,20 @@ pub(super) fn instant(at: Option<DateTime<Utc>>) -> Option<Timestamp> {
         Timestamp { seconds: ms.div_euclid(1000), nanos }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_have_the_names_of_the_contract_in_every_protocol() {
+        for (at, grant) in Grant::ALL.into_iter().enumerate() {
+            assert_eq!(pb::Reason::from(grant).as_str_name(), grant.name());
+            assert_eq!(grant as usize, at);
+        }
+        for (at, denial) in Denial::ALL.into_iter().enumerate() {
+            assert_eq!(pb::Reason::from(denial).as_str_name(), denial.name());
+            assert_eq!(denial as usize, at);
+        }
+    }
+}

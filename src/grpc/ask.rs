@@ -17,7 +17,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 pub(super) struct Faults(Vec<FieldViolation>);
 
 impl Faults {
-    fn add(&mut self, field: &str, what: impl Display) {
+    pub(super) fn add(&mut self, field: &str, what: impl Display) {
         self.0.push(FieldViolation::new(field, what.to_string()));
     }
 

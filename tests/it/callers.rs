@@ -10,7 +10,7 @@ use crate::{
 use entitlements::{
     callers::{Callers, KeyFile, Scope},
     config::{Config, Locks},
-    grpc::{envoy, pb},
+    grpc::{envoy, flagd, pb},
 };
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -60,10 +60,10 @@ impl CallersFile {
     }
 }
 
-/// How a call with these values of `authorization` ends.
+/// How a call with these values of `authorization` begins.
 async fn call(connection: &Http2, method: &str, authorizations: &[&str]) -> Status {
     let headers: Vec<_> = authorizations.iter().map(|value| ("authorization", *value)).collect();
-    raw::grpc(connection, method, &headers, EMPTY.into()).await.1
+    raw::opened(connection, method, &headers, EMPTY.into()).await
 }
 
 /// Whether a call is let in: an empty message is then found out to be one, or answered; Envoy is told in it that nobody
@@ -76,10 +76,11 @@ fn is_let_in(status: &Status) -> bool {
 
 /// The paths of all rpcs, with whether they are of Admin.
 fn methods() -> Vec<(String, bool)> {
-    let files = [pb::DESCRIPTOR, envoy::DESCRIPTOR];
+    let others = [envoy::DESCRIPTOR, flagd::pb::EVALUATION, flagd::pb::SYNC];
+    let files = [pb::DESCRIPTOR].into_iter().chain(others);
     let files = files.map(|descriptor| FileDescriptorSet::decode(descriptor).unwrap().file);
     let mut found = Vec::new();
-    for file in files.into_iter().flatten() {
+    for file in files.flatten() {
         for service in &file.service {
             for method in &service.method {
                 let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
@@ -87,7 +88,7 @@ fn methods() -> Vec<(String, bool)> {
             }
         }
     }
-    assert!(found.len() >= 8, "{found:?}");
+    assert!(found.len() >= 24, "{found:?}");
     found
 }
 

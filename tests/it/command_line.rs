@@ -328,7 +328,8 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
               [env: INTERNAL_LISTEN=] [default: 127.0.0.1:9090]
           --protocols <PROTOCOL>
               Protocols to answer beside our own gRPC, separated by commas [default: all in `dev`, none
-              in `serve`] [env: PROTOCOLS=] [possible values: ofrep, authzen, forward-auth, ext-authz]
+              in `serve`] [env: PROTOCOLS=] [possible values: flagd, flagd-sync, ofrep, authzen,
+              forward-auth, ext-authz]
           --ofrep-cors-origins <ORIGIN>
               Origins whose web pages may ask over OFREP, such as `https://app.example.com`, separated
               by commas; `*`: all [env: OFREP_CORS_ORIGINS=]

@@ -21,6 +21,8 @@ mod dice;
 mod doctor;
 mod durability;
 mod faces;
+mod flagd;
+mod flagd_sync;
 mod fold;
 mod frames;
 mod gateways;

@@ -24,6 +24,27 @@ pub async fn http2(to: SocketAddr) -> Http2 {
     requests
 }
 
+fn request(path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Request<Full<Bytes>> {
+    let mut request = Request::post(format!("http://localhost{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::from(body)).unwrap()
+}
+
+/// Calls a gRPC method with raw bytes as body, and tells how that begins: a call that is refused ends at once.
+pub async fn opened(
+    connection: &Http2,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> Status {
+    let response = connection.clone().send_request(request(path, headers, body)).await.unwrap();
+    Status::from_header_map(response.headers()).unwrap_or_else(|| Status::ok(""))
+}
+
 /// Calls a gRPC method with raw bytes as body; tells the HTTP status, and gRPC's status.
 pub async fn grpc(
     connection: &Http2,
@@ -31,14 +52,7 @@ pub async fn grpc(
     headers: &[(&str, &str)],
     body: Vec<u8>,
 ) -> (u16, Status) {
-    let mut request = Request::post(format!("http://localhost{path}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Full::from(body)).unwrap();
-    let response = connection.clone().send_request(request).await.unwrap();
+    let response = connection.clone().send_request(request(path, headers, body)).await.unwrap();
     let (head, body) = response.into_parts();
     let trailers = body.collect().await.ok().and_then(|body| body.trailers().cloned());
     let found = Status::from_header_map(&head.headers)

@@ -1,0 +1,48 @@
+//! The wiring of what is asked by other protocols than our own.
+
+use super::Shared;
+use crate::{
+    checks::Checks,
+    config::{Config, Protocol},
+    deliveries::Deliveries,
+    gateways::Gateways,
+    grpc::{AdminApi, Beside, ExtAuthz, Flagd},
+    http::{AuthZen, ForwardAuth, Ofrep, Protocols},
+};
+use std::sync::Arc;
+
+impl Shared {
+    /// What the settings name: on the internal listener and beside our own gRPC.
+    pub(super) fn protocols(
+        &self,
+        config: &mut Config,
+        checks: &Arc<Checks>,
+        deliveries: &Arc<Deliveries>,
+    ) -> (Arc<Protocols>, Beside) {
+        let sessions = config.sessions.take();
+        let gateways = Arc::new(Gateways::new(checks.clone(), sessions));
+        let mut inside = Protocols::none(config.locks.callers.clone(), self.metrics.clone());
+        let admin = config.admin.then(|| AdminApi::new(deliveries.clone()));
+        let mut beside = Beside { admin, ..Beside::default() };
+        let flagd = || Flagd::new(checks.clone(), self.draining.clone(), self.metrics.clone());
+        for protocol in &config.protocols {
+            match protocol {
+                Protocol::Flagd => beside.flagd.get_or_insert_with(flagd).evaluation = true,
+                Protocol::FlagdSync => beside.flagd.get_or_insert_with(flagd).sync = true,
+                Protocol::Ofrep => {
+                    let (cors, draining) = (config.ofrep_cors.clone(), self.draining.clone());
+                    inside.ofrep = Some(Ofrep::new(checks.clone(), cors, draining));
+                }
+                Protocol::Authzen => inside.authzen = Some(AuthZen::new(checks.clone())),
+                Protocol::ForwardAuth => {
+                    inside.forward_auth = Some(ForwardAuth::new(gateways.clone()));
+                }
+                Protocol::ExtAuthz => {
+                    let (trusted, metrics) = (config.trusted_payload.clone(), self.metrics.clone());
+                    beside.ext_authz = Some(ExtAuthz::new(gateways.clone(), trusted, metrics));
+                }
+            }
+        }
+        (Arc::new(inside), beside)
+    }
+}
