@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use entitlements::{
-    access::{Catalog, Grace, Id, Item, News, Reading, Revision, Subject},
+    access::{Catalog, Grace, Id, News, Observation, Reading, Revision, Subject},
     accounts::Accounts,
     checks::Checks,
     clerk::{self, Refusal, Secret, Verifier},
@@ -55,7 +55,7 @@ pub fn webhook(body: &[u8]) {
             for item in items {
                 assert_item(item, latest);
             }
-            let mut ids: Vec<_> = items.iter().map(|item| &item.id).collect();
+            let mut ids: Vec<_> = items.iter().map(|told| &told.item.id).collect();
             ids.sort();
             ids.dedup();
             assert_eq!(ids.len(), items.len(), "an item is told of twice");
@@ -66,12 +66,13 @@ pub fn webhook(body: &[u8]) {
     }
 }
 
-fn assert_item(item: &Item, latest: DateTime<Utc>) {
+fn assert_item(Observation { item, plan_id, sent_at }: &Observation, latest: DateTime<Utc>) {
     assert_storable(&item.id);
     assert_storable(item.status.as_str());
-    item.plan.iter().for_each(|plan| assert_storable(plan.as_str()));
-    item.plan_id.iter().for_each(|id| assert_storable(id));
-    assert!(item.updated_at <= latest && item.sent_at <= latest);
+    for text in item.plan.iter().chain(plan_id) {
+        assert_storable(text);
+    }
+    assert!(item.updated_at <= latest && *sent_at <= latest);
 }
 
 fn assert_subject(subject: &Subject) {

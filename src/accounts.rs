@@ -367,9 +367,11 @@ impl Known {
     }
 }
 
+/// About how many bytes an account without items or overrides takes, with its place in the cache.
+const ENTRY: usize = 512;
+
 /// About how many bytes an account takes.
 fn weight(account: &Account) -> u32 {
-    let items = account.items.len() * 384;
     let overrides = account.overrides.len() * 96;
-    u32::try_from(256 + items + overrides).unwrap_or(u32::MAX)
+    u32::try_from(ENTRY + account.items.bytes() + overrides).unwrap_or(u32::MAX)
 }

@@ -140,7 +140,6 @@ impl Deliveries {
         for plan in self.accounts.catalog().catalog.unknown_plans(news) {
             self.metrics.unknown_plans.inc();
             self.unknown_plan.notify_one();
-            let plan = plan.as_str();
             tracing::warn!(
                 plan,
                 subject,

@@ -4,7 +4,7 @@
 //! what cannot be answered does not pass.
 
 use crate::{
-    access::{Decision, Question, Slug, Subject},
+    access::{Decision, Question, Subject},
     accounts::Need,
     checks::{Checks, Payers},
     clerk::{Session, Sessions, Unverified},
@@ -155,7 +155,7 @@ fn decided(
     let headers = vec![
         ("x-entitlement-reason", told.reason.to_owned()),
         ("x-entitlement-subject", text(told.subject.map(Subject::as_str))),
-        ("x-entitlement-plan", text(told.plan.map(Slug::as_str))),
+        ("x-entitlement-plan", text(told.plan)),
         ("x-entitlement-limit", told.limit.map(|limit| limit.to_string()).unwrap_or_default()),
         ("x-entitlement-valid-until", until.unwrap_or_default()),
         ("x-entitlement-revision", state.revision),
@@ -170,7 +170,7 @@ fn decided(
     };
     let mut body = json!({ "allowed": told.allowed, "feature": feature, "reason": told.reason });
     if let Some(plan) = told.plan {
-        body["plan"] = plan.as_str().into();
+        body["plan"] = plan.into();
     }
     Passage { status, headers, body, result }
 }

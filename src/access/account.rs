@@ -1,6 +1,6 @@
 //! All that is known of one subject.
 
-use super::{Grace, Item, Slug, Subject, Until};
+use super::{Grace, Items, Slug, Subject, Until};
 use chrono::{DateTime, Utc};
 
 /// A subject's items and overrides at a revision.
@@ -13,7 +13,7 @@ pub struct Account {
     /// When Clerk deleted the subject: it has nothing any more.
     pub deleted_at: Option<DateTime<Utc>>,
     /// Every item ever observed, also those that grant nothing: they explain a denial.
-    pub items: Box<[Item]>,
+    pub items: Items,
     /// What operators decided.
     pub overrides: Box<[Override]>,
 }
@@ -22,7 +22,13 @@ impl Account {
     /// The account of a subject of which nothing was ever heard.
     #[must_use]
     pub fn unknown(subject: Subject) -> Self {
-        Self { subject, revision: 0, deleted_at: None, items: [].into(), overrides: [].into() }
+        Self {
+            subject,
+            revision: 0,
+            deleted_at: None,
+            items: Items::default(),
+            overrides: [].into(),
+        }
     }
 
     /// The first instant after `now` at which time alone may change any answer about the subject, or its reason.

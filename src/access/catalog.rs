@@ -92,12 +92,12 @@ impl Catalog {
     }
 
     /// The plans that news tells of and that are not in this catalog.
-    pub fn unknown_plans<'n>(&self, news: &'n News) -> impl Iterator<Item = &'n Slug> {
+    pub fn unknown_plans<'n>(&self, news: &'n News) -> impl Iterator<Item = &'n str> {
         let (told, known) = match news {
             News::Items { subject, items, .. } => (&**items, self.shelf(subject.kind())),
             News::Deleted { subject, .. } => (&[][..], self.shelf(subject.kind())),
         };
-        let plans = told.iter().filter_map(|item| item.plan.as_ref());
+        let plans = told.iter().filter_map(|told| told.item.plan.as_deref());
         plans.filter(|plan| !known.plans.contains_key(*plan))
     }
 

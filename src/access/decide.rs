@@ -1,7 +1,7 @@
 //! The decision: accounts, a catalog, a question and an instant in; an answer with its reason out.
 
 use super::{
-    Access, Account, Catalog, Denial, Effect, Grace, Grant, Override, Question, Scope, Slug,
+    Access, Account, Catalog, Denial, Effect, Grace, Grant, Item, Override, Question, Scope, Slug,
     Subject, Until, Wanted,
 };
 use chrono::{DateTime, Utc};
@@ -17,7 +17,7 @@ pub enum Verdict<'a> {
         /// Whose plan or override it is.
         subject: &'a Subject,
         /// The plan; `None` for an override.
-        plan: Option<&'a Slug>,
+        plan: Option<&'a str>,
         /// The largest number of all that grant; `None`: not limited.
         limit: Option<u64>,
     },
@@ -28,7 +28,7 @@ pub enum Verdict<'a> {
         /// Whose standing explains it.
         subject: Option<&'a Subject>,
         /// The plan that would have granted it, or that is unknown.
-        plan: Option<&'a Slug>,
+        plan: Option<&'a str>,
     },
 }
 
@@ -116,7 +116,7 @@ impl Account {
         grace: Grace,
         now: DateTime<Utc>,
     ) -> Option<&'c Slug> {
-        let live = |item: &super::Item| matches!(item.access(grace, now), Access::Granted(..));
+        let live = |item: Item<&str>| matches!(item.access(grace, now), Access::Granted(..));
         if self.deleted_at.is_some() || self.items.iter().any(live) {
             return None;
         }
@@ -172,7 +172,7 @@ impl<'a> Case<'a, '_> {
         self.weigh_overrides(account, now, scales);
         let mut live = false;
         for item in &account.items {
-            let plan = item.plan.as_ref();
+            let plan = item.plan;
             match (item.access(self.grace, now), self.included(account, plan)) {
                 (Access::Granted(reason, until), Included::Yes(limit)) => {
                     live = true;
@@ -217,6 +217,7 @@ impl<'a> Case<'a, '_> {
     /// The plan of those who hold no other.
     fn weigh_default_plan(&self, account: &'a Account, scales: &mut Scales<'a>) {
         let plan = self.catalog.shelf(account.subject.kind()).default_plan.as_ref();
+        let plan = plan.map(Slug::as_str);
         let (reason, until) = (Grant::DefaultPlan, Until::Forever);
         match self.included(account, plan) {
             Included::Yes(limit) => scales.favour(For { reason, until, account, plan, limit }),
@@ -226,7 +227,7 @@ impl<'a> Case<'a, '_> {
     }
 
     /// Whether a plan of the account's kind is, or has, what is wanted.
-    fn included(&self, account: &Account, plan: Option<&Slug>) -> Included {
+    fn included(&self, account: &Account, plan: Option<&str>) -> Included {
         let plans = &self.catalog.shelf(account.subject.kind()).plans;
         let Some((slug, plan)) = plan.and_then(|slug| plans.get_key_value(slug)) else {
             return Included::UnknownPlan;
@@ -290,7 +291,7 @@ struct For<'a> {
     reason: Grant,
     until: Until,
     account: &'a Account,
-    plan: Option<&'a Slug>,
+    plan: Option<&'a str>,
     limit: Option<u64>,
 }
 
@@ -299,7 +300,7 @@ struct For<'a> {
 struct Against<'a> {
     reason: Denial,
     account: &'a Account,
-    plan: Option<&'a Slug>,
+    plan: Option<&'a str>,
 }
 
 impl<'a> Scales<'a> {
@@ -310,7 +311,7 @@ impl<'a> Scales<'a> {
         }
     }
 
-    fn against(&mut self, reason: Denial, account: &'a Account, plan: Option<&'a Slug>) {
+    fn against(&mut self, reason: Denial, account: &'a Account, plan: Option<&'a str>) {
         if self.telling.is_none_or(|telling| reason > telling.reason) {
             self.telling = Some(Against { reason, account, plan });
         }

@@ -1,8 +1,8 @@
 //! One Clerk subscription item, and what its status and dates grant at an instant.
 
-use super::{Denial, Grant, Slug};
+use super::{Denial, Grant};
 use chrono::{DateTime, Duration, Utc};
-use std::{convert::Infallible, fmt, str::FromStr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 /// Until when something holds; `Forever` outlasts every instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,8 +26,8 @@ pub struct Grace {
 ///
 /// Source: `BillingSubscriptionItemEventPayload` in Clerk's webhook schemas, and `expired` from its
 /// Backend API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Status {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status<T = Arc<str>> {
     /// Paid for, free, or in its trial.
     Active,
     /// Its last payment failed.
@@ -47,10 +47,10 @@ pub enum Status {
     /// Listed no longer by the newest snapshot.
     Withdrawn,
     /// A word that this service does not know; it grants nothing.
-    Unknown(Arc<str>),
+    Unknown(T),
 }
 
-impl Status {
+impl<T: AsRef<str>> Status<T> {
     /// The word, as Clerk writes it.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -64,16 +64,14 @@ impl Status {
             Self::Upcoming => "upcoming",
             Self::Incomplete => "incomplete",
             Self::Withdrawn => "withdrawn",
-            Self::Unknown(word) => word,
+            Self::Unknown(word) => word.as_ref(),
         }
     }
 }
 
-impl FromStr for Status {
-    type Err = Infallible;
-
-    fn from_str(word: &str) -> Result<Self, Infallible> {
-        Ok(match word {
+impl<'w, T: From<&'w str>> From<&'w str> for Status<T> {
+    fn from(word: &'w str) -> Self {
+        match word {
             "active" => Self::Active,
             "past_due" => Self::PastDue,
             "canceled" => Self::Canceled,
@@ -83,11 +81,11 @@ impl FromStr for Status {
             "upcoming" => Self::Upcoming,
             "incomplete" => Self::Incomplete,
             _ => Self::Unknown(word.into()),
-        })
+        }
     }
 }
 
-impl fmt::Display for Status {
+impl<T: AsRef<str>> fmt::Display for Status<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -97,17 +95,15 @@ impl fmt::Display for Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seats(pub Option<u64>);
 
-/// One plan held by a subject over a period, as one observation of Clerk's tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
+/// One plan held by a subject over a period. Its text is owned, or borrowed from the account that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item<T = Arc<str>> {
     /// Clerk's id, `csub_item_…`.
-    pub id: Arc<str>,
+    pub id: T,
     /// The plan's slug; `None`: Clerk did not say.
-    pub plan: Option<Slug>,
-    /// The plan's id, `cplan_…`.
-    pub plan_id: Option<Arc<str>>,
+    pub plan: Option<T>,
     /// Clerk's status.
-    pub status: Status,
+    pub status: Status<T>,
     /// Whether the period is a free trial.
     pub free_trial: bool,
     /// When the period began.
@@ -120,10 +116,8 @@ pub struct Item {
     pub past_due_at: Option<DateTime<Utc>>,
     /// Seats, for an organization's plan that has them.
     pub seats: Option<Seats>,
-    /// When Clerk last changed the item: the first part of its version.
+    /// When Clerk last changed the item.
     pub updated_at: DateTime<Utc>,
-    /// When Clerk sent this observation: decides between equal `updated_at`.
-    pub sent_at: DateTime<Utc>,
 }
 
 /// What an item grants at one instant.
@@ -135,7 +129,7 @@ pub enum Access {
     Refused(Denial),
 }
 
-impl Item {
+impl<T> Item<T> {
     /// What the item grants at `now`. The windows are half open: at its end, access is over.
     #[must_use]
     pub fn access(&self, grace: Grace, now: DateTime<Utc>) -> Access {
@@ -172,7 +166,7 @@ impl Item {
     /// Whether the period is over and nothing has followed it yet.
     #[must_use]
     pub fn is_overdue(&self, now: DateTime<Utc>) -> bool {
-        self.status == Status::Active
+        matches!(self.status, Status::Active)
             && !self.is_canceled()
             && self.period_end.is_some_and(|end| end <= now)
     }

@@ -38,7 +38,7 @@ pub enum News {
         /// Who pays.
         subject: Subject,
         /// The items observed, each id once.
-        items: Vec<Item>,
+        items: Vec<Observation>,
         /// What a whole subscription says beyond its items.
         snapshot: Option<Snapshot>,
         /// Something odd that did not stand in the way.
@@ -61,6 +61,17 @@ impl News {
             Self::Items { subject, .. } | Self::Deleted { subject, .. } => subject,
         }
     }
+}
+
+/// One item, as one delivery tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// The item; its `updated_at` is the first part of the observation's version.
+    pub item: Item,
+    /// The plan's id, `cplan_…`: kept for people, nothing is decided from it.
+    pub plan_id: Option<Arc<str>>,
+    /// When Clerk sent it: decides between equal `updated_at`.
+    pub sent_at: DateTime<Utc>,
 }
 
 /// What a whole subscription says beyond the state of its items.

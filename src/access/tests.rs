@@ -36,8 +36,7 @@ pub(super) fn at(text: &str) -> DateTime<Utc> {
 pub(super) fn item(plan: &str) -> Item {
     Item {
         id: format!("csub_item_{plan}").into(),
-        plan: Some(plan.parse().unwrap()),
-        plan_id: None,
+        plan: Some(plan.into()),
         status: Status::Active,
         free_trial: false,
         period_start: Some(at("2026-01-01")),
@@ -46,20 +45,24 @@ pub(super) fn item(plan: &str) -> Item {
         past_due_at: None,
         seats: None,
         updated_at: at("2026-01-01"),
-        sent_at: at("2026-01-01"),
     }
 }
 
 fn with_status(plan: &str, status: &str) -> Item {
-    Item { status: status.parse().unwrap(), ..item(plan) }
+    Item { status: status.into(), ..item(plan) }
 }
 
-pub(super) fn user(items: impl Into<Box<[Item]>>) -> Account {
-    Account { items: items.into(), revision: 1, ..Account::unknown("user_ada".parse().unwrap()) }
+pub(super) fn user(items: impl IntoIterator<Item = Item>) -> Account {
+    account("user_ada", items)
 }
 
-pub(super) fn org(items: impl Into<Box<[Item]>>) -> Account {
-    Account { items: items.into(), revision: 1, ..Account::unknown("org_acme".parse().unwrap()) }
+pub(super) fn org(items: impl IntoIterator<Item = Item>) -> Account {
+    account("org_acme", items)
+}
+
+fn account(subject: &str, items: impl IntoIterator<Item = Item>) -> Account {
+    let unknown = Account::unknown(subject.parse().unwrap());
+    Account { items: items.into_iter().collect(), revision: 1, ..unknown }
 }
 
 fn overriding(account: Account, feature: &str, effect: Effect, until: Until) -> Account {
@@ -71,7 +74,7 @@ fn overriding(account: Account, feature: &str, effect: Effect, until: Until) -> 
 fn told(decision: &Decision<'_>) -> String {
     let line = match decision.verdict {
         Verdict::Allowed { reason, subject, plan, limit } => {
-            let plan = plan.map_or("-", Slug::as_str);
+            let plan = plan.unwrap_or("-");
             let limit = limit.map(|n| format!(" limit {n}")).unwrap_or_default();
             format!("allowed {reason:?} {plan} of {subject}{limit}")
         }

@@ -1,6 +1,6 @@
 //! A verdict in the words that all protocols use.
 
-use super::{Denial, Grant, Slug, Subject, Verdict};
+use super::{Denial, Grant, Subject, Verdict};
 
 /// What a caller is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Told<'a> {
     /// Whose plan or standing it is.
     pub subject: Option<&'a Subject>,
     /// The plan.
-    pub plan: Option<&'a Slug>,
+    pub plan: Option<&'a str>,
     /// The number that comes with what is allowed.
     pub limit: Option<u64>,
 }

@@ -2,7 +2,7 @@
 
 use super::Payers;
 use crate::{
-    access::{Decision, Id, Kind, Question, Slug, Verdict, Wanted},
+    access::{Decision, Id, Kind, Question, Verdict, Wanted},
     telemetry::{Sampler, Share},
 };
 
@@ -26,7 +26,6 @@ impl Denials {
                 Wanted::Feature(feature) => ("feature", feature),
                 Wanted::Plan(plan) => ("plan", plan),
             };
-            let plan = plan.map(Slug::as_str);
             let reason = reason.name();
             tracing::info!(
                 user,

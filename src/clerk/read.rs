@@ -2,7 +2,9 @@
 //! and will again, and the status inside is the truth.
 
 use super::body::{Data, Event, Object, Payer, filled, has_nul, is_word, misfit};
-use crate::access::{Item, Kind, Message, News, Reading, Seats, Slug, Snapshot, Status, Subject};
+use crate::access::{
+    Item, Kind, Message, News, Observation, Reading, Seats, Slug, Snapshot, Status, Subject,
+};
 use chrono::{DateTime, Duration, Utc};
 use serde_json::value::RawValue;
 use std::{collections::BTreeMap, sync::Arc};
@@ -146,16 +148,17 @@ impl Reader<'_> {
         let sent_at = self.sent_at.unwrap_or(updated_at);
         let status = filled(data.status.as_ref());
 
-        let mut newest: BTreeMap<Arc<str>, Item> = BTreeMap::new();
+        let mut newest: BTreeMap<Arc<str>, Observation> = BTreeMap::new();
         for Object(inner) in items {
-            let mut item =
+            let mut observed =
                 self.item(inner, self.version(inner, Some(updated_at))?, data.past_due_at)?;
             if status == Some("ended") {
-                item.status = Status::Ended; // a subscription that is over grants nothing
+                observed.item.status = Status::Ended; // a subscription that is over grants nothing
             }
-            let known = newest.get(&item.id).map(|known| (known.updated_at, known.rank()));
-            if known.is_none_or(|known| known < (item.updated_at, item.rank())) {
-                newest.insert(item.id.clone(), item);
+            let version = |item: &Item| (item.updated_at, item.rank());
+            let known = newest.get(&observed.item.id).map(|known| version(&known.item));
+            if known.is_none_or(|known| known < version(&observed.item)) {
+                newest.insert(observed.item.id.clone(), observed);
             }
         }
         let listed = match (status, data.items.is_some()) {
@@ -184,11 +187,9 @@ impl Reader<'_> {
         data: &Data,
         updated_at: DateTime<Utc>,
         subscription_past_due_at: Option<i64>,
-    ) -> Result<Item, String> {
-        let status: Status =
-            text("status", filled(data.status.as_ref()).ok_or("an item has no status")?)?
-                .parse()
-                .unwrap_or_else(|never| match never {});
+    ) -> Result<Observation, String> {
+        let word = filled(data.status.as_ref()).ok_or("an item has no status")?;
+        let status = Status::from(text("status", word)?);
         let past_due_at = match status {
             Status::PastDue => data.past_due_at.or(subscription_past_due_at),
             _ => data.past_due_at,
@@ -197,22 +198,21 @@ impl Reader<'_> {
         let slug = plan.and_then(|plan| filled(plan.slug.as_ref()));
         let plan_id = plan.and_then(|plan| filled(plan.id.as_ref()));
         let plan_id = plan_id.or_else(|| filled(data.plan_id.as_ref()));
-        Ok(Item {
+        let slug = slug.map(|s| s.parse::<Slug>().map_err(|e| format!("`plan.slug` {e}")));
+        let item = Item {
             id: text("id", filled(data.id.as_ref()).ok_or("an item has no id")?)?.into(),
-            plan: slug
-                .map(|s| s.parse::<Slug>().map_err(|e| format!("`plan.slug` {e}")))
-                .transpose()?,
-            plan_id: plan_id.map(|id| text("plan_id", id)).transpose()?.map(Into::into),
+            plan: slug.transpose()?.map(|slug| slug.as_str().into()),
             free_trial: data.is_free_trial.unwrap_or(false),
             period_start: date("period_start", data.period_start)?,
             period_end: date("period_end", data.period_end)?,
             canceled_at: date("canceled_at", data.canceled_at)?,
             past_due_at: date("past_due_at", past_due_at)?,
             seats: data.seats.as_ref().map(|Object(seats)| Seats(seats.quantity)),
-            sent_at: self.sent_at.unwrap_or(updated_at),
             status,
             updated_at,
-        })
+        };
+        let plan_id = plan_id.map(|id| text("plan_id", id)).transpose()?.map(Into::into);
+        Ok(Observation { item, plan_id, sent_at: self.sent_at.unwrap_or(updated_at) })
     }
 }
 

@@ -2,7 +2,7 @@
 //! service in `tests/it/odd_bodies.rs`.
 
 use super::{Secret, pace::Pace, read};
-use crate::access::{Item, News, Reading, Snapshot, Status};
+use crate::access::{News, Observation, Reading, Snapshot, Status};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -71,7 +71,7 @@ fn now() -> DateTime<Utc> {
     "2026-11-23T00:00:00Z".parse().unwrap()
 }
 
-fn items(body: &Value) -> (Vec<Item>, Option<Snapshot>) {
+fn items(body: &Value) -> (Vec<Observation>, Option<Snapshot>) {
     match read(body.to_string().as_bytes(), now()).reading {
         Reading::News(News::Items { subject, items, snapshot, .. }) => {
             assert_eq!(subject.as_str(), PAYER);
@@ -99,11 +99,11 @@ fn what_has_no_date_of_its_own_has_that_of_its_subscription_or_of_sending() {
     let mut undated = item("i", "active", 0);
     undated["updated_at"] = Value::Null;
     let mut body = event(&subscription("active", &json!([undated.clone()])));
-    assert_eq!(ms(items(&body).0[0].updated_at), 1_792_497_600_500);
+    assert_eq!(ms(items(&body).0[0].item.updated_at), 1_792_497_600_500);
     body["data"]["updated_at"] = Value::Null;
-    assert_eq!(ms(items(&body).0[0].updated_at), 1_792_497_601_000);
+    assert_eq!(ms(items(&body).0[0].item.updated_at), 1_792_497_601_000);
     undated["payer"] = json!({ "user_id": PAYER });
-    assert_eq!(ms(items(&event(&undated)).0[0].updated_at), 1_792_497_601_000);
+    assert_eq!(ms(items(&event(&undated)).0[0].item.updated_at), 1_792_497_601_000);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_past_due_item_has_its_date_from_the_subscription_and_no_other_item_has() {
     let both =
         json!([item("a", "past_due", 1_792_497_600_000), item("b", "active", 1_792_497_600_000)]);
     let (items, _) = items(&event(&subscription("past_due", &both)));
-    let dates: Vec<_> = items.iter().map(|item| item.past_due_at.map(ms)).collect();
+    let dates: Vec<_> = items.iter().map(|told| told.item.past_due_at.map(ms)).collect();
     assert_eq!(dates, [Some(1_792_497_600_400), None]);
 }
 
@@ -126,7 +126,7 @@ fn of_an_item_that_is_listed_twice_the_later_state_counts() {
         let twice = json!([item("i", first.0, at(first.1)), item("i", second.0, at(second.1))]);
         let (items, snapshot) = items(&event(&subscription("active", &twice)));
         assert_eq!(items.len(), 1);
-        assert_eq!(items[0].status, Status::Ended);
+        assert_eq!(items[0].item.status, Status::Ended);
         assert_eq!(snapshot.unwrap().listed.unwrap().len(), 1);
     }
 }
@@ -135,7 +135,7 @@ fn of_an_item_that_is_listed_twice_the_later_state_counts() {
 fn an_ended_subscription_ends_all_its_items() {
     let (items, _) =
         items(&event(&subscription("ended", &json!([item("i", "active", 1_792_497_600_000)]))));
-    assert_eq!(items[0].status, Status::Ended);
+    assert_eq!(items[0].item.status, Status::Ended);
 }
 
 #[test]

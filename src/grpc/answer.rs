@@ -2,9 +2,7 @@
 
 use super::pb;
 use crate::{
-    access::{
-        self, Access, Account, Decision, Denial, Grant, Item, Slug, Subject, Verdict, Wanted,
-    },
+    access::{self, Access, Account, Decision, Denial, Grant, Item, Subject, Verdict, Wanted},
     accounts::State,
     checks::{Facts, Failure, FailureKind, Moment},
 };
@@ -65,8 +63,8 @@ pub(super) fn account(account: &Account, moment: &Moment, is_stale: bool) -> pb:
     }
     let default_plan = account.default_plan(catalog, grace, now);
     let plans = &catalog.shelf(account.subject.kind()).plans;
-    let is_known = |item: &Item| item.plan.as_ref().is_some_and(|plan| plans.contains_key(plan));
-    let items = account.items.iter().map(|i| item(i, i.access(grace, now), is_known(i)));
+    let is_known = |item: &Item<_>| item.plan.is_some_and(|plan| plans.contains_key(plan));
+    let items = account.items.iter().map(|i| item(&i, i.access(grace, now), is_known(&i)));
     pb::Account {
         subject: account.subject.to_string(),
         entitlements: entitlements.into_iter().map(entitlement).collect(),
@@ -87,7 +85,7 @@ fn entitlement(found: access::Entitlement<'_>) -> pb::Entitlement {
     }
 }
 
-fn item(item: &Item, access: Access, plan_is_known: bool) -> pb::Item {
+fn item(item: &Item<&str>, access: Access, plan_is_known: bool) -> pb::Item {
     let (live, reason) = match access {
         Access::Granted(_, _) if !plan_is_known => (true, pb::Reason::UnknownPlan),
         Access::Granted(grant, _) => (true, grant.into()),
@@ -95,7 +93,7 @@ fn item(item: &Item, access: Access, plan_is_known: bool) -> pb::Item {
     };
     pb::Item {
         id: item.id.to_string(),
-        plan: item.plan.as_ref().map(ToString::to_string).unwrap_or_default(),
+        plan: item.plan.unwrap_or_default().to_owned(),
         status: item.status.to_string(),
         live,
         reason: reason.into(),
@@ -128,7 +126,7 @@ impl<'a> From<Verdict<'a>> for Told<'a> {
             }
         };
         let subject = subject.map(Subject::as_str).unwrap_or_default();
-        Self { allowed, reason, subject, plan: plan.map(Slug::as_str).unwrap_or_default(), limit }
+        Self { allowed, reason, subject, plan: plan.unwrap_or_default(), limit }
     }
 }
 

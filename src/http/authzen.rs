@@ -181,7 +181,7 @@ fn tell(decision: &Decision<'_>, moment: &Moment, facts: &Facts) -> Value {
         context["subject"] = subject.as_str().into();
     }
     if let Some(plan) = told.plan {
-        context["plan"] = plan.as_str().into();
+        context["plan"] = plan.into();
     }
     if let Some(limit) = told.limit {
         context["limit"] = limit.into();

@@ -1,7 +1,7 @@
 //! The account of a subject, as it stands.
 
 use super::StoreError;
-use crate::access::{Account, Effect, Item, Override, Seats, Slug, Status, Subject, Until};
+use crate::access::{Account, Effect, Item, Items, Override, Seats, Status, Subject, Until};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::{PgConnection, types::Json};
@@ -21,7 +21,6 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
                 as "overrides: Json<Vec<OverrideRow>>",
             i.id as "id?",
             i.plan,
-            i.plan_id,
             i.status as "status?",
             i.free_trial as "free_trial?",
             i.period_start,
@@ -31,7 +30,6 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
             i.has_seats as "has_seats?",
             i.seats,
             i.updated_at as "updated_at?",
-            i.sent_at as "sent_at?",
             coalesce(
                 not i.id = any (listing.listed)
                     and (i.updated_at, i.sent_at) <= (listing.updated_at, listing.sent_at),
@@ -62,7 +60,7 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
     let deleted_at = first.deleted_at;
     let overrides = first.overrides.iter().flat_map(|Json(rows)| rows).map(Override::try_from);
     let overrides = overrides.collect::<Result<_, _>>()?;
-    let items = rows.into_iter().filter_map(Row::item).collect::<Result<_, _>>()?;
+    let items = rows.iter().filter_map(Row::item).collect::<Result<_, _>>()?;
     Ok(Account { subject: subject.clone(), revision, deleted_at, items, overrides })
 }
 
@@ -72,7 +70,6 @@ struct Row {
     overrides: Option<Json<Vec<OverrideRow>>>,
     id: Option<String>,
     plan: Option<String>,
-    plan_id: Option<String>,
     status: Option<String>,
     free_trial: Option<bool>,
     period_start: Option<DateTime<Utc>>,
@@ -82,29 +79,33 @@ struct Row {
     has_seats: Option<bool>,
     seats: Option<i64>,
     updated_at: Option<DateTime<Utc>>,
-    sent_at: Option<DateTime<Utc>>,
     withdrawn: bool,
     canceled: bool,
 }
 
 impl Row {
     /// The item of this row; a subject without items still has one row.
-    fn item(self) -> Option<Result<Item, StoreError>> {
-        let id = self.id?;
-        let status = self.status?.parse().unwrap_or_else(|never| match never {});
-        let status = match status {
+    fn item(&self) -> Option<Result<Item<&str>, StoreError>> {
+        let (id, word) = (self.id.as_deref()?, self.status.as_deref()?);
+        let status = match Status::from(word) {
             _ if self.withdrawn => Status::Withdrawn,
             Status::Active if self.canceled => Status::Canceled,
             status => status,
         };
-        let Ok(plan) = self.plan.as_deref().map(str::parse::<Slug>).transpose() else {
-            return Some(Err(corrupt("item.plan")));
-        };
+        let texts = [
+            ("item.id", Some(id)),
+            ("item.status", Some(word)),
+            ("item.plan", self.plan.as_deref()),
+        ];
+        let too_long =
+            |(_, text): &(_, Option<&str>)| text.is_some_and(|text| text.len() > Items::LONGEST);
+        if let Some((column, _)) = texts.into_iter().find(too_long) {
+            return Some(Err(corrupt(column)));
+        }
         let quantity = self.seats.and_then(|n| u64::try_from(n).ok());
         Some(Ok(Item {
-            id: id.into(),
-            plan,
-            plan_id: self.plan_id.map(Into::into),
+            id,
+            plan: self.plan.as_deref(),
             status,
             free_trial: self.free_trial?,
             period_start: self.period_start,
@@ -113,7 +114,6 @@ impl Row {
             past_due_at: self.past_due_at,
             seats: self.has_seats?.then_some(Seats(quantity)),
             updated_at: self.updated_at?,
-            sent_at: self.sent_at?,
         }))
     }
 }

@@ -1,7 +1,7 @@
 //! News into rows: what is newer is written, what is older is not, in any order of arrival.
 
 use super::{Outcome, StoreError};
-use crate::access::{Item, News, Slug, Snapshot, Subject};
+use crate::access::{News, Observation, Snapshot, Subject};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
@@ -137,7 +137,7 @@ async fn write_newer(
     tx: &mut PgConnection,
     subject: &Subject,
     svix_id: &str,
-    items: &[Item],
+    items: &[Observation],
     snapshot: Option<&Snapshot>,
 ) -> Result<Written, StoreError> {
     let mut written = Written::Nothing;
@@ -146,8 +146,8 @@ async fn write_newer(
     {
         written = Written::News;
     }
-    for item in items {
-        written = written.max(write_item(tx, subject, svix_id, item).await?);
+    for observation in items {
+        written = written.max(write_item(tx, subject, svix_id, observation).await?);
     }
     Ok(written)
 }
@@ -192,7 +192,7 @@ async fn write_item(
     tx: &mut PgConnection,
     subject: &Subject,
     svix_id: &str,
-    item: &Item,
+    Observation { item, plan_id, sent_at }: &Observation,
 ) -> Result<Written, StoreError> {
     let withdrawn = sqlx::query_scalar!(
         r#"
@@ -227,8 +227,8 @@ async fn write_item(
         "#,
         subject.as_str(),
         &*item.id,
-        item.plan.as_ref().map(Slug::as_str),
-        item.plan_id.as_deref(),
+        item.plan.as_deref(),
+        plan_id.as_deref(),
         item.status.as_str(),
         item.free_trial,
         item.period_start,
@@ -238,7 +238,7 @@ async fn write_item(
         item.seats.is_some(),
         item.seats.and_then(|seats| seats.0).map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
         item.updated_at,
-        item.sent_at,
+        sent_at,
         item.rank(),
         svix_id,
     )

@@ -39,15 +39,17 @@ prop_compose! {
         plan in option::weighted(0.9, select(&PLANS[..])),
         status in select(&STATUSES[..]),
         free_trial: bool,
+        period_start in option::of(instant()),
         period_end in option::of(instant()),
         canceled_at in option::weighted(0.2, instant()),
         past_due_at in option::of(instant()),
         updated_at in instant(),
+        seats in option::weighted(0.2, option::of(any::<u64>()).prop_map(Seats)),
     ) -> Item {
         let base = item(plan.unwrap_or("free"));
         let plan = plan.and(base.plan);
-        let status = status.parse().unwrap();
-        Item { plan, status, free_trial, period_end, canceled_at, past_due_at, updated_at, ..base }
+        let status = status.into();
+        Item { plan, status, free_trial, period_start, period_end, canceled_at, past_due_at, seats, updated_at, ..base }
     }
 }
 
@@ -95,7 +97,7 @@ fn ask<'a>(
 }
 
 /// What a caller sees of a verdict, but for the reason, which may be refined.
-fn seen<'a>(verdict: &Verdict<'a>) -> Option<(&'a Subject, Option<&'a Slug>, Option<u64>)> {
+fn seen<'a>(verdict: &Verdict<'a>) -> Option<(&'a Subject, Option<&'a str>, Option<u64>)> {
     match *verdict {
         Verdict::Allowed { subject, plan, limit, .. } => Some((subject, plan, limit)),
         Verdict::Denied { .. } => None,
@@ -103,6 +105,15 @@ fn seen<'a>(verdict: &Verdict<'a>) -> Option<(&'a Subject, Option<&'a Slug>, Opt
 }
 
 proptest! {
+    /// Packing items loses nothing.
+    #[test]
+    fn items_come_out_as_they_went_in(items in vec(an_item(), 0..5), id in "[ -~]{1,128}") {
+        let items: Vec<_> = items.into_iter().map(|item| Item { id: (&*id).into(), ..item }).collect();
+        let packed: Items = items.iter().cloned().collect();
+        let unpacked: Vec<_> = packed.iter().collect();
+        prop_assert_eq!(format!("{unpacked:?}"), format!("{items:?}"));
+    }
+
     /// An answer holds up to `valid_until`, and not at it.
     #[test]
     fn an_answer_holds_exactly_until_it_says(
@@ -138,11 +149,12 @@ proptest! {
             match (reason, plan) {
                 (Grant::OverrideGrants, None) => {}
                 (Grant::DefaultPlan, plan) => {
-                    prop_assert_eq!(plan, catalog().shelf(kind).default_plan.as_ref());
+                    let default = catalog().shelf(kind).default_plan.as_ref();
+                    prop_assert_eq!(plan, default.map(Slug::as_str));
                 }
                 (_, Some(plan)) => {
                     prop_assert!(catalog().shelf(kind).plans.contains_key(plan));
-                    let held = |a: &Account| a.items.iter().any(|i| i.plan.as_ref() == Some(plan)
+                    let held = |a: &Account| a.items.iter().any(|i| i.plan == Some(plan)
                         && matches!(i.status, Status::Active | Status::PastDue | Status::Canceled));
                     prop_assert!(accounts.iter().filter(|a| a.subject == account.subject).any(held));
                 }

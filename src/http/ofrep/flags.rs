@@ -20,7 +20,7 @@ pub(super) fn flag(key: &str, decision: &Decision<'_>, facts: &Facts, revision: 
         metadata["subject"] = subject.as_str().into();
     }
     if let Some(plan) = told.plan {
-        metadata["plan"] = plan.as_str().into();
+        metadata["plan"] = plan.into();
     }
     if let Some(limit) = told.limit {
         metadata["limit"] = limit.into();

@@ -1,0 +1,184 @@
+//! The items of an account, packed: a replica holds a million accounts, and a check reads those it asks for from end
+//! to end.
+//!
+//! An item is a byte of marks, which say what it has; its status; its texts, each behind its length; its dates, in
+//! microseconds; its seats.
+
+use super::{Item, Seats, Status};
+use chrono::{DateTime, Utc};
+use std::fmt;
+
+/// Items in one piece of memory, in the order in which they were put there.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Items(Box<[u8]>);
+
+impl Items {
+    /// The longest text that an item may have, in bytes.
+    pub const LONGEST: usize = u8::MAX as usize;
+
+    /// The items, borrowing their text from here.
+    #[must_use]
+    pub fn iter(&self) -> Unpacked<'_> {
+        Unpacked(&self.0)
+    }
+
+    /// How many bytes they take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl<T: AsRef<str>> FromIterator<Item<T>> for Items {
+    fn from_iter<I: IntoIterator<Item = Item<T>>>(items: I) -> Self {
+        let mut packed = Packed(Vec::new());
+        items.into_iter().for_each(|item| packed.item(&item));
+        Self(packed.0.into())
+    }
+}
+
+impl<'i> IntoIterator for &'i Items {
+    type Item = Item<&'i str>;
+    type IntoIter = Unpacked<'i>;
+
+    fn into_iter(self) -> Unpacked<'i> {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for Items {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+/// Items being packed.
+struct Packed(Vec<u8>);
+
+impl Packed {
+    fn item<T: AsRef<str>>(&mut self, item: &Item<T>) {
+        let quantity = item.seats.and_then(|seats| seats.0);
+        let dates = [item.period_start, item.period_end, item.canceled_at, item.past_due_at];
+        let [start, end, canceled, past_due] = dates.map(|date| date.is_some());
+        let (plan, seats) = (item.plan.is_some(), item.seats.is_some());
+        self.0.push(marks([
+            plan,
+            item.free_trial,
+            start,
+            end,
+            canceled,
+            past_due,
+            seats,
+            quantity.is_some(),
+        ]));
+        self.status(&item.status);
+        self.text(item.id.as_ref());
+        item.plan.iter().for_each(|plan| self.text(plan.as_ref()));
+        dates.iter().flatten().for_each(|date| self.date(*date));
+        self.date(item.updated_at);
+        self.0.extend(quantity.iter().flat_map(|n| n.to_le_bytes()));
+    }
+
+    fn status<T: AsRef<str>>(&mut self, status: &Status<T>) {
+        self.0.push(match status {
+            Status::Active => 0,
+            Status::PastDue => 1,
+            Status::Canceled => 2,
+            Status::Ended => 3,
+            Status::Expired => 4,
+            Status::Abandoned => 5,
+            Status::Upcoming => 6,
+            Status::Incomplete => 7,
+            Status::Withdrawn => 8,
+            Status::Unknown(_) => 9,
+        });
+        if let Status::Unknown(word) = status {
+            self.text(word.as_ref());
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        self.0.push(text.len().try_into().expect("no text is longer than `LONGEST`"));
+        self.0.extend(text.as_bytes());
+    }
+
+    fn date(&mut self, date: DateTime<Utc>) {
+        self.0.extend(date.timestamp_micros().to_le_bytes());
+    }
+}
+
+/// What is not read yet of packed items.
+#[derive(Debug, Clone)]
+pub struct Unpacked<'i>(&'i [u8]);
+
+impl<'i> Iterator for Unpacked<'i> {
+    type Item = Item<&'i str>;
+
+    fn next(&mut self) -> Option<Item<&'i str>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let [plan, free_trial, start, end, canceled, past_due, seats, quantity] =
+            marked(self.byte());
+        Some(Item {
+            status: self.status(),
+            id: self.text(),
+            plan: plan.then(|| self.text()),
+            free_trial,
+            period_start: start.then(|| self.date()),
+            period_end: end.then(|| self.date()),
+            canceled_at: canceled.then(|| self.date()),
+            past_due_at: past_due.then(|| self.date()),
+            updated_at: self.date(),
+            seats: seats.then(|| Seats(quantity.then(|| u64::from_le_bytes(self.bytes())))),
+        })
+    }
+}
+
+impl<'i> Unpacked<'i> {
+    fn status(&mut self) -> Status<&'i str> {
+        match self.byte() {
+            0 => Status::Active,
+            1 => Status::PastDue,
+            2 => Status::Canceled,
+            3 => Status::Ended,
+            4 => Status::Expired,
+            5 => Status::Abandoned,
+            6 => Status::Upcoming,
+            7 => Status::Incomplete,
+            8 => Status::Withdrawn,
+            _ => Status::Unknown(self.text()),
+        }
+    }
+
+    fn text(&mut self) -> &'i str {
+        let length = self.byte().into();
+        let (text, rest) = self.0.split_at(length);
+        self.0 = rest;
+        str::from_utf8(text).expect("it was packed from text")
+    }
+
+    fn date(&mut self) -> DateTime<Utc> {
+        let micros = i64::from_le_bytes(self.bytes());
+        DateTime::from_timestamp_micros(micros).expect("it was packed from a date")
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::from_le_bytes(self.bytes())
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let (bytes, rest) = self.0.split_first_chunk().expect("items are packed whole");
+        self.0 = rest;
+        *bytes
+    }
+}
+
+/// Eight answers in a byte.
+fn marks(answers: [bool; 8]) -> u8 {
+    answers.into_iter().rev().fold(0, |byte, answer| byte << 1 | u8::from(answer))
+}
+
+fn marked(byte: u8) -> [bool; 8] {
+    std::array::from_fn(|bit| byte >> bit & 1 == 1)
+}
