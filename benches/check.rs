@@ -10,7 +10,7 @@ mod support;
 use anyhow::{Context, ensure};
 use entitlements::{
     embedded::{Binaries, Embedded},
-    grpc::pb::{CheckFeatureRequest, CheckFeaturesRequest},
+    grpc::pb::{CheckFeatureRequest, CheckFeatureResponse, CheckFeaturesRequest},
 };
 use prost::Message;
 use std::{fs, path::Path};
@@ -56,10 +56,15 @@ async fn against_nothing(postgres: &Embedded) -> anyhow::Result<()> {
         let empty = Server::empty(server).await?;
         let ours = Server::ours(server, &postgres.url("entitlements"), &[]).await?;
         ours.deliver("subscriptionItem.active.json")?;
-        ours.check(&request, "pro").await?;
-        let servers = [&empty, &ours];
-        let turns =
-            take_turns(2, |which| h2load(connections, streams, load, servers[which], &body))?;
+        let answer = ours.check(&request, "pro").await?;
+        let servers = [
+            (&empty, &CheckFeatureResponse { allowed: true, ..Default::default() }),
+            (&ours, &answer),
+        ];
+        let turns = take_turns(2, |which| {
+            let (server, answer) = servers[which];
+            h2load(connections, streams, load, server, &body, framed(answer).len())
+        })?;
         let rate = |which: usize| median(&turns[which], |(rate, _)| *rate);
         let p99 = |which: usize| median(&turns[which], |(_, p99)| *p99).value;
         println!(
@@ -85,18 +90,23 @@ fn asking(user: &str, organization: &str, feature: &str) -> CheckFeatureRequest 
     }
 }
 
-/// Requests in a second, and the 99th percentile of their times in microseconds.
+/// Requests in a second whose answers are as long as they should be, and the 99th percentile of their times in microseconds.
 fn h2load(
     connections: usize,
     streams: usize,
     cores: &str,
     server: &Server,
     body: &Path,
+    answer: usize,
 ) -> anyhow::Result<(f64, f64)> {
     let times = body.with_extension("times");
     let _ = fs::remove_file(&times); // h2load appends
     let path = |path: &Path| path.to_str().map(str::to_owned).context("a path");
-    let output = pinned(cores, "h2load")
+    let mut load = pinned(cores, "h2load");
+    if !server.key.is_empty() {
+        load.args(["-H", &format!("authorization: {}", server.key)]);
+    }
+    let output = load
         .args(["-D", "1", "--warm-up-time=300ms", "-H", "content-type: application/grpc"])
         .args(["-H", "te: trailers", "-c", &connections.to_string(), "-m", &streams.to_string()])
         .args(["-d", &path(body)?, "--log-file", &path(&times)?])
@@ -104,6 +114,14 @@ fn h2load(
         .output()?;
     let text = String::from_utf8(output.stdout)?;
     ensure!(text.contains(" 0 failed, 0 errored, 0 timeout"), "requests failed: {text}");
+    let number = |before: &str| {
+        let (number, _) = text.split_once(before)?;
+        number.rsplit([' ', '(']).next()?.parse::<u64>().ok()
+    };
+    let (calls, data) = (number(" succeeded"), number(") data"));
+    // A refusal has no data; the time of an answer may be a byte shorter than that of another.
+    let whole = calls.zip(data).is_some_and(|(calls, data)| data >= calls * (answer as u64 - 2));
+    ensure!(whole && calls != Some(0), "not every call was answered: {text}");
     let rate = text.lines().find_map(|line| {
         let (_, rest) = line.strip_prefix("finished in ")?.split_once(", ")?;
         rest.split_once(" req/s")?.0.parse().ok()
@@ -136,6 +154,7 @@ fn ask(server: &Server, plan: &Plan, questions: f64) -> anyhow::Result<Asked> {
 fn plan(server: &Server, path: &str, body: Vec<u8>, right: &[u8]) -> Plan {
     Plan {
         address: server.grpc.clone(),
+        key: server.key.clone(),
         path: format!("/{path}"),
         connections: 1,
         streams: 1,
@@ -157,7 +176,8 @@ async fn in_one_call(postgres: &Embedded) -> anyhow::Result<()> {
     ours.check(&one, "pro").await?;
     let questions: Vec<_> = (0..100).map(|n| asking(USER, ORGANIZATION, features[n % 4])).collect();
     let many = CheckFeaturesRequest { questions, ..Default::default() };
-    let answers = ours.client().await?.check_features(many.clone()).await?.into_inner().answers;
+    let request = ours.signed(many.clone())?;
+    let answers = ours.client().await?.check_features(request).await?.into_inner().answers;
     ensure!(answers.len() == 100 && answers.iter().all(|a| a.allowed), "wrong answers");
     let right = answers[0].encode_to_vec();
 

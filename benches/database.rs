@@ -45,6 +45,7 @@ async fn cold_checks(database: &Database, folder: &Path) -> anyhow::Result<()> {
     let (at, count) = (database::place(&body)?, database.subjects);
     let plan = Plan {
         address: ours.grpc.clone(),
+        key: ours.key.clone(),
         path: "/entitlements.v1.Entitlements/CheckFeature".into(),
         connections: 0,
         streams: 1,

@@ -133,6 +133,7 @@ async fn accounts(database: &Database, ours: f64, plain: f64) -> anyhow::Result<
     let body = framed(&question(0));
     let load = Plan {
         address: server.grpc.clone(),
+        key: server.key.clone(),
         path: "/entitlements.v1.Entitlements/CheckFeature".into(),
         connections: 8,
         streams: 4,

@@ -46,6 +46,7 @@ async fn measure(database: &Database, flags: &[&str], count: u64) -> anyhow::Res
     let body = framed(&question(0));
     let patient = Plan {
         address: ours.grpc.clone(),
+        key: ours.key.clone(),
         path: "/entitlements.v1.Entitlements/CheckFeature".into(),
         connections: CONNECTIONS,
         streams: 16,

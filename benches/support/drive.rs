@@ -33,6 +33,8 @@ pub struct Plan {
     pub address: String,
     /// `package.Service/Method`.
     pub path: String,
+    /// What is presented in `authorization`.
+    pub key: String,
     pub connections: usize,
     /// The most calls at once on each.
     pub streams: usize,
@@ -193,7 +195,7 @@ impl Connection {
         let number = number as u64;
         Self {
             io,
-            frames: Frames::new(&plan.path, &plan.address, &plan.right),
+            frames: Frames::new(&plan),
             seen,
             body: plan.body.clone(),
             dice: 0x9E37_79B9_7F4A_7C15 ^ (number << 32),

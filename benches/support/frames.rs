@@ -3,6 +3,7 @@
 //!
 //! Source: <https://datatracker.ietf.org/doc/html/rfc9113>, <https://datatracker.ietf.org/doc/html/rfc7541>
 
+use super::drive::Plan;
 use anyhow::{bail, ensure};
 use std::{collections::HashMap, time::Instant};
 
@@ -28,8 +29,8 @@ const END_HEADERS: u8 = 4;
 const WIDE: u32 = 0x7fff_ffff;
 const NARROW: u32 = 65_535;
 
-/// The headers of a call, by their places in the table that the first call has filled.
-const AGAIN: [u8; 6] = [0x83, 0x86, 0xc1, 0xc0, 0xbf, 0xbe];
+/// The headers of a call after the first, by their places in the table that the first has filled.
+const AGAIN: [u8; 7] = [0x83, 0x86, 0xc2, 0xc1, 0xc0, 0xbf, 0xbe];
 
 /// A connection's frames.
 pub struct Frames {
@@ -54,13 +55,13 @@ struct Call {
 }
 
 impl Frames {
-    pub fn new(path: &str, authority: &str, right: &[u8]) -> Self {
+    pub fn new(plan: &Plan) -> Self {
         let mut frames = Self {
             out: PREFACE.to_vec(),
             read: Vec::new(),
             open: HashMap::new(),
-            first: first(path, authority),
-            right: right.into(),
+            first: first(plan),
+            right: plan.right.clone(),
             next: 1,
             window: NARROW.into(),
             received: 0,
@@ -150,14 +151,15 @@ impl Frames {
     }
 }
 
-/// The headers of the first call: POST, http, and four that both sides remember from then on.
-fn first(path: &str, authority: &str) -> Vec<u8> {
+/// The headers of the first call: POST, http, and five that both sides remember from then on.
+fn first(plan: &Plan) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     for (name, value) in [
-        (":path", path),
-        (":authority", authority),
+        (":path", &*plan.path),
+        (":authority", &plan.address),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
+        ("authorization", &plan.key),
     ] {
         block.push(0x40);
         for text in [name, value] {

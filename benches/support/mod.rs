@@ -21,6 +21,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -128,6 +129,9 @@ pub struct Server {
     child: Child,
     pub grpc: String,
     pub http: String,
+    /// What a call presents in `authorization`; empty: nothing.
+    pub key: String,
+    _callers: TempDir,
 }
 
 impl Server {
@@ -135,7 +139,8 @@ impl Server {
     pub async fn empty(cores: &str) -> anyhow::Result<Self> {
         let grpc = free().await?;
         let child = pinned(cores, env::current_exe()?).args(["empty", &grpc]).spawn()?;
-        let server = Self { child, grpc, http: String::new() };
+        let (http, key) = (String::new(), String::new());
+        let server = Self { child, grpc, http, key, _callers: tempfile::tempdir()? };
         let began = Instant::now();
         while TcpStream::connect(&server.grpc).await.is_err() {
             ensure!(began.elapsed() < Duration::from_secs(20), "the empty server does not start");
@@ -155,16 +160,25 @@ impl Server {
     pub async fn starting(cores: &str, database: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let (grpc, http) = (free().await?, free().await?);
         let log = env::temp_dir().join(format!("entitlements-bench-{}.log", std::process::id()));
+        let callers = tempfile::tempdir()?;
+        let file = callers.path().join("callers.toml");
+        let made = Command::new(env!("CARGO_BIN_EXE_entitlements"))
+            .args(["keys", "create", "bench", "--scope", "check", "--callers"])
+            .arg(&file)
+            .output()?;
+        ensure!(made.status.success(), "no key could be made");
+        let key = format!("Bearer {}", String::from_utf8(made.stdout)?.trim());
         let child = pinned(cores, env!("CARGO_BIN_EXE_entitlements"))
             .args(["serve", "--migrate", "--internal-listen", "127.0.0.1:0"])
             .args(flags)
             .env("DATABASE_URL", database)
             .env("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
             .env("CATALOG", concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"))
+            .env("CALLERS", file)
             .envs([("GRPC_LISTEN", &grpc), ("HTTP_LISTEN", &http)])
             .stderr(fs::File::create(log)?)
             .spawn()?;
-        Ok(Self { child, grpc, http })
+        Ok(Self { child, grpc, http, key, _callers: callers })
     }
 
     /// Waits until it answers questions.
@@ -198,6 +212,13 @@ impl Server {
         Ok(())
     }
 
+    /// A request with the key.
+    pub fn signed<T>(&self, message: T) -> anyhow::Result<tonic::Request<T>> {
+        let mut request = tonic::Request::new(message);
+        request.metadata_mut().insert("authorization", self.key.parse()?);
+        Ok(request)
+    }
+
     pub async fn client(&self) -> anyhow::Result<EntitlementsClient<Channel>> {
         let channel = Endpoint::from_shared(format!("http://{}", self.grpc))?.connect().await?;
         Ok(EntitlementsClient::new(channel))
@@ -209,7 +230,8 @@ impl Server {
         request: &CheckFeatureRequest,
         plan: &str,
     ) -> anyhow::Result<CheckFeatureResponse> {
-        let answer = self.client().await?.check_feature(request.clone()).await?.into_inner();
+        let request = self.signed(request.clone())?;
+        let answer = self.client().await?.check_feature(request).await?.into_inner();
         ensure!(answer.allowed && answer.plan == plan, "a wrong answer: {answer:?}");
         Ok(answer)
     }
