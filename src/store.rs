@@ -29,7 +29,7 @@ pub use schema::{Schema, migrate};
 use crate::access::{Account, Catalog, Kind, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use lane::{Lane, Route};
+use lane::{Lane, Route, twice};
 use sqlx::{
     ConnectOptions,
     postgres::{PgConnectOptions, PgListener},
@@ -165,7 +165,7 @@ impl Store {
 
     /// All that is known of a subject.
     pub async fn account(&self, subject: &Subject) -> Result<Account, StoreError> {
-        self.checks.run(async |db| account::load(db, subject).await).await
+        twice(|| self.checks.run(async |db| account::load(db, subject).await)).await
     }
 
     /// Waits until something was written here that other replicas should hear of.
@@ -195,12 +195,12 @@ impl Store {
 
     /// Where the change log must be read from to miss nothing from now on.
     pub async fn here(&self) -> Result<Here, StoreError> {
-        self.log.run(changes::here).await
+        twice(|| self.log.run(changes::here)).await
     }
 
     /// The next page of the change log after a cursor.
     pub async fn changes(&self, after: Cursor) -> Result<Page, StoreError> {
-        self.log.run(async |db| changes::page(db, after).await).await
+        twice(|| self.log.run(async |db| changes::page(db, after).await)).await
     }
 
     /// Removes change-log rows that every replica must have read; returns how many.

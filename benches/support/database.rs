@@ -162,6 +162,6 @@ pub fn question(number: u64) -> CheckFeatureRequest {
 
 /// Where in a request the number of the subject is.
 pub fn place(body: &[u8]) -> anyhow::Result<usize> {
-    let at = body.windows(26).position(|digits| digits.iter().all(u8::is_ascii_digit));
+    let at = body.windows(26).rposition(|digits| digits.iter().all(u8::is_ascii_digit));
     at.context("no subject's number")
 }

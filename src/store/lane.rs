@@ -9,6 +9,9 @@ use sqlx::{
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::OnceCell, time::timeout};
 
+/// A connection that was idle for as long is asked whether it lives before it is lent: to ask each time would be a
+/// third of the time of a check that is not cached.
+const RESTED: Duration = Duration::from_secs(1);
 /// What every session is set to: whatever else fails, the server itself gives up.
 const SESSION: &str = "
     set synchronous_commit = on;
@@ -103,7 +106,20 @@ impl Lane {
         acquire: Duration,
         deadline: Duration,
     ) -> Self {
-        let pool = || PgPoolOptions::new().max_connections(size).acquire_timeout(acquire);
+        let pool = || {
+            PgPoolOptions::new()
+                .max_connections(size)
+                .acquire_timeout(acquire)
+                .test_before_acquire(false)
+                .before_acquire(|db, lent| {
+                    Box::pin(async move {
+                        if lent.idle_for >= RESTED {
+                            db.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                })
+        };
         let direct = pool()
             .after_connect(|db, _| {
                 Box::pin(async { sqlx::raw_sql(SESSION).execute(db).await.map(drop) })
@@ -151,6 +167,17 @@ impl Lane {
 
     pub(super) async fn close(&self) {
         tokio::join!(self.direct.close(), self.pooled.close());
+    }
+}
+
+/// Does what only reads; once more, if the connection that was lent unasked is dead.
+pub(super) async fn twice<T, F>(read: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    match read().await {
+        Err(StoreError::Unavailable(_)) => read().await,
+        done => done,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `SOAK=3600 cargo test --release --test it soak -- --nocapture` runs for an hour: checks and deliveries on 5,000
 //! subjects, connections that come and go, and sessions of Postgres killed every 0.7 s. It prints the memory, file
-//! descriptors and tasks of the service and how they grow.
+//! descriptors and tasks of the service, the sizes of the tables, and how all of them grow.
 
 use crate::{
     dice::Dice,
@@ -28,6 +28,10 @@ struct Sample {
     memory_mib: f64,
     descriptors: f64,
     tasks: f64,
+    /// What the tables of accounts take.
+    accounts_mib: f64,
+    /// What the ledger and the change log take; they grow, until their rows are old enough to go.
+    ledger_mib: f64,
 }
 
 struct Soak {
@@ -85,7 +89,7 @@ impl Soak {
         }
     }
 
-    async fn sample(&self, length: Duration) -> Vec<Sample> {
+    async fn sample(&self, postgres: &Postgres, length: Duration) -> Vec<Sample> {
         let (began, mut samples) = (Instant::now(), Vec::new());
         let mut tick = interval(length / 60);
         while began.elapsed() < length {
@@ -96,12 +100,23 @@ impl Soak {
             let memory: f64 = memory.trim().trim_end_matches(" kB").parse().unwrap();
             let metrics = reqwest::get(format!("{}/metrics", self.process.internal)).await.unwrap();
             let metrics = metrics.text().await.unwrap();
+            let tables = "
+                select sum(case when oid in ('delivery'::regclass, 'change'::regclass) then 0 else mib end),
+                    sum(case when oid in ('delivery'::regclass, 'change'::regclass) then mib else 0 end)
+                from (
+                    select oid, pg_total_relation_size(oid) / 1048576.0::float8 as mib
+                    from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace
+                ) as sizes";
+            let tables = sqlx::query_as(tables).fetch_one(&mut postgres.db().await).await;
+            let (accounts_mib, ledger_mib) = tables.unwrap();
             let tasks = metrics.lines().find_map(|line| line.strip_prefix("entitlements_tasks "));
             samples.push(Sample {
                 seconds: began.elapsed().as_secs_f64(),
                 memory_mib: memory / 1024.0,
                 descriptors: fs::read_dir(format!("{process}/fd")).unwrap().map(|_| 1.0).sum(),
                 tasks: tasks.unwrap().parse().unwrap(),
+                accounts_mib,
+                ledger_mib,
             });
         }
         self.over.store(true, Ordering::SeqCst);
@@ -136,7 +151,7 @@ async fn what_a_service_holds_stays_flat() {
         deliveries: AtomicU64::new(0),
     };
     let (samples, (), (), (), ()) = tokio::join!(
-        soak.sample(Duration::from_secs(length)),
+        soak.sample(&postgres, Duration::from_secs(length)),
         soak.check(Dice::new()),
         soak.check(Dice::new()),
         soak.send(Dice::new()),
@@ -146,8 +161,10 @@ async fn what_a_service_holds_stays_flat() {
     let memory = told("memory in MiB", &samples, |s| s.memory_mib);
     let descriptors = told("file descriptors", &samples, |s| s.descriptors);
     let tasks = told("tasks", &samples, |s| s.tasks);
+    let accounts = told("tables of accounts in MiB", &samples, |s| s.accounts_mib);
+    told("ledger and change log in MiB", &samples, |s| s.ledger_mib);
     // Wide bounds: what leaks with every connection, session or delivery passes them within a minute.
-    assert!(memory < 256.0 && descriptors < 200.0 && tasks < 200.0);
+    assert!(memory < 256.0 && descriptors < 200.0 && tasks < 200.0 && accounts < 64.0);
     soak.process.terminate().await;
     postgres.stop().await;
 }
