@@ -22,13 +22,14 @@ const ARROWS: &[(&str, &[&str])] = &[
             "doctor",
             "embedded",
             "grpc",
+            "probe",
             "reconcile",
             "service",
             "store",
             "telemetry",
         ],
     ),
-    ("doctor", &["access", "clerk", "config", "store", "telemetry"]),
+    ("doctor", &["access", "clerk", "config", "probe", "store", "telemetry"]),
     ("config", &["access", "callers", "clerk", "http", "telemetry", "tls"]),
     (
         "service",
@@ -98,6 +99,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tls", &["files"]),
     ("files", &["telemetry"]),
     ("net", &["tls"]),
+    ("probe", &[]),
     ("telemetry", &[]),
 ];
 
