@@ -6,13 +6,10 @@ use std::{
     time::Duration,
 };
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// GETs an address of this machine. The certificate is not verified, as Kubernetes' probes do not verify it either: it is
 /// for the names that others call the service by, nothing secret is said, and who answers is on this machine.
-pub async fn ask(url: String) -> reqwest::Result<Response> {
-    let client = Client::builder().no_proxy().timeout(PATIENCE);
+pub async fn ask(url: String, patience: Duration) -> reqwest::Result<Response> {
+    let client = Client::builder().no_proxy().timeout(patience);
     // No authorities need be there, and none are read.
     let client = client.tls_certs_only([]).tls_danger_accept_invalid_certs(true).build()?;
     client.get(url).send().await

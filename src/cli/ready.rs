@@ -3,7 +3,10 @@
 use crate::probe;
 use clap::Args;
 use reqwest::Response;
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+/// How long an answer may take: less than containers' health checks may.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Exits with 0 if the service on this machine is ready, 1 if it is not: what a HEALTHCHECK may exit with.
 #[derive(Debug, Args)]
@@ -21,7 +24,7 @@ pub(super) struct Ready {
 impl Ready {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let service = probe::url(self.internal_listen, self.internal_tls_cert.is_some());
-        let answer = probe::ask(format!("{service}/readyz")).await;
+        let answer = probe::ask(format!("{service}/readyz"), PATIENCE).await;
         let ready = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
         match answer.map(Response::text) {
             Ok(text) => print!("{}", text.await.unwrap_or_default()),

@@ -12,7 +12,7 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 /// How long whoever has taken an address may take to say who it is.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn all(settings: &Settings) -> Vec<Finding> {
     let all = [
@@ -69,7 +69,7 @@ async fn is_ours(settings: &Settings) -> bool {
 }
 
 async fn says_alive(service: String) -> bool {
-    match probe::ask(format!("{service}/livez")).await {
+    match probe::ask(format!("{service}/livez"), PATIENCE).await {
         Ok(answer) => answer.text().await.is_ok_and(|text| text == "alive\n"),
         Err(_) => false,
     }

@@ -7,7 +7,7 @@ use crate::{
     db::Db,
     manifests::{Container, Image, chart, documents, file, interpolate, mounts, ports, the},
     rig::Process,
-    service::{Replica, SECRET, config, eventually, payload},
+    service::{Replica, SECRET, config, eventually, payload, plain_http},
 };
 use entitlements::{
     config::{Config, Locks},
@@ -70,7 +70,7 @@ async fn start(container: &Container, image: &Image, files: &BTreeMap<String, St
 }
 
 async fn status(base: &str, path: &str) -> u16 {
-    reqwest::get(format!("{base}{path}")).await.unwrap().status().as_u16()
+    plain_http().get(format!("{base}{path}")).send().await.unwrap().status().as_u16()
 }
 
 #[tokio::test]

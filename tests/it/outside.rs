@@ -1,6 +1,9 @@
 //! Other systems, as they ask over HTTP on the internal listener.
 
-use crate::{certificates::Authority, service::Replica};
+use crate::{
+    certificates::Authority,
+    service::{Replica, plain_http},
+};
 use reqwest::{Certificate, Client, Identity, Method, header::HeaderMap};
 use serde_json::Value;
 
@@ -26,8 +29,7 @@ pub struct Outside {
 
 impl Outside {
     pub fn of(replica: &Replica) -> Self {
-        let client = Client::builder().no_proxy().build().unwrap();
-        Self { client, base: format!("http://{}", replica.bound.internal) }
+        Self { client: plain_http(), base: format!("http://{}", replica.bound.internal) }
     }
 
     /// Asks by TLS, with this certificate and its key, if any.
