@@ -22,13 +22,14 @@ const ARROWS: &[(&str, &[&str])] = &[
             "doctor",
             "embedded",
             "grpc",
+            "probe",
             "reconcile",
             "service",
             "store",
             "telemetry",
         ],
     ),
-    ("doctor", &["access", "clerk", "config", "store", "telemetry"]),
+    ("doctor", &["access", "clerk", "config", "probe", "store", "telemetry"]),
     ("config", &["access", "callers", "clerk", "http", "telemetry", "tls"]),
     (
         "service",
@@ -98,6 +99,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tls", &["files"]),
     ("files", &["telemetry"]),
     ("net", &["tls"]),
+    ("probe", &[]),
     ("telemetry", &[]),
 ];
 
@@ -272,4 +274,51 @@ fn every_file_says_what_it_is_for() {
     for (path, text) in sources("src").into_iter().chain(sources("tests")) {
         assert!(text.starts_with("//!"), "{} does not begin with //!", path.display());
     }
+}
+
+#[test]
+fn operations_tells_what_each_warning_and_error_means() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manual = fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let (_, table) = manual.split_once("### What the log says").unwrap();
+    let table = words(table.split("\n## ").next().unwrap());
+    let mut count = 0;
+    for (path, text) in sources("src") {
+        for (at, _) in
+            text.match_indices("tracing::warn!(").chain(text.match_indices("tracing::error!("))
+        {
+            let message = longest_literal(&text[at..]);
+            // The first thing in it that is always the same, of which the table has the beginning.
+            let mut fixed = message.split(['{', '}']).step_by(2).map(words);
+            let fixed = fixed.find(|piece| piece.split(' ').count() > 2).unwrap_or_default();
+            let fixed: Vec<_> = fixed.split(' ').take(5).collect();
+            assert!(table.contains(&fixed.join(" ")), "{}: {message}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count > 20, "only {count} were found");
+}
+
+/// The words of a text, without what stands between them.
+fn words(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// The longest text in a call that begins here.
+fn longest_literal(call: &str) -> String {
+    let (mut depth, mut literals) = (0, Vec::new());
+    for (at, piece) in call.split('"').enumerate() {
+        if at % 2 == 1 {
+            literals.push(piece.replace("\\\n", " "));
+            continue;
+        }
+        for c in piece.chars() {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            if depth == 0 && c == ')' {
+                return literals.into_iter().max_by_key(String::len).unwrap_or_default();
+            }
+        }
+    }
+    panic!("a call without an end")
 }

@@ -1,10 +1,10 @@
 //! Whether the listeners' addresses are free, or taken by this service itself.
 
 use super::Finding;
-use crate::config::Settings;
+use crate::{config::Settings, probe};
 use std::{
     io::{Error, ErrorKind},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     time::Duration,
 };
 use tokio::net::TcpListener;
@@ -12,7 +12,7 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 /// How long whoever has taken an address may take to say who it is.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn all(settings: &Settings) -> Vec<Finding> {
     let all = [
@@ -61,37 +61,24 @@ fn is_taken(error: Option<&Error>) -> bool {
 
 /// Whether a running service answers at one of the addresses.
 async fn is_ours(settings: &Settings) -> bool {
-    says_alive(settings.http_listen).await
-        || says_alive(settings.internal_listen).await
-        || tells_health(settings.grpc_listen).await
+    let doors = &settings.doors;
+    says_alive(probe::url(settings.http_listen, doors.http_tls_cert.is_some())).await
+        || says_alive(probe::url(settings.internal_listen, doors.internal_tls_cert.is_some())).await
+        || (doors.grpc_tls_cert.is_none()
+            && tells_health(probe::url(settings.grpc_listen, false)).await)
 }
 
-async fn says_alive(at: SocketAddr) -> bool {
-    let Ok(client) = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build() else {
-        return false;
-    };
-    let url = format!("http://{}/livez", reachable(at));
-    match client.get(url).send().await {
+async fn says_alive(service: String) -> bool {
+    match probe::ask(format!("{service}/livez"), PATIENCE).await {
         Ok(answer) => answer.text().await.is_ok_and(|text| text == "alive\n"),
         Err(_) => false,
     }
 }
 
-async fn tells_health(at: SocketAddr) -> bool {
-    let endpoint = Endpoint::from_shared(format!("http://{}", reachable(at)));
-    let Ok(endpoint) = endpoint else { return false };
+async fn tells_health(service: String) -> bool {
+    let Ok(endpoint) = Endpoint::from_shared(service) else { return false };
     let endpoint = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE);
     let mut client = HealthClient::new(endpoint.connect_lazy());
     let service = "entitlements.v1.Entitlements".into();
     client.check(HealthCheckRequest { service }).await.is_ok()
-}
-
-/// Where what listens on this address can be reached from this machine.
-fn reachable(mut at: SocketAddr) -> SocketAddr {
-    match at.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => at.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => at.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    at
 }

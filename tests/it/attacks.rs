@@ -11,7 +11,7 @@ use crate::{
         SETTINGS, call, frame,
     },
     rig::Process,
-    service::{ADA, Replica, config, eventually, payload},
+    service::{ADA, Replica, config, eventually, payload, plain_http},
 };
 use entitlements::grpc::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
 use futures_util::future::{BoxFuture, FutureExt, join_all};
@@ -371,7 +371,7 @@ async fn a_crowd_takes_no_descriptors_from_others() {
     assert!(mine < 150, "{mine} descriptors");
     // The database and the other listeners are reached all the same.
     answered(&mut client, false).await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = plain_http();
     let body = payload("subscriptionItem.active");
     crate::durability::deliver(&http, &process.http, "msg_1", &body).await;
     answered(&mut client, true).await;

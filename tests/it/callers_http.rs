@@ -2,6 +2,7 @@
 
 use crate::{
     callers::CallersFile,
+    certificates::{Authority, Name},
     db::Db,
     outside::{Outside, counted},
     service::{ADA, Replica, config, payload},
@@ -10,10 +11,12 @@ use crate::{
 use entitlements::{
     callers::Scope,
     clerk::{Keys, Sessions},
-    config::Config,
+    config::{Config, Locks},
+    tls,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::fs;
 
 const FLAG: &str = "/ofrep/v1/evaluate/flags/export";
 const EVALUATION: &str = "/access/v1/evaluation";
@@ -116,4 +119,54 @@ async fn a_gateway_has_its_own_key_beside_the_users_token() {
         assert!(told.header("x-entitlement-reason").is_empty(), "{told:?}");
     }
     assert_eq!(counted(&replica, "forward-auth", "gateway_refused").await, 4);
+}
+
+#[tokio::test]
+async fn client_certificates_are_callers_over_http_too() {
+    let (db, file, signer) = (Db::new().await, CallersFile::new(), Signer::new("ins_1"));
+    let (authority, other) = (Authority::new(), Authority::new());
+    let admin = file.create("operator", &[Scope::Admin]);
+    fs::write(
+        file.path(),
+        fs::read_to_string(file.path()).unwrap() + "[certificates.\"out.test\"]\nscopes = []\n",
+    )
+    .unwrap();
+    let sessions = Some(Sessions::new(Keys::given(&signer.pem()).unwrap(), Vec::new(), None));
+    let locks = Locks { internal: Some(authority.tls(tls::Protocol::Http1, true)), ..file.locks() };
+    let replica = Replica::launch(Config { locks, sessions, ..config(&db) }).await;
+    replica.serving().await;
+    replica.send(&payload("subscriptionItem.active")).await;
+    let outside = |identity| Outside::by_tls(&replica, &authority, identity);
+
+    let backend = outside(Some(authority.issue(&[Name::Uri("spiffe://test/backend")])));
+    let nobody = outside(None);
+    let out = outside(Some(authority.issue(&[Name::Dns("out.test")])));
+    let nameless = outside(Some(authority.issue(&[])));
+    for path in [FLAG, EVALUATION] {
+        for (who, headers, status) in [
+            (&backend, &[][..], 200),
+            (&nobody, &[], 401),
+            (&out, &[], 403),
+            (&nameless, &[], 401),
+            (&backend, &[("x-api-key", "ent_backend_guess")], 401),
+            (&backend, &[("authorization", &*admin)], 403),
+        ] {
+            let told = who.ask(Method::POST, path, headers, body(path)).await;
+            assert_eq!(told.status, status, "{path} {headers:?}: {told:?}");
+        }
+    }
+    let token = format!("Bearer {}", signer.token(ADA, &json!({})));
+    let signed_in = [("authorization", &*token)];
+    for (who, status) in [(&backend, 200), (&nobody, 403), (&out, 403)] {
+        let told = who.ask(Method::GET, "/auth/export", &signed_in, "").await;
+        assert_eq!(told.status, status, "{told:?}");
+    }
+    assert_eq!(nobody.ask(Method::GET, "/metrics", &[], "").await.status, 200);
+
+    let stranger = outside(Some(other.issue(&[Name::Uri("spiffe://test/backend")])));
+    let refused = stranger.client.get(format!("{}/metrics", stranger.base)).send().await;
+    assert!(
+        refused.is_err(),
+        "a certificate of another authority ends the connection: {refused:?}"
+    );
 }

@@ -4,7 +4,7 @@ use crate::{
     command_line::Shell,
     db::Db,
     rig::Process,
-    service::{ADA, JOAN, SECRET, eventually, payload, secret},
+    service::{ADA, JOAN, SECRET, eventually, payload, plain_http, secret},
 };
 use chrono::Utc;
 use entitlements::grpc::pb::{
@@ -128,7 +128,7 @@ fn bodies() -> Vec<String> {
 
 /// Posts to a service, signed and not, with secrets in headers that are none of its business.
 async fn deliver(to: &str, said: &mut Said) {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = plain_http();
     let wrong = entitlements::clerk::Secret::parse(&WRONG_SECRET.to_owned().into()).unwrap();
     for (number, body) in bodies().into_iter().enumerate() {
         for signer in [&secret(), &wrong] {
@@ -252,7 +252,7 @@ async fn secrets_and_people_are_in_no_log_answer_metric_or_table() {
     let process = Process::start(&url, &variables).await;
     deliver(&process.http, &mut said).await;
     ask(&process.grpc, &mut said).await;
-    let metrics = reqwest::get(format!("{}/metrics", process.internal)).await.unwrap();
+    let metrics = plain_http().get(format!("{}/metrics", process.internal)).send().await.unwrap();
     said.add("/metrics", metrics.text().await.unwrap());
     eventually("Clerk's answers are logged", async || process.log().contains("Clerk")).await;
     let log = process.log();

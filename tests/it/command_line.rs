@@ -2,7 +2,7 @@
 
 use crate::{
     db::Db,
-    service::{ADA, Replica, SECRET, eventually, said},
+    service::{ADA, Replica, SECRET, eventually, plain_http, said},
 };
 use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
@@ -142,8 +142,9 @@ async fn migrate_then_serve_then_stop() {
     command.stderr(fs::File::create(&log).unwrap()).stdout(Stdio::null());
     let mut served = command.spawn().unwrap();
     let http = said(&log, "http").await;
+    let probe = plain_http();
     eventually("serve is ready", async || {
-        let ready = reqwest::get(format!("http://{http}/readyz")).await;
+        let ready = probe.get(format!("http://{http}/readyz")).send().await;
         ready.is_ok_and(|answer| answer.status().is_success())
     })
     .await;

@@ -2,13 +2,18 @@
 //! that they name is one of `serve`, each port and path is there, and `serve` starts with just what they give it.
 
 use crate::{
+    certificates::Authority,
     command_line::Shell,
     db::Db,
     manifests::{Container, Image, chart, documents, file, interpolate, mounts, ports, the},
     rig::Process,
-    service::{Replica, SECRET, config, eventually, payload},
+    service::{Replica, SECRET, config, eventually, payload, plain_http},
 };
-use serde_json::Value;
+use entitlements::{
+    config::{Config, Locks},
+    tls::Protocol,
+};
+use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,8 +24,15 @@ use std::{
 /// What Clerk reaches.
 const WEBHOOKS: &str = "/webhooks/clerk";
 /// What says who may call. It names secrets, so `serve` is started without, which it is only on loopback addresses.
-const ACCESS: [&str; 5] =
-    ["CALLERS", "GRPC_TLS_CERT", "GRPC_TLS_KEY", "GRPC_CLIENT_CA", "INSECURE"];
+const ACCESS: [&str; 7] = [
+    "CALLERS",
+    "GRPC_TLS_CERT",
+    "GRPC_TLS_KEY",
+    "GRPC_CLIENT_CA",
+    "INTERNAL_TLS_CERT",
+    "INTERNAL_TLS_KEY",
+    "INSECURE",
+];
 
 /// The variables of a subcommand, as its `--help` tells them.
 async fn settings(command: &str) -> BTreeSet<String> {
@@ -58,7 +70,7 @@ async fn start(container: &Container, image: &Image, files: &BTreeMap<String, St
 }
 
 async fn status(base: &str, path: &str) -> u16 {
-    reqwest::get(format!("{base}{path}")).await.unwrap().status().as_u16()
+    plain_http().get(format!("{base}{path}")).send().await.unwrap().status().as_u16()
 }
 
 #[tokio::test]
@@ -79,6 +91,54 @@ async fn the_health_check_of_containers_says_whether_the_service_is_ready() {
     let (code, _, told) = Shell::new(&[("INTERNAL_LISTEN", &address)]).run(&["ready"]).await;
     assert_eq!(code, 1);
     assert!(told.contains("is `entitlements serve` running?"), "{told}");
+}
+
+#[tokio::test]
+async fn the_health_check_speaks_tls_where_the_service_does() {
+    let authority = Authority::new();
+    let locks = Locks { internal: Some(authority.tls(Protocol::Http1, true)), ..Locks::default() };
+    let replica = Replica::launch(Config { locks, ..config(&Db::new().await) }).await;
+    replica.serving().await;
+    let address = format!("0.0.0.0:{}", replica.bound.internal.port());
+    let plain = ("INTERNAL_LISTEN", &*address);
+    let (code, said, _) =
+        Shell::new(&[plain, ("INTERNAL_TLS_CERT", "cert.pem")]).run(&["ready"]).await;
+    assert_eq!((code, &*said), (0, "ready\n"));
+    let (code, _, told) = Shell::new(&[plain]).run(&["ready"]).await;
+    assert_eq!(code, 1);
+    assert!(
+        told.contains(&format!("nothing answers on http://{}", replica.bound.internal)),
+        "{told}"
+    );
+}
+
+#[test]
+fn probes_and_scrapes_of_the_chart_speak_tls_where_the_service_does() {
+    for (access, scheme) in
+        [("tlsSecret=tls,access.internalTls=true", "HTTPS"), ("tlsSecret=tls", "HTTP")]
+    {
+        let values = [
+            "image.repository=x,access.callersSecret=callers,serviceMonitor.enabled=true",
+            &format!("access.{access}"),
+        ];
+        let Some(chart) = chart(&values, None) else { return };
+        let pod = &chart.one("Deployment")["spec"]["template"]["spec"];
+        let variables = Container::of_pod(pod, &Image::read()).variables;
+        let speaks_tls = scheme == "HTTPS";
+        for name in ["INTERNAL_TLS_CERT", "INTERNAL_TLS_KEY"] {
+            assert_eq!(variables.contains_key(name), speaks_tls, "{name}");
+        }
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            assert_eq!(pod["containers"][0][probe]["httpGet"]["scheme"], scheme, "{probe}");
+        }
+        let scraped = &chart.one("ServiceMonitor")["spec"]["endpoints"][0];
+        let verified = json!({
+            "serverName": "billing-entitlements.default.svc",
+            "ca": { "secret": { "name": "tls", "key": "ca.crt" } },
+        });
+        let expected = if speaks_tls { (json!("https"), verified) } else { Default::default() };
+        assert_eq!((&scraped["scheme"], &scraped["tlsConfig"]), (&expected.0, &expected.1));
+    }
 }
 
 #[tokio::test]
@@ -194,6 +254,7 @@ async fn the_chart_starts_the_service_as_it_is() {
     let everything = [
         "image.repository=registry.example.org/entitlements",
         "access.callersSecret=callers,access.tlsSecret=tls,access.clientCertificates=true",
+        "access.internalTls=true",
         "ingress.enabled=true,ingress.host=billing.example.org,ingress.tlsSecret=web",
         "autoscaling.enabled=true,networkPolicy.enabled=true,serviceMonitor.enabled=true",
     ];
@@ -270,6 +331,7 @@ fn the_chart_refuses_what_would_not_run_or_would_show_a_secret() {
         (vec!["access.insecure=true"], "image.repository is not set"),
         (vec![image], "nobody may call yet"),
         (vec![image, "access.clientCertificates=true"], "needs access.tlsSecret"),
+        (vec![image, "access.internalTls=true"], "access.internalTls needs access.tlsSecret"),
         (vec![image, "access.insecure=true,replica=2"], "additional properties 'replica'"),
         (vec![image, "access.insecure=true", "settings.CLERK_SECRET_KEY=sk"], "CLERK_SECRET_KEY"),
         (vec![image, "access.insecure=true,ingress.enabled=true"], "ingress.host is not set"),
@@ -292,7 +354,7 @@ fn a_new_catalog_makes_new_pods_of_the_chart() {
 #[test]
 fn the_workflow_runs_what_decides_with_few_rights_and_pinned_actions() {
     let workflow = the(documents(&file(".github/workflows/ci.yml")));
-    assert_eq!(workflow["permissions"], serde_json::json!({ "contents": "read" }));
+    assert_eq!(workflow["permissions"], json!({ "contents": "read" }));
     let jobs = workflow["jobs"].as_object().unwrap();
     let steps: Vec<_> = jobs.values().flat_map(|job| job["steps"].as_array().unwrap()).collect();
     let run = |step: &&&Value| step["run"].as_str().is_some_and(|run| run.contains(".ci/run"));

@@ -3,7 +3,7 @@
 use crate::{
     durability::deliver,
     rig::{Postgres, Process},
-    service::{ADA, payload},
+    service::{ADA, payload, plain_http},
 };
 use entitlements::grpc::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
 use futures_util::future::join_all;
@@ -66,7 +66,7 @@ async fn restarting_replicas_in_turn_fails_no_call_and_loses_no_delivery() {
     let seats: [Seat; REPLICAS] = std::array::from_fn(|_| Seat::new());
     let mut processes = vec![seats[0].start(&postgres).await];
     processes.extend(join_all(seats[1..].iter().map(|seat| seat.start(&postgres))).await);
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = plain_http();
     let active = payload("subscriptionItem.active");
     assert!(deliver(&http, &format!("http://{}", seats[0].http), "msg_first", &active).await);
 

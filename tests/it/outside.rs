@@ -1,7 +1,10 @@
 //! Other systems, as they ask over HTTP on the internal listener.
 
-use crate::service::Replica;
-use reqwest::{Client, Method, header::HeaderMap};
+use crate::{
+    certificates::Authority,
+    service::{Replica, plain_http},
+};
+use reqwest::{Certificate, Client, Identity, Method, header::HeaderMap};
 use serde_json::Value;
 
 /// An answer to one of them.
@@ -26,8 +29,22 @@ pub struct Outside {
 
 impl Outside {
     pub fn of(replica: &Replica) -> Self {
-        let client = Client::builder().no_proxy().build().unwrap();
-        Self { client, base: format!("http://{}", replica.bound.internal) }
+        Self { client: plain_http(), base: format!("http://{}", replica.bound.internal) }
+    }
+
+    /// Asks by TLS, with this certificate and its key, if any.
+    pub fn by_tls(
+        replica: &Replica,
+        authority: &Authority,
+        identity: Option<(String, String)>,
+    ) -> Self {
+        let trusted = Certificate::from_pem(authority.pem.as_bytes()).unwrap();
+        let mut client = Client::builder().no_proxy().tls_certs_only([trusted]);
+        if let Some((certificate, key)) = identity {
+            client = client.identity(Identity::from_pem((certificate + &key).as_bytes()).unwrap());
+        }
+        let base = format!("https://localhost:{}", replica.bound.internal.port());
+        Self { client: client.build().unwrap(), base }
     }
 
     pub async fn post(&self, path: &str, body: impl ToString) -> Told {

@@ -1,6 +1,6 @@
 //! Processes that can be killed: a Postgres of the test's own, and services.
 
-use crate::service::{SECRET, eventually, said};
+use crate::service::{SECRET, eventually, plain_http, said};
 use entitlements::embedded::{Binaries, Embedded};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
@@ -173,9 +173,9 @@ impl Process {
         let http = format!("http://{}", said(&log, "http").await);
         let grpc = format!("http://{}", said(&log, "grpc").await);
         let internal = format!("http://{}", said(&log, "internal").await);
-        let ready = format!("{http}/readyz");
+        let (probe, ready) = (plain_http(), format!("{http}/readyz"));
         eventually("the service is ready", async || {
-            reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
+            probe.get(&ready).send().await.is_ok_and(|answer| answer.status().is_success())
         })
         .await;
         Self { child, http, grpc, internal, logs }

@@ -8,6 +8,7 @@ use crate::{
     dice::Dice,
     durability::deliver,
     rig::{Postgres, Process},
+    service::plain_http,
 };
 use entitlements::grpc::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
 use serde_json::json;
@@ -65,7 +66,7 @@ impl Soak {
     }
 
     async fn send(&self, mut dice: Dice) {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = plain_http();
         while !self.is_over() {
             let n = self.deliveries.fetch_add(1, Ordering::SeqCst);
             let subject = dice.roll(SUBJECTS);
@@ -98,7 +99,11 @@ impl Soak {
             let status = fs::read_to_string(format!("{process}/status")).unwrap();
             let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
             let memory: f64 = memory.trim().trim_end_matches(" kB").parse().unwrap();
-            let metrics = reqwest::get(format!("{}/metrics", self.process.internal)).await.unwrap();
+            let metrics = plain_http()
+                .get(format!("{}/metrics", self.process.internal))
+                .send()
+                .await
+                .unwrap();
             let metrics = metrics.text().await.unwrap();
             let tables = "
                 select sum(case when oid in ('delivery'::regclass, 'change'::regclass) then 0 else mib end),

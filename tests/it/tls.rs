@@ -7,7 +7,7 @@ use crate::{
     db::Db,
     raw,
     rig::Process,
-    service::{ADA, Replica, config, eventually, payload},
+    service::{ADA, Replica, config, eventually, payload, plain_http},
 };
 use entitlements::{
     callers::{Callers, Scope},
@@ -235,7 +235,7 @@ async fn webhooks_and_metrics_are_served_by_tls() {
     }
     let webhook = client.post(format!("https://localhost:{http}/webhooks/clerk")).body("{}");
     assert_eq!(webhook.send().await.unwrap().status(), 400);
-    assert!(reqwest::get(format!("http://localhost:{http}/livez")).await.is_err());
+    assert!(plain_http().get(format!("http://localhost:{http}/livez")).send().await.is_err());
     let stream = shake_hands(&authority, replica.bound.http, &["h2", "http/1.1"]).await;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
 }

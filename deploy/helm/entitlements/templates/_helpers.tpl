@@ -43,6 +43,7 @@ capabilities:
 {{- define "entitlements.access.env" -}}
 {{- $access := .Values.access -}}
 {{- if and $access.clientCertificates (not $access.tlsSecret) }}{{ fail "access.clientCertificates needs access.tlsSecret" }}{{ end -}}
+{{- if and $access.internalTls (not $access.tlsSecret) }}{{ fail "access.internalTls needs access.tlsSecret" }}{{ end -}}
 {{- if not (or $access.callersSecret $access.clientCertificates $access.insecure) }}{{ fail "nobody may call yet: set access.callersSecret (API keys), access.tlsSecret and access.clientCertificates, or access.insecure=true" }}{{ end -}}
 {{- if $access.callersSecret }}
 - name: CALLERS
@@ -54,6 +55,12 @@ capabilities:
 - name: GRPC_TLS_KEY
   value: /etc/entitlements/tls/tls.key
 {{- end }}
+{{- if $access.internalTls }}
+- name: INTERNAL_TLS_CERT
+  value: /etc/entitlements/tls/tls.crt
+- name: INTERNAL_TLS_KEY
+  value: /etc/entitlements/tls/tls.key
+{{- end }}
 {{- if $access.clientCertificates }}
 - name: GRPC_CLIENT_CA
   value: /etc/entitlements/tls/ca.crt
@@ -62,6 +69,11 @@ capabilities:
 - name: INSECURE
   value: "true"
 {{- end }}
+{{- end }}
+
+{{- /* Where a probe asks, given the path. */}}
+{{- define "entitlements.probe" -}}
+httpGet: { path: {{ index . 1 }}, port: internal, scheme: {{ ternary "HTTPS" "HTTP" (index . 0).Values.access.internalTls }} }
 {{- end }}
 
 {{- /* The mounted folders, by name: mounted whole, or a changed content would not reach the pod. */}}
