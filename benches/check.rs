@@ -30,8 +30,8 @@ const CHECK_MANY: &str = "entitlements.v1.Entitlements/CheckFeatures";
 const SHAPES: [(usize, usize, bool); 6] =
     [(8, 32, false), (64, 4, false), (64, 1, false), (1, 1, false), (8, 32, true), (64, 4, true)];
 
-/// An answer that allows, with the reason `REASON_PLAN`.
-const ALLOWED: [u8; 4] = [0x08, 1, 0x10, 1];
+/// An answer that allows.
+const ALLOWED: [u8; 2] = [0x08, 1];
 
 fn main() -> anyhow::Result<()> {
     support::run(async || {

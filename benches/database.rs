@@ -52,7 +52,7 @@ async fn cold_checks(database: &Database, folder: &Path) -> anyhow::Result<()> {
         seconds: seconds(),
         body,
         subjects: Subjects { at, count, once: false },
-        right: [0x08, 1, 0x10, 1].into(), // allowed, by a plan
+        right: [0x08, 1].into(), // allowed
         rate: None,
         spins: false,
     };

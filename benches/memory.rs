@@ -71,6 +71,7 @@ struct PlainOverride {
 /// Bytes of an account as it is cached, and of the plain one.
 fn weigh(url: &str) -> anyhow::Result<(f64, f64)> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter(); // where pools want to be made
     let (store, sample) = (Store::new(url.parse()?), number("SAMPLE", 20_000));
     let mut db = runtime.block_on(PgConnection::connect(url))?;
     let mut ours: Vec<Arc<Account>> = Vec::with_capacity(usize::try_from(sample)? + 1);
@@ -140,7 +141,7 @@ async fn accounts(database: &Database, ours: f64, plain: f64) -> anyhow::Result<
         seconds: 3600.0,
         subjects: Subjects { at: database::place(&body)?, count, once: true },
         body,
-        right: [0x08, 1, 0x10, 1].into(), // allowed, by a plan
+        right: [0x08, 1].into(), // allowed
         rate: None,
         spins: false,
     };

@@ -53,7 +53,7 @@ async fn measure(database: &Database, flags: &[&str], count: u64) -> anyhow::Res
         seconds: as_f64(number("SECONDS", 3)),
         subjects: Subjects { at: database::place(&body)?, count, once: false },
         body,
-        right: [0x08, 1, 0x10, 1].into(), // allowed, by a plan
+        right: [0x08, 1].into(), // allowed
         rate: None,
         spins: false,
     };
