@@ -39,8 +39,9 @@ use watchers::{Touched, Watchers};
 /// An account that nobody asks for is dropped after this long.
 const IDLE: Duration = Duration::from_hours(24);
 
-/// The most readings that wait for the database at once.
-const WAITING: usize = 1024;
+/// The most readings that wait for the database at once: more than it answers while their callers wait would be read
+/// for nobody.
+const WAITING: usize = 256;
 
 /// How many turns there are, a power of two: two subjects that share one only wait for each other.
 const TURNS: usize = 16_384;
