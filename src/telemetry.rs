@@ -67,8 +67,16 @@ fn ours(directive: &str) -> String {
 
 /// An error and all that caused it, for the log.
 pub fn chain(error: &(dyn Error + 'static)) -> impl Value + use<> {
-    let causes = successors(Some(error), |error| (*error).source());
-    display(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+    display(told(error))
+}
+
+/// An error and all that caused it, in words; a cause that is told with its effect is not told again.
+#[must_use]
+pub fn told(error: &(dyn Error + 'static)) -> String {
+    let causes = successors(Some(error), |error| (*error).source()).map(ToString::to_string);
+    causes
+        .reduce(|told, cause| if told.ends_with(&cause) { told } else { told + ": " + &cause })
+        .unwrap_or_default()
 }
 
 /// What is counted. Each service has its own, so that many can run in one process.
