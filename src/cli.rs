@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
         Err(error) => Err(error.into()),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", crate::telemetry::told(error.as_ref()));
         ExitCode::from(exit_code(&error))
     })
 }

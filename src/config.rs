@@ -2,16 +2,19 @@
 
 mod doors;
 mod sessions;
+mod values;
 
 pub use doors::{Doors, Locks};
 pub use sessions::SessionSettings;
+pub use values::address;
+use values::{some_time, span};
 
 use crate::{
     access::{Catalog, Grace},
     clerk::{Api, InvalidSecret, Secret, Sessions, Verifier},
     http::Cors,
 };
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use humantime::Duration as Span;
 use secrecy::{ExposeSecret, SecretString};
@@ -47,15 +50,15 @@ pub struct Settings {
     pub catalog: Option<PathBuf>,
 
     /// Where gRPC is served
-    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:50051")]
     pub grpc_listen: SocketAddr,
 
     /// Where webhooks and probes are served: the only listener that Clerk must reach
-    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:8080")]
     pub http_listen: SocketAddr,
 
     /// Where /metrics, probes and the protocols that speak HTTP are served, for backends only
-    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090")]
     pub internal_listen: SocketAddr,
 
     /// Protocols to answer beside our own gRPC, separated by commas [default: all in `dev`, none in `serve`]
@@ -71,23 +74,23 @@ pub struct Settings {
     pub migrate: bool,
 
     /// How long access outlives a failed payment, such as `3days` [default: until Clerk ends it]
-    #[arg(long, env, value_name = "DURATION")]
+    #[arg(long, env, value_name = "DURATION", value_parser = span)]
     pub past_due_grace: Option<Span>,
 
     /// How long access outlives a period whose renewal was not announced [default: until Clerk ends it]
-    #[arg(long, env, value_name = "DURATION")]
+    #[arg(long, env, value_name = "DURATION", value_parser = span)]
     pub renewal_grace: Option<Span>,
 
     /// How long answers are given from memory while Postgres cannot be reached
-    #[arg(long, env, value_name = "DURATION", default_value = "1h")]
+    #[arg(long, env, value_name = "DURATION", value_parser = span, default_value = "1h")]
     pub max_staleness: Span,
 
     /// How long a check waits for Postgres when the account is not in memory
-    #[arg(long, env, value_name = "DURATION", default_value = "240ms")]
+    #[arg(long, env, value_name = "DURATION", value_parser = some_time, default_value = "240ms")]
     pub check_timeout: Span,
 
     /// How long the bodies of deliveries are kept; their hash and what became of them stay
-    #[arg(long, env, value_name = "DURATION", default_value = "30days")]
+    #[arg(long, env, value_name = "DURATION", value_parser = span, default_value = "30days")]
     pub body_retention: Span,
 
     /// Serve entitlements.v1.Admin to whoever reaches gRPC: it shows the bodies of deliveries. `dev` always does; with
@@ -101,15 +104,15 @@ pub struct Settings {
 
     /// How long a gRPC connection lasts, about, before its caller is told to open another: that spreads callers over
     /// new replicas
-    #[arg(long, env, value_name = "DURATION", default_value = "10m")]
+    #[arg(long, env, value_name = "DURATION", value_parser = some_time, default_value = "10m")]
     pub connection_age: Span,
 
     /// How long open calls may take to finish when the service is asked to stop
-    #[arg(long, env, value_name = "DURATION", default_value = "10s")]
+    #[arg(long, env, value_name = "DURATION", value_parser = span, default_value = "10s")]
     pub stop_within: Span,
 
     /// How long the service says that it is not ready before it stops accepting connections
-    #[arg(long, env, value_name = "DURATION", default_value = "0s")]
+    #[arg(long, env, value_name = "DURATION", value_parser = span, default_value = "0s")]
     pub stop_delay: Span,
 
     /// What is logged: a level, or directives such as `debug,sqlx=debug`. A level alone is about this service; of
@@ -199,9 +202,12 @@ impl Database {
                  postgres://user:password@host:5432/database (or try `entitlements dev`, which brings its own)"
             ));
         }
-        url.parse().context(
-            "DATABASE_URL is not a Postgres URL (postgres://user:password@host:5432/database)",
-        )
+        let wrong =
+            "DATABASE_URL is not a Postgres URL (postgres://user:password@host:5432/database)";
+        if !url.starts_with("postgres") {
+            bail!(wrong); // sqlx reads a URL of anything as one of Postgres
+        }
+        url.parse().context(wrong)
     }
 }
 
@@ -288,6 +294,7 @@ impl Settings {
         let database = self.database.options()?;
         doors::warn_of_unverified(&database);
         self.sessions.check(&self.protocols)?;
+        self.keep_apart()?;
         let asked_inside = self.protocols.iter().any(|protocol| protocol.is_asked_inside());
         let locks = self.doors.check(self.grpc_listen, self.internal_listen, asked_inside)?;
         Ok(Config {
@@ -319,6 +326,23 @@ impl Settings {
             stop_within: *self.stop_within,
             stop_delay: *self.stop_delay,
         })
+    }
+
+    /// The kernel would only say that the second address is in use.
+    fn keep_apart(&self) -> anyhow::Result<()> {
+        let listeners = [
+            ("GRPC_LISTEN", self.grpc_listen),
+            ("HTTP_LISTEN", self.http_listen),
+            ("INTERNAL_LISTEN", self.internal_listen),
+        ];
+        for ((one, address), (other, same)) in
+            [(0, 1), (0, 2), (1, 2)].map(|(a, b)| (listeners[a], listeners[b]))
+        {
+            if address == same && address.port() != 0 {
+                bail!("{one} and {other} are both {address}: give each a port of its own");
+            }
+        }
+        Ok(())
     }
 
     fn otlp_endpoint(&self) -> anyhow::Result<Option<String>> {

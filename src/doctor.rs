@@ -81,7 +81,7 @@ pub async fn examine(settings: &Settings, mut tell: impl FnMut(&Finding)) -> Ver
         Err(error) => found(database::unusable(&error)),
         Ok(options) => {
             let store = Store::new(options.clone());
-            if database::reach(&store, &options, &mut found).await {
+            if database::reach(&store, &mut found).await {
                 database::look(&store, &options, settings, &mut found).await;
                 instance = store.instance().await.ok().flatten();
             }

@@ -226,9 +226,8 @@ impl Listeners {
 }
 
 async fn bind(name: &str, address: SocketAddr, tls: Option<Arc<Tls>>) -> anyhow::Result<Listener> {
-    Listener::bind(address, tls)
-        .await
-        .with_context(|| format!("{name}: cannot listen on {address} (is the port in use?)"))
+    let bound = Listener::bind(address, tls).await;
+    bound.with_context(|| format!("{name}: cannot listen on {address}"))
 }
 
 /// Adds a part that cannot fail.
@@ -265,7 +264,7 @@ impl Follower {
     }
 
     async fn run(self) -> anyhow::Result<()> {
-        match (patiently(|| self.store.schema()).await?, self.migrate) {
+        match (patiently(&self.store, || self.store.schema()).await?, self.migrate) {
             (Schema::Fits, _) => {}
             (Schema::Behind, Some(database)) => {
                 let newest = migrate(&database).await.context("cannot migrate the database")?;
@@ -300,7 +299,7 @@ impl Follower {
 }
 
 /// Asks the database until it answers; says once why it does not.
-async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, StoreError>
+async fn patiently<T, F>(store: &Store, ask: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -310,8 +309,9 @@ where
             Err(error) if error.is_transient() => {
                 if !told {
                     tracing::error!(
+                        database = store.place(),
                         error = chain(&error),
-                        "waiting for the database of DATABASE_URL"
+                        "waiting for the database of DATABASE_URL: `entitlements doctor` tells what to do"
                     );
                 }
                 told = true;
@@ -323,7 +323,7 @@ where
 }
 
 async fn apply_catalog(store: &Store, catalog: &Catalog, source: &str) -> Result<(), StoreError> {
-    match patiently(|| store.apply_catalog(Author::File, catalog, source)).await? {
+    match patiently(store, || store.apply_catalog(Author::File, catalog, source)).await? {
         Applied::New(number) => {
             tracing::info!(
                 number,
@@ -342,7 +342,7 @@ async fn apply_catalog(store: &Store, catalog: &Catalog, source: &str) -> Result
 }
 
 async fn tell_if_there_is_no_catalog(store: &Store) -> Result<(), StoreError> {
-    if patiently(|| store.catalog()).await?.is_none() {
+    if patiently(store, || store.catalog()).await?.is_none() {
         tracing::warn!(
             "there is no catalog: every feature is unknown; set CATALOG to a catalog file"
         );

@@ -70,6 +70,12 @@ impl Store {
         })
     }
 
+    /// Where the database is and who asks there, in words.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.route.place()
+    }
+
     /// Writes what a delivery says, in one transaction; when this returns, it is durable.
     pub async fn record(&self, delivery: &Delivery) -> Result<Outcome, StoreError> {
         let outcome = ledger::record(&self.webhooks, delivery).await?;

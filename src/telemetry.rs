@@ -67,8 +67,16 @@ fn ours(directive: &str) -> String {
 
 /// An error and all that caused it, for the log.
 pub fn chain(error: &(dyn Error + 'static)) -> impl Value + use<> {
-    let causes = successors(Some(error), |error| (*error).source());
-    display(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+    display(told(error))
+}
+
+/// An error and all that caused it, in words; a cause that is told with its effect is not told again.
+#[must_use]
+pub fn told(error: &(dyn Error + 'static)) -> String {
+    let causes = successors(Some(error), |error| (*error).source()).map(ToString::to_string);
+    causes
+        .reduce(|told, cause| if told.ends_with(&cause) { told } else { told + ": " + &cause })
+        .unwrap_or_default()
 }
 
 /// What is counted. Each service has its own, so that many can run in one process.
@@ -225,6 +233,9 @@ impl Metrics {
         }
         for status in ["400", "401", "408", "413", "500", "503"] {
             drop(self.refused.get_or_create(&Labels([("status", status)])));
+        }
+        for cause in ["no_key", "wrong_key", "several_keys", "no_scope"] {
+            drop(self.calls_refused.get_or_create(&Labels([("cause", cause)])));
         }
         for result in ["ok", "failed"] {
             drop(self.cache_loads.get_or_create(&Labels([("result", result)])));

@@ -1,10 +1,13 @@
 //! TLS on a listener: its certificate, and whose client certificates it trusts. All is read again when the files change;
 //! what is in force stays so while they are broken.
 
+mod der;
+mod expiry;
 mod names;
 
 use crate::files::Reread;
 use anyhow::{Context, bail};
+use chrono::Utc;
 use std::{convert::Infallible, io, path::PathBuf, sync::Arc};
 use tokio::net::TcpStream;
 use tokio_rustls::{
@@ -85,6 +88,11 @@ fn server(contents: &[Vec<u8>], protocol: Protocol) -> anyhow::Result<ServerConf
         }
     };
     let certificates = certificates(certificate).context("the certificate's file")?;
+    if let Some(until) = expiry::of(&certificates[0]).filter(|until| *until < Utc::now()) {
+        bail!(
+            "the certificate has expired at {until:?}: renew it (or is this machine's clock wrong?)"
+        );
+    }
     let key = PrivateKeyDer::from_pem_slice(key);
     let key =
         key.context("the key's file has no private key in PEM (-----BEGIN PRIVATE KEY-----)")?;

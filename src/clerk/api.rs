@@ -111,13 +111,13 @@ impl Api {
     /// Asks at `base`, such as `https://api.clerk.com/v1`, with this secret key.
     pub fn new(base: &str, key: &SecretString) -> Result<Self, ApiError> {
         let base = Url::parse(base).ok().filter(Url::has_host);
-        let base = base.ok_or(ApiError::Setting("CLERK_API_URL is not a URL"))?;
-        let bearer = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret().trim()));
-        let mut bearer = bearer.map_err(|_| {
-            ApiError::Setting(
-                "CLERK_SECRET_KEY has characters that no key has: copy it from Clerk's dashboard",
-            )
-        })?;
+        let base =
+            base.ok_or(ApiError::Setting("CLERK_API_URL must be as https://api.clerk.com/v1"))?;
+        let key = key.expose_secret().trim();
+        let bearer = HeaderValue::from_str(&format!("Bearer {key}")).ok();
+        let mut bearer = bearer.filter(|_| key.starts_with("sk_")).ok_or(ApiError::Setting(
+            "CLERK_SECRET_KEY is no secret key (sk_…): copy it from the API keys page of Clerk's dashboard",
+        ))?;
         bearer.set_sensitive(true);
         let version = HeaderValue::from_static(VERSION);
         let headers =
@@ -129,7 +129,7 @@ impl Api {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| ApiError::Unavailable(e.to_string()))?;
-        let pace = Arc::new(Pace::of(key.expose_secret()));
+        let pace = Arc::new(Pace::of(key));
         Ok(Self { client, base, pace })
     }
 

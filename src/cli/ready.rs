@@ -1,6 +1,6 @@
 //! `entitlements ready`: the health check of containers, whose images have neither a shell nor curl.
 
-use crate::probe;
+use crate::{config::address, probe};
 use clap::Args;
 use reqwest::Response;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[command(verbatim_doc_comment)]
 pub(super) struct Ready {
     /// Where `serve` answers probes, as it was told itself
-    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090")]
     internal_listen: SocketAddr,
 
     /// Asks by TLS, as `serve` answers with this setting; the file itself is not read

@@ -1,7 +1,7 @@
 //! Whether Clerk's Backend API takes the key, and whether it is that of the instance that sends the webhooks.
 
 use super::{Finding, within};
-use crate::{clerk::ApiError, config::Settings};
+use crate::{clerk::ApiError, config::Settings, telemetry::told};
 
 const CLERK: &str = "Clerk's API";
 /// Answers never wait for Clerk, so that nothing but healing stops.
@@ -16,8 +16,8 @@ pub(super) async fn look(settings: &Settings, webhooks: Option<String>) -> Findi
             return Finding::ok(CLERK, seen);
         }
         Err(error) => {
-            let way_out = "copy the key anew from the API keys page of Clerk's dashboard";
-            return Finding::fail(CLERK, format!("{error:#}"), way_out);
+            let way_out = "set both as their manual says, or neither";
+            return Finding::fail(CLERK, told(error.as_ref()), way_out);
         }
     };
     within(CLERK, MEANWHILE, async { judge(api.instance().await, webhooks) }).await

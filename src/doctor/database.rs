@@ -4,6 +4,7 @@ use super::{DEADLINE, Finding, settings::count, within};
 use crate::{
     config::Settings,
     store::{Inspection, Migrated, Schema, Store, StoreError, Version},
+    telemetry::told,
 };
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -34,20 +35,16 @@ const SLOW: &str = "see what keeps the database busy: pg_stat_activity, its log,
 /// `DATABASE_URL` is none.
 pub(super) fn unusable(error: &anyhow::Error) -> Finding {
     let way_out = "set DATABASE_URL to postgres://user:password@host:5432/database";
-    Finding::fail(DATABASE, format!("{error:#}"), way_out)
+    Finding::fail(DATABASE, told(error.as_ref()), way_out)
 }
 
 /// Whether the database can be reached at all; tells so.
-pub(super) async fn reach(
-    store: &Store,
-    options: &PgConnectOptions,
-    tell: &mut impl FnMut(Finding),
-) -> bool {
-    let place = place(options);
+pub(super) async fn reach(store: &Store, tell: &mut impl FnMut(Finding)) -> bool {
+    let place = store.place();
     let rest = "nothing more can be told of the database until then";
     match timeout(REACH, store.is_pooled()).await {
         Ok(Ok(_)) => {
-            tell(Finding::ok(DATABASE, format!("{place} answers")));
+            tell(Finding::ok(DATABASE, format!("{place}, answers")));
             return true;
         }
         Ok(Err(StoreError::Unavailable(error))) => {
@@ -56,23 +53,12 @@ pub(super) async fn reach(
         }
         Ok(Err(error)) => tell(Finding::fail(DATABASE, format!("{place}: {error}"), rest)),
         Err(_) => {
-            let seen = format!("{place} does not answer within {} s", REACH.as_secs());
+            let seen = format!("{place}, does not answer within {} s", REACH.as_secs());
             let way_out = "is the host right, and does a firewall swallow the connection?";
             tell(Finding::fail(DATABASE, seen, format!("{way_out} {rest}")));
         }
     }
     false
-}
-
-/// Where the database is and who asks there; a password is never among it.
-fn place(options: &PgConnectOptions) -> String {
-    let host = match options.get_socket() {
-        Some(socket) => socket.display().to_string(),
-        None => options.get_host().to_owned(),
-    };
-    let (port, user) = (options.get_port(), options.get_username());
-    let name = options.get_database().unwrap_or(user);
-    format!("database `{name}` at {host}:{port}, as `{user}`,")
 }
 
 /// What to do about a database that lets nobody in.
@@ -291,11 +277,4 @@ async fn plans_held(store: &Store, version: &Version) -> Finding {
             Finding::warn(PLANS, seen, "they grant nothing until the catalog has them: add them")
         }
     }
-}
-
-/// An error with what caused it, in one line.
-fn told(error: &StoreError) -> String {
-    let cause = std::error::Error::source(error);
-    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("{error}{cause}")
 }

@@ -1,10 +1,16 @@
 //! What can be told of the settings alone.
 
 use super::Finding;
-use crate::{config::Settings, telemetry};
+use crate::{
+    config::Settings,
+    telemetry::{self, told},
+};
 
 /// Clerk's keys have as many bytes.
 const STRONG: usize = 24;
+
+/// Settings that have checks of their own.
+const TOLD: [&str; 3] = ["DATABASE_URL", "CLERK_API_URL", "CLERK_SECRET_KEY"];
 
 const SECRETS: &str = "signing secrets";
 const CATALOG: &str = "catalog file";
@@ -16,11 +22,11 @@ pub(super) fn all(settings: &Settings) -> Vec<Finding> {
         .map(drop)
         .and_then(|()| settings.check().map(drop))
         .err()
-        .map(|error| format!("{error:#}"));
+        .map(|error| told(error.as_ref()));
     match unusable {
         None => found.push(Finding::ok(REST, "all of them can work together")),
         // Told already, by the check that knows more of it.
-        Some(error) if error.contains("DATABASE_URL") => {}
+        Some(error) if TOLD.iter().any(|name| error.contains(name)) => {}
         Some(error) if found.iter().any(|finding| finding.seen == error) => {}
         Some(error) => {
             let way_out = "`entitlements serve --help` is the manual of all settings";
@@ -34,7 +40,7 @@ fn secrets(settings: &Settings) -> Finding {
     match settings.secrets.parse() {
         Err(error) => {
             let way_out = "copy it from the endpoint's page under Webhooks in Clerk's dashboard";
-            Finding::fail(SECRETS, format!("{error:#}"), way_out)
+            Finding::fail(SECRETS, told(error.as_ref()), way_out)
         }
         Ok(secrets) => {
             let weakest = secrets.iter().map(crate::clerk::Secret::bytes).min().unwrap_or(0);
@@ -54,7 +60,7 @@ fn catalog(settings: &Settings) -> Finding {
     match settings.catalog_file() {
         Err(error) => Finding::fail(
             CATALOG,
-            format!("{error:#}"),
+            told(error.as_ref()),
             "write it as in catalog.example.toml, and try it with `entitlements catalog plan FILE`",
         ),
         Ok(None) => Finding::ok(CATALOG, "none is named: what is in force in the database counts"),

@@ -42,6 +42,18 @@ impl Route {
         Arc::new(Self { options, is_pooled: OnceCell::new() })
     }
 
+    /// Where it leads and as whom, in words; a password is never among them.
+    pub(super) fn place(&self) -> String {
+        let to = &self.options;
+        let host = match to.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => to.get_host().to_owned(),
+        };
+        let (port, user) = (to.get_port(), to.get_username());
+        let name = to.get_database().unwrap_or(user);
+        format!("database `{name}` at {host}:{port}, as `{user}`")
+    }
+
     /// Whether a transaction-mode pooler is in between. It is found out once, before anything else is done.
     pub(super) async fn is_pooled(&self) -> Result<bool, StoreError> {
         Ok(*self.is_pooled.get_or_try_init(|| self.find_out()).await?)

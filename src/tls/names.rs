@@ -1,6 +1,7 @@
 //! The names in a client's certificate. It was verified already: what is read here was signed by an authority that is
 //! trusted.
 
+use super::der::element;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
@@ -32,24 +33,4 @@ fn common_name(mut subject: &[u8]) -> Option<String> {
         }
     }
     None
-}
-
-/// One element of DER.
-struct Element<'d> {
-    tag: u8,
-    content: &'d [u8],
-}
-
-/// Takes the first element off.
-fn element<'d>(der: &mut &'d [u8]) -> Option<Element<'d>> {
-    let [tag, length, rest @ ..] = *der else { return None };
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(*length), rest),
-        0x81 => (usize::from(*rest.first()?), &rest[1..]),
-        0x82 => (usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?])), &rest[2..]),
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    *der = rest;
-    Some(Element { tag: *tag, content })
 }

@@ -3,7 +3,7 @@
 use entitlements::tls::{Files, Protocol, Tls};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, SanType,
+    Issuer, KeyPair, SanType, date_time_ymd,
 };
 use std::{fs, path::PathBuf, sync::Arc};
 use tempfile::TempDir;
@@ -38,6 +38,14 @@ impl Authority {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Issues a certificate that was valid in January of 2021.
+    pub fn expired(&self) -> String {
+        let mut params = CertificateParams::default();
+        params.not_before = date_time_ymd(2021, 1, 1);
+        params.not_after = date_time_ymd(2021, 2, 1);
+        params.signed_by(&KeyPair::generate().unwrap(), &self.issuer).unwrap().pem()
     }
 
     /// Issues a certificate with these names: it and its key, in PEM.

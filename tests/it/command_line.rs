@@ -85,6 +85,8 @@ async fn serve_refuses_to_start_on_settings_that_cannot_work_and_names_them() {
     let taken = taken.local_addr().unwrap().to_string();
     let secret = ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET);
     let database = ("DATABASE_URL", NOWHERE);
+    let both = [("HTTP_LISTEN", "127.0.0.1:8080"), ("INTERNAL_LISTEN", "127.0.0.1:8080")];
+    let key = ("CLERK_SECRET_KEY", "sk_test_x");
     for (variables, words) in [
         (vec![secret], "DATABASE_URL is not set"),
         (vec![secret, ("DATABASE_URL", "")], "DATABASE_URL is not set"),
@@ -100,7 +102,15 @@ async fn serve_refuses_to_start_on_settings_that_cannot_work_and_names_them() {
         (vec![database, secret, ("INTERNAL_LISTEN", &taken)], "INTERNAL_LISTEN: cannot"),
         (vec![database, secret, ("LOG", "a=b=c")], "LOG is no log filter"),
         (vec![database, secret, ("HTTP_LISTEN", "here")], "--http-listen"),
+        (vec![database, secret, ("GRPC_LISTEN", ":50051")], "must be as ADDRESS:PORT"),
+        (vec![database, secret, both[0], both[1]], "HTTP_LISTEN and INTERNAL_LISTEN are both"),
+        (vec![database, secret, ("HTTP_LISTEN", "192.0.2.1:80")], "HTTP_LISTEN: cannot listen on"),
         (vec![database, secret, ("PAST_DUE_GRACE", "soon")], "--past-due-grace"),
+        (vec![database, secret, ("MAX_STALENESS", "3600")], "must be as 250ms, 30s, 5m, 1h or"),
+        (vec![database, secret, ("CHECK_TIMEOUT", "0s")], "must be longer than 0s"),
+        (vec![secret, ("DATABASE_URL", "mysql://me@here/db")], "DATABASE_URL is not a Postgres"),
+        (vec![database, secret, ("CLERK_SECRET_KEY", "pk_test_x")], "is no secret key (sk_…)"),
+        (vec![database, secret, key, ("CLERK_API_URL", "api.clerk.com")], "must be as https://"),
     ] {
         check_refused(&variables, 2, words).await;
     }

@@ -36,6 +36,7 @@ fn exposed(page: &str) -> Names {
                 _ => "",
             };
             current = (format!("{name}{suffix}"), kind);
+            names.entry(current.0.clone()).or_default();
         } else if !line.starts_with('#') {
             let (sample, labels) = match line.split_once('{') {
                 Some((sample, rest)) => (sample, rest.rsplit_once('}').unwrap().0),

@@ -307,6 +307,7 @@ async fn files_that_are_no_certificates_are_named_at_start() {
     authority.serve_as("first.test");
     let (other, _) = authority.issue(&[Name::Dns("localhost")]);
     fs::write(authority.path("other.pem"), other).unwrap();
+    fs::write(authority.path("old.pem"), authority.expired()).unwrap();
     fs::write(authority.path("empty.pem"), "").unwrap();
     for (certificate, key, clients, words) in [
         ("absent.pem", "key.pem", None, "GRPC_TLS_CERT: cannot read"),
@@ -314,6 +315,7 @@ async fn files_that_are_no_certificates_are_named_at_start() {
         ("key.pem", "key.pem", None, "has no certificate in PEM"),
         ("cert.pem", "cert.pem", None, "has no private key in PEM"),
         ("other.pem", "key.pem", None, "do not fit"),
+        ("old.pem", "key.pem", None, "the certificate has expired at 2021-02-01T00:00:00Z"),
         ("cert.pem", "key.pem", Some("empty.pem"), "the client authorities' file: has no"),
     ] {
         let path = |name: &str| authority.path(name).to_str().unwrap().to_owned();
