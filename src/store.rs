@@ -59,12 +59,13 @@ impl Store {
         let options = options.application_name("entitlements").disable_statement_logging();
         let (route, ms) = (Route::new(options), Duration::from_millis);
         Arc::new(Self {
+            // To ask each time is a third of the time of a check that is not cached. Who lends unasked reads twice.
             // A new connection takes several round trips; how long a check waits for it is for the cache to say.
-            checks: Lane::new(&route, 8, ms(2_000), ms(2_000)),
-            webhooks: Lane::new(&route, 8, ms(2_000), ms(5_000)),
-            upkeep: Lane::new(&route, 2, ms(1_000), ms(2_000)),
+            checks: Lane::new(&route, 8, ms(2_000), ms(2_000), ms(1_000)),
+            webhooks: Lane::new(&route, 8, ms(2_000), ms(5_000), ms(0)),
+            upkeep: Lane::new(&route, 2, ms(1_000), ms(2_000), ms(0)),
             // Together with a tick less than what freshness lasts: a hung database is noticed before it ends.
-            log: Lane::new(&route, 2, ms(500), ms(1_200)),
+            log: Lane::new(&route, 2, ms(500), ms(1_200), ms(1_000)),
             doorbell: Notify::new(),
             route,
         })

@@ -9,9 +9,6 @@ use sqlx::{
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::OnceCell, time::timeout};
 
-/// A connection that was idle for as long is asked whether it lives before it is lent: to ask each time would be a
-/// third of the time of a check that is not cached.
-const RESTED: Duration = Duration::from_secs(1);
 /// What every session is set to: whatever else fails, the server itself gives up.
 const SESSION: &str = "
     set synchronous_commit = on;
@@ -111,21 +108,23 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// At most `size` connections; waits for one at most `acquire`, for the work at most `deadline`.
+    /// At most `size` connections; waits for one at most `acquire`, for the work at most `deadline`. One that was idle
+    /// for `rested` is asked whether it lives before it is lent.
     pub(super) fn new(
         route: &Arc<Route>,
         size: u32,
         acquire: Duration,
         deadline: Duration,
+        rested: Duration,
     ) -> Self {
         let pool = || {
             PgPoolOptions::new()
                 .max_connections(size)
                 .acquire_timeout(acquire)
                 .test_before_acquire(false)
-                .before_acquire(|db, lent| {
+                .before_acquire(move |db, lent| {
                     Box::pin(async move {
-                        if lent.idle_for >= RESTED {
+                        if lent.idle_for >= rested {
                             db.ping().await?;
                         }
                         Ok(true)
