@@ -48,6 +48,8 @@ impl ForwardAuth {
 fn tell(passage: Passage) -> Reply {
     let status = StatusCode::from_u16(passage.status).expect("a status of ours");
     let mut answer: Answer = json_body(status, &passage.body);
+    // A gateway's cache knows only the path, and would tell one user's answer to another.
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     for (name, value) in passage.headers {
         // A slug may have letters that no header has: nobody is served with less, but for that header.
         if let Ok(value) = HeaderValue::try_from(value) {

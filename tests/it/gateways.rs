@@ -135,6 +135,24 @@ async fn the_active_organization_of_both_versions_of_claims_counts() {
     }
 }
 
+/// A cache of nginx keeps answers by their path alone, so one user would be told another's.
+#[tokio::test]
+async fn no_cache_keeps_an_answer() {
+    let db = Db::new().await;
+    let signer = Signer::new("ins_1");
+    let replica = replica(&db, &signer).await;
+    let outside = Outside::of(&replica);
+    replica.send(&payload("subscriptionItem.active")).await;
+    for (token, status) in [
+        (signer.token(ADA, &json!({})), 200),
+        (signer.token(GRACE, &json!({})), 403),
+        (String::new(), 401),
+    ] {
+        let told = ask(&outside, "export", &token).await;
+        assert_eq!((told.status, told.header("cache-control")), (status, "no-store"));
+    }
+}
+
 /// Tokens that must not be believed, and a word of what is said of them.
 fn forgeries(signer: &Signer) -> Vec<(String, &'static str)> {
     let now = Utc::now().timestamp();

@@ -1,8 +1,6 @@
-"""Asks as a policy enforcement point does, and prints a row for each call."""
+"""Asks as a policy enforcement point does."""
 
-import asyncio
-import os
-import sys
+import asyncio, os
 
 from apparitor import (
     Action, BatchEvaluationRequest, EvaluationItem, EvaluationRequest, EvaluationSemantic, EvaluationsOptions,
@@ -10,45 +8,53 @@ from apparitor import (
 )
 from apparitor.client import AuthZENClient
 
-ADA, GRACE = (Subject(type="user", id=id) for id in ("user_3jKRaOPcHB95IyjLKz2dmcVGvBR", "user_3llFSIU97IZ58TKn1MKtkiFnLJl"))
-USE = Action(name="use")
-failed = False
+from table import Table, story
+from webhook import ADA
+
+USE, EXPORT = Action(name="use"), Resource(type="feature", id="export")
+SLUGS = ["export", "sso", "basic_reports"]
+loop = asyncio.new_event_loop()
+table = Table("apparitor, AuthZEN", "0.1.1")
 
 
-def row(call, found, expected):
-    global failed
-    failed |= found != expected
-    print(f"| apparitor, AuthZEN | 0.1.1 | {call} | {found}, {'ok' if found == expected else f'WRONG, not {expected}'} |")
+def client(url, **headers):
+    return AuthZENClient(ScannerConfig(pdp_url=url, allow_insecure_pdp=True, default_headers=headers))
 
 
-def feature(slug):
-    return Resource(type="feature", id=slug)
+def one(client, user, action=USE, resource=EXPORT):
+    subject = Subject(type="user", id=user)
+    return loop.run_until_complete(client.evaluate(EvaluationRequest(subject=subject, action=action, resource=resource)))
 
 
-async def main():
-    url = f"http://{os.environ['INTERNAL'].removeprefix('http://')}"
-    async with AuthZENClient(ScannerConfig(pdp_url=url, allow_insecure_pdp=True)) as client:
-        async def one(subject, action, resource):
-            answer = await client.evaluate(EvaluationRequest(subject=subject, action=action, resource=resource))
-            return f"{answer.decision} {answer.context['reason']}"
-
-        row("evaluation, who may", await one(ADA, USE, feature("export")), "True REASON_PLAN")
-        row("evaluation, who may not", await one(GRACE, USE, feature("export")), "False REASON_NOT_IN_PLAN")
-        row("the first one again", await one(ADA, USE, feature("export")), "True REASON_PLAN")
-        row("a plan", await one(ADA, USE, Resource(type="plan", id="pro")), "True REASON_PLAN")
-        row("an action on the caller's own resource", await one(ADA, Action(name="export"), Resource(type="report", id="7")), "True REASON_PLAN")
-        row("unknown feature", await one(ADA, USE, feature("no_such")), "False REASON_UNKNOWN_FEATURE")
-        try:
-            row("malformed subject", await one(Subject(type="user", id="ada"), USE, feature("export")), "an error")
-        except Exception as error:
-            row("malformed subject", type(error).__name__, "AuthZENClientError")
-        slugs = ["export", "sso", "api_access"]
-        for semantic, expected in [("execute_all", [True, False, True]), ("deny_on_first_deny", [True, False]), ("permit_on_first_permit", [True])]:
-            answer = await client.evaluate_batch(BatchEvaluationRequest(
-                subject=ADA, action=USE, evaluations=[EvaluationItem(resource=feature(slug)) for slug in slugs],
-                options=EvaluationsOptions(evaluations_semantic=EvaluationSemantic(semantic))))
-            row(f"evaluations, {semantic}", [one.decision for one in answer.evaluations], expected)
+def told(*question):
+    try:
+        answer = one(*question)
+        return f"{answer.decision}, {answer.context['reason']}"
+    except Exception as error:
+        return type(error).__name__
 
 
-asyncio.run(main())
-sys.exit(failed)
+def several(client, semantic):
+    answer = loop.run_until_complete(client.evaluate_batch(BatchEvaluationRequest(
+        subject=Subject(type="user", id=ADA), action=USE,
+        evaluations=[EvaluationItem(resource=Resource(type="feature", id=slug)) for slug in SLUGS],
+        options=EvaluationsOptions(evaluations_semantic=EvaluationSemantic(semantic)))))
+    return ", ".join(str(one.decision) for one in answer.evaluations)
+
+
+open_one = client(os.environ["INTERNAL_URL"])
+story(table, lambda user: one(open_one, user).decision, "authzen")
+table.row("feature", told(open_one, ADA), "True, REASON_PLAN")
+table.row("plan", told(open_one, ADA, USE, Resource(type="plan", id="pro")), "True, REASON_PLAN")
+report = Resource(type="report", id="7")
+table.row("action on a resource of the caller's", told(open_one, ADA, Action(name="export"), report), "True, REASON_PLAN")
+unknown = Resource(type="feature", id="exports")
+table.row("unknown feature", told(open_one, ADA, USE, unknown), "False, REASON_UNKNOWN_FEATURE")
+table.row("malformed subject", told(open_one, "ada"), "AuthZENClientError")
+for semantic, expected in [("execute_all", "True, False, True"), ("deny_on_first_deny", "True, False"),
+                           ("permit_on_first_permit", "True")]:
+    table.row(f"several, {semantic}", several(open_one, semantic), expected)
+url, key = os.environ["KEYED_INTERNAL_URL"], os.environ["KEY"]
+table.row("no API key", told(client(url), ADA), "AuthZENClientError")
+table.row("wrong API key", told(client(url, authorization="Bearer ent_guess"), ADA), "AuthZENClientError")
+table.row("API key", told(client(url, authorization=f"Bearer {key}"), ADA), "True, REASON_PLAN")

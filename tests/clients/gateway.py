@@ -1,0 +1,88 @@
+"""Asks a gateway as browsers do: gateway.py CLIENT VERSION CALL STATUS COMMAND…
+
+COMMAND starts it on $PORT. It asks the service before it passes /export on to what listens on $BACKEND_PORT, which
+answers with the headers that it was sent. CALL `all` asks everything; any other name is one row, of what Ada is told.
+"""
+
+import http.server, json, os, subprocess, sys, threading, time, urllib.error, urllib.request
+
+from table import Table, story
+from webhook import ADA
+
+CLIENT, VERSION, CALL, STATUS, *COMMAND = sys.argv[1:]
+URL = f"http://127.0.0.1:{os.environ['PORT']}"
+
+
+class Backend(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("cache-control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def token(user, seconds=600):
+    return subprocess.check_output([os.environ["CLIENTS"] + "/token", user, "", str(seconds)], text=True).strip()
+
+
+def ask(path, bearer=None, headers=None):
+    """The status, and what the backend was sent, or what the browser was told instead."""
+    headers = dict(headers or {}) | ({"authorization": f"Bearer {bearer}"} if bearer else {})
+    try:
+        with urllib.request.urlopen(urllib.request.Request(URL + path, None, headers), timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, refused.read()
+
+
+def started(gateway):
+    for _ in range(200):
+        assert gateway.poll() is None, "the gateway has ended"
+        try:
+            return ask("/open")
+        except OSError:
+            time.sleep(0.1)
+
+
+def everything(table):
+    ada = token(ADA)
+    table.row("route without a feature", ask("/open")[0], 200)
+    table.row("no token", ask("/export")[0], 401)
+    table.row("forged token", ask("/export", ada.rsplit(".", 1)[0] + ".AAAA")[0], 401)
+    table.row("expired token", ask("/export", token(ADA, -60))[0], 401)
+    table.row("user who may", ask("/export", ada)[0], 200)
+    table.row("the same, by cookie", ask("/export", None, {"cookie": f"a=b; __session={ada}"})[0], 200)
+    forged = {"x-entitlement-plan": "enterprise", "x-entitlement-user": "user_root"}
+    _, told = ask("/export", ada, forged)
+    table.row("the backend is told who and why, whatever the browser says",
+              f"{told.get('x-entitlement-user')}, {told.get('x-entitlement-plan')}", f"{ADA}, pro")
+    tokens = {}
+
+    def allowed(user):
+        tokens.setdefault(user, token(user))
+        status, told = ask("/export", tokens[user])
+        assert status in (200, 403), (status, told)
+        assert status == 403 or told["x-entitlement-user"] == user, told
+        return status == 200
+
+    story(table, allowed, f"gateway{os.getpid()}")
+
+
+backend = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["BACKEND_PORT"])), Backend)
+threading.Thread(target=backend.serve_forever, daemon=True).start()
+gateway = subprocess.Popen(COMMAND, stdout=sys.stderr)
+try:
+    started(gateway)
+    table = Table(CLIENT, VERSION)
+    if CALL == "all":
+        everything(table)
+    else:
+        table.row(CALL, ask("/export", token(ADA))[0], int(STATUS))
+finally:
+    gateway.terminate()
+    gateway.wait(20)
