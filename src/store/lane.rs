@@ -181,13 +181,16 @@ impl Lane {
     }
 }
 
-/// Does what only reads; once more, if the connection that was lent unasked is dead.
+/// Does what only reads; once more, if the connection that was lent unasked is dead. Where there was none, another wait
+/// would only hide the outage for longer.
 pub(super) async fn twice<T, F>(read: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     match read().await {
-        Err(StoreError::Unavailable(_)) => read().await,
+        Err(StoreError::Unavailable(error)) if !matches!(error, sqlx::Error::PoolTimedOut) => {
+            read().await
+        }
         done => done,
     }
 }
