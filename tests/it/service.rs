@@ -101,9 +101,11 @@ pub fn secret() -> Secret {
     Secret::parse(&SECRET.to_owned().into()).unwrap()
 }
 
-/// A client of plain HTTP. It knows no authorities: to read those of this machine takes longer than many requests.
+/// A client of plain HTTP. It knows no authorities: to read those of this machine takes longer than many requests. It
+/// keeps no connection from one request to the next, which the service may be closing at that moment.
 pub fn plain_http() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap()
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    client.pool_max_idle_per_host(0).build().unwrap()
 }
 
 /// One of Clerk's payloads, whole.
