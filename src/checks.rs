@@ -10,7 +10,8 @@ pub use whom::{Payers, Whom};
 
 use crate::{
     access::{
-        self, Account, Catalog, Decision, Denial, Grace, Grant, Id, Question, Revision, Verdict,
+        self, Account, Catalog, Decision, Denial, Grace, Grant, Id, Question, Revision, Slug,
+        Verdict,
     },
     accounts::{Accounts, Known, Need, Unavailable},
     store::Version,
@@ -21,7 +22,7 @@ use chrono::{DateTime, Utc};
 use denials::Denials;
 use prometheus_client::metrics::counter::Counter;
 use std::{
-    collections::{HashMap, hash_map},
+    collections::{BTreeSet, HashMap, hash_map},
     sync::Arc,
     time::Duration,
 };
@@ -100,6 +101,13 @@ impl Moment {
             None => decision,
             Some(_) => decision.although_stale(self.catalog(), question.wanted),
         }
+    }
+
+    /// Every feature of which anything is known: by a plan, or by an override of these subjects.
+    #[must_use]
+    pub fn features<'a>(&'a self, facts: &'a Facts) -> BTreeSet<&'a Slug> {
+        let overrides = facts.accounts().flat_map(|account| &account.overrides);
+        self.catalog().features().chain(overrides.map(|found| &found.feature)).collect()
     }
 
     /// The token for the state that answers about these facts are given from.

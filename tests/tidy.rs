@@ -53,39 +53,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "upkeep",
         ],
     ),
-    (
-        "grpc",
-        &[
-            "access",
-            "accounts",
-            "callers",
-            "checks",
-            "clerk",
-            "deliveries",
-            "gateways",
-            "net",
-            "store",
-            "telemetry",
-        ],
-    ),
+    ("grpc", FACE),
     ("checks", &["access", "accounts", "store", "telemetry"]),
     ("gateways", &["access", "accounts", "checks", "clerk"]),
     ("changes", &["accounts", "store", "telemetry"]),
-    (
-        "http",
-        &[
-            "access",
-            "accounts",
-            "callers",
-            "checks",
-            "clerk",
-            "deliveries",
-            "gateways",
-            "net",
-            "store",
-            "telemetry",
-        ],
-    ),
+    ("http", FACE),
     ("deliveries", &["access", "accounts", "clerk", "store", "telemetry"]),
     ("reconcile", &["access", "accounts", "clerk", "deliveries", "store", "telemetry"]),
     ("pulse", &["store", "telemetry"]),
@@ -101,6 +73,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("net", &["tls"]),
     ("probe", &[]),
     ("telemetry", &[]),
+];
+
+/// What both faces use.
+const FACE: &[&str] = &[
+    "access",
+    "accounts",
+    "callers",
+    "checks",
+    "clerk",
+    "deliveries",
+    "gateways",
+    "net",
+    "store",
+    "telemetry",
 ];
 
 const LONGEST_FILE: usize = 400;

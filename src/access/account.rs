@@ -35,10 +35,7 @@ impl Account {
     #[must_use]
     pub fn next_boundary(&self, grace: Grace, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let items = self.items.iter().flat_map(|item| [item.end(grace), item.period_end]);
-        let overrides = self.overrides.iter().map(|o| match o.until {
-            Until::Instant(end) => Some(end),
-            Until::Forever => None,
-        });
+        let overrides = self.overrides.iter().map(|o| o.until.instant());
         items.chain(overrides).flatten().filter(|end| *end > now).min()
     }
 }

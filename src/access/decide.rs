@@ -100,8 +100,7 @@ pub fn entitlements<'a>(
     let by_override = account.overrides.iter().map(|o| &o.feature);
     let features: BTreeSet<&Slug> = by_plan.chain(by_override).collect();
     let asked = features.into_iter().map(|feature| {
-        let wanted = Wanted::Feature(feature.as_str());
-        let question = Question { scope: Scope::Any, wanted };
+        let question = Question::of(feature);
         Entitlement { feature, decision: decide(&[account], catalog, grace, &question, now) }
     });
     asked.filter(|e| matches!(e.decision.verdict, Verdict::Allowed { .. })).collect()
@@ -261,10 +260,7 @@ impl<'a> Case<'a, '_> {
     fn next_boundary(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let ends = |account: &'a Account| {
             let items = account.items.iter().filter_map(|item| item.end(self.grace));
-            let overrides = account.overrides.iter().filter_map(|o| match o.until {
-                Until::Instant(end) => Some(end),
-                Until::Forever => None,
-            });
+            let overrides = account.overrides.iter().filter_map(|o| o.until.instant());
             items.chain(overrides)
         };
         self.in_scope().flat_map(ends).filter(|end| *end > at).min()

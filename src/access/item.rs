@@ -13,6 +13,17 @@ pub enum Until {
     Forever,
 }
 
+impl Until {
+    /// The instant, if there is one.
+    #[must_use]
+    pub fn instant(self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Instant(end) => Some(end),
+            Self::Forever => None,
+        }
+    }
+}
+
 /// How long access outlives a date, where an operator limits it; `None`: until news from Clerk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Grace {
@@ -148,8 +159,8 @@ impl<T> Item<T> {
     #[must_use]
     pub fn end(&self, grace: Grace) -> Option<DateTime<Utc>> {
         match self.claim(grace) {
-            Claim::Granted { until: Until::Instant(end), .. } => Some(end),
-            Claim::Granted { until: Until::Forever, .. } | Claim::Refused(_) => None,
+            Claim::Granted { until, .. } => until.instant(),
+            Claim::Refused(_) => None,
         }
     }
 

@@ -92,6 +92,12 @@ pub struct Question<'q> {
 }
 
 impl<'q> Question<'q> {
+    /// Asks for a feature, of whoever is asked about.
+    #[must_use]
+    pub fn of(feature: &'q Slug) -> Self {
+        Self { scope: Scope::Any, wanted: Wanted::Feature(feature.as_str()) }
+    }
+
     /// Asks for a feature, as `slug` or `scope:slug`.
     pub fn feature(text: &'q str) -> Result<Self, InvalidSlug> {
         let (scope, slug) = split(text)?;

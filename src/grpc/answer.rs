@@ -16,12 +16,12 @@ pub(super) fn feature(
     moment: &Moment,
     facts: &Facts,
 ) -> pb::CheckFeatureResponse {
-    let told = Told::from(decision.verdict);
+    let told = decision.verdict.told();
     pb::CheckFeatureResponse {
         allowed: told.allowed,
-        reason: told.reason.into(),
-        subject: told.subject.to_owned(),
-        plan: told.plan.to_owned(),
+        reason: reason(decision.verdict),
+        subject: text(told.subject.map(Subject::as_str)),
+        plan: text(told.plan),
         limit: told.limit,
         valid_until: instant(decision.valid_until),
         checked_at: instant(Some(moment.now)),
@@ -36,12 +36,12 @@ pub(super) fn plan(
     moment: &Moment,
     facts: &Facts,
 ) -> pb::CheckPlanResponse {
-    let told = Told::from(decision.verdict);
+    let told = decision.verdict.told();
     pb::CheckPlanResponse {
         allowed: told.allowed,
-        reason: told.reason.into(),
-        subject: told.subject.to_owned(),
-        plan: told.plan.to_owned(),
+        reason: reason(decision.verdict),
+        subject: text(told.subject.map(Subject::as_str)),
+        plan: text(told.plan),
         valid_until: instant(decision.valid_until),
         checked_at: instant(Some(moment.now)),
         stale_for: stale_for(facts),
@@ -75,11 +75,11 @@ pub(super) fn account(account: &Account, moment: &Moment, is_stale: bool) -> pb:
 }
 
 fn entitlement(found: access::Entitlement<'_>) -> pb::Entitlement {
-    let told = Told::from(found.decision.verdict);
+    let told = found.decision.verdict.told();
     pb::Entitlement {
         feature: found.feature.to_string(),
-        reason: told.reason.into(),
-        plan: told.plan.to_owned(),
+        reason: reason(found.decision.verdict),
+        plan: text(told.plan),
         limit: told.limit,
         valid_until: instant(found.decision.valid_until),
     }
@@ -93,7 +93,7 @@ fn item(item: &Item<&str>, access: Access, plan_is_known: bool) -> pb::Item {
     };
     pb::Item {
         id: item.id.to_string(),
-        plan: item.plan.unwrap_or_default().to_owned(),
+        plan: text(item.plan),
         status: item.status.to_string(),
         live,
         reason: reason.into(),
@@ -106,28 +106,18 @@ fn item(item: &Item<&str>, access: Access, plan_is_known: bool) -> pb::Item {
     }
 }
 
-/// A verdict in the words of the contract.
-struct Told<'a> {
-    allowed: bool,
-    reason: pb::Reason,
-    subject: &'a str,
-    plan: &'a str,
-    limit: Option<u64>,
+/// The reason of a verdict, in the words of the contract.
+fn reason(verdict: Verdict<'_>) -> i32 {
+    let reason: pb::Reason = match verdict {
+        Verdict::Allowed { reason, .. } => reason.into(),
+        Verdict::Denied { reason, .. } => reason.into(),
+    };
+    reason.into()
 }
 
-impl<'a> From<Verdict<'a>> for Told<'a> {
-    fn from(verdict: Verdict<'a>) -> Self {
-        let (allowed, reason, subject, plan, limit) = match verdict {
-            Verdict::Allowed { reason, subject, plan, limit } => {
-                (true, reason.into(), Some(subject), plan, limit)
-            }
-            Verdict::Denied { reason, subject, plan } => {
-                (false, reason.into(), subject, plan, None)
-            }
-        };
-        let subject = subject.map(Subject::as_str).unwrap_or_default();
-        Self { allowed, reason, subject, plan: plan.unwrap_or_default(), limit }
-    }
+/// What is not told is empty.
+fn text(told: Option<&str>) -> String {
+    told.unwrap_or_default().to_owned()
 }
 
 impl From<Grant> for pb::Reason {

@@ -10,14 +10,13 @@ use super::{
     Answer,
     body::{self, Unread},
     json_body, not_allowed,
-    protocols::{Gate, LARGEST_BODY, Reply, refusal},
+    protocols::{Gate, LARGEST_BODY, Reply, explanation, refusal},
 };
 use crate::{
     access::Decision,
     accounts::Need,
     checks::{Checks, Facts, Failure, Moment},
 };
-use chrono::SecondsFormat;
 use evaluation::Document;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
@@ -171,25 +170,8 @@ impl AuthZen {
 
 /// A decision, and why.
 fn tell(decision: &Decision<'_>, moment: &Moment, facts: &Facts) -> Value {
-    let told = decision.verdict.told();
-    let mut context = json!({
-        "reason": told.reason,
-        "revision": moment.revision(facts),
-        "stale": facts.stale_for().is_some(),
-    });
-    if let Some(subject) = told.subject {
-        context["subject"] = subject.as_str().into();
-    }
-    if let Some(plan) = told.plan {
-        context["plan"] = plan.into();
-    }
-    if let Some(limit) = told.limit {
-        context["limit"] = limit.into();
-    }
-    if let Some(until) = decision.valid_until {
-        context["valid_until"] = until.to_rfc3339_opts(SecondsFormat::Millis, true).into();
-    }
-    json!({ "decision": told.allowed, "context": context })
+    let context = explanation(decision, facts, &moment.revision(facts), "valid_until");
+    json!({ "decision": decision.verdict.told().allowed, "context": context })
 }
 
 /// Where everything is, by the name that the caller knows this service by.

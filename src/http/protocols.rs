@@ -3,12 +3,16 @@
 
 use super::{Answer, AuthZen, ForwardAuth, Ofrep, refuse};
 use crate::{
+    access::Decision,
     callers::{Callers, Place, Refusal, Scope, Session},
+    checks::Facts,
     net::Peer,
     telemetry::{Labels, Metrics},
 };
+use chrono::SecondsFormat;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -130,4 +134,31 @@ fn is_open<B>(request: &Request<B>) -> bool {
     let path = request.uri().path();
     let is_asked = path.starts_with(OFREP) || (AuthZen::has(path) && !AuthZen::is_discovery(path));
     !is_asked || *request.method() == Method::OPTIONS
+}
+
+/// Why something was decided so; a protocol writes the names of its own in its own way.
+pub(super) fn explanation(
+    decision: &Decision<'_>,
+    facts: &Facts,
+    revision: &str,
+    valid_until: &str,
+) -> Value {
+    let told = decision.verdict.told();
+    let mut explained = json!({
+        "reason": told.reason,
+        "revision": revision,
+        "stale": facts.stale_for().is_some(),
+    });
+    let until = decision.valid_until.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true));
+    for (name, value) in [
+        ("subject", told.subject.map(|subject| subject.as_str().into())),
+        ("plan", told.plan.map(Value::from)),
+        ("limit", told.limit.map(Value::from)),
+        (valid_until, until.map(Value::from)),
+    ] {
+        if let Some(value) = value {
+            explained[name] = value;
+        }
+    }
+    explained
 }

@@ -63,8 +63,8 @@ impl Answers {
         let whom = context::whom(context)?;
         let facts = self.facts(&whom).await?;
         let (moment, mut flags) = (self.checks.moment(), HashMap::new());
-        for feature in flags::known(&moment, &facts) {
-            let question = flags::question(feature);
+        for feature in moment.features(&facts) {
+            let question = Question::of(feature);
             let decision = self.checks.decide(&moment, &facts, whom.payers(), &question);
             let answer = answer::feature(decision, &moment, &facts);
             let has_number =

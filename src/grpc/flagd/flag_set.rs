@@ -20,8 +20,8 @@ pub(super) fn flag_set(moment: &Moment, facts: &Facts, whom: &Whom) -> String {
     let alone = facts.each_alone().collect();
     let set = Set { moment, facts, alone, whom };
     let mut all = Map::new();
-    for feature in flags::known(moment, facts) {
-        let question = flags::question(feature);
+    for feature in moment.features(facts) {
+        let question = Question::of(feature);
         if moment.catalog().is_strict(question.wanted) {
             continue; // it may not be granted from what may be outdated, which nobody here knows of a copy
         }

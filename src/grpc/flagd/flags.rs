@@ -1,27 +1,11 @@
 //! Which flags there are: a boolean for each feature, under its slug, and for a feature that comes with a number
 //! the number, under `<slug>.limit`.
 
-use crate::{
-    access::{Catalog, Kind, Question, Scope, Shelf, Slug, Wanted},
-    checks::{Facts, Moment},
-};
+use crate::access::{Catalog, Kind, Shelf, Slug, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What follows a feature's slug in the key of its number.
 pub(super) const LIMIT: &str = ".limit";
-
-/// Every feature that anything is known of here: by a plan, or by an override.
-pub(super) fn known<'f>(moment: &'f Moment, facts: &'f Facts) -> BTreeSet<&'f Slug> {
-    let overrides = facts.accounts().flat_map(|account| &account.overrides);
-    let mut known: BTreeSet<_> = moment.catalog().features().collect();
-    known.extend(overrides.map(|found| &found.feature));
-    known
-}
-
-/// What the flag of a feature asks.
-pub(super) fn question(feature: &Slug) -> Question<'_> {
-    Question { scope: Scope::Any, wanted: Wanted::Feature(feature.as_str()) }
-}
 
 /// Whether some plan grants the feature with a number.
 pub(super) fn has_number(catalog: &Catalog, wanted: Wanted<'_>) -> bool {

@@ -1,33 +1,17 @@
 //! Decisions as flags, and the tag of a state that all flags of some subjects follow from.
 
 use crate::{
-    access::{Decision, Question, Scope, Slug, Wanted},
+    access::{Decision, Question},
     checks::{Checks, Facts, Moment, Whom},
+    http::protocols::explanation,
 };
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 /// One flag.
 pub(super) fn flag(key: &str, decision: &Decision<'_>, facts: &Facts, revision: &str) -> Value {
     let told = decision.verdict.told();
-    let mut metadata = json!({
-        "reason": told.reason,
-        "revision": revision,
-        "stale": facts.stale_for().is_some(),
-    });
-    if let Some(subject) = told.subject {
-        metadata["subject"] = subject.as_str().into();
-    }
-    if let Some(plan) = told.plan {
-        metadata["plan"] = plan.into();
-    }
-    if let Some(limit) = told.limit {
-        metadata["limit"] = limit.into();
-    }
-    if let Some(until) = decision.valid_until {
-        metadata["validUntil"] = until.to_rfc3339_opts(SecondsFormat::Millis, true).into();
-    }
+    let metadata = explanation(decision, facts, revision, "validUntil");
     json!({
         "key": key,
         "value": told.allowed,
@@ -39,13 +23,9 @@ pub(super) fn flag(key: &str, decision: &Decision<'_>, facts: &Facts, revision: 
 
 /// Every feature that some plan has, or some override of these subjects names.
 pub(super) fn flags(checks: &Checks, moment: &Moment, facts: &Facts, whom: &Whom) -> Vec<Value> {
-    let by_plan = moment.catalog().features();
-    let by_override = facts.accounts().flat_map(|account| &account.overrides);
-    let features: BTreeSet<&Slug> = by_plan.chain(by_override.map(|o| &o.feature)).collect();
     let revision = moment.revision(facts);
-    let evaluated = features.into_iter().map(|feature| {
-        let question = Question { scope: Scope::Any, wanted: Wanted::Feature(feature.as_str()) };
-        let decision = checks.decide(moment, facts, whom.payers(), &question);
+    let evaluated = moment.features(facts).into_iter().map(|feature| {
+        let decision = checks.decide(moment, facts, whom.payers(), &Question::of(feature));
         flag(feature.as_str(), &decision, facts, &revision)
     });
     evaluated.collect()
