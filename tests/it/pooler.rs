@@ -10,7 +10,6 @@ use futures_util::future::join_all;
 use rustix::process::geteuid;
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::PermissionsExt,
     process::{Child, Command, Stdio},
 };
@@ -18,9 +17,9 @@ use tempfile::TempDir;
 
 struct PgBouncer {
     child: Child,
-    port: u16,
     _server: Proxy,
-    _folder: TempDir,
+    /// Where its socket is: a port that is free now may be another test's in a moment.
+    folder: TempDir,
 }
 
 impl PgBouncer {
@@ -32,16 +31,15 @@ impl PgBouncer {
             return None;
         }
         let server = Proxy::before(&db.url).await;
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let settings = folder.path().join("pgbouncer.ini");
         let text = format!(
-            "[databases]\n* = host={} port={} user=entitlements\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
-             default_pool_size = 4\n",
+            "[databases]\n* = host={} port={} user=entitlements\n[pgbouncer]\nlisten_addr =\n\
+             unix_socket_dir = {}\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n",
             server.address.ip(),
             server.address.port(),
+            folder.path().display(),
         );
         fs::write(&settings, text).unwrap();
         let mut command = Command::new("pgbouncer");
@@ -49,11 +47,12 @@ impl PgBouncer {
             command.args(["-u", "nobody"]);
         }
         let child = command.arg(settings).stderr(Stdio::null()).spawn().unwrap();
-        Some(Self { child, port, _server: server, _folder: folder })
+        Some(Self { child, _server: server, folder })
     }
 
     fn url(&self, db: &Db) -> String {
-        format!("postgres://entitlements@127.0.0.1:{}/{}?sslmode=disable", self.port, db.name())
+        let socket = self.folder.path().display().to_string().replace('/', "%2F");
+        format!("postgres://entitlements@localhost:6432/{}?host={socket}", db.name())
     }
 }
 
