@@ -22,6 +22,7 @@ use crate::{
     telemetry::Metrics,
 };
 use body::Body;
+use chrono::{DateTime, Utc};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -58,6 +59,8 @@ pub struct Probed {
     pub store: Arc<Store>,
     /// How many gRPC calls were not answered yet.
     pub calls_in_progress: Box<dyn Fn() -> usize + Send + Sync>,
+    /// When the first of the listeners' certificates expires, if they have any.
+    pub certificate_expires_at: Box<dyn Fn() -> Option<DateTime<Utc>> + Send + Sync>,
     /// Set once the service was asked to stop.
     pub draining: CancellationToken,
 }

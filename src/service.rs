@@ -70,6 +70,7 @@ struct Shared {
     store: Arc<Store>,
     accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
+    certificates: Vec<Arc<Tls>>,
     /// Fires when the service is asked to stop: nothing new should be sent here.
     draining: CancellationToken,
     /// Fires when nothing new is accepted any more.
@@ -171,8 +172,9 @@ impl Shared {
             config.check_timeout,
             metrics.clone(),
         );
+        let (accounts, certificates) = (Arc::new(accounts), config.locks.certificates());
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        Self { store, accounts: Arc::new(accounts), metrics, draining, stop }
+        Self { store, accounts, metrics, certificates, draining, stop }
     }
 
     fn checks(&self, grace: Grace, log_denials: Option<Share>) -> Arc<Checks> {
@@ -193,11 +195,14 @@ impl Shared {
     }
 
     fn probed(&self, calls: Arc<grpc::Calls>) -> Probed {
+        let certificates = self.certificates.clone();
+        let expires_at = move || certificates.iter().filter_map(|tls| tls.expires_at()).min();
         Probed {
             accounts: self.accounts.clone(),
             metrics: self.metrics.clone(),
             store: self.store.clone(),
             calls_in_progress: Box::new(move || calls.in_progress()),
+            certificate_expires_at: Box::new(expires_at),
             draining: self.draining.clone(),
         }
     }

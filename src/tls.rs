@@ -7,7 +7,7 @@ mod names;
 
 use crate::files::Reread;
 use anyhow::{Context, bail};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use std::{convert::Infallible, io, path::PathBuf, sync::Arc};
 use tokio::net::TcpStream;
 use tokio_rustls::{
@@ -42,7 +42,13 @@ pub enum Protocol {
 }
 
 /// How one listener does TLS.
-pub struct Tls(Reread<ServerConfig>);
+pub struct Tls(Reread<Certified>);
+
+/// A certificate in use.
+struct Certified {
+    config: Arc<ServerConfig>,
+    until: Option<DateTime<Utc>>,
+}
 
 impl Tls {
     /// Reads the files; `name` is of the setting that names them.
@@ -58,9 +64,14 @@ impl Tls {
         self.0.follow().await
     }
 
+    /// The last instant at which the certificate in use is valid, as far as that can be read.
+    pub fn expires_at(&self) -> Option<DateTime<Utc>> {
+        self.0.current().until
+    }
+
     /// Shakes hands; tells the names in the certificate that the peer has presented, if it has.
     pub async fn accept(&self, peer: TcpStream) -> io::Result<(TlsStream<TcpStream>, Vec<String>)> {
-        let stream = TlsAcceptor::from(self.0.current()).accept(peer).await?;
+        let stream = TlsAcceptor::from(self.0.current().config.clone()).accept(peer).await?;
         let certificates = stream.get_ref().1.peer_certificates();
         let names = certificates.and_then(<[_]>::first).map(names::of).unwrap_or_default();
         Ok((stream, names))
@@ -68,7 +79,7 @@ impl Tls {
 }
 
 /// Contents: the certificate, its key and, where clients may have certificates, their authorities.
-fn server(contents: &[Vec<u8>], protocol: Protocol) -> anyhow::Result<ServerConfig> {
+fn server(contents: &[Vec<u8>], protocol: Protocol) -> anyhow::Result<Certified> {
     let [certificate, key, clients @ ..] = contents else {
         bail!("a certificate and a key are needed")
     };
@@ -88,7 +99,8 @@ fn server(contents: &[Vec<u8>], protocol: Protocol) -> anyhow::Result<ServerConf
         }
     };
     let certificates = certificates(certificate).context("the certificate's file")?;
-    if let Some(until) = expiry::of(&certificates[0]).filter(|until| *until < Utc::now()) {
+    let until = expiry::of(&certificates[0]);
+    if let Some(until) = until.filter(|until| *until < Utc::now()) {
         bail!(
             "the certificate has expired at {until:?}: renew it (or is this machine's clock wrong?)"
         );
@@ -102,7 +114,7 @@ fn server(contents: &[Vec<u8>], protocol: Protocol) -> anyhow::Result<ServerConf
         Protocol::Http1 => vec![b"http/1.1".into()],
         Protocol::Http2 => vec![b"h2".into()],
     };
-    Ok(config)
+    Ok(Certified { config: Arc::new(config), until })
 }
 
 fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {

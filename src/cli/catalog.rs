@@ -133,11 +133,20 @@ impl CatalogCommand {
             Action::Show { number } => {
                 let versions = store.catalog_history(i64::MAX).await?;
                 let found = versions.into_iter().find(|v| number.is_none_or(|n| n == v.number));
-                let version = found.context("there is no such version")?;
+                let version = found.with_context(|| missing(*number))?;
                 println!("{}\n{}", line(&version), version.catalog.to_json());
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn missing(number: Option<u64>) -> String {
+    match number {
+        Some(number) => {
+            format!("there is no catalog {number}: `catalog history` lists those there are")
+        }
+        None => "there is no catalog yet: `catalog apply FILE` makes one".into(),
     }
 }
 

@@ -70,6 +70,12 @@ pub struct Locks {
 }
 
 impl Locks {
+    /// All certificates of listeners.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<Arc<Tls>> {
+        [&self.grpc, &self.http, &self.internal].into_iter().flatten().cloned().collect()
+    }
+
     /// Reads keys and certificates again when they change, until `stop`.
     pub async fn follow(self, stop: CancellationToken) {
         let callers = async {
@@ -78,8 +84,8 @@ impl Locks {
                 None => std::future::pending().await,
             }
         };
-        let tls = [&self.grpc, &self.http, &self.internal].into_iter().flatten();
-        let tls = join_all(tls.map(|tls| tls.follow()));
+        let tls = self.certificates();
+        let tls = join_all(tls.iter().map(|tls| tls.follow()));
         tokio::select! {
             () = stop.cancelled() => {}
             _ = join(callers, tls) => {}

@@ -53,6 +53,8 @@ fn look(probed: &Probed) {
     gauges.cache_entries.set(whole(entries));
     gauges.cache_bytes.set(whole(bytes));
     gauges.calls_in_progress.set(whole((probed.calls_in_progress)() as u64));
+    let expires_at = (probed.certificate_expires_at)();
+    gauges.certificate_expires_at.set(expires_at.map_or(0, |at| at.timestamp()));
     for (lane, pool) in probed.store.pools() {
         let labels = Labels([("lane", lane)]);
         gauges.pool_size.get_or_create(&labels).set(pool.size.into());

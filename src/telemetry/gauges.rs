@@ -33,6 +33,8 @@ pub struct Gauges {
     pub pool_limit: Family<Labels<1>, Gauge>,
     /// gRPC calls that were not answered yet.
     pub calls_in_progress: Gauge,
+    /// Unix time until which the first certificate to expire of this replica's listeners is valid; 0: there is none.
+    pub certificate_expires_at: Gauge,
     /// What the operating system knows of this process.
     pub process: Process,
 }
@@ -60,5 +62,10 @@ impl Gauges {
         all.register("pool_limit", help, self.pool_limit.clone());
         let help = "gRPC calls that were not answered yet";
         all.register("calls_in_progress", help, self.calls_in_progress.clone());
+        let (help, gauge) = (
+            "Unix time at which the first of the listeners' certificates expires; 0: there is none",
+            self.certificate_expires_at.clone(),
+        );
+        all.register_with_unit("certificate_expires_at", help, Unit::Seconds, gauge);
     }
 }

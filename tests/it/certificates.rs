@@ -9,6 +9,9 @@ use std::{fs, path::PathBuf, sync::Arc};
 use tempfile::TempDir;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
+/// The year with which the certificates that it issues end.
+const ENDS: i32 = 2040;
+
 /// An authority, and the folder of what it has issued.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -55,6 +58,7 @@ impl Authority {
         params.distinguished_name.push(DnType::OrganizationName, "a".repeat(200));
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = date_time_ymd(ENDS, 1, 1);
         for name in names {
             match name {
                 Name::Uri(uri) => {

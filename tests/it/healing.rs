@@ -274,7 +274,7 @@ async fn a_catalog_is_planned_before_it_is_applied_and_losses_are_asked_about() 
     let (_, stdout, _) = shell.run(&["catalog", "show", "2"]).await;
     assert!(stdout.contains("fewer.toml") && stdout.contains("\"beta\""), "{stdout}");
     for (arguments, words) in [
-        (vec!["catalog", "show", "9"], "no such version"),
+        (vec!["catalog", "show", "9"], "no catalog 9: `catalog history` lists"),
         (vec!["catalog", "plan", "absent.toml"], "cannot read absent.toml"),
     ] {
         let (code, _, stderr) = shell.run(&arguments).await;

@@ -233,6 +233,12 @@ async fn webhooks_and_metrics_are_served_by_tls() {
         let answer = client.get(&url).send().await.unwrap();
         assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_11));
     }
+    let page = client.get(format!("https://localhost:{internal}/metrics")).send().await.unwrap();
+    let ends = page.text().await.unwrap();
+    let ends =
+        ends.lines().find_map(|l| l.strip_prefix("entitlements_certificate_expires_at_seconds "));
+    let first_of_2040 = "2208988800";
+    assert_eq!(ends, Some(first_of_2040));
     let webhook = client.post(format!("https://localhost:{http}/webhooks/clerk")).body("{}");
     assert_eq!(webhook.send().await.unwrap().status(), 400);
     assert!(plain_http().get(format!("http://localhost:{http}/livez")).send().await.is_err());
