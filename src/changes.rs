@@ -1,20 +1,20 @@
 //! Hears what other replicas changed.
 //!
-//! The change log in Postgres is the truth; everything else only says "read it now": the doorbell (a
-//! notification without content), a tick, and every new listening session. So a lost notification costs a
-//! tick and nothing else. What must always hold: the cursor moves on only when all rows before it were heard.
+//! The change log in Postgres is the truth. It is read with each tick and each new listening session; the doorbell tells
+//! of most changes before that, by name, or that the log is to be read now. So a lost notification costs a tick and
+//! nothing else. What must always hold: the cursor moves on only when all rows before it were heard.
 
 use crate::{
     accounts::Accounts,
-    store::{Cursor, Here, Store, StoreError},
+    store::{Change, Changed, Cursor, Here, Ring, Store, StoreError},
     telemetry::{Metrics, chain},
 };
 use chrono::Utc;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     convert::Infallible,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -36,6 +36,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(5);
 /// The longest such pause.
 const RETRY: Duration = Duration::from_secs(30);
+/// How long it is remembered what the doorbell told of: until the log was read, which tells of it once more.
+const REMEMBERED: Duration = Duration::from_secs(3);
 /// Log rows are kept for a day; who has not read for longer than this forgets everything instead.
 const MEMORY: Duration = Duration::from_hours(12);
 
@@ -47,6 +49,8 @@ pub struct Changes {
     metrics: Arc<Metrics>,
     bell: Notify,
     listening: AtomicBool,
+    /// What the doorbell told of lately, and when.
+    told: Mutex<HashMap<Changed, Instant>>,
 }
 
 /// How far the log was read.
@@ -80,7 +84,7 @@ impl Changes {
     #[must_use]
     pub fn new(store: Arc<Store>, accounts: Arc<Accounts>, metrics: Arc<Metrics>) -> Self {
         let (bell, listening) = (Notify::new(), AtomicBool::new(false));
-        Self { store, accounts, metrics, bell, listening }
+        Self { store, accounts, metrics, bell, listening, told: Mutex::default() }
     }
 
     /// Follows the log, listens for the doorbell and rings it, for ever.
@@ -130,6 +134,7 @@ impl Changes {
             *place = self.begin().await?;
         }
         place.at = began;
+        self.told().retain(|_, at| at.elapsed() < REMEMBERED);
         self.metrics.changes_heard_at.set(began_at);
         self.accounts.freshness().heard(began);
         Ok(())
@@ -156,7 +161,7 @@ impl Changes {
                 if !place.heard.insert(change.at) {
                     continue;
                 }
-                self.metrics.change_lag.observe(change.age);
+                self.metrics.change_lag.observe(self.lag(&change));
                 match &change.subject {
                     Some(subject) => self.accounts.changed(subject, change.revision),
                     None => self.accounts.reload_catalog().await?,
@@ -169,6 +174,13 @@ impl Changes {
                 return Ok(true);
             }
         }
+    }
+
+    /// How long it took until the change was heard of, in seconds; by the doorbell, if that told of it.
+    fn lag(&self, change: &Change) -> f64 {
+        let changed = change.subject.clone().zip(change.revision);
+        let told_for = changed.and_then(|changed| Some(self.told().get(&changed)?.elapsed()));
+        (change.age - told_for.unwrap_or_default().as_secs_f64()).max(0.0)
     }
 
     /// Keeps a session that hears the doorbell, and reads the log whenever there is a new one.
@@ -205,20 +217,39 @@ impl Changes {
         self.listening.store(true, Ordering::Relaxed);
         self.metrics.gauges.listening.set(1);
         *pause = AGAIN;
+        self.bell.notify_one();
         loop {
-            self.bell.notify_one();
-            loop {
-                match timeout(BEAT, session.try_recv()).await {
-                    Ok(Ok(Some(_))) => break,
-                    Ok(Ok(None)) => return Err(SessionEnd::Closed),
-                    Ok(Err(error)) => return Err(error.into()),
-                    Err(_) => {
-                        let beat = sqlx::raw_sql("select 1").execute(&mut session);
-                        timeout(ANSWER, beat).await.map_err(|_| SessionEnd::Silent)??;
-                    }
+            match timeout(BEAT, session.try_recv()).await {
+                Ok(Ok(Some(rung))) => self.hear(self.store.ring(rung.payload())),
+                Ok(Ok(None)) => return Err(SessionEnd::Closed),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => {
+                    let beat = sqlx::raw_sql("select 1").execute(&mut session);
+                    timeout(ANSWER, beat).await.map_err(|_| SessionEnd::Silent)??;
                 }
             }
         }
+    }
+
+    /// Sees to it that nothing is served any more that the doorbell says has changed. What was written here is not
+    /// served since it was written.
+    fn hear(&self, ring: Ring) {
+        let changed = match ring {
+            Ring::Unnamed => return self.bell.notify_one(),
+            Ring::Own(changed) => changed,
+            Ring::Others(changed) => {
+                for (subject, revision) in &changed {
+                    self.accounts.changed(subject, Some(*revision));
+                }
+                changed
+            }
+        };
+        let now = Instant::now();
+        self.told().extend(changed.into_iter().map(|changed| (changed, now)));
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashMap<Changed, Instant>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rings for what was written here. What is written while it rings is told by the next ring.

@@ -9,6 +9,7 @@ mod apply;
 mod catalog;
 mod changes;
 mod deliveries;
+mod doorbell;
 mod doubts;
 mod error;
 mod inspect;
@@ -19,6 +20,7 @@ mod schema;
 pub use catalog::{Applied, Author, Version};
 pub use changes::{Change, Cursor, Here, Page};
 pub use deliveries::{Entry, Filter, Position};
+pub use doorbell::{Changed, Ring};
 pub use doubts::Backfill;
 pub use error::StoreError;
 pub use inspect::{Inspection, Migrated, Pulse};
@@ -29,16 +31,13 @@ pub use schema::{Schema, migrate};
 use crate::access::{Account, Catalog, Kind, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use lane::{Lane, Route, twice};
+use doorbell::Doorbell;
+use lane::{Lane, Limits, Route, twice};
 use sqlx::{
     ConnectOptions,
     postgres::{PgConnectOptions, PgListener},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::sync::Notify;
-
-/// The channel of the doorbell: a notification without content that says "read the change log".
-const CHANNEL: &str = "entitlements_change";
 
 /// The database of the service. Checks, webhooks and the change log have pools of their own, so that a rush
 /// of one cannot starve another.
@@ -49,7 +48,7 @@ pub struct Store {
     webhooks: Lane,
     upkeep: Lane,
     log: Lane,
-    doorbell: Notify,
+    doorbell: Doorbell,
 }
 
 impl Store {
@@ -58,15 +57,19 @@ impl Store {
     pub fn new(options: PgConnectOptions) -> Arc<Self> {
         let options = options.application_name("entitlements").disable_statement_logging();
         let (route, ms) = (Route::new(options), Duration::from_millis);
+        let lane = |size, acquire, deadline, trusted| {
+            let (acquire, deadline, trusted) = (ms(acquire), ms(deadline), ms(trusted));
+            Lane::new(&route, Limits { size, acquire, deadline, trusted })
+        };
         Arc::new(Self {
-            // To ask each time is a third of the time of a check that is not cached. Who lends unasked reads twice.
-            // A new connection takes several round trips; how long a check waits for it is for the cache to say.
-            checks: Lane::new(&route, 8, ms(2_000), ms(2_000), ms(1_000)),
-            webhooks: Lane::new(&route, 8, ms(2_000), ms(5_000), ms(0)),
-            upkeep: Lane::new(&route, 2, ms(1_000), ms(2_000), ms(0)),
+            // To ask each time is a third of the time of a check that is not cached. A new connection takes several round
+            // trips; how long a check waits for it is for the cache to say.
+            checks: lane(8, 2_000, 2_000, 1_000),
+            webhooks: lane(8, 2_000, 5_000, 0),
+            upkeep: lane(2, 1_000, 2_000, 0),
             // Together with a tick less than what freshness lasts: a hung database is noticed before it ends.
-            log: Lane::new(&route, 2, ms(500), ms(1_200), ms(1_000)),
-            doorbell: Notify::new(),
+            log: lane(2, 500, 1_200, 1_000),
+            doorbell: Doorbell::new(),
             route,
         })
     }
@@ -80,9 +83,7 @@ impl Store {
     /// Writes what a delivery says, in one transaction; when this returns, it is durable.
     pub async fn record(&self, delivery: &Delivery) -> Result<Outcome, StoreError> {
         let outcome = ledger::record(&self.webhooks, delivery).await?;
-        if outcome.changed().is_some() {
-            self.doorbell.notify_one();
-        }
+        self.tell(&outcome);
         Ok(outcome)
     }
 
@@ -90,8 +91,8 @@ impl Store {
     pub async fn observe(&self, delivery: &Delivery, dry_run: bool) -> Result<Outcome, StoreError> {
         let observe = async |db: &mut _| ledger::observe(db, delivery, dry_run).await;
         let outcome = self.webhooks.run(observe).await?;
-        if !dry_run && outcome.changed().is_some() {
-            self.doorbell.notify_one();
+        if !dry_run {
+            self.tell(&outcome);
         }
         Ok(outcome)
     }
@@ -139,8 +140,8 @@ impl Store {
     pub async fn replay(&self, delivery: &Delivery, dry_run: bool) -> Result<Outcome, StoreError> {
         let replay = async |db: &mut _| deliveries::replay(db, delivery, dry_run).await;
         let outcome = self.webhooks.run(replay).await?;
-        if !dry_run && outcome.changed().is_some() {
-            self.doorbell.notify_one();
+        if !dry_run {
+            self.tell(&outcome);
         }
         Ok(outcome)
     }
@@ -177,22 +178,32 @@ impl Store {
 
     /// Waits until something was written here that other replicas should hear of.
     pub async fn rung(&self) {
-        self.doorbell.notified().await;
+        self.doorbell.wanted().await;
     }
 
-    /// Rings the doorbell of all replicas. It may be lost: the change log is the truth, and is read every
-    /// second anyway. Apart from the writing transaction, because a NOTIFY inside it makes commits queue.
+    /// Rings the doorbell of all replicas, for all that was written here and not told of yet. It may be lost: the change
+    /// log is the truth, and is read every second anyway.
     pub async fn notify(&self) -> Result<(), StoreError> {
-        const NOTIFY: &str = "
-            select set_config('synchronous_commit', 'off', true);
-            select pg_notify('entitlements_change', '')";
-        self.log.run(async |db| sqlx::raw_sql(NOTIFY).execute(db).await.map(drop)).await
+        let content = self.doorbell.content();
+        twice(|| self.log.run(async |db| doorbell::notify(db, &content).await)).await
+    }
+
+    /// What a ring with this content says.
+    #[must_use]
+    pub fn ring(&self, content: &str) -> Ring {
+        self.doorbell.ring(content)
+    }
+
+    fn tell(&self, outcome: &Outcome) {
+        if let Some((subject, revision)) = outcome.changed() {
+            self.doorbell.changed(subject, revision);
+        }
     }
 
     /// Opens one session that hears the doorbell. It has a connection of its own, and is to be thrown away
     /// at its first error: a listener that reconnects by itself can lose notifications silently.
     pub async fn listen(&self) -> Result<PgListener, StoreError> {
-        Ok(self.route.listen(CHANNEL).await?)
+        Ok(self.route.listen(doorbell::CHANNEL).await?)
     }
 
     /// Whether a transaction-mode pooler is in between, through which no notification comes.
@@ -244,7 +255,7 @@ impl Store {
         let apply = async |db: &mut _| catalog::apply(db, author, said, source).await;
         let applied = self.webhooks.run(apply).await?;
         if matches!(applied, Applied::New(_)) {
-            self.doorbell.notify_one();
+            self.doorbell.unnamed();
         }
         Ok(applied)
     }

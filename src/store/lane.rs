@@ -6,8 +6,14 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use std::{sync::Arc, time::Duration};
-use tokio::{sync::OnceCell, time::timeout};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{OnceCell, Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 /// What every session is set to: whatever else fails, the server itself gives up.
 const SESSION: &str = "
@@ -97,6 +103,11 @@ impl Route {
     }
 }
 
+/// How long a connection is kept at hand; then it goes back to its pool, which replaces those that are too old.
+const SHIFT: Duration = Duration::from_mins(1);
+/// One that nobody used for so long may have been cut off silently on the way; it is closed.
+const FORGOTTEN: Duration = Duration::from_mins(10);
+
 /// A pool of connections for one kind of work.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -104,40 +115,47 @@ pub(super) struct Lane {
     direct: PgPool,
     /// The same through a pooler: nothing is remembered from one transaction to the next.
     pooled: PgPool,
-    deadline: Duration,
+    /// One for each connection that may be lent, so that none waits in a pool for what is kept at hand.
+    places: Semaphore,
+    /// Direct connections that were used just now, the last one last.
+    at_hand: Mutex<Vec<Used>>,
+    limits: Limits,
+}
+
+/// The limits of a lane.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// The most connections.
+    pub size: u32,
+    /// How long work waits for one.
+    pub acquire: Duration,
+    /// How long it may take then.
+    pub deadline: Duration,
+    /// A connection that was idle for less is lent again as it is, without asking whether it lives: for work that only
+    /// reads, in no transaction of its own, and is done [`twice`].
+    pub trusted: Duration,
+}
+
+/// A connection, since when it is away from its pool, and when it was used.
+#[derive(Debug)]
+struct Used {
+    connection: PoolConnection<Postgres>,
+    away_since: Instant,
+    at: Instant,
 }
 
 impl Lane {
-    /// At most `size` connections; waits for one at most `acquire`, for the work at most `deadline`. One that was idle
-    /// for `rested` is asked whether it lives before it is lent.
-    pub(super) fn new(
-        route: &Arc<Route>,
-        size: u32,
-        acquire: Duration,
-        deadline: Duration,
-        rested: Duration,
-    ) -> Self {
-        let pool = || {
-            PgPoolOptions::new()
-                .max_connections(size)
-                .acquire_timeout(acquire)
-                .test_before_acquire(false)
-                .before_acquire(move |db, lent| {
-                    Box::pin(async move {
-                        if lent.idle_for >= rested {
-                            db.ping().await?;
-                        }
-                        Ok(true)
-                    })
-                })
-        };
+    pub(super) fn new(route: &Arc<Route>, limits: Limits) -> Self {
+        let Limits { size, acquire, .. } = limits;
+        let pool = || PgPoolOptions::new().max_connections(size).acquire_timeout(acquire);
         let direct = pool()
             .after_connect(|db, _| {
                 Box::pin(async { sqlx::raw_sql(SESSION).execute(db).await.map(drop) })
             })
             .connect_lazy_with(route.options.clone());
         let pooled = pool().connect_lazy_with(route.options.clone().statement_cache_capacity(0));
-        Self { route: route.clone(), direct, pooled, deadline }
+        let places = Semaphore::new(size as usize);
+        Self { route: route.clone(), direct, pooled, places, at_hand: Mutex::default(), limits }
     }
 
     /// Runs work on a connection. If it misses the deadline, or nobody waits for it any more, the connection
@@ -149,11 +167,12 @@ impl Lane {
     where
         StoreError: From<E>,
     {
-        let missed = |_| StoreError::Timeout(self.deadline);
-        let is_pooled = timeout(self.deadline, self.route.is_pooled()).await.map_err(missed)??;
-        let pool = if is_pooled { &self.pooled } else { &self.direct };
-        let mut lent = Lent { connection: Some(pool.acquire().await?) };
-        let connection = lent.connection.as_mut().expect("taken only when the work is over");
+        let deadline = self.limits.deadline;
+        let missed = |_| StoreError::Timeout(deadline);
+        let is_pooled = timeout(deadline, self.route.is_pooled()).await.map_err(missed)??;
+        let lent = timeout(self.limits.acquire, self.lend(is_pooled)).await;
+        let mut lent = lent.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let connection = &mut lent.used.as_mut().expect("it was lent just now").connection;
         let done = async {
             if is_pooled {
                 in_transaction(connection, work).await
@@ -161,22 +180,48 @@ impl Lane {
                 Ok(work(connection).await?)
             }
         };
-        let result = timeout(self.deadline, done).await.map_err(missed)?;
-        drop(lent.connection.take()); // the work came to its end: back to the pool
+        let result = timeout(deadline, done).await.map_err(missed)?;
+        lent.hand_back(result.is_ok() && !is_pooled);
         result
+    }
+
+    /// One that was used just now; or one of which it is known that it lives.
+    async fn lend(&self, is_pooled: bool) -> Result<Lent<'_>, sqlx::Error> {
+        let place = self.places.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let mut lent = Lent { lane: self, used: None, _place: place };
+        while let Some(used) = if is_pooled { None } else { self.at_hand().pop() } {
+            let idle = used.at.elapsed();
+            let used = lent.used.insert(used);
+            if idle < self.limits.trusted
+                || idle < FORGOTTEN && used.connection.ping().await.is_ok()
+            {
+                return Ok(lent);
+            }
+            lent.close();
+        }
+        let pool = if is_pooled { &self.pooled } else { &self.direct };
+        lent.used = Some(Used::new(pool.acquire().await?));
+        Ok(lent)
+    }
+
+    fn at_hand(&self) -> MutexGuard<'_, Vec<Used>> {
+        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many connections there are, and at most.
     pub(super) fn pool(&self) -> Pool {
         let pools = [&self.direct, &self.pooled];
+        let idle: usize = pools.iter().map(|pool| pool.num_idle()).sum();
         Pool {
             size: pools.iter().map(|pool| pool.size()).sum(),
-            idle: pools.iter().map(|pool| pool.num_idle()).sum(),
-            limit: self.direct.options().get_max_connections(),
+            idle: idle + self.at_hand().len(),
+            limit: self.limits.size,
         }
     }
 
     pub(super) async fn close(&self) {
+        self.places.close();
+        self.at_hand().clear();
         tokio::join!(self.direct.close(), self.pooled.close());
     }
 }
@@ -227,15 +272,46 @@ where
     }
 }
 
-/// A connection that is closed on drop, unless it was taken out before.
-struct Lent {
-    connection: Option<PoolConnection<Postgres>>,
+/// A connection that is closed on drop, unless it was handed back before.
+struct Lent<'a> {
+    lane: &'a Lane,
+    used: Option<Used>,
+    _place: SemaphorePermit<'a>,
 }
 
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Some(connection) = &mut self.connection {
-            connection.close_on_drop();
+impl Lent<'_> {
+    /// The work came to its end. sqlx asks a connection that goes back to its pool whether it lives, which is a round trip
+    /// during which nobody can use it; where connections are trusted, it is kept at hand instead. Where one failed, the
+    /// others may be dead as well: all go back.
+    fn hand_back(&mut self, well: bool) {
+        let Some(used) = self.used.take() else { return };
+        let Lane { places, limits, .. } = self.lane;
+        let is_kept = !limits.trusted.is_zero() && !places.is_closed();
+        match well {
+            true if is_kept && used.away_since.elapsed() < SHIFT => {
+                self.lane.at_hand().push(Used { at: Instant::now(), ..used });
+            }
+            true => {}
+            false => self.lane.at_hand().clear(),
         }
+    }
+
+    fn close(&mut self) {
+        if let Some(mut used) = self.used.take() {
+            used.connection.close_on_drop();
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Used {
+    fn new(connection: PoolConnection<Postgres>) -> Self {
+        let now = Instant::now();
+        Self { connection, away_since: now, at: now }
     }
 }

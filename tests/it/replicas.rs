@@ -41,6 +41,31 @@ async fn a_change_shows_at_once_where_it_was_taken_and_soon_elsewhere() {
 }
 
 #[tokio::test]
+async fn what_the_doorbell_names_is_not_served_even_if_the_log_does_not_tell_of_it() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    replica.send(&payload("subscriptionItem.active")).await;
+    let before = replica.check(ADA, "", "export").await;
+    assert!(before.allowed, "it is cached now");
+    let behind_the_back = "
+        with ended as (update item set status = 'ended' returning subject),
+            counted as (
+                update subject set revision = revision + 1 where subject in (select subject from ended)
+                returning subject, revision
+            )
+        select pg_notify('entitlements_change', 'another ' || subject || ' ' || revision) from counted";
+    eventually("the replica listens", async || {
+        replica.get("/metrics").await.1.contains("entitlements_listening 1")
+    })
+    .await;
+    sqlx::raw_sql(behind_the_back).execute(&db.pool().await).await.unwrap();
+    eventually("the account is read anew", async || {
+        !replica.check(ADA, "", "export").await.allowed
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_revision_makes_any_replica_answer_from_that_state_or_a_newer_one() {
     let db = Db::new().await;
     let (one, other) = tokio::join!(Replica::start(&db), Replica::start(&db));
