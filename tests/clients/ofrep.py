@@ -7,10 +7,11 @@ from webhook import ADA
 
 CLIENT, VERSION, *PROGRAM = sys.argv[1:]
 WHO = {"targetingKey": ADA}
-# Where a provider has words of its own. The one for web pages keeps what it was told before it cannot ask.
+# Where a provider has words of its own. The one for web pages keeps what it was told before it cannot ask, and the page
+# removes it when nobody is signed in.
 UNLIKE = {
     "open-feature-ofrep": {"wrong type": '"no", PARSE_ERROR', "no targeting key": "false, INVALID_CONTEXT"},
-    "@openfeature/ofrep-web-provider": {"no targeting key": "false", "malformed targeting key": "true",
+    "@openfeature/ofrep-web-provider": {"no targeting key": "false, PROVIDER_NOT_READY", "malformed targeting key": "true",
                                         "no API key": "false, FLAG_NOT_FOUND", "wrong API key": "false, FLAG_NOT_FOUND"},
 }.get(CLIENT, {})
 
