@@ -28,6 +28,8 @@ use tokio::{
 const TICK: Duration = Duration::from_secs(1);
 /// How often it is read while it is not.
 const POLL: Duration = Duration::from_millis(250);
+/// How soon after the doorbell was lost, which mostly is back in a moment; the pause doubles until it is [`POLL`].
+const HASTE: Duration = Duration::from_millis(10);
 /// How long a listening session may be silent before it is asked whether it lives.
 const BEAT: Duration = Duration::from_secs(2);
 /// How long it may take to answer, and how long the first notification may take.
@@ -97,7 +99,7 @@ impl Changes {
     }
 
     async fn follow(&self) -> Infallible {
-        let (mut place, mut hears) = (None, None);
+        let (mut place, mut hears, mut poll) = (None, None, HASTE);
         loop {
             match self.read(&mut place).await {
                 Ok(()) if hears != Some(true) => {
@@ -113,8 +115,10 @@ impl Changes {
                     self.accounts.freshness().lost();
                 }
             }
-            let tick = if self.listening.load(Ordering::Relaxed) { TICK } else { POLL };
-            let _ = timeout(tick, self.bell.notified()).await;
+            let is_listening = self.listening.load(Ordering::Relaxed);
+            let pause = if is_listening { TICK } else { poll };
+            poll = if is_listening { HASTE } else { (poll * 2).min(POLL) };
+            let _ = timeout(pause, self.bell.notified()).await;
         }
     }
 
@@ -196,6 +200,7 @@ impl Changes {
                     pause = RETRY;
                 }
                 end if was_listening => {
+                    self.bell.notify_one();
                     tracing::warn!(error = chain(&end), "lost the doorbell; polling meanwhile");
                 }
                 _ => {}
