@@ -181,7 +181,7 @@ impl Lane {
             }
         };
         let result = timeout(deadline, done).await.map_err(missed)?;
-        lent.hand_back(result.is_ok() && !is_pooled);
+        lent.hand_back(result.is_ok(), is_pooled);
         result
     }
 
@@ -189,7 +189,7 @@ impl Lane {
     async fn lend(&self, is_pooled: bool) -> Result<Lent<'_>, sqlx::Error> {
         let place = self.places.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let mut lent = Lent { lane: self, used: None, _place: place };
-        while let Some(used) = if is_pooled { None } else { self.at_hand().pop() } {
+        while let Some(used) = self.take_at_hand() {
             let idle = used.at.elapsed();
             let used = lent.used.insert(used);
             if idle < self.limits.trusted
@@ -202,6 +202,10 @@ impl Lane {
         let pool = if is_pooled { &self.pooled } else { &self.direct };
         lent.used = Some(Used::new(pool.acquire().await?));
         Ok(lent)
+    }
+
+    fn take_at_hand(&self) -> Option<Used> {
+        self.at_hand().pop()
     }
 
     fn at_hand(&self) -> MutexGuard<'_, Vec<Used>> {
@@ -283,16 +287,14 @@ impl Lent<'_> {
     /// The work came to its end. sqlx asks a connection that goes back to its pool whether it lives, which is a round trip
     /// during which nobody can use it; where connections are trusted, it is kept at hand instead. Where one failed, the
     /// others may be dead as well: all go back.
-    fn hand_back(&mut self, well: bool) {
+    fn hand_back(&mut self, well: bool, is_pooled: bool) {
         let Some(used) = self.used.take() else { return };
         let Lane { places, limits, .. } = self.lane;
-        let is_kept = !limits.trusted.is_zero() && !places.is_closed();
-        match well {
-            true if is_kept && used.away_since.elapsed() < SHIFT => {
-                self.lane.at_hand().push(Used { at: Instant::now(), ..used });
-            }
-            true => {}
-            false => self.lane.at_hand().clear(),
+        let is_trusted = !is_pooled && !limits.trusted.is_zero();
+        if !well {
+            self.lane.at_hand().clear();
+        } else if is_trusted && !places.is_closed() && used.away_since.elapsed() < SHIFT {
+            self.lane.at_hand().push(Used { at: Instant::now(), ..used });
         }
     }
 

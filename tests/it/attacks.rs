@@ -266,8 +266,8 @@ fn pipelined(to: Target, until: Instant) -> Closed {
 struct Siege {
     process: Process,
     target: Target,
-    /// How often a call that fails is made again: a connection that becomes too old may take one with it.
-    retries: u32,
+    /// Whether connections become too old meanwhile; one that does may take a call with it, which is then made again.
+    becomes_old: bool,
 }
 
 /// What the client beside the attackers saw.
@@ -288,12 +288,12 @@ impl Seen {
 
 impl Siege {
     /// Of a service whose connections become old or, so that none does in a few seconds, do not.
-    async fn new(db: &Db, become_old: bool) -> Self {
-        let (age, retries) = if become_old { ("10s", 1) } else { ("10m", 0) };
+    async fn new(db: &Db, becomes_old: bool) -> Self {
+        let age = if becomes_old { "10s" } else { "10m" };
         let process = Process::start(&db.url, &[("CONNECTION_AGE", age)]).await;
         let at = |url: &str| url.trim_start_matches("http://").parse().unwrap();
         let target = Target { grpc: at(&process.grpc), http: at(&process.http) };
-        Self { process, target, retries }
+        Self { process, target, becomes_old }
     }
 
     fn memory_mib(&self) -> u64 {
@@ -310,10 +310,8 @@ impl Siege {
         loop {
             let asked = Instant::now();
             let mut answer = client.check_feature(question()).await;
-            for _ in 0..self.retries {
-                if answer.is_err() {
-                    answer = client.check_feature(question()).await;
-                }
+            if answer.is_err() && self.becomes_old {
+                answer = client.check_feature(question()).await;
             }
             match answer {
                 Ok(_) => seen.took.push(asked.elapsed()),
