@@ -7,6 +7,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use std::{
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -62,20 +63,21 @@ impl Route {
         Ok(*self.is_pooled.get_or_try_init(|| self.find_out()).await?)
     }
 
-    /// A pooler lends the session of one connection to another as soon as it is idle: what is set on the one then
-    /// shows on the other.
+    /// A session of one's own remembers what was set on it last. A pooler lends sessions to whoever comes next, and others
+    /// come at the same time: it takes several rounds until a value of somebody else shows, or none.
     async fn find_out(&self) -> Result<bool, sqlx::Error> {
-        const ROUNDS: usize = 4;
-        let mut one = PgConnection::connect_with(&self.options).await?;
-        let mut other = PgConnection::connect_with(&self.options).await?;
+        const ROUNDS: usize = 9;
+        let one = PgConnection::connect_with(&self.options).await?;
+        let other = PgConnection::connect_with(&self.options).await?;
+        let mut ends = [one, other].map(|end| (end, RandomState::new().hash_one(()).to_string()));
         let mut found = false;
         for round in 0..ROUNDS {
-            let set = format!("select set_config('entitlements.probe', '{round}', false)");
-            sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut one).await?;
-            let read = "select current_setting('entitlements.probe', true)";
-            let row = sqlx::raw_sql(read).fetch_one(&mut other).await?;
-            found |= row.get::<Option<String>, _>(0).is_some_and(|set| set == round.to_string());
+            for (end, own) in &mut ends {
+                let last = replaced(end, own).await?;
+                found |= round > 0 && last.as_ref() != Some(own);
+            }
         }
+        let [(one, _), (other, _)] = ends;
         tokio::try_join!(one.close(), other.close())?;
         if found {
             tracing::warn!(
@@ -101,6 +103,15 @@ impl Route {
         listener.listen(channel).await?;
         Ok(listener)
     }
+}
+
+/// Sets a value on the session that a connection has now; returns the one before it.
+async fn replaced(end: &mut PgConnection, by: &str) -> Result<Option<String>, sqlx::Error> {
+    let replace = format!(
+        "select current_setting('entitlements.probe', true),
+            set_config('entitlements.probe', '{by}', false)"
+    );
+    Ok(sqlx::raw_sql(sqlx::AssertSqlSafe(replace)).fetch_one(end).await?.get(0))
 }
 
 /// How long a connection is kept at hand; then it goes back to its pool, which replaces those that are too old.

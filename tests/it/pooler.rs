@@ -5,7 +5,7 @@ use crate::{
     proxy::Proxy,
     service::{ADA, GRACE, Replica, config, eventually, payload},
 };
-use entitlements::{config::Config, grpc::pb::Reason};
+use entitlements::{config::Config, grpc::pb::Reason, store::Store};
 use futures_util::future::join_all;
 use rustix::process::geteuid;
 use std::{
@@ -23,8 +23,8 @@ struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Before this database; `None`: it is not installed.
-    async fn before(db: &Db) -> Option<Self> {
+    /// Before this database, in this mode; `None`: it is not installed.
+    async fn before(db: &Db, mode: &str) -> Option<Self> {
         let installed = Command::new("pgbouncer").arg("--version").stdout(Stdio::null()).status();
         if !installed.is_ok_and(|status| status.success()) {
             eprintln!("skipped: PgBouncer is not installed (apt-get install pgbouncer)");
@@ -36,7 +36,7 @@ impl PgBouncer {
         let settings = folder.path().join("pgbouncer.ini");
         let text = format!(
             "[databases]\n* = host={} port={} user=entitlements\n[pgbouncer]\nlisten_addr =\n\
-             unix_socket_dir = {}\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n",
+             unix_socket_dir = {}\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 4\n",
             server.address.ip(),
             server.address.port(),
             folder.path().display(),
@@ -47,6 +47,8 @@ impl PgBouncer {
             command.args(["-u", "nobody"]);
         }
         let child = command.arg(settings).stderr(Stdio::null()).spawn().unwrap();
+        let socket = folder.path().join(".s.PGSQL.6432");
+        eventually("PgBouncer listens", async || socket.exists()).await;
         Some(Self { child, _server: server, folder })
     }
 
@@ -64,9 +66,30 @@ impl Drop for PgBouncer {
 }
 
 #[tokio::test]
+async fn a_pooler_is_found_by_all_who_look_for_it_at_once() {
+    let db = Db::new().await;
+    let Some(pooler) = PgBouncer::before(&db, "transaction").await else { return };
+    let found = (0..40).map(|_| {
+        let store = Store::new(pooler.url(&db).parse().unwrap());
+        async move { store.is_pooled().await.unwrap() }
+    });
+    assert!(join_all(found).await.into_iter().all(|found| found));
+}
+
+#[tokio::test]
+async fn sessions_that_a_pooler_lends_for_as_long_as_a_connection_are_as_good_as_direct_ones() {
+    let db = Db::new().await;
+    let Some(pooler) = PgBouncer::before(&db, "session").await else { return };
+    for _ in 0..3 {
+        let store = Store::new(pooler.url(&db).parse().unwrap());
+        assert!(!store.is_pooled().await.unwrap());
+    }
+}
+
+#[tokio::test]
 async fn two_replicas_work_through_a_transaction_mode_pooler() {
     let db = Db::new().await;
-    let Some(pooler) = PgBouncer::before(&db).await else { return };
+    let Some(pooler) = PgBouncer::before(&db, "transaction").await else { return };
     let through = || Config { database: pooler.url(&db).parse().unwrap(), ..config(&db) };
     let (one, other) = (Replica::launch(through()).await, Replica::launch(through()).await);
     tokio::join!(one.serving(), other.serving());
@@ -75,10 +98,8 @@ async fn two_replicas_work_through_a_transaction_mode_pooler() {
         ("subscriptionItem.canceled", Reason::CanceledButPaid),
         ("subscriptionItem.ended", Reason::Ended),
     ] {
-        assert_eq!(
-            one.send_as(name.split('.').nth(1).unwrap(), &payload(name)).await.result(),
-            "applied"
-        );
+        let answer = one.send_as(name.split('.').nth(1).unwrap(), &payload(name)).await;
+        assert_eq!(answer.result(), "applied", "{answer:?}");
         assert_eq!(one.check(ADA, "", "export").await.reason(), reason);
         eventually("the other replica hears of it", async || {
             other.check(ADA, "", "export").await.reason() == reason
