@@ -107,16 +107,14 @@ pub fn headers(bytes: &[u8]) {
             value = secret().sign(id, at, body).into_bytes();
             is_signed = true;
         }
+        let Ok(sent) = HeaderValue::from_bytes(&value) else { continue };
+        let text = String::from_utf8(value).ok();
         match name.as_str() {
-            "svix-id" | "webhook-id" => id = String::from_utf8(value.clone()).ok(),
-            "svix-timestamp" | "webhook-timestamp" => {
-                at = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
-            }
+            "svix-id" | "webhook-id" => id = text,
+            "svix-timestamp" | "webhook-timestamp" => at = text.and_then(|text| text.parse().ok()),
             _ => {}
         }
-        if let Ok(value) = HeaderValue::from_bytes(&value) {
-            headers.append(name, value);
-        }
+        headers.append(name, sent);
     }
     match Verifier::new(vec![secret()]).verify(&headers, body, now) {
         Ok(found) => {
