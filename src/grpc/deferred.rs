@@ -43,7 +43,8 @@ impl<C: Future + Unpin> Future for Connection<C> {
         let connection = Pin::new(&mut self.0).poll(cx);
         let calls = ASIDE.with_borrow_mut(mem::take);
         if !calls.is_empty() {
-            let _ = pin!(yield_now()).poll(cx); // to write the answers, after the others that are ready
+            // Only its waker is wanted: the answers are written once the others that are ready had their turn.
+            let _ = pin!(yield_now()).poll(cx);
         }
         for mut call in calls {
             if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
