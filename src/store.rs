@@ -65,7 +65,7 @@ impl Store {
             // To ask each time is a third of the time of a check that is not cached. A new connection takes several round
             // trips; how long a check waits for it is for the cache to say.
             checks: lane(8, 2_000, 2_000, 1_000),
-            webhooks: lane(8, 2_000, 5_000, 0),
+            webhooks: lane(8, 2_000, 5_000, 1_000),
             upkeep: lane(2, 1_000, 2_000, 0),
             // Together with a tick less than what freshness lasts: a hung database is noticed before it ends.
             log: lane(2, 500, 1_200, 1_000),
@@ -90,7 +90,7 @@ impl Store {
     /// Writes what Clerk's Backend API says, if it changes something; with `dry_run` only tells what would become of it.
     pub async fn observe(&self, delivery: &Delivery, dry_run: bool) -> Result<Outcome, StoreError> {
         let observe = async |db: &mut _| ledger::observe(db, delivery, dry_run).await;
-        let outcome = self.webhooks.run(observe).await?;
+        let outcome = self.webhooks.transact(observe).await?;
         if !dry_run {
             self.tell(&outcome);
         }
@@ -139,7 +139,7 @@ impl Store {
     /// Writes what a delivery of the ledger says by today's rules; with `dry_run` only tells what would become of it.
     pub async fn replay(&self, delivery: &Delivery, dry_run: bool) -> Result<Outcome, StoreError> {
         let replay = async |db: &mut _| deliveries::replay(db, delivery, dry_run).await;
-        let outcome = self.webhooks.run(replay).await?;
+        let outcome = self.webhooks.transact(replay).await?;
         if !dry_run {
             self.tell(&outcome);
         }
@@ -253,7 +253,7 @@ impl Store {
         source: &str,
     ) -> Result<Applied, StoreError> {
         let apply = async |db: &mut _| catalog::apply(db, author, said, source).await;
-        let applied = self.webhooks.run(apply).await?;
+        let applied = self.webhooks.transact(apply).await?;
         if matches!(applied, Applied::New(_)) {
             self.doorbell.unnamed();
         }

@@ -1,9 +1,9 @@
 //! The versions of the catalog: numbered, never changed, the highest is in force.
 
-use super::StoreError;
+use super::{StoreError, lane::End};
 use crate::access::Catalog;
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 /// A version of the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,13 +112,12 @@ pub(super) async fn planned(
 
 /// Adds a version in which this author says something new.
 pub(super) async fn apply(
-    db: &mut PgConnection,
+    tx: &mut PgConnection,
     author: Author,
     catalog: &Catalog,
     source: &str,
-) -> Result<Applied, StoreError> {
+) -> Result<End<Applied>, StoreError> {
     let content = catalog.to_json();
-    let mut tx = db.begin().await?;
     sqlx::query!("lock table catalog in exclusive mode").execute(&mut *tx).await?;
     let newest =
         sqlx::query!("select number, file, clerk from catalog order by number desc limit 1")
@@ -130,12 +129,13 @@ pub(super) async fn apply(
     if let Some(now) = now
         && said.as_deref() == Some(&*content)
     {
-        return Ok(Applied::InForce(number(now)?));
+        return Ok(End::RollBack(Applied::InForce(number(now)?)));
     }
     if let (Author::File, Some(now)) = (author, now) {
         let then = sqlx::query_scalar!("select max(number) from catalog where file = $1", content);
         if let Some(then) = then.fetch_one(&mut *tx).await? {
-            return Ok(Applied::Replaced { then: number(then)?, now: number(now)? });
+            let replaced = Applied::Replaced { then: number(then)?, now: number(now)? };
+            return Ok(End::RollBack(replaced));
         }
     }
     let (file, clerk) =
@@ -149,10 +149,9 @@ pub(super) async fn apply(
         clerk,
         source
     )
-    .fetch_one(&mut *tx)
+    .fetch_one(tx)
     .await?;
-    tx.commit().await?;
-    Ok(Applied::New(number(new)?))
+    Ok(End::Commit(Applied::New(number(new)?)))
 }
 
 fn number(number: i64) -> Result<u64, StoreError> {

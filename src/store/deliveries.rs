@@ -1,10 +1,10 @@
 //! Looking into the ledger, replaying what is in it, and letting go of bodies.
 
-use super::{Delivery, Outcome, StoreError, apply};
+use super::{Delivery, Outcome, StoreError, apply, lane::End};
 use crate::access::{Reading, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 /// Which deliveries; what is `None` does not restrict.
 #[derive(Debug, Clone, Default)]
@@ -115,18 +115,17 @@ pub(super) async fn body(
 /// Applies a delivery that is in the ledger, as it is read now. The ledger keeps `applied` as it was: it tells
 /// what the delivery once did. If it is about somebody who was deleted, its body is not kept any longer.
 pub(super) async fn replay(
-    db: &mut PgConnection,
+    tx: &mut PgConnection,
     delivery: &Delivery,
     dry_run: bool,
-) -> Result<Outcome, StoreError> {
-    let mut tx = db.begin().await?;
+) -> Result<End<Outcome>, StoreError> {
     if let (Some(subject), Reading::Ignored(_) | Reading::Parked(_)) =
         (delivery.subject(), &delivery.message.reading)
     {
-        apply::put_off_deletion(&mut tx, subject).await?; // news locks its subject anyway
+        apply::put_off_deletion(tx, subject).await?; // news locks its subject anyway
     }
     let outcome = match &delivery.message.reading {
-        Reading::News(news) => apply::apply(&mut tx, &delivery.svix_id, news).await?,
+        Reading::News(news) => apply::apply(tx, &delivery.svix_id, news).await?,
         Reading::Ignored(why) => Outcome::Ignored(why.clone()),
         Reading::Parked(why) => Outcome::Parked(why.clone()),
     };
@@ -150,14 +149,9 @@ pub(super) async fn replay(
         outcome.detail(),
         outcome.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX)),
     )
-    .execute(&mut *tx)
+    .execute(tx)
     .await?;
-    if dry_run {
-        tx.rollback().await?;
-    } else {
-        tx.commit().await?;
-    }
-    Ok(outcome)
+    Ok(if dry_run { End::RollBack(outcome) } else { End::Commit(outcome) })
 }
 
 /// Lets go of bodies received before an instant; returns how many. What is parked keeps its body until it is

@@ -24,7 +24,7 @@ const SESSION: &str = "
     set idle_in_transaction_session_timeout = '10s'";
 /// Behind a transaction-mode pooler a session is lent for one transaction: nothing set or prepared before it
 /// can be relied on, and what others prepared is in the way.
-const BEGIN: &str = "
+const BEGIN_POOLED: &str = "
     begin;
     set local synchronous_commit = on;
     set local lock_timeout = '3s';
@@ -142,8 +142,8 @@ pub(super) struct Limits {
     pub acquire: Duration,
     /// How long it may take then.
     pub deadline: Duration,
-    /// A connection that was idle for less is lent again as it is, without asking whether it lives: for work that only
-    /// reads, in no transaction of its own, and is done [`twice`].
+    /// A connection that was idle for less is lent again as it is, without asking whether it lives: for reads that are done
+    /// [`twice`], and for transactions, whose beginning tells.
     pub trusted: Duration,
 }
 
@@ -169,8 +169,8 @@ impl Lane {
         Self { route: route.clone(), direct, pooled, places, at_hand: Mutex::default(), limits }
     }
 
-    /// Runs work on a connection. If it misses the deadline, or nobody waits for it any more, the connection
-    /// is closed: to hand back one that hangs would block its place in the pool for ever.
+    /// Runs work that only reads, or writes with one statement. Through a pooler it takes a transaction, which keeps the
+    /// session that the pooler lends until all of the work is done.
     pub(super) async fn run<T, E>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
@@ -178,28 +178,58 @@ impl Lane {
     where
         StoreError: From<E>,
     {
-        let deadline = self.limits.deadline;
-        let missed = |_| StoreError::Timeout(deadline);
-        let is_pooled = timeout(deadline, self.route.is_pooled()).await.map_err(missed)??;
-        let lent = timeout(self.limits.acquire, self.lend(is_pooled)).await;
+        if self.is_pooled().await? {
+            return self.transact(async |db| Ok(End::Commit(work(db).await?))).await;
+        }
+        let lent = timeout(self.limits.acquire, self.lend(false)).await;
         let mut lent = lent.map_err(|_| sqlx::Error::PoolTimedOut)??;
-        let connection = &mut lent.used.as_mut().expect("it was lent just now").connection;
-        let done = async {
-            if is_pooled {
-                in_transaction(connection, work).await
-            } else {
-                Ok(work(connection).await?)
-            }
-        };
-        let result = timeout(deadline, done).await.map_err(missed)?;
-        lent.hand_back(result.is_ok(), is_pooled);
+        let done = timeout(self.limits.deadline, work(lent.connection())).await;
+        let result = done.map_err(|_| StoreError::Timeout(self.limits.deadline))?;
+        lent.hand_back(result.is_ok());
+        Ok(result?)
+    }
+
+    /// Runs work in one transaction.
+    pub(super) async fn transact<T, E>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<End<T>, E>,
+    ) -> Result<T, StoreError>
+    where
+        StoreError: From<E>,
+    {
+        let mut lent = twice(|| self.begin()).await?;
+        let done = timeout(self.limits.deadline, to_its_end(lent.connection(), work)).await;
+        let result = done.map_err(|_| StoreError::Timeout(self.limits.deadline))?;
+        lent.hand_back(result.is_ok());
         result
+    }
+
+    /// A connection on which a transaction has begun.
+    async fn begin(&self) -> Result<Lent<'_>, StoreError> {
+        let is_pooled = self.is_pooled().await?;
+        let begun = async {
+            let mut lent = self.lend(is_pooled).await?;
+            let begin = if is_pooled { BEGIN_POOLED } else { "begin" };
+            let begun = sqlx::raw_sql(begin).execute(lent.connection()).await;
+            if begun.is_err() {
+                lent.hand_back(false);
+            }
+            begun.map(|_| lent)
+        };
+        let begun = timeout(self.limits.acquire, begun).await;
+        Ok(begun.map_err(|_| sqlx::Error::PoolTimedOut)??)
+    }
+
+    async fn is_pooled(&self) -> Result<bool, StoreError> {
+        let deadline = self.limits.deadline;
+        let found = timeout(deadline, self.route.is_pooled()).await;
+        found.map_err(|_| StoreError::Timeout(deadline))?
     }
 
     /// One that was used just now; or one of which it is known that it lives.
     async fn lend(&self, is_pooled: bool) -> Result<Lent<'_>, sqlx::Error> {
         let place = self.places.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
-        let mut lent = Lent { lane: self, used: None, _place: place };
+        let mut lent = Lent { lane: self, used: None, is_pooled, _place: place };
         while let Some(used) = self.take_at_hand() {
             let idle = used.at.elapsed();
             let used = lent.used.insert(used);
@@ -241,15 +271,15 @@ impl Lane {
     }
 }
 
-/// Does what only reads; once more, if the connection that was lent unasked is dead. Where there was none, another wait
+/// Does what changes nothing; once more, if the connection that was lent unasked is dead. Where there was none, another wait
 /// would only hide the outage for longer.
-pub(super) async fn twice<T, F>(read: impl Fn() -> F) -> Result<T, StoreError>
+pub(super) async fn twice<T, F>(work: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    match read().await {
+    match work().await {
         Err(StoreError::Unavailable(error)) if !matches!(error, sqlx::Error::PoolTimedOut) => {
-            read().await
+            work().await
         }
         done => done,
     }
@@ -266,42 +296,50 @@ pub struct Pool {
     pub limit: u32,
 }
 
-/// Keeps the session that the pooler lends until all of the work is done.
-async fn in_transaction<T, E>(
-    connection: &mut PgConnection,
-    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+/// How a transaction ends.
+pub(super) enum End<T> {
+    Commit(T),
+    RollBack(T),
+}
+
+async fn to_its_end<T, E>(
+    db: &mut PgConnection,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<End<T>, E>,
 ) -> Result<T, StoreError>
 where
     StoreError: From<E>,
 {
-    let mut tx = connection.begin_with(BEGIN).await?;
-    match work(&mut tx).await {
-        Ok(done) => {
-            tx.commit().await?;
-            Ok(done)
-        }
-        Err(error) => {
-            tx.rollback().await?;
-            Err(error.into())
-        }
-    }
+    let (end, done) = match work(db).await {
+        Ok(End::Commit(done)) => ("commit", Ok(done)),
+        Ok(End::RollBack(done)) => ("rollback", Ok(done)),
+        Err(error) => ("rollback", Err(error)),
+    };
+    let ended = sqlx::raw_sql(end).execute(db).await;
+    let done = done?;
+    ended?;
+    Ok(done)
 }
 
 /// A connection that is closed on drop, unless it was handed back before.
 struct Lent<'a> {
     lane: &'a Lane,
     used: Option<Used>,
+    is_pooled: bool,
     _place: SemaphorePermit<'a>,
 }
 
 impl Lent<'_> {
+    fn connection(&mut self) -> &mut PgConnection {
+        &mut self.used.as_mut().expect("it was lent just now").connection
+    }
+
     /// The work came to its end. sqlx asks a connection that goes back to its pool whether it lives, which is a round trip
     /// during which nobody can use it; where connections are trusted, it is kept at hand instead. Where one failed, the
     /// others may be dead as well: all go back.
-    fn hand_back(&mut self, well: bool, is_pooled: bool) {
+    fn hand_back(&mut self, well: bool) {
         let Some(used) = self.used.take() else { return };
         let Lane { places, limits, .. } = self.lane;
-        let is_trusted = !is_pooled && !limits.trusted.is_zero();
+        let is_trusted = !self.is_pooled && !limits.trusted.is_zero();
         if !well {
             self.lane.at_hand().clear();
         } else if is_trusted && !places.is_closed() && used.away_since.elapsed() < SHIFT {

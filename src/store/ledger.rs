@@ -1,10 +1,13 @@
 //! The ledger: every authentic delivery, once, and what became of it.
 
-use super::{StoreError, apply, lane::Lane};
+use super::{
+    StoreError, apply,
+    lane::{End, Lane},
+};
 use crate::access::{Message, News, Reading, Subject};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 /// One authentic webhook request.
 #[derive(Debug, Clone)]
@@ -99,7 +102,7 @@ impl Outcome {
 /// Writes a delivery. Data that Postgres refuses is parked instead of being retried for ever.
 pub(super) async fn record(lane: &Lane, delivery: &Delivery) -> Result<Outcome, StoreError> {
     let done = match &delivery.message.reading {
-        Reading::News(news) => lane.run(async |db| write(db, delivery, news).await).await,
+        Reading::News(news) => lane.transact(async |db| write(db, delivery, news).await).await,
         Reading::Ignored(why) => keep(lane, delivery, Outcome::Ignored(why.clone())).await,
         Reading::Parked(why) => keep(lane, delivery, Outcome::Parked(why.clone())).await,
     };
@@ -111,52 +114,49 @@ pub(super) async fn record(lane: &Lane, delivery: &Delivery) -> Result<Outcome, 
     }
 }
 
-/// The news and its ledger row, in one transaction.
+/// The news and its ledger row.
 async fn write(
-    db: &mut PgConnection,
+    tx: &mut PgConnection,
     delivery: &Delivery,
     news: &News,
-) -> Result<Outcome, StoreError> {
-    let mut tx = db.begin().await?;
-    let outcome = apply::apply(&mut tx, &delivery.svix_id, news).await?;
-    if !enter(&mut tx, delivery, &outcome).await? {
-        tx.rollback().await?;
-        return duplicate(db, delivery).await;
+) -> Result<End<Outcome>, StoreError> {
+    let outcome = apply::apply(tx, &delivery.svix_id, news).await?;
+    if enter(tx, delivery, &outcome).await? {
+        Ok(End::Commit(outcome))
+    } else {
+        duplicate(tx, delivery).await.map(End::RollBack)
     }
-    tx.commit().await?;
-    Ok(outcome)
 }
 
 /// News that nobody delivered. It is entered only if it changes something.
 pub(super) async fn observe(
-    db: &mut PgConnection,
+    tx: &mut PgConnection,
     delivery: &Delivery,
     dry_run: bool,
-) -> Result<Outcome, StoreError> {
-    let mut tx = db.begin().await?;
+) -> Result<End<Outcome>, StoreError> {
     let outcome = match &delivery.message.reading {
-        Reading::News(news) => apply::apply(&mut tx, &delivery.svix_id, news).await?,
+        Reading::News(news) => apply::apply(tx, &delivery.svix_id, news).await?,
         Reading::Ignored(why) => Outcome::Ignored(why.clone()),
         Reading::Parked(why) => Outcome::Parked(why.clone()),
     };
-    if !dry_run && outcome.changed().is_some() && enter(&mut tx, delivery, &outcome).await? {
-        tx.commit().await?;
+    if !dry_run && outcome.changed().is_some() && enter(tx, delivery, &outcome).await? {
+        Ok(End::Commit(outcome))
     } else {
-        tx.rollback().await?;
+        Ok(End::RollBack(outcome))
     }
-    Ok(outcome)
 }
 
 /// The ledger row alone.
 async fn keep(lane: &Lane, delivery: &Delivery, outcome: Outcome) -> Result<Outcome, StoreError> {
-    lane.run(async |db| {
-        let mut tx = db.begin().await?;
+    lane.transact(async |tx| {
         if let Some(subject) = delivery.subject() {
-            apply::put_off_deletion(&mut tx, subject).await?;
+            apply::put_off_deletion(tx, subject).await?;
         }
-        let entered = enter(&mut tx, delivery, &outcome).await?;
-        tx.commit().await?;
-        if entered { Ok(outcome) } else { duplicate(db, delivery).await }
+        if enter(tx, delivery, &outcome).await? {
+            Ok(End::Commit(outcome))
+        } else {
+            duplicate(tx, delivery).await.map(End::RollBack)
+        }
     })
     .await
 }

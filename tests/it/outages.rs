@@ -20,6 +20,7 @@ use entitlements::{
 use futures_util::future::join_all;
 use prost_types::Duration as Span;
 use rustix::process::Signal;
+use sqlx::{Connection, PgConnection};
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -218,6 +219,41 @@ async fn postgres_crashes() {
     scene.check_repair("crashed").await;
     drop(scene);
     postgres.stop().await;
+}
+
+/// A connection that was used just now is not asked whether it lives before it is used again.
+#[tokio::test]
+async fn deliveries_do_not_notice_that_all_sessions_were_ended_since_the_last_ones() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let mut other = PgConnection::connect(&db.url).await.unwrap();
+    let deliver = async |round: usize| {
+        let about =
+            |n| payload("subscriptionItem.active").replace(ADA, &format!("user_{round}{n}"));
+        let bodies: Vec<_> = (0..20).map(about).collect();
+        let answers = join_all(bodies.iter().map(|body| replica.send(body))).await;
+        assert!(answers.iter().all(|answer| answer.result() == "applied"), "{answers:?}");
+    };
+    deliver(0).await;
+    for round in 1..4 {
+        let sessions = "select pid from pg_stat_activity
+            where datname = current_database() and pid <> pg_backend_pid()";
+        let ended: Vec<i32> = sqlx::query_scalar(sessions).fetch_all(&mut other).await.unwrap();
+        let end = "select pg_terminate_backend(pid) from unnest($1) pid";
+        sqlx::query(end).bind(&ended).execute(&mut other).await.unwrap();
+        assert!(ended.len() > 8, "the service had {} sessions", ended.len());
+        let left = "select count(*) from pg_stat_activity where pid = any ($1)";
+        eventually("the sessions are gone", async || {
+            sqlx::query_scalar(left)
+                .bind(&ended)
+                .fetch_one(&mut other)
+                .await
+                .is_ok_and(|n: i64| n == 0)
+        })
+        .await;
+        deliver(round).await;
+    }
+    replica.stop().await.unwrap();
 }
 
 /// The new primary has lost a cancellation that this replica has read: it counts no more.
