@@ -63,12 +63,18 @@ async fn against_nothing(postgres: &Embedded) -> anyhow::Result<()> {
         ];
         let turns = take_turns(2, |which| {
             let (server, answer) = servers[which];
-            h2load(connections, streams, load, server, &body, framed(answer).len())
+            // To write down each time costs the load a part of the cores that it shares.
+            let times = (!shared).then(|| folder.path().join("times"));
+            let shape = (connections, streams);
+            h2load(shape, load, server, &body, framed(answer).len(), times.as_deref())
         })?;
         let rate = |which: usize| median(&turns[which], |(rate, _)| *rate);
-        let p99 = |which: usize| median(&turns[which], |(_, p99)| *p99).value;
+        let p99 = |which: usize| {
+            let value = median(&turns[which], |(_, p99)| *p99).value;
+            if shared { "-".to_owned() } else { format!("{value:.0}") }
+        };
         println!(
-            "| {connections} × {streams}{} | {:.0}/s | {:.0}/s | {:.2} | {} | {:.0}, {:.0} |",
+            "| {connections} × {streams}{} | {:.0}/s | {:.0}/s | {:.2} | {} | {}, {} |",
             if shared { ", two cores" } else { "" },
             rate(0).value,
             rate(1).value,
@@ -90,26 +96,29 @@ fn asking(user: &str, organization: &str, feature: &str) -> CheckFeatureRequest 
     }
 }
 
-/// Requests in a second whose answers are as long as they should be, and the 99th percentile of their times in microseconds.
+/// Requests in a second whose answers are as long as they should be, and the 99th percentile of their times in
+/// microseconds, if they are to be written down.
 fn h2load(
-    connections: usize,
-    streams: usize,
+    (connections, streams): (usize, usize),
     cores: &str,
     server: &Server,
     body: &Path,
     answer: usize,
+    times: Option<&Path>,
 ) -> anyhow::Result<(f64, f64)> {
-    let times = body.with_extension("times");
-    let _ = fs::remove_file(&times); // h2load appends
     let path = |path: &Path| path.to_str().map(str::to_owned).context("a path");
     let mut load = pinned(cores, "h2load");
     if !server.key.is_empty() {
         load.args(["-H", &format!("authorization: {}", server.key)]);
     }
+    if let Some(times) = times {
+        let _ = fs::remove_file(times); // h2load appends
+        load.args(["--log-file", &path(times)?]);
+    }
     let output = load
         .args(["-D", "1", "--warm-up-time=300ms", "-H", "content-type: application/grpc"])
         .args(["-H", "te: trailers", "-c", &connections.to_string(), "-m", &streams.to_string()])
-        .args(["-d", &path(body)?, "--log-file", &path(&times)?])
+        .args(["-d", &path(body)?])
         .arg(format!("http://{}/{CHECK}", server.grpc))
         .output()?;
     let text = String::from_utf8(output.stdout)?;
@@ -126,13 +135,17 @@ fn h2load(
         let (_, rest) = line.strip_prefix("finished in ")?.split_once(", ")?;
         rest.split_once(" req/s")?.0.parse().ok()
     });
-    let mut times: Vec<f64> = fs::read_to_string(&times)?
+    let rate = rate.context("no rate")?;
+    Ok((rate, times.map_or(Ok(0.0), p99)?))
+}
+
+fn p99(times: &Path) -> anyhow::Result<f64> {
+    let mut times: Vec<f64> = fs::read_to_string(times)?
         .lines()
         .filter_map(|line| line.rsplit_once('\t')?.1.parse().ok())
         .collect();
     times.sort_by(f64::total_cmp);
-    let p99 = *times.get(times.len() * 99 / 100).context("no times")?;
-    Ok((rate.context("no rate")?, p99))
+    times.get(times.len() * 99 / 100).copied().context("no times")
 }
 
 /// What a load measured, and the server's processor time for each question, in microseconds.

@@ -9,13 +9,15 @@
 
 mod epochs;
 mod freshness;
+mod need;
 mod watchers;
 
 pub use freshness::{Freshness, State};
+pub use need::Need;
 pub use watchers::Watch;
 
 use crate::{
-    access::{Account, Id, Revision, Subject},
+    access::{Account, Id, Subject},
     store::{Store, StoreError, Version},
     telemetry::{Labels, Metrics},
 };
@@ -82,17 +84,6 @@ pub struct Known {
     pub account: Arc<Account>,
     /// How long ago this replica last heard all changes, where that matters.
     pub stale_for: Option<Duration>,
-}
-
-/// How recent an answer must be.
-#[derive(Debug, Clone, Default)]
-pub struct Need {
-    /// At least this state.
-    pub at_least: Option<Revision>,
-    /// The state that Postgres has now.
-    pub fully_consistent: bool,
-    /// No further behind than this, while Postgres cannot be reached.
-    pub max_staleness: Option<Duration>,
 }
 
 /// Why no answer of the wanted freshness can be given. All of them may pass.
@@ -189,18 +180,38 @@ impl Accounts {
         let wanted = need.at_least.as_ref().map_or(0, |revision| revision.catalog);
         if need.fully_consistent || self.catalog.load().number < wanted {
             let _slot = self.waiting.try_acquire().map_err(|_| Unavailable::Crowded)?;
-            self.reload_catalog().await.map_err(Unavailable::Store)?;
+            Box::pin(self.reload_catalog()).await.map_err(Unavailable::Store)?;
         }
         if self.catalog.load().number < wanted { Err(Unavailable::NotThere) } else { Ok(()) }
     }
 
-    /// An account that is recent enough.
+    /// An account that is recent enough. What is at hand waits for nothing; all that waiting takes is in a box, because what
+    /// a call takes along is moved several times.
     pub async fn get(self: &Arc<Self>, id: Id<'_>, need: &Need) -> Result<Known, Unavailable> {
+        match self.at_hand(id, need) {
+            Some(account) => Ok(Known::current(account)),
+            None => Box::pin(self.find(id, need)).await,
+        }
+    }
+
+    /// What is cached, if nothing more recent is needed and nothing more recent is there.
+    fn at_hand(&self, id: Id<'_>, need: &Need) -> Option<Arc<Account>> {
+        if need.fully_consistent || self.freshness.state() != State::Fresh {
+            return None;
+        }
+        let entry = self.found(id).filter(|entry| self.is_sure(entry))?;
+        (entry.account.revision >= need.revision(id)).then(|| {
+            self.metrics.cache_hits.inc();
+            entry.account
+        })
+    }
+
+    async fn find(self: &Arc<Self>, id: Id<'_>, need: &Need) -> Result<Known, Unavailable> {
         if need.fully_consistent {
             return self.reread(id).await.map(Known::current);
         }
         let known = self.known(id, need).await?;
-        let wanted = need.at_least.as_ref().map_or(0, |revision| revision.of(id));
+        let wanted = need.revision(id);
         if known.account.revision >= wanted {
             return Ok(known);
         }

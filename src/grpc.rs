@@ -33,6 +33,7 @@ use pb::entitlements_server::{EntitlementsServer, SERVICE_NAME};
 use std::{
     convert::Infallible,
     error::Error,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -126,13 +127,13 @@ impl Services {
     }
 }
 
-/// The checks do not pass the router, which clones and boxes for each of them.
+/// The checks do not pass the router, which clones and boxes for each of them, nor carry the room that it takes.
 impl Service<Request<Incoming>> for Services {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Either<
         <EntitlementsServer<Api> as Service<Request<Incoming>>>::Future,
-        <Routes as Service<Request<Incoming>>>::Future,
+        Pin<Box<<Routes as Service<Request<Incoming>>>::Future>>,
     >;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
@@ -142,7 +143,7 @@ impl Service<Request<Incoming>> for Services {
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         match request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/')) {
             Some((SERVICE_NAME, _)) => Either::Left(self.entitlements.call(request)),
-            _ => Either::Right(self.others.call(request)),
+            _ => Either::Right(Box::pin(self.others.call(request))),
         }
     }
 }

@@ -95,6 +95,8 @@ fn to_know_and_to_decide(checks: &Checks) {
     (0..100).for_each(|_| check()); // what a thread needs once
     let counted = measure(|| (0..1_000).for_each(|_| check()));
     assert_eq!(counted.count_total, 0, "{counted:?}");
+    let taken_along = size_of_val(&checks.facts(payers(), &Need::default()));
+    assert!(taken_along <= 512, "{taken_along} bytes are moved with each call");
 }
 
 fn as_a_call(runtime: &Runtime, checks: Checks) {

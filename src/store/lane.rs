@@ -209,15 +209,15 @@ impl Lane {
         let is_pooled = self.is_pooled().await?;
         let begun = async {
             let mut lent = self.lend(is_pooled).await?;
-            let begin = if is_pooled { BEGIN_POOLED } else { "begin" };
-            let begun = sqlx::raw_sql(begin).execute(lent.connection()).await;
-            if begun.is_err() {
+            let how = if is_pooled { BEGIN_POOLED } else { "begin" };
+            let done = sqlx::raw_sql(how).execute(lent.connection()).await;
+            if done.is_err() {
                 lent.hand_back(false);
             }
-            begun.map(|_| lent)
+            done.map(|_| lent)
         };
-        let begun = timeout(self.limits.acquire, begun).await;
-        Ok(begun.map_err(|_| sqlx::Error::PoolTimedOut)??)
+        let lent = timeout(self.limits.acquire, begun).await;
+        Ok(lent.map_err(|_| sqlx::Error::PoolTimedOut)??)
     }
 
     async fn is_pooled(&self) -> Result<bool, StoreError> {
