@@ -56,13 +56,21 @@ impl Finding {
     }
 
     fn warn(what: &'static str, seen: impl Into<String>, way_out: impl Into<String>) -> Self {
-        let way_out = Some(way_out.into());
-        Self { what, verdict: Verdict::Warn, seen: seen.into(), way_out }
+        let (seen, way_out) = (on_one_line(&seen.into()), Some(way_out.into()));
+        Self { what, verdict: Verdict::Warn, seen, way_out }
     }
 
     fn fail(what: &'static str, seen: impl Into<String>, way_out: impl Into<String>) -> Self {
         Self { verdict: Verdict::Fail, ..Self::warn(what, seen, way_out) }
     }
+}
+
+/// An error of several lines, as one of a TOML file, whose picture of the place is left out.
+fn on_one_line(error: &str) -> String {
+    let is_picture = |line: &&str| {
+        line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|')
+    };
+    error.lines().filter(|line| !is_picture(line)).collect::<Vec<_>>().join(": ")
 }
 
 /// Makes all checks, one after another, and tells each finding as soon as it is there.

@@ -34,7 +34,7 @@ const SLOW: &str = "see what keeps the database busy: pg_stat_activity, its log,
 
 /// `DATABASE_URL` is none.
 pub(super) fn unusable(error: &anyhow::Error) -> Finding {
-    let way_out = "set DATABASE_URL to postgres://user:password@host:5432/database";
+    let way_out = "give it to `serve`, with a special character in the password percent-encoded: postgres://user:p%40ss@host/database";
     Finding::fail(DATABASE, told(error.as_ref()), way_out)
 }
 

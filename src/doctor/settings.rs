@@ -39,7 +39,7 @@ pub(super) fn all(settings: &Settings) -> Vec<Finding> {
 fn secrets(settings: &Settings) -> Finding {
     match settings.secrets.parse() {
         Err(error) => {
-            let way_out = "copy it from the endpoint's page under Webhooks in Clerk's dashboard";
+            let way_out = "give it to `serve` as CLERK_WEBHOOK_SIGNING_SECRET, while rotating the old and the new one";
             Finding::fail(SECRETS, told(error.as_ref()), way_out)
         }
         Ok(secrets) => {

@@ -114,6 +114,12 @@ async fn settings_that_cannot_work_are_named() {
     check(&[url, word], 1, &[&["fail", "signing secrets", "too short"]]).await;
     let absent = ("CATALOG", "absent.toml");
     check(&[url, absent], 1, &[&["fail", "catalog file", "cannot read absent.toml"]]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.toml");
+    std::fs::write(&broken, "[user]\nplan = 1\n").unwrap();
+    let broken = ("CATALOG", broken.to_str().unwrap());
+    let place = "TOML parse error at line 2, column 1: unknown field `plan`";
+    check(&[url, broken], 1, &[&["fail", "catalog file", place]]).await;
     check(&[url, ("LOG", "a=b=c")], 1, &[&["fail", "settings", "LOG is no log filter"]]).await;
     let none = ("DATABASE_URL", "");
     check(&[none], 1, &[&["fail", "database", "DATABASE_URL is not set"]]).await;
