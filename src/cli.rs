@@ -1,5 +1,10 @@
 //! The command line. Errors are one line, `error: …`, and exit code 2.
 
+/// `println!` for a reader that may go away before the end, as `head` does.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::say(format_args!($($text)*)) };
+}
+
 mod catalog;
 mod check;
 mod deliveries;
@@ -13,7 +18,11 @@ mod send;
 mod serve;
 
 use clap::{Parser, Subcommand};
-use std::process::ExitCode;
+use std::{
+    fmt,
+    io::{self, Write},
+    process::{ExitCode, exit},
+};
 
 /// Answers over gRPC whether a Clerk user or organization may use a feature: Clerk Billing's webhooks in,
 /// Postgres as the source of truth, answers from memory.
@@ -50,6 +59,18 @@ enum Command {
     Catalog(catalog::CatalogCommand),
     /// Compare the accounts in `DATABASE_URL` with what Clerk says, and heal them; needs `CLERK_SECRET_KEY`
     Reconcile(reconcile::Reconcile),
+}
+
+/// Prints a line. If nobody reads any more, the process ends as the signal ends others then.
+fn say(line: fmt::Arguments<'_>) {
+    match writeln!(io::stdout(), "{line}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit(128 + 13),
+        Err(error) => {
+            eprintln!("error: cannot print: {error}");
+            exit(2);
+        }
+    }
 }
 
 /// Runs the command line of this process.

@@ -127,14 +127,14 @@ impl CatalogCommand {
             }
             Action::History { limit } => {
                 for version in store.catalog_history(*limit).await? {
-                    println!("{}", line(&version));
+                    say!("{}", line(&version));
                 }
             }
             Action::Show { number } => {
                 let versions = store.catalog_history(i64::MAX).await?;
                 let found = versions.into_iter().find(|v| number.is_none_or(|n| n == v.number));
                 let version = found.with_context(|| missing(*number))?;
-                println!("{}\n{}", line(&version), version.catalog.to_json());
+                say!("{}\n{}", line(&version), version.catalog.to_json());
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -152,10 +152,10 @@ fn missing(number: Option<u64>) -> String {
 
 fn told(applied: Applied) {
     match applied {
-        Applied::New(number) => println!("catalog {number} is in force now"),
-        Applied::InForce(number) => println!("catalog {number} says that already"),
+        Applied::New(number) => say!("catalog {number} is in force now"),
+        Applied::InForce(number) => say!("catalog {number} says that already"),
         Applied::Replaced { then, now } => {
-            println!("it was catalog {then}; catalog {now} has replaced it");
+            say!("it was catalog {then}; catalog {now} has replaced it");
         }
     }
 }
@@ -207,13 +207,13 @@ impl Effect {
     fn print(&self) {
         for ((kind, feature), (gain, lose, examples)) in &self.features {
             let examples: Vec<_> = examples.iter().map(Subject::as_str).collect();
-            println!(
+            say!(
                 "{kind} {feature}: {gain} gain it, {lose} lose it, such as {}",
                 examples.join(", ")
             );
         }
         let (subjects, losers) = (self.subjects, self.losers.len());
-        println!("{subjects} subjects looked at, {losers} lose something");
+        say!("{subjects} subjects looked at, {losers} lose something");
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let answer = self.ask().await?;
-        println!("{}", sentence(&self.feature, &answer));
+        say!("{}", sentence(&self.feature, &answer));
         Ok(ExitCode::from(u8::from(!answer.allowed)))
     }
 

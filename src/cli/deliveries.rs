@@ -106,7 +106,7 @@ async fn list(which: &Which, service: &Service, limit: usize) -> anyhow::Result<
         let page = ListDeliveriesRequest { filter: Some(which.filter()), page_size, page_token };
         let page = client.list_deliveries(service.request(page)?).await.map_err(|s| said(&s))?;
         let page = page.into_inner();
-        page.deliveries.iter().for_each(|delivery| println!("{}", line(delivery)));
+        page.deliveries.iter().for_each(|delivery| say!("{}", line(delivery)));
         left = left.saturating_sub(page.deliveries.len());
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -121,12 +121,12 @@ async fn show(svix_id: String, service: &Service) -> anyhow::Result<ExitCode> {
     let request = service.request(GetDeliveryRequest { svix_id })?;
     let found = client.get_delivery(request).await.map_err(|s| said(&s))?.into_inner();
     let delivery = found.delivery.context("the service sent no delivery")?;
-    println!("{}", line(&delivery));
-    println!("sha256 {}", delivery.body_sha256);
+    say!("{}", line(&delivery));
+    say!("sha256 {}", delivery.body_sha256);
     match found.body {
-        Some(body) => println!("{}", String::from_utf8_lossy(&body)),
+        Some(body) => say!("{}", String::from_utf8_lossy(&body)),
         None => {
-            println!("its body was let go: its retention is over, or whom it is about was deleted");
+            say!("its body was let go: its retention is over, or whom it is about was deleted");
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -142,7 +142,7 @@ async fn replay(which: &Which, service: &Service, dry_run: bool) -> anyhow::Resu
         let page = page.into_inner();
         for done in page.replayed {
             let told = [done.svix_id, format!("{} -> {}", done.before, done.after), done.detail];
-            println!("{}", told.join("  ").trim_end());
+            say!("{}", told.join("  ").trim_end());
         }
         page_token = page.next_page_token;
         if page_token.is_empty() {

@@ -141,7 +141,7 @@ fn kept_secret(folder: &Path) -> anyhow::Result<SecretString> {
 /// Says what to try next.
 fn welcome(bound: Bound) {
     let Bound { grpc, http, .. } = bound;
-    println!(
+    say!(
         "
 Everything runs. Try, in another terminal:
 

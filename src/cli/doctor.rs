@@ -30,12 +30,12 @@ impl Doctor {
 fn in_words(finding: &Finding) {
     let Finding { what, verdict, seen, way_out } = finding;
     let way_out = way_out.as_ref().map(|way_out| format!(" -> {way_out}")).unwrap_or_default();
-    println!("{:<4}  {what:<17}  {seen}{way_out}", verdict.word());
+    say!("{:<4}  {what:<17}  {seen}{way_out}", verdict.word());
 }
 
 fn in_json(finding: &Finding) {
     let Finding { what, verdict, seen, way_out } = finding;
     let line =
         json!({ "verdict": verdict.word(), "check": what, "finding": seen, "way_out": way_out });
-    println!("{line}");
+    say!("{line}");
 }

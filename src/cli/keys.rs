@@ -50,14 +50,14 @@ impl Keys {
             Action::Create { name, mut scope, file } => {
                 scope.dedup();
                 let key = KeyFile::open(&file.callers)?.create(&name, &scope)?;
-                println!("{key}");
+                say!("{key}");
                 eprintln!("Keep it: {} has only its hash.", file.callers.display());
             }
             Action::List { file } => {
                 for entry in KeyFile::open(&file.callers)?.list()? {
                     let scopes: Vec<_> = entry.scopes.iter().map(ToString::to_string).collect();
                     let parts = [entry.name, scopes.join(","), entry.created.unwrap_or_default()];
-                    println!("{}", parts.join("  ").trim_end());
+                    say!("{}", parts.join("  ").trim_end());
                 }
             }
             Action::Revoke { name, file } => KeyFile::open(&file.callers)?.revoke(&name)?,

@@ -103,10 +103,10 @@ impl Reconcile {
         };
         if self.json {
             let line = json!({ "subject": subject.as_str(), "result": result, "detail": detail });
-            println!("{line}");
+            say!("{line}");
         } else {
             let detail = detail.map(|detail| format!(", {detail}")).unwrap_or_default();
-            println!("{subject}: {result}{detail}");
+            say!("{subject}: {result}{detail}");
         }
     }
 
@@ -119,10 +119,10 @@ impl Reconcile {
                 "not_understood": not_understood,
                 "not_at_clerk": absent,
             });
-            println!("{line}");
+            say!("{line}");
         } else {
             let what = if self.dry_run { "would be healed" } else { "healed" };
-            println!(
+            say!(
                 "{compared} compared, {healed} {what}, {not_understood} not understood, {absent} not at Clerk"
             );
         }

@@ -71,7 +71,7 @@ impl Send {
             .body(body);
         let answer = request.send().await.with_context(|| format!("cannot reach {}", self.url))?;
         let status = answer.status();
-        println!("{file}: {} {}", status.as_u16(), answer.text().await?.trim_end());
+        say!("{file}: {} {}", status.as_u16(), answer.text().await?.trim_end());
         Ok(status.is_success())
     }
 

@@ -41,7 +41,7 @@ impl Migrate {
         let newest = store::migrate(&self.database.options()?)
             .await
             .context("cannot migrate the database of DATABASE_URL")?;
-        println!("the database is at migration {newest}");
+        say!("the database is at migration {newest}");
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -415,3 +415,11 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
               Print help (see more with '--help')
     "#);
 }
+
+#[test]
+fn a_reader_that_goes_away_before_the_end_is_no_fault() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let done = Shell::new(&[]).command(&["doctor"]).stdout(writer).output().unwrap();
+    assert_eq!((done.status.code(), &*done.stderr), (Some(128 + 13), &b""[..]));
+}
