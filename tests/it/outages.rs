@@ -241,7 +241,7 @@ async fn deliveries_do_not_notice_that_all_sessions_were_ended_since_the_last_on
         let ended: Vec<i32> = sqlx::query_scalar(sessions).fetch_all(&mut other).await.unwrap();
         let end = "select pg_terminate_backend(pid) from unnest($1) pid";
         sqlx::query(end).bind(&ended).execute(&mut other).await.unwrap();
-        assert!(ended.len() > 8, "the service had {} sessions", ended.len());
+        assert!(ended.len() > 1, "the service had {} sessions", ended.len());
         let left = "select count(*) from pg_stat_activity where pid = any ($1)";
         eventually("the sessions are gone", async || {
             sqlx::query_scalar(left)
