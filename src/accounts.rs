@@ -9,15 +9,13 @@
 
 mod epochs;
 mod freshness;
-mod need;
 mod watchers;
 
 pub use freshness::{Freshness, State};
-pub use need::Need;
 pub use watchers::Watch;
 
 use crate::{
-    access::{Account, Id, Subject},
+    access::{Account, Id, Revision, Subject},
     store::{Store, StoreError, Version},
     telemetry::{Labels, Metrics},
 };
@@ -84,6 +82,17 @@ pub struct Known {
     pub account: Arc<Account>,
     /// How long ago this replica last heard all changes, where that matters.
     pub stale_for: Option<Duration>,
+}
+
+/// How recent an answer must be.
+#[derive(Debug, Clone, Default)]
+pub struct Need {
+    /// At least this state.
+    pub at_least: Option<Revision>,
+    /// The state that Postgres has now.
+    pub fully_consistent: bool,
+    /// No further behind than this, while Postgres cannot be reached.
+    pub max_staleness: Option<Duration>,
 }
 
 /// Why no answer of the wanted freshness can be given. All of them may pass.
@@ -180,38 +189,19 @@ impl Accounts {
         let wanted = need.at_least.as_ref().map_or(0, |revision| revision.catalog);
         if need.fully_consistent || self.catalog.load().number < wanted {
             let _slot = self.waiting.try_acquire().map_err(|_| Unavailable::Crowded)?;
+            // In a box, as the wait below: each call takes along what it may need, and is moved several times.
             Box::pin(self.reload_catalog()).await.map_err(Unavailable::Store)?;
         }
         if self.catalog.load().number < wanted { Err(Unavailable::NotThere) } else { Ok(()) }
     }
 
-    /// An account that is recent enough. What is at hand waits for nothing; all that waiting takes is in a box, because what
-    /// a call takes along is moved several times.
+    /// An account that is recent enough.
     pub async fn get(self: &Arc<Self>, id: Id<'_>, need: &Need) -> Result<Known, Unavailable> {
-        match self.at_hand(id, need) {
-            Some(account) => Ok(Known::current(account)),
-            None => Box::pin(self.find(id, need)).await,
-        }
-    }
-
-    /// What is cached, if nothing more recent is needed and nothing more recent is there.
-    fn at_hand(&self, id: Id<'_>, need: &Need) -> Option<Arc<Account>> {
-        if need.fully_consistent || self.freshness.state() != State::Fresh {
-            return None;
-        }
-        let entry = self.found(id).filter(|entry| self.is_sure(entry))?;
-        (entry.account.revision >= need.revision(id)).then(|| {
-            self.metrics.cache_hits.inc();
-            entry.account
-        })
-    }
-
-    async fn find(self: &Arc<Self>, id: Id<'_>, need: &Need) -> Result<Known, Unavailable> {
         if need.fully_consistent {
             return self.reread(id).await.map(Known::current);
         }
         let known = self.known(id, need).await?;
-        let wanted = need.revision(id);
+        let wanted = need.at_least.as_ref().map_or(0, |revision| revision.of(id));
         if known.account.revision >= wanted {
             return Ok(known);
         }
@@ -337,7 +327,7 @@ impl Accounts {
             this.cache.insert(subject, Entry { account: account.clone(), epoch, loaded });
             Ok(account)
         });
-        let done = timeout(self.patience, fetch).await;
+        let done = Box::pin(timeout(self.patience, fetch)).await;
         let done = done.map_err(|_| Unavailable::Slow(self.patience))?;
         // A task is only lost when the process ends.
         let done = done.map_err(|_: JoinError| Unavailable::Starting)?;

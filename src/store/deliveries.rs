@@ -1,6 +1,6 @@
 //! Looking into the ledger, replaying what is in it, and letting go of bodies.
 
-use super::{Delivery, Outcome, StoreError, apply, lane::End};
+use super::{Delivery, Outcome, StoreError, apply, lane::End, ledger};
 use crate::access::{Reading, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -124,11 +124,7 @@ pub(super) async fn replay(
     {
         apply::put_off_deletion(tx, subject).await?; // news locks its subject anyway
     }
-    let outcome = match &delivery.message.reading {
-        Reading::News(news) => apply::apply(tx, &delivery.svix_id, news).await?,
-        Reading::Ignored(why) => Outcome::Ignored(why.clone()),
-        Reading::Parked(why) => Outcome::Parked(why.clone()),
-    };
+    let outcome = ledger::follow(tx, delivery).await?;
     sqlx::query!(
         "
         update delivery set

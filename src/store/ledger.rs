@@ -134,15 +134,23 @@ pub(super) async fn observe(
     delivery: &Delivery,
     dry_run: bool,
 ) -> Result<End<Outcome>, StoreError> {
-    let outcome = match &delivery.message.reading {
-        Reading::News(news) => apply::apply(tx, &delivery.svix_id, news).await?,
-        Reading::Ignored(why) => Outcome::Ignored(why.clone()),
-        Reading::Parked(why) => Outcome::Parked(why.clone()),
-    };
+    let outcome = follow(tx, delivery).await?;
     if !dry_run && outcome.changed().is_some() && enter(tx, delivery, &outcome).await? {
         Ok(End::Commit(outcome))
     } else {
         Ok(End::RollBack(outcome))
+    }
+}
+
+/// Writes what a delivery says, without entering it.
+pub(super) async fn follow(
+    tx: &mut PgConnection,
+    delivery: &Delivery,
+) -> Result<Outcome, StoreError> {
+    match &delivery.message.reading {
+        Reading::News(news) => apply::apply(tx, &delivery.svix_id, news).await,
+        Reading::Ignored(why) => Ok(Outcome::Ignored(why.clone())),
+        Reading::Parked(why) => Ok(Outcome::Parked(why.clone())),
     }
 }
 
