@@ -8,8 +8,8 @@ use entitlements::{
     access::{Catalog, Grace, Id, Kind, Question},
     accounts::{Accounts, Need},
     checks::{Checks, Facts, Payers},
-    clerk::{Secret, Verifier},
-    deliveries::Deliveries,
+    clerk::{Secret, Verified, Verifier},
+    deliveries::{Deliveries, Instance},
     embedded::{Binaries, Embedded},
     grpc::pb::{CheckFeatureResponse, Reason},
     store::{self, Author, Store},
@@ -49,8 +49,10 @@ async fn checks() -> anyhow::Result<Checks> {
     let accounts = Arc::new(Accounts::new(store.clone(), 1 << 20, day, day, metrics.clone()));
     accounts.reload_catalog().await?;
     accounts.freshness().heard(Instant::now() + day); // all changes of the time of this run
-    let deliveries = Deliveries::new(store.clone(), accounts.clone(), metrics.clone());
-    deliveries.take("msg_1", ITEM.into(), Utc::now()).await?;
+    let deliveries =
+        Deliveries::new(store.clone(), accounts.clone(), Instance::default(), metrics.clone());
+    let verified = Verified { id: "msg_1".into(), signed_at: Utc::now() };
+    deliveries.take(&verified, ITEM.into(), Utc::now()).await?;
     let checks = Checks::new(accounts, Grace::default(), &metrics, None);
     checks.facts(payers(), &Need::default()).await?;
     store.close().await;

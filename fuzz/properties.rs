@@ -3,11 +3,11 @@
 
 use chrono::{DateTime, Utc};
 use entitlements::{
-    access::{Catalog, Grace, Id, News, Observation, Reading, Revision, Subject},
+    access::{Catalog, Grace, Id, News, Observation, PlanNames, Reading, Revision, Subject},
     accounts::Accounts,
     checks::Checks,
-    clerk::{self, Refusal, Secret, Verifier},
-    deliveries::Deliveries,
+    clerk::{self, Refusal, Secret, Verified, Verifier},
+    deliveries::{Deliveries, Instance},
     grpc::{
         AdminApi, Api,
         pb::{self, admin_server::Admin, entitlements_server::Entitlements},
@@ -32,8 +32,8 @@ const LONGEST: usize = 128;
 /// the same clock says the same.
 pub fn webhook(body: &[u8]) {
     let now: DateTime<Utc> = "2026-11-23T00:00:00Z".parse().unwrap();
-    let message = clerk::read(body, now);
-    assert_eq!(message, clerk::read(body, now));
+    let message = clerk::read(body, None, now);
+    assert_eq!(message, clerk::read(body, None, now));
     for text in [&message.event, &message.instance].into_iter().flatten() {
         assert_storable(text);
     }
@@ -43,7 +43,7 @@ pub fn webhook(body: &[u8]) {
     let latest = now + chrono::Duration::hours(24);
     assert!(message.sent_at.is_none_or(|at| at <= latest));
     match &message.reading {
-        Reading::Ignored(why) | Reading::Parked(why) => {
+        Reading::Ignored(why) | Reading::Parked(why) | Reading::Foreign(why) => {
             assert!(!why.is_empty() && why.len() < 1024 && !why.contains('\0'), "{why}");
         }
         Reading::News(News::Deleted { subject, at }) => {
@@ -66,10 +66,10 @@ pub fn webhook(body: &[u8]) {
     }
 }
 
-fn assert_item(Observation { item, plan_id, sent_at }: &Observation, latest: DateTime<Utc>) {
+fn assert_item(Observation { item, sent_at, .. }: &Observation, latest: DateTime<Utc>) {
     assert_storable(&item.id);
     assert_storable(item.status.as_str());
-    for text in item.plan.iter().chain(plan_id) {
+    for text in item.plan.iter().chain(&item.plan_id) {
         assert_storable(text);
     }
     assert!(item.updated_at <= latest && *sent_at <= latest);
@@ -117,7 +117,7 @@ pub fn headers(bytes: &[u8]) {
         headers.append(name, sent);
     }
     match Verifier::new(vec![secret()]).verify(&headers, body, now) {
-        Ok(found) => {
+        Ok(Verified { id: found, .. }) => {
             assert!(is_signed, "nobody signed it");
             assert_eq!(Some(&found), id.as_ref());
             assert!((1..=LONGEST).contains(&found.len()));
@@ -240,7 +240,8 @@ fn asked() -> &'static Asked {
         let accounts = Arc::new(accounts);
         let api =
             Api::new(Arc::new(Checks::new(accounts.clone(), Grace::default(), &metrics, None)));
-        let admin = AdminApi::new(Arc::new(Deliveries::new(store, accounts, metrics)));
+        let admin =
+            AdminApi::new(Arc::new(Deliveries::new(store, accounts, Instance::default(), metrics)));
         drop(inside);
         Asked { api, admin, runtime }
     })
@@ -254,8 +255,8 @@ pub fn catalog(bytes: &[u8]) {
         let json = catalog.to_json();
         let again = Catalog::from_json(&json).expect("what was written can be read");
         assert_eq!((&again, again.to_json()), (&catalog, json));
-        assert_eq!(catalog.clone().over(Catalog::default()), catalog);
-        assert_eq!(catalog.clone().over(catalog.clone()), catalog);
+        assert_eq!(catalog.clone().over(Catalog::default(), &PlanNames::default()), catalog);
+        assert_eq!(catalog.clone().over(catalog.clone(), &PlanNames::default()), catalog);
     }
 }
 

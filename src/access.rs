@@ -17,12 +17,12 @@ mod subject;
 mod tests;
 mod told;
 
-pub use account::{Account, Effect, Override};
-pub use catalog::{Catalog, InvalidCatalog, Plan, Shelf};
+pub use account::{Account, Effect, Override, Standing};
+pub use catalog::{Catalog, InvalidCatalog, Plan, PlanNames, Shelf};
 pub use decide::{Decision, Entitlement, Verdict, decide, entitlements};
 pub use item::{Access, Grace, Item, Seats, Status, Until};
 pub use items::Items;
-pub use news::{Message, News, Observation, Reading, Snapshot};
+pub use news::{Message, News, Observation, Payment, PlanName, Reading, Snapshot, summary};
 pub use question::{InvalidSlug, Question, Scope, Slug, Wanted};
 pub use reason::{Denial, Grant};
 pub use revision::{InvalidRevision, Revision};

@@ -174,7 +174,7 @@ impl Accounts {
     pub async fn reload_catalog(&self) -> Result<(), StoreError> {
         let Some(version) = self.store.catalog().await? else { return Ok(()) };
         let version = Arc::new(version);
-        let newer = |now: &Arc<Version>| now.number < version.number;
+        let newer = |now: &Arc<Version>| version.is_newer_than(now);
         let before = self.catalog.rcu(|now| if newer(now) { version.clone() } else { now.clone() });
         if newer(&before) {
             self.watchers.tell(Touched::All);

@@ -4,7 +4,8 @@
 //! is parsed before its signature is verified. [`Api`] asks Clerk itself. [`Sessions`] says who is signed in.
 
 mod api;
-mod body;
+mod item;
+mod json;
 mod jwks;
 mod pace;
 mod read;
@@ -13,8 +14,8 @@ mod signature;
 #[cfg(test)]
 mod tests;
 
-pub use api::{Api, ApiError, Items, Observation};
+pub use api::{Api, ApiError, Items, Observation, Plans};
 pub use jwks::{InvalidKeys, Keys};
 pub use read::read;
 pub use session::{Claims, Organization, Session, Sessions, Unverified};
-pub use signature::{InvalidSecret, Refusal, Secret, Verifier};
+pub use signature::{InvalidSecret, Refusal, Secret, Verified, Verifier};

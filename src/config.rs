@@ -1,9 +1,11 @@
 //! Every knob, with its default. The doc comments are the manual that `--help` prints.
 
+mod backend;
 mod doors;
 mod sessions;
 mod values;
 
+pub use backend::Backend;
 pub use doors::{Doors, Locks};
 pub use sessions::SessionSettings;
 pub use values::address;
@@ -80,6 +82,10 @@ pub struct Settings {
     /// How long access outlives a period whose renewal was not announced [default: until Clerk ends it]
     #[arg(long, env, value_name = "DURATION", value_parser = span)]
     pub renewal_grace: Option<Span>,
+
+    /// How long access outlives a free trial whose conversion was not announced: nobody has paid for it
+    #[arg(long, env, value_name = "DURATION", value_parser = span, default_value = "3days")]
+    pub trial_grace: Span,
 
     /// How long answers are given from memory while Postgres cannot be reached
     #[arg(long, env, value_name = "DURATION", value_parser = span, default_value = "1h")]
@@ -172,18 +178,6 @@ pub struct Database {
     pub database_url: Option<SecretString>,
 }
 
-/// How to ask Clerk itself.
-#[derive(Debug, Clone, Args)]
-pub struct Backend {
-    /// Secret key of Clerk's Backend API, `sk_…`: with it, the catalog is refreshed from Clerk and accounts heal
-    #[arg(long, env, value_name = "KEY", hide_env_values = true)]
-    pub clerk_secret_key: Option<SecretString>,
-
-    /// Where Clerk's Backend API is
-    #[arg(long, env, value_name = "URL", default_value = "https://api.clerk.com/v1")]
-    pub clerk_api_url: String,
-}
-
 /// What deliveries are signed with.
 #[derive(Debug, Clone, Args)]
 pub struct SigningSecrets {
@@ -208,15 +202,6 @@ impl Database {
             bail!(wrong); // sqlx reads a URL of anything as one of Postgres
         }
         url.parse().context(wrong)
-    }
-}
-
-impl Backend {
-    /// Asks with the key, if there is one.
-    pub fn api(&self) -> anyhow::Result<Option<Api>> {
-        let key =
-            self.clerk_secret_key.as_ref().filter(|key| !key.expose_secret().trim().is_empty());
-        Ok(key.map(|key| Api::new(&self.clerk_api_url, key)).transpose()?)
     }
 }
 
@@ -246,6 +231,8 @@ pub struct Config {
     pub verifier: Verifier,
     /// Asks Clerk's Backend API, if there is a key.
     pub api: Option<Api>,
+    /// The Clerk instance to serve, if one is named.
+    pub instance: Option<String>,
     /// The catalog file's content and name.
     pub catalog: Option<(Catalog, String)>,
     /// Where gRPC is served.
@@ -302,6 +289,7 @@ impl Settings {
             migrate: self.migrate,
             verifier: Verifier::new(self.secrets.parse()?),
             api: self.backend.api()?,
+            instance: self.backend.instance()?,
             catalog: self.catalog_file()?,
             grpc: self.grpc_listen,
             http: self.http_listen,
@@ -313,6 +301,7 @@ impl Settings {
             grace: Grace {
                 past_due: whole(self.past_due_grace, "PAST_DUE_GRACE")?,
                 renewal: whole(self.renewal_grace, "RENEWAL_GRACE")?,
+                trial: whole(Some(self.trial_grace), "TRIAL_GRACE")?.unwrap_or_default(),
             },
             max_staleness: *self.max_staleness,
             check_timeout: *self.check_timeout,

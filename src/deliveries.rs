@@ -1,12 +1,16 @@
 //! Takes deliveries: reads them, writes them, and sees to it that nothing old is served afterwards. The same
 //! way for a webhook and for a replay.
 
+mod instance;
+
+pub use instance::Instance;
+
 use crate::{
-    access::{Message, Reading},
+    access::{Message, Reading, Subject},
     accounts::Accounts,
-    clerk,
-    store::{Delivery, Entry, Filter, Outcome, Position, Store, StoreError},
-    telemetry::{Labels, Metrics, trace_id},
+    clerk::{self, Verified},
+    store::{Delivery, Entry, Filter, Outcome, Position, Shared, Store, StoreError},
+    telemetry::{Labels, Metrics, chain, trace_id},
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -20,6 +24,7 @@ pub struct Deliveries {
     store: Arc<Store>,
     accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
+    instance: Instance,
     unknown_plan: Notify,
 }
 
@@ -35,10 +40,21 @@ pub struct Replayed {
 }
 
 impl Deliveries {
-    /// Takes into this store, and makes these accounts forget.
+    /// Takes deliveries of one Clerk instance into this store, and invalidates these accounts.
     #[must_use]
-    pub fn new(store: Arc<Store>, accounts: Arc<Accounts>, metrics: Arc<Metrics>) -> Self {
-        Self { store, accounts, metrics, unknown_plan: Notify::new() }
+    pub fn new(
+        store: Arc<Store>,
+        accounts: Arc<Accounts>,
+        instance: Instance,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { store, accounts, metrics, instance, unknown_plan: Notify::new() }
+    }
+
+    /// The Clerk instance whose deliveries are taken.
+    #[must_use]
+    pub fn instance(&self) -> &Instance {
+        &self.instance
     }
 
     /// Waits until a plan is told of that is not in the catalog.
@@ -50,37 +66,54 @@ impl Deliveries {
     /// of it.
     pub async fn observe(
         &self,
-        body: &serde_json::Value,
+        body: &Bytes,
         dry_run: bool,
         now: DateTime<Utc>,
-    ) -> Result<Outcome, StoreError> {
-        let body = Bytes::from(body.to_string());
+    ) -> Result<(Delivery, Outcome), StoreError> {
         // The same for the same content, so that asking twice tells nothing new.
-        let svix_id = format!("api_{:x}", Sha256::digest(&body));
-        let delivery = Delivery { message: clerk::read(&body, now), svix_id, body };
+        let svix_id = format!("api_{:x}", Sha256::digest(body));
+        let delivery = self.read(svix_id, body.clone(), None, now);
         let outcome = self.store.observe(&delivery, dry_run).await?;
         if !dry_run && outcome.changed().is_some() {
-            self.settle(&delivery, &outcome);
+            self.settle(&delivery, &outcome).await;
         }
-        Ok(outcome)
+        Ok((delivery, outcome))
     }
 
     /// Takes an authentic body. When this returns, what it says is durable, and nothing older is served here.
     pub async fn take(
         &self,
-        svix_id: &str,
+        verified: &Verified,
         body: Bytes,
         now: DateTime<Utc>,
     ) -> Result<Outcome, StoreError> {
-        let message = clerk::read(&body, now);
-        let delivery = Delivery { svix_id: svix_id.into(), body, message };
+        let delivery = self.read(verified.id.clone(), body, Some(verified.signed_at), now);
         let trace = self.metrics.traces.work("write the delivery and the change log");
         trace.note("svix_id", delivery.svix_id.clone());
         let outcome = trace.run(self.store.record(&delivery)).await?;
         trace.note("result", outcome.word());
         drop(trace);
-        self.settle(&delivery, &outcome);
+        self.settle(&delivery, &outcome).await;
         Ok(outcome)
+    }
+
+    /// What a body says, as far as it is about the instance that is served here.
+    fn read(
+        &self,
+        svix_id: String,
+        body: Bytes,
+        signed_at: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Delivery {
+        let mut message = clerk::read(&body, signed_at, now);
+        if let Some(why) = self.instance.refuses(message.instance.as_deref()) {
+            message.reading = Reading::Foreign(why);
+        }
+        let names = match &message.reading {
+            Reading::News(news) => self.accounts.catalog().names.new_in(news),
+            Reading::Ignored(_) | Reading::Parked(_) | Reading::Foreign(_) => Vec::new(),
+        };
+        Delivery { svix_id, body, signed_at, message, names }
     }
 
     /// The deliveries that fit, newest first.
@@ -114,23 +147,72 @@ impl Deliveries {
         let Some(body) = self.store.body(&svix_id).await? else {
             return Ok(Replayed { svix_id, before, after: None });
         };
-        let message = clerk::read(&body, now);
-        let delivery = Delivery { svix_id: svix_id.clone(), body, message };
+        let delivery = self.read(svix_id.clone(), body, entry.signed_at, now);
         let outcome = self.store.replay(&delivery, dry_run).await?;
         if !dry_run {
-            self.settle(&delivery, &outcome);
+            self.settle(&delivery, &outcome).await;
         }
         Ok(Replayed { svix_id, before, after: Some(outcome) })
     }
 
     /// What follows a commit: nothing old is served, and people can see what happened.
-    fn settle(&self, delivery: &Delivery, outcome: &Outcome) {
+    async fn settle(&self, delivery: &Delivery, outcome: &Outcome) {
         if let Some((subject, _)) = outcome.changed() {
             self.accounts.forget(subject);
         }
+        if !delivery.names.is_empty()
+            && let Err(error) = self.accounts.reload_catalog().await
+        {
+            // The change log says it once more.
+            tracing::warn!(error = chain(&error), "cannot read the names of plans at once");
+        }
         self.metrics.deliveries.get_or_create(&Labels([("result", outcome.word())])).inc();
         log(delivery, outcome);
-        self.note_unknown_plans(&delivery.message);
+        match &delivery.message.reading {
+            Reading::Foreign(_) => drop(self.metrics.foreign_deliveries.inc()),
+            Reading::News(_) | Reading::Ignored(_) | Reading::Parked(_) => {
+                self.note_mixture(delivery);
+                self.note_unknown_plans(&delivery.message);
+            }
+        }
+        if let Outcome::Applied { subject, shared, .. } = outcome {
+            self.note_shared(subject, shared).await;
+        }
+    }
+
+    /// Several instances send here, and nothing says which one is served: their ids are of different people, but their
+    /// plans are mixed.
+    fn note_mixture(&self, delivery: &Delivery) {
+        let Some(instance) = delivery.message.instance.as_deref() else { return };
+        if let Some(first) = self.instance.differs_from_first(instance) {
+            self.metrics.mixed_instances.inc();
+            tracing::warn!(
+                svix_id = delivery.svix_id,
+                instance,
+                first,
+                "deliveries of several Clerk instances: set CLERK_INSTANCE to the one to serve"
+            );
+        }
+    }
+
+    /// An item belongs to one subject; where two have it, both are compared with Clerk.
+    async fn note_shared(&self, subject: &Subject, shared: &[Shared]) {
+        for Shared { item, other } in shared {
+            self.metrics.shared_items.inc();
+            tracing::warn!(
+                item,
+                subject = subject.as_str(),
+                other = other.as_str(),
+                "two subjects hold the same item: both are compared with Clerk"
+            );
+            for one in [subject, other] {
+                let why = "another subject holds one of its items";
+                if let Err(error) = self.store.want_compared(one, why).await {
+                    let subject = one.as_str();
+                    tracing::warn!(subject, error = chain(&error), "cannot note a candidate");
+                }
+            }
+        }
     }
 
     /// A plan that is not in the catalog grants nothing: somebody should know before a customer does.

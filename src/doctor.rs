@@ -84,19 +84,19 @@ pub async fn examine(settings: &Settings, mut tell: impl FnMut(&Finding)) -> Ver
     for finding in listeners::all(settings).await {
         found(finding);
     }
-    let mut instance = None;
+    let mut instances = Vec::new();
     match settings.database.options() {
         Err(error) => found(database::unusable(&error)),
         Ok(options) => {
             let store = Store::new(options.clone());
             if database::reach(&store, &mut found).await {
                 database::look(&store, &options, settings, &mut found).await;
-                instance = store.instance().await.ok().flatten();
+                instances = store.instances().await.unwrap_or_default();
             }
             store.close().await;
         }
     }
-    found(clerk::look(settings, instance).await);
+    clerk::look(settings, &instances, &mut found).await;
     worst
 }
 

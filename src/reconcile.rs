@@ -3,12 +3,14 @@
 //! What Clerk says enters like a delivery, as one more observation with its own dates: a webhook that tells of
 //! something newer is never overwritten.
 
+mod agreement;
+
 use crate::{
-    access::Subject,
+    access::{Reading, Subject, summary},
     accounts::Accounts,
-    clerk::{Api, ApiError, Observation},
+    clerk::{Api, ApiError, Observation, Plans},
     deliveries::Deliveries,
-    store::{Applied, Author, Backfill, Outcome, Store, StoreError},
+    store::{Applied, Author, Backfill, Compared, Outcome, Store, StoreError},
     telemetry::{Labels, Metrics, chain},
 };
 use chrono::Utc;
@@ -20,12 +22,14 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 const CATALOG_EVERY: Duration = Duration::from_mins(10);
 /// The shortest time between two such questions, also while unknown plans are told of.
 const CATALOG_AT_MOST: Duration = Duration::from_secs(2);
-/// How often doubtful subjects are looked for.
-const DOUBTS_EVERY: Duration = Duration::from_secs(30);
+/// How often candidates are looked for.
+const CANDIDATES_EVERY: Duration = Duration::from_secs(30);
 /// How often a replica looks whether another is done with the backfill.
 const BACKFILL_EVERY: Duration = Duration::from_secs(20);
 /// How many of them are compared each time: far below Clerk's limit of 100 requests in 10 s.
-const DOUBTS_AT_ONCE: i64 = 60;
+const CANDIDATES_AT_ONCE: i64 = 60;
+/// After so many failures in a row the others wait for the next time: Clerk is likely to be away.
+const FAILURES_IN_A_ROW: usize = 5;
 /// How many observations are written at the same time.
 const WRITERS: usize = 6;
 
@@ -45,16 +49,15 @@ pub enum ReconcileError {
     /// Clerk did not answer.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// The key is of another instance than the webhooks: what it says is about other people.
+    /// The key is of another instance than the one that is served: what it says is about other people.
     #[error(
-        "CLERK_SECRET_KEY is of instance {key}, but the webhooks come from {webhooks}: \
-         set the key of that instance"
+        "CLERK_SECRET_KEY is of instance {key}, but CLERK_INSTANCE is {served}: set both of one instance"
     )]
     OtherInstance {
         /// The key's.
         key: String,
-        /// That of the newest delivery.
-        webhooks: String,
+        /// The one that is served.
+        served: String,
     },
     /// The database did not.
     #[error(transparent)]
@@ -64,14 +67,37 @@ pub enum ReconcileError {
 /// What comparing one subject showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// Clerk says nothing new.
+    /// The account agrees with Clerk, and did before.
     Same,
-    /// Something was, or would be, changed.
+    /// The account agrees with Clerk now, or would, and did not before.
     Healed(Outcome),
-    /// What Clerk says is not understood; nothing is changed.
+    /// The account answers otherwise than Clerk's answer says: something that counts as newer is known here.
+    Differs(String),
+    /// What Clerk says could not be read, or not all of it.
     NotUnderstood(String),
     /// Clerk knows of no subscription; nothing is changed.
     NotAtClerk,
+}
+
+impl Finding {
+    /// The one word for it, in metrics.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Healed(_) => "healed",
+            Self::Differs(_) => "differs",
+            Self::NotUnderstood(_) => "not_understood",
+            Self::NotAtClerk => "not_at_clerk",
+        }
+    }
+
+    fn result(&self) -> Compared {
+        match self {
+            Self::Same | Self::Healed(_) | Self::NotAtClerk => Compared::Agrees,
+            Self::Differs(_) | Self::NotUnderstood(_) => Compared::Differs,
+        }
+    }
 }
 
 /// How far a backfill came.
@@ -110,38 +136,69 @@ impl Reconciler {
         }
     }
 
-    /// Whether the key is of the instance that the webhooks come from, as far as both are known.
+    /// Makes ready for comparing without a running service: the key is checked, and the catalog read.
+    pub async fn prepare(&self) -> Result<(), ReconcileError> {
+        self.check_instance().await?;
+        Ok(self.accounts.reload_catalog().await?)
+    }
+
+    /// Whether the key is of the instance that is served. Where nothing else says which one that is, the key does.
     pub async fn check_instance(&self) -> Result<(), ReconcileError> {
-        match (self.store.instance().await?, self.api.instance().await?) {
-            (Some(webhooks), Some(key)) if webhooks != key => {
-                Err(ReconcileError::OtherInstance { key, webhooks })
+        let Some(key) = self.api.instance().await? else { return Ok(()) };
+        let instance = self.deliveries.instance();
+        instance.pin(key.clone());
+        match instance.served() {
+            Some(served) if served != key => {
+                Err(ReconcileError::OtherInstance { key, served: served.to_owned() })
             }
             _ => Ok(()),
         }
     }
 
-    /// Compares one subject with what Clerk says, and writes what is new; with `dry_run` only tells.
+    /// Compares one subject with what Clerk says, and writes what is new; with `dry_run` only tells. A failure is noted
+    /// like a finding, so that the subject is not tried again at once.
     pub async fn compare(
         &self,
         subject: &Subject,
         dry_run: bool,
     ) -> Result<Finding, ReconcileError> {
+        let found = self.look(subject, dry_run).await;
+        if !dry_run {
+            let (word, result) = match &found {
+                Ok(finding) => (finding.word(), finding.result()),
+                Err(_) => ("failed", Compared::Failed),
+            };
+            self.metrics.reconciled.get_or_create(&Labels([("result", word)])).inc();
+            self.store.compared(subject, result).await?;
+        }
+        found
+    }
+
+    async fn look(&self, subject: &Subject, dry_run: bool) -> Result<Finding, ReconcileError> {
         let trace = self.metrics.traces.question("ask Clerk for a subscription");
         let found = trace.run(self.api.subscription(subject)).await?;
         drop(trace);
-        let finding = match found {
-            None => Finding::NotAtClerk,
-            Some(found) => match self.deliveries.observe(&found.body, dry_run, Utc::now()).await? {
-                outcome if outcome.changed().is_some() => Finding::Healed(outcome),
-                Outcome::Parked(why) => Finding::NotUnderstood(why),
-                _ => Finding::Same,
-            },
+        let Some(found) = found else { return Ok(Finding::NotAtClerk) };
+        let now = Utc::now();
+        let (delivery, outcome) = self.deliveries.observe(&found.body, dry_run, now).await?;
+        let news = match &delivery.message.reading {
+            Reading::News(news) if news.left_out().is_empty() => news,
+            Reading::News(news) => return Ok(Finding::NotUnderstood(summary(news.left_out()))),
+            Reading::Parked(why) | Reading::Ignored(why) | Reading::Foreign(why) => {
+                return Ok(Finding::NotUnderstood(why.clone()));
+            }
         };
-        if !dry_run {
-            self.store.reconciled(subject).await?;
-            self.count(&finding);
+        let changes = outcome.changed().is_some();
+        if dry_run && changes {
+            return Ok(Finding::Healed(outcome));
         }
-        Ok(finding)
+        let account = self.store.account(subject).await?;
+        let version = self.accounts.catalog();
+        Ok(match agreement::difference(&account, news, &version.catalog, now) {
+            Some(difference) => Finding::Differs(difference),
+            None if changes => Finding::Healed(outcome),
+            None => Finding::Same,
+        })
     }
 
     /// Takes over all items that Clerk has; tells after each page how far it came.
@@ -175,27 +232,17 @@ impl Reconciler {
         };
         let writes = observed.into_iter().map(write).collect::<Vec<_>>();
         let mut outcomes = stream::iter(writes).buffer_unordered(WRITERS);
-        while let Some(outcome) = outcomes.try_next().await? {
+        while let Some((_, outcome)) = outcomes.try_next().await? {
             sum.new += usize::from(outcome.changed().is_some());
             sum.not_understood += usize::from(matches!(outcome, Outcome::Parked(_)));
         }
         Ok(())
     }
 
-    fn count(&self, finding: &Finding) {
-        let result = match finding {
-            Finding::Same => "same",
-            Finding::Healed(_) => "healed",
-            Finding::NotUnderstood(_) => "not_understood",
-            Finding::NotAtClerk => "not_at_clerk",
-        };
-        self.metrics.reconciled.get_or_create(&Labels([("result", result)])).inc();
-    }
-
     /// Asks for the plans now and then, and at once when an unknown one is told of.
     async fn keep_catalog(&self) -> Infallible {
         loop {
-            if let Err(error) = self.refresh().await {
+            if let Err(error) = self.refresh(false).await {
                 self.metrics.clerk_errors.inc();
                 tracing::warn!(error = chain(&error), "cannot refresh the catalog from Clerk");
             }
@@ -204,13 +251,18 @@ impl Reconciler {
         }
     }
 
-    /// Puts in force what Clerk says of its plans now.
-    pub async fn refresh(&self) -> Result<Applied, ReconcileError> {
+    /// Puts in force what Clerk says of its plans now. A plan that it lists no longer stays, as retired, unless those
+    /// are to be removed.
+    pub async fn refresh(&self, remove_retired: bool) -> Result<Applied, ReconcileError> {
         self.check_instance().await?;
         let trace = self.metrics.traces.question("ask Clerk for its plans");
-        let catalog = trace.run(self.api.catalog()).await?;
+        let Plans { catalog, left_out } = trace.run(self.api.plans()).await?;
         drop(trace);
-        let applied = self.store.apply_catalog(Author::Clerk, &catalog, "Clerk").await?;
+        for why in left_out {
+            tracing::warn!(why, "a plan of Clerk's list cannot be read: it stays as it is known");
+        }
+        let author = if remove_retired { Author::ClerkWithoutRetired } else { Author::Clerk };
+        let applied = self.store.apply_catalog(author, &catalog, "Clerk").await?;
         if let Applied::New(number) = applied {
             tracing::info!(
                 number,
@@ -221,10 +273,10 @@ impl Reconciler {
         Ok(applied)
     }
 
-    /// Compares doubtful subjects at a bounded rate.
+    /// Compares candidates at a bounded rate.
     async fn heal(&self) -> Infallible {
         self.backfill_once().await;
-        let mut tick = interval(DOUBTS_EVERY);
+        let mut tick = interval(CANDIDATES_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
@@ -235,16 +287,28 @@ impl Reconciler {
         }
     }
 
+    /// Compares the candidates that are due. One whose comparison fails does not keep the others from theirs.
     async fn heal_some(&self) -> Result<(), ReconcileError> {
         self.check_instance().await?;
-        let catalog = self.accounts.catalog();
-        for subject in self.store.doubtful(&catalog.catalog, DOUBTS_AT_ONCE).await? {
-            let finding = self.compare(&subject, false).await?;
-            tracing::info!(
-                subject = subject.as_str(),
-                ?finding,
-                "compared a doubtful account with Clerk"
-            );
+        let catalog = self.accounts.catalog().catalog.clone();
+        let mut failures = 0;
+        for subject in self.store.candidates(&catalog, CANDIDATES_AT_ONCE).await? {
+            match self.compare(&subject, false).await {
+                Ok(finding) => {
+                    failures = 0;
+                    let subject = subject.as_str();
+                    tracing::info!(subject, ?finding, "compared an account with Clerk");
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.metrics.clerk_errors.inc();
+                    let (subject, error) = (subject.as_str(), chain(&error));
+                    tracing::warn!(subject, error, "cannot compare an account with Clerk");
+                }
+            }
+            if failures == FAILURES_IN_A_ROW {
+                break;
+            }
         }
         Ok(())
     }

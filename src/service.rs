@@ -9,7 +9,7 @@ use crate::{
     checks::Checks,
     clerk::Api,
     config::Config,
-    deliveries::Deliveries,
+    deliveries::{Deliveries, Instance},
     grpc,
     http::{self, Face, Probed, Webhooks},
     net::Listener,
@@ -84,7 +84,7 @@ impl Service {
         let (listeners, bound) = Listeners::bind(&config).await?;
         let shared = Shared::new(&config, Traces::start(config.otlp_endpoint.as_deref())?);
         let (health, health_server) = grpc::health().await;
-        let deliveries = Arc::new(shared.deliveries());
+        let deliveries = Arc::new(shared.deliveries(config.instance.take()));
         let checks = shared.checks(config.grace, config.log_denials);
         let (protocols, beside) = shared.protocols(&mut config, &checks, &deliveries);
         let services = grpc::Services::new(grpc::Api::new(checks), beside, health_server);
@@ -181,8 +181,9 @@ impl Shared {
         Arc::new(Checks::new(self.accounts.clone(), grace, &self.metrics, log_denials))
     }
 
-    fn deliveries(&self) -> Deliveries {
-        Deliveries::new(self.store.clone(), self.accounts.clone(), self.metrics.clone())
+    fn deliveries(&self, served: Option<String>) -> Deliveries {
+        let (store, accounts) = (self.store.clone(), self.accounts.clone());
+        Deliveries::new(store, accounts, Instance::new(served), self.metrics.clone())
     }
 
     fn reconciler(&self, api: Api, deliveries: Arc<Deliveries>) -> Reconciler {

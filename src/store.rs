@@ -6,29 +6,29 @@
 
 mod account;
 mod apply;
+mod candidates;
 mod catalog;
 mod changes;
 mod deliveries;
 mod doorbell;
-mod doubts;
 mod error;
 mod inspect;
 mod lane;
 mod ledger;
 mod schema;
 
+pub use candidates::{Backfill, Compared, UnknownPlan};
 pub use catalog::{Applied, Author, Version};
 pub use changes::{Change, Cursor, Here, Page};
 pub use deliveries::{Entry, Filter, Position};
 pub use doorbell::{Changed, Ring};
-pub use doubts::Backfill;
 pub use error::StoreError;
 pub use inspect::{Inspection, Migrated, Pulse};
 pub use lane::Pool;
-pub use ledger::{Delivery, Outcome};
+pub use ledger::{Delivery, Outcome, Shared};
 pub use schema::{Schema, migrate};
 
-use crate::access::{Account, Catalog, Kind, Subject};
+use crate::access::{Account, Catalog, PlanName, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use doorbell::Doorbell;
@@ -83,7 +83,7 @@ impl Store {
     /// Writes what a delivery says, in one transaction; when this returns, it is durable.
     pub async fn record(&self, delivery: &Delivery) -> Result<Outcome, StoreError> {
         let outcome = ledger::record(&self.webhooks, delivery).await?;
-        self.tell(&outcome);
+        self.tell(&outcome, &delivery.names);
         Ok(outcome)
     }
 
@@ -92,48 +92,29 @@ impl Store {
         let observe = async |db: &mut _| ledger::observe(db, delivery, dry_run).await;
         let outcome = self.webhooks.transact(observe).await?;
         if !dry_run {
-            self.tell(&outcome);
+            self.tell(&outcome, &delivery.names);
         }
         Ok(outcome)
     }
 
-    /// Subjects that look as if a delivery was lost, those first that were never compared with Clerk.
-    pub async fn doubtful(
-        &self,
-        catalog: &Catalog,
-        limit: i64,
-    ) -> Result<Vec<Subject>, StoreError> {
-        self.upkeep.run(async |db| doubts::doubtful(db, catalog, limit).await).await
-    }
-
-    /// Notes that a subject was compared with Clerk.
-    pub async fn reconciled(&self, subject: &Subject) -> Result<(), StoreError> {
-        self.upkeep.run(async |db| doubts::reconciled(db, subject).await).await
-    }
-
     /// Claims the backfill for a minute; `again` where it is held already.
     pub async fn claim_backfill(&self, again: bool) -> Result<Backfill, StoreError> {
-        self.upkeep.run(async |db| doubts::claim_backfill(db, again).await).await
+        self.upkeep.run(async |db| candidates::claim_backfill(db, again).await).await
     }
 
     /// Notes that all subscriptions were taken over from Clerk.
     pub async fn backfilled(&self) -> Result<(), StoreError> {
-        self.upkeep.run(doubts::backfilled).await
+        self.upkeep.run(candidates::backfilled).await
     }
 
     /// The known subjects after one, by id, that were not deleted.
     pub async fn subjects(&self, after: &str, limit: i64) -> Result<Vec<Subject>, StoreError> {
-        self.upkeep.run(async |db| doubts::subjects(db, after, limit).await).await
-    }
-
-    /// The Clerk instance that the newest delivery came from.
-    pub async fn instance(&self) -> Result<Option<String>, StoreError> {
-        self.upkeep.run(doubts::instance).await
+        self.upkeep.run(async |db| candidates::subjects(db, after, limit).await).await
     }
 
     /// How many subjects there are; reads them all.
     pub async fn count_subjects(&self) -> Result<usize, StoreError> {
-        self.upkeep.run(async |db| doubts::count(db).await).await
+        self.upkeep.run(async |db| candidates::count(db).await).await
     }
 
     /// Writes what a delivery of the ledger says by today's rules; with `dry_run` only tells what would become of it.
@@ -141,7 +122,7 @@ impl Store {
         let replay = async |db: &mut _| deliveries::replay(db, delivery, dry_run).await;
         let outcome = self.webhooks.transact(replay).await?;
         if !dry_run {
-            self.tell(&outcome);
+            self.tell(&outcome, &delivery.names);
         }
         Ok(outcome)
     }
@@ -194,7 +175,10 @@ impl Store {
         self.doorbell.ring(content)
     }
 
-    fn tell(&self, outcome: &Outcome) {
+    fn tell(&self, outcome: &Outcome, names: &[PlanName]) {
+        if !names.is_empty() {
+            self.doorbell.unnamed();
+        }
         if let Some((subject, revision)) = outcome.changed() {
             self.doorbell.changed(subject, revision);
         }
@@ -286,14 +270,6 @@ impl Store {
     /// How far the database was migrated.
     pub async fn migrated(&self) -> Result<Migrated, StoreError> {
         self.upkeep.run(inspect::migrated).await
-    }
-
-    /// The plans held in live items that this catalog does not know, with the kind of who holds them.
-    pub async fn unknown_plans(
-        &self,
-        catalog: &Catalog,
-    ) -> Result<Vec<(Kind, String)>, StoreError> {
-        self.upkeep.run(async |db| doubts::unknown_plans(db, catalog).await).await
     }
 
     /// Closes all connections; those still at work get a moment to finish.

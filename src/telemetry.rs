@@ -91,6 +91,12 @@ pub struct Metrics {
     pub clerk_errors: Counter,
     /// Items that were told of with a plan that is not in the catalog.
     pub unknown_plans: Counter,
+    /// Deliveries of another Clerk instance than the one served.
+    pub foreign_deliveries: Counter,
+    /// Deliveries of another instance than the first one, where none is set.
+    pub mixed_instances: Counter,
+    /// Items that were observed under two subjects.
+    pub shared_items: Counter,
     /// Webhook requests that were no deliveries, by HTTP status.
     pub refused: Family<Labels<1>, Counter>,
     /// Calls that were not let in, by cause.
@@ -159,6 +165,9 @@ impl Default for Metrics {
             reconciled: Family::default(),
             clerk_errors: Counter::default(),
             unknown_plans: Counter::default(),
+            foreign_deliveries: Counter::default(),
+            mixed_instances: Counter::default(),
+            shared_items: Counter::default(),
             refused: Family::default(),
             calls_refused: Family::default(),
             checks: Family::default(),
@@ -190,6 +199,7 @@ impl Metrics {
 
     /// Names everything; the names are part of what operators rely on.
     fn register(&mut self) {
+        self.register_oddities();
         let all = &mut self.registry;
         all.register("deliveries", "Deliveries taken, by result", self.deliveries.clone());
         let help = "Subjects compared with Clerk, by result";
@@ -226,6 +236,17 @@ impl Metrics {
         self.begin();
     }
 
+    /// What an operator should look at, of deliveries that were taken.
+    fn register_oddities(&mut self) {
+        let all = &mut self.registry;
+        let help = "Deliveries of another Clerk instance than the one served, which were parked";
+        all.register("foreign_deliveries", help, self.foreign_deliveries.clone());
+        let help = "Deliveries of another Clerk instance than the first one, where none is set";
+        all.register("mixed_instances", help, self.mixed_instances.clone());
+        let help = "Items that were observed under two subjects";
+        all.register("shared_items", help, self.shared_items.clone());
+    }
+
     /// Puts at 0 what has few labels: an alert sees a first increase only where there was something before it.
     fn begin(&self) {
         for result in ["applied", "superseded", "duplicate", "ignored", "parked"] {
@@ -240,7 +261,7 @@ impl Metrics {
         for result in ["ok", "failed"] {
             drop(self.cache_loads.get_or_create(&Labels([("result", result)])));
         }
-        for result in ["same", "healed", "not_understood", "not_at_clerk"] {
+        for result in ["same", "healed", "differs", "not_understood", "not_at_clerk", "failed"] {
             drop(self.reconciled.get_or_create(&Labels([("result", result)])));
         }
         for protocol in ["flagd", "ofrep", "authzen", "forward-auth", "ext-authz"] {

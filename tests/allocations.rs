@@ -7,7 +7,8 @@ use entitlements::{
     access::{Catalog, Grace, Id, Kind, Question},
     accounts::{Accounts, Need},
     checks::{Checks, Payers},
-    deliveries::Deliveries,
+    clerk::Verified,
+    deliveries::{Deliveries, Instance},
     embedded::{Binaries, Embedded},
     grpc::{
         self, Beside, Calls, Door,
@@ -69,9 +70,10 @@ async fn checks() -> (Checks, Embedded) {
     let accounts = Arc::new(accounts);
     accounts.reload_catalog().await.unwrap();
     accounts.freshness().heard(Instant::now() + hour); // all changes of the time of this test
-    let deliveries = Deliveries::new(store, accounts.clone(), metrics.clone());
+    let deliveries = Deliveries::new(store, accounts.clone(), Instance::default(), metrics.clone());
     for (n, body) in DELIVERED.into_iter().enumerate() {
-        let taken = deliveries.take(&format!("msg_{n}"), body.into(), Utc::now()).await.unwrap();
+        let verified = Verified { id: format!("msg_{n}"), signed_at: Utc::now() };
+        let taken = deliveries.take(&verified, body.into(), Utc::now()).await.unwrap();
         assert_eq!(taken.word(), "applied");
     }
     let checks = Checks::new(accounts, Grace::default(), &metrics, None);

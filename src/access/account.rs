@@ -1,7 +1,8 @@
 //! All that is known of one subject.
 
-use super::{Grace, Items, Slug, Subject, Until};
+use super::{Access, Denial, Grace, Item, Items, Slug, Status, Subject, Until};
 use chrono::{DateTime, Utc};
+use std::cell::OnceCell;
 
 /// A subject's items and overrides at a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +32,50 @@ impl Account {
         }
     }
 
+    /// What its items grant at `now`.
+    #[must_use]
+    pub fn standing(&self, grace: Grace, now: DateTime<Utc>) -> Standing<'_> {
+        Standing { account: self, grace, now, has_active: OnceCell::new() }
+    }
+
     /// The first instant after `now` at which time alone may change any answer about the subject, or its reason.
     #[must_use]
     pub fn next_boundary(&self, grace: Grace, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let items = self.items.iter().flat_map(|item| [item.end(grace), item.period_end]);
         let overrides = self.overrides.iter().map(|o| o.until.instant());
         items.chain(overrides).flatten().filter(|end| *end > now).min()
+    }
+}
+
+/// What the items of an account grant at one instant.
+#[derive(Debug)]
+pub struct Standing<'a> {
+    account: &'a Account,
+    grace: Grace,
+    now: DateTime<Utc>,
+    has_active: OnceCell<bool>,
+}
+
+impl Standing<'_> {
+    /// What an item grants. A payment that failed for an item that never was active, while another item is, is a failed
+    /// upgrade: it was never paid for.
+    #[must_use]
+    pub fn access(&self, item: &Item<&str>) -> Access {
+        let never_paid = matches!(item.status, Status::PastDue) && !item.was_active;
+        if never_paid && self.has_active() {
+            return Access::Refused(Denial::PastDue);
+        }
+        item.access(self.grace, self.now)
+    }
+
+    fn has_active(&self) -> bool {
+        *self.has_active.get_or_init(|| {
+            let active = |item: Item<&str>| {
+                matches!(item.status, Status::Active)
+                    && matches!(item.access(self.grace, self.now), Access::Granted(..))
+            };
+            self.account.items.iter().any(active)
+        })
     }
 }
 

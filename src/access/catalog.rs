@@ -1,8 +1,16 @@
 //! Which plan of which kind of payer has which features and limits.
 
-use super::{InvalidSlug, Kind, News, Slug, Wanted};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+mod names;
+mod written;
+
+pub use names::PlanNames;
+pub use written::InvalidCatalog;
+
+use super::{Kind, News, Slug, Wanted};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// One version of the catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,13 +28,34 @@ pub struct Shelf {
     pub default_plan: Option<Slug>,
     /// The plans, by slug, which is unique only among plans of one kind.
     pub plans: BTreeMap<Slug, Plan>,
+    /// The plans by Clerk's ids, also those that a plan was only seen with.
+    ids: BTreeMap<Arc<str>, Slug>,
+    /// Slugs that plans had before they were renamed.
+    former: BTreeMap<Slug, Slug>,
 }
 
 /// What a plan grants: each feature, and the number that comes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
+    /// Clerk's id of the plan, where it is known: it stays when the slug is changed.
+    pub id: Option<Arc<str>>,
+    /// Clerk lists it no longer; its holders keep it.
+    pub retired: bool,
     /// The features; `None`: not limited by a number.
     pub features: BTreeMap<Slug, Option<u64>>,
+}
+
+impl Shelf {
+    /// The plan of an item: by its id, which cannot change, else by a slug that it has, or had.
+    #[must_use]
+    pub fn find(&self, id: Option<&str>, slug: Option<&str>) -> Option<(&Slug, &Plan)> {
+        let by_id = id.and_then(|id| self.plans.get_key_value(self.ids.get(id)?));
+        by_id.or_else(|| {
+            let slug = slug?;
+            let by_slug = self.plans.get_key_value(slug);
+            by_slug.or_else(|| self.plans.get_key_value(self.former.get(slug)?))
+        })
+    }
 }
 
 impl Catalog {
@@ -44,7 +73,7 @@ impl Catalog {
     pub fn knows(&self, wanted: Wanted<'_>) -> bool {
         [&self.user, &self.organization].into_iter().any(|shelf| match wanted {
             Wanted::Feature(slug) => shelf.plans.values().any(|p| p.features.contains_key(slug)),
-            Wanted::Plan(slug) => shelf.plans.contains_key(slug),
+            Wanted::Plan(slug) => shelf.find(None, Some(slug)).is_some(),
         })
     }
 
@@ -63,180 +92,64 @@ impl Catalog {
         }
     }
 
-    /// This catalog, and from another what this one does not say: plan by plan, this one wins.
+    /// This catalog, and from another what this one does not say: plan by plan, this one wins. A plan is the same if
+    /// its id is; the names that plans were seen with tell ids that neither names.
     #[must_use]
-    pub fn over(self, other: Self) -> Self {
-        let over = |ours: Shelf, theirs: Shelf| {
-            let default_plan = ours.default_plan.or(theirs.default_plan);
-            let mut plans = theirs.plans;
-            plans.extend(ours.plans);
-            Shelf { default_plan, plans }
-        };
+    pub fn over(self, other: Self, names: &PlanNames) -> Self {
         Self {
-            user: over(self.user, other.user),
-            organization: over(self.organization, other.organization),
+            user: names.merge(Kind::User, self.user, other.user),
+            organization: names.merge(Kind::Organization, self.organization, other.organization),
             strict: self.strict.into_iter().chain(other.strict).collect(),
         }
     }
 
-    /// Adds a plan, as Clerk's Backend API tells of it.
+    /// Adds a plan, as Clerk's Backend API lists it.
     pub fn add(&mut self, kind: Kind, slug: Slug, plan: Plan, is_default: bool) {
-        let plans = match kind {
-            Kind::User => &mut self.user,
-            Kind::Organization => &mut self.organization,
-        };
+        let plans = self.shelf_mut(kind);
         if is_default {
             plans.default_plan = Some(slug.clone());
         }
         plans.plans.insert(slug, plan);
     }
 
-    /// The plans that news tells of and that are not in this catalog.
+    /// Adds the plans of an earlier list that this one lacks, as retired: their holders keep them until an operator
+    /// removes them. A plan that has another slug now is not retired.
+    pub fn keep_retired(&mut self, before: &Self) {
+        for kind in [Kind::User, Kind::Organization] {
+            let (now, before) = (self.shelf_mut(kind), before.shelf(kind));
+            let listed: BTreeSet<_> = now.plans.values().filter_map(|p| p.id.clone()).collect();
+            let is_listed = |plan: &Plan| plan.id.as_ref().is_some_and(|id| listed.contains(id));
+            for (slug, plan) in &before.plans {
+                if now.plans.contains_key(slug) || is_listed(plan) {
+                    continue;
+                }
+                if now.default_plan.is_none() && before.default_plan.as_ref() == Some(slug) {
+                    now.default_plan = Some(slug.clone());
+                }
+                now.plans.insert(slug.clone(), Plan { retired: true, ..plan.clone() });
+            }
+        }
+    }
+
+    fn shelf_mut(&mut self, kind: Kind) -> &mut Shelf {
+        match kind {
+            Kind::User => &mut self.user,
+            Kind::Organization => &mut self.organization,
+        }
+    }
+
+    /// The plans that news names and that are not in this catalog, by slug, or by id where no slug is said.
     pub fn unknown_plans<'n>(&self, news: &'n News) -> impl Iterator<Item = &'n str> {
-        let (told, known) = match news {
-            News::Items { subject, items, .. } => (&**items, self.shelf(subject.kind())),
-            News::Deleted { subject, .. } => (&[][..], self.shelf(subject.kind())),
-        };
-        let plans = told.iter().filter_map(|told| told.item.plan.as_deref());
-        plans.filter(|plan| !known.plans.contains_key(*plan))
+        let known = self.shelf(news.subject().kind());
+        news.items().iter().filter_map(|observed| {
+            let (id, slug) = (observed.item.plan_id.as_deref(), observed.item.plan.as_deref());
+            slug.or(id).filter(|_| known.find(id, slug).is_none())
+        })
     }
 
     /// How many plans there are.
     #[must_use]
     pub fn plans(&self) -> usize {
         self.user.plans.len() + self.organization.plans.len()
-    }
-
-    /// Reads a catalog file.
-    pub fn from_toml(text: &str) -> Result<Self, InvalidCatalog> {
-        toml::from_str::<Document>(text).map_err(|e| InvalidCatalog(e.to_string()))?.try_into()
-    }
-
-    /// Reads what [`Catalog::to_json`] wrote.
-    pub fn from_json(text: &str) -> Result<Self, InvalidCatalog> {
-        serde_json::from_str::<Document>(text)
-            .map_err(|e| InvalidCatalog(e.to_string()))?
-            .try_into()
-    }
-
-    /// The content in one canonical form: equal catalogs have equal texts.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let strict = self.strict.iter().map(ToString::to_string).collect();
-        let (user, organization) = ((&self.user).into(), (&self.organization).into());
-        let document = Document { strict, user, organization };
-        serde_json::to_string(&document).expect("a map of strings and numbers is JSON")
-    }
-}
-
-/// The catalog cannot be used, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the catalog is invalid: {0}")]
-pub struct InvalidCatalog(String);
-
-/// The catalog as it is written.
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    strict: BTreeSet<String>,
-    #[serde(default)]
-    user: WrittenShelf,
-    #[serde(default)]
-    organization: WrittenShelf,
-}
-
-#[derive(Deserialize, Serialize, Default)]
-#[serde(deny_unknown_fields)]
-struct WrittenShelf {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    default_plan: Option<String>,
-    #[serde(default)]
-    plans: BTreeMap<String, WrittenPlan>,
-}
-
-#[derive(Deserialize, Serialize, Default)]
-#[serde(deny_unknown_fields)]
-struct WrittenPlan {
-    #[serde(default)]
-    features: BTreeSet<String>,
-    #[serde(default)]
-    limits: BTreeMap<String, u64>,
-}
-
-impl TryFrom<Document> for Catalog {
-    type Error = InvalidCatalog;
-
-    fn try_from(document: Document) -> Result<Self, InvalidCatalog> {
-        let catalog = Self {
-            user: shelf(Kind::User, document.user)?,
-            organization: shelf(Kind::Organization, document.organization)?,
-            strict: BTreeSet::new(),
-        };
-        let strict = document.strict.iter().map(|slug| slug_at("strict", slug));
-        let strict = strict.collect::<Result<BTreeSet<_>, _>>()?;
-        let unknown = |slug: &&Slug| !catalog.knows(Wanted::Feature(slug.as_str()));
-        if let Some(slug) = strict.iter().find(unknown) {
-            return Err(InvalidCatalog(format!("strict names `{slug}`, which no plan has")));
-        }
-        Ok(Self { strict, ..catalog })
-    }
-}
-
-fn shelf(kind: Kind, written: WrittenShelf) -> Result<Shelf, InvalidCatalog> {
-    let mut plans = BTreeMap::new();
-    for (slug, plan) in written.plans {
-        let place = format!("{kind}.plans.{slug}");
-        plans.insert(slug_at(&place, &slug)?, plan_at(&place, &plan)?);
-    }
-    let default_plan = match written.default_plan {
-        Some(slug) if plans.contains_key(slug.as_str()) => {
-            Some(slug_at(&format!("{kind}.default_plan"), &slug)?)
-        }
-        Some(slug) => {
-            let reason = format!("{kind}.default_plan names `{slug}`, which {kind}.plans lacks");
-            return Err(InvalidCatalog(reason));
-        }
-        None => None,
-    };
-    Ok(Shelf { default_plan, plans })
-}
-
-fn plan_at(place: &str, written: &WrittenPlan) -> Result<Plan, InvalidCatalog> {
-    let mut features = BTreeMap::new();
-    for slug in &written.features {
-        features.insert(slug_at(place, slug)?, None);
-    }
-    for (slug, limit) in &written.limits {
-        features.insert(slug_at(place, slug)?, Some(*limit));
-    }
-    Ok(Plan { features })
-}
-
-fn slug_at(place: &str, text: &str) -> Result<Slug, InvalidCatalog> {
-    if text.contains(':') {
-        return Err(InvalidCatalog(format!("{place}: `{text}` has a colon, which marks a scope")));
-    }
-    text.parse().map_err(|e: InvalidSlug| InvalidCatalog(format!("{place}: `{text}` {e}")))
-}
-
-impl From<&Shelf> for WrittenShelf {
-    fn from(shelf: &Shelf) -> Self {
-        let plans =
-            shelf.plans.iter().map(|(slug, plan)| (slug.to_string(), plan.into())).collect();
-        Self { default_plan: shelf.default_plan.as_ref().map(ToString::to_string), plans }
-    }
-}
-
-impl From<&Plan> for WrittenPlan {
-    fn from(plan: &Plan) -> Self {
-        let mut written = Self::default();
-        for (slug, limit) in &plan.features {
-            match limit {
-                Some(limit) => drop(written.limits.insert(slug.to_string(), *limit)),
-                None => drop(written.features.insert(slug.to_string())),
-            }
-        }
-        written
     }
 }

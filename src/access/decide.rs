@@ -115,7 +115,8 @@ impl Account {
         grace: Grace,
         now: DateTime<Utc>,
     ) -> Option<&'c Slug> {
-        let live = |item: Item<&str>| matches!(item.access(grace, now), Access::Granted(..));
+        let standing = self.standing(grace, now);
+        let live = |item: Item<&str>| matches!(standing.access(&item), Access::Granted(..));
         if self.deleted_at.is_some() || self.items.iter().any(live) {
             return None;
         }
@@ -169,10 +170,11 @@ impl<'a> Case<'a, '_> {
             return scales.against(Denial::SubjectDeleted, account, None);
         }
         self.weigh_overrides(account, now, scales);
+        let standing = account.standing(self.grace, now);
         let mut live = false;
         for item in &account.items {
-            let plan = item.plan;
-            match (item.access(self.grace, now), self.included(account, plan)) {
+            let (plan, included) = self.included(account, item.plan_id, item.plan);
+            match (standing.access(&item), included) {
                 (Access::Granted(reason, until), Included::Yes(limit)) => {
                     live = true;
                     scales.favour(For { reason, until, account, plan, limit });
@@ -218,27 +220,38 @@ impl<'a> Case<'a, '_> {
         let plan = self.catalog.shelf(account.subject.kind()).default_plan.as_ref();
         let plan = plan.map(Slug::as_str);
         let (reason, until) = (Grant::DefaultPlan, Until::Forever);
-        match self.included(account, plan) {
+        match self.included(account, None, plan).1 {
             Included::Yes(limit) => scales.favour(For { reason, until, account, plan, limit }),
             Included::No => scales.against(Denial::NotInPlan, account, None),
             Included::UnknownPlan => scales.against(Denial::NoSubscription, account, None),
         }
     }
 
-    /// Whether a plan of the account's kind is, or has, what is wanted.
-    fn included(&self, account: &Account, plan: Option<&str>) -> Included {
-        let plans = &self.catalog.shelf(account.subject.kind()).plans;
-        let Some((slug, plan)) = plan.and_then(|slug| plans.get_key_value(slug)) else {
-            return Included::UnknownPlan;
+    /// The plan of an item, by the slug that it has now, and whether it is, or has, what is wanted.
+    fn included<'s>(
+        &self,
+        account: &Account,
+        id: Option<&'s str>,
+        slug: Option<&'s str>,
+    ) -> (Option<&'s str>, Included)
+    where
+        'a: 's,
+    {
+        let plans = self.catalog.shelf(account.subject.kind());
+        let Some((slug, plan)) = plans.find(id, slug) else {
+            return (slug.or(id), Included::UnknownPlan);
         };
-        match self.question.wanted {
+        let included = match self.question.wanted {
             Wanted::Feature(feature) => match plan.features.get(feature) {
                 Some(limit) => Included::Yes(*limit),
                 None => Included::No,
             },
-            Wanted::Plan(wanted) if wanted == slug.as_str() => Included::Yes(None),
-            Wanted::Plan(_) => Included::No,
-        }
+            Wanted::Plan(wanted) => match plans.find(None, Some(wanted)) {
+                Some((wanted, _)) if wanted == slug => Included::Yes(None),
+                Some(_) | None => Included::No,
+            },
+        };
+        (Some(slug.as_str()), included)
     }
 
     /// The most telling denial: what is wrong with the question itself, else with the accounts.

@@ -1,7 +1,7 @@
 //! One Clerk subscription item, and what its status and dates grant at an instant.
 
 use super::{Denial, Grant};
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Datelike, Duration, Utc};
 use std::{fmt, sync::Arc};
 
 /// Until when something holds; `Forever` outlasts every instant.
@@ -24,13 +24,21 @@ impl Until {
     }
 }
 
-/// How long access outlives a date, where an operator limits it; `None`: until news from Clerk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How long access outlives a date; `None`: until news from Clerk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grace {
     /// After a payment failed.
     pub past_due: Option<Duration>,
     /// After a period whose renewal was never announced.
     pub renewal: Option<Duration>,
+    /// After a free trial whose conversion was never announced: nobody has paid for it.
+    pub trial: Duration,
+}
+
+impl Default for Grace {
+    fn default() -> Self {
+        Self { past_due: None, renewal: None, trial: Duration::days(3) }
+    }
 }
 
 /// Clerk's word for an item's state.
@@ -111,8 +119,10 @@ pub struct Seats(pub Option<u64>);
 pub struct Item<T = Arc<str>> {
     /// Clerk's id, `csub_item_…`.
     pub id: T,
-    /// The plan's slug; `None`: Clerk did not say.
+    /// The plan's slug, which can be changed; `None`: Clerk did not say.
     pub plan: Option<T>,
+    /// The plan's id, `cplan_…`, which stays; `None`: Clerk did not say.
+    pub plan_id: Option<T>,
     /// Clerk's status.
     pub status: Status<T>,
     /// Whether the period is a free trial.
@@ -123,8 +133,10 @@ pub struct Item<T = Arc<str>> {
     pub period_end: Option<DateTime<Utc>>,
     /// When it was canceled, if Clerk says so.
     pub canceled_at: Option<DateTime<Utc>>,
-    /// When its payment failed, if Clerk says so.
+    /// When its payment first failed, if that is known and nothing was paid since.
     pub past_due_at: Option<DateTime<Utc>>,
+    /// Whether it was ever observed as active: otherwise its first payment never succeeded.
+    pub was_active: bool,
     /// Seats, for an organization's plan that has them.
     pub seats: Option<Seats>,
     /// When Clerk last changed the item.
@@ -204,9 +216,7 @@ impl<T> Item<T> {
                 Some(end) => Claim::until(Until::Instant(end), Denial::PeriodOver),
                 None => Claim::Refused(Denial::PeriodOver),
             },
-            Status::Active => {
-                Claim::until(outlive(self.period_end, grace.renewal), Denial::PeriodOver)
-            }
+            Status::Active => self.active_claim(grace),
             Status::PastDue => {
                 let since = self.past_due_at.unwrap_or(self.updated_at);
                 Claim::until(outlive(Some(since), grace.past_due), Denial::PastDue)
@@ -220,11 +230,28 @@ impl<T> Item<T> {
         }
     }
 
+    /// An active item is not cut at its period's end, because a renewal is announced only afterwards: unless it was
+    /// a trial, or its subscription has said that the payment failed.
+    fn active_claim(&self, grace: Grace) -> Claim {
+        let unannounced = if self.free_trial {
+            (outlive(self.period_end, Some(grace.trial)), Denial::TrialOver)
+        } else {
+            (outlive(self.period_end, grace.renewal), Denial::PeriodOver)
+        };
+        let unpaid = self.past_due_at.zip(self.period_end).map(|(since, end)| {
+            (outlive(Some(since), grace.past_due).max(Until::Instant(end)), Denial::PastDue)
+        });
+        let (until, after) =
+            unpaid.into_iter().fold(unannounced, |a, b| if b.0 < a.0 { b } else { a });
+        Claim::until(until, after)
+    }
+
     /// The reason that fits an item which grants at `now`.
     fn grant(&self, now: DateTime<Utc>) -> Grant {
         match self.status {
             Status::PastDue => Grant::PastDueInGrace,
             _ if self.is_canceled() => Grant::CanceledButPaid,
+            _ if self.is_overdue(now) && self.past_due_at.is_some() => Grant::PastDueInGrace,
             _ if self.is_overdue(now) => Grant::RenewalOverdue,
             _ if self.free_trial => Grant::Trial,
             _ => Grant::Plan,
@@ -244,12 +271,8 @@ impl Claim {
     }
 }
 
-/// `grace` after `date`; for ever without either.
+/// `grace` after `date`; for ever without either, or where no calendar that answers are written in goes that far.
 fn outlive(date: Option<DateTime<Utc>>, grace: Option<Duration>) -> Until {
-    match (date, grace) {
-        (Some(date), Some(grace)) => {
-            Until::Instant(date.checked_add_signed(grace).unwrap_or(DateTime::<Utc>::MAX_UTC))
-        }
-        _ => Until::Forever,
-    }
+    let end = date.zip(grace).and_then(|(date, grace)| date.checked_add_signed(grace));
+    end.filter(|end| end.year() <= 9999).map_or(Until::Forever, Until::Instant)
 }

@@ -1,7 +1,7 @@
 //! The items of an account, packed: a replica holds a million accounts, and a check reads those it asks for from end
 //! to end.
 //!
-//! An item is a byte of marks, which say what it has; its status; its texts, each behind its length; its dates, in
+//! An item is two bytes of marks, which say what it has; its status; its texts, each behind its length; its dates, in
 //! microseconds; its seats.
 
 use super::{Item, Seats, Status};
@@ -60,20 +60,15 @@ impl Packed {
         let quantity = item.seats.and_then(|seats| seats.0);
         let dates = [item.period_start, item.period_end, item.canceled_at, item.past_due_at];
         let [start, end, canceled, past_due] = dates.map(|date| date.is_some());
-        let (plan, seats) = (item.plan.is_some(), item.seats.is_some());
-        self.0.push(marks([
-            plan,
-            item.free_trial,
-            start,
-            end,
-            canceled,
-            past_due,
-            seats,
-            quantity.is_some(),
-        ]));
+        let (plan, plan_id) = (item.plan.is_some(), item.plan_id.is_some());
+        let (seats, quantified) = (item.seats.is_some(), quantity.is_some());
+        let (trial, was_active) = (item.free_trial, item.was_active);
+        self.0.push(marks([plan, trial, start, end, canceled, past_due, seats, quantified]));
+        self.0.push(marks([plan_id, was_active, false, false, false, false, false, false]));
         self.status(&item.status);
         self.text(item.id.as_ref());
         item.plan.iter().for_each(|plan| self.text(plan.as_ref()));
+        item.plan_id.iter().for_each(|id| self.text(id.as_ref()));
         dates.iter().flatten().for_each(|date| self.date(*date));
         self.date(item.updated_at);
         self.0.extend(quantity.iter().flat_map(|n| n.to_le_bytes()));
@@ -120,10 +115,13 @@ impl<'i> Iterator for Unpacked<'i> {
         }
         let [plan, free_trial, start, end, canceled, past_due, seats, quantity] =
             marked(self.byte());
+        let [plan_id, was_active, ..] = marked(self.byte());
         Some(Item {
             status: self.status(),
             id: self.text(),
             plan: plan.then(|| self.text()),
+            plan_id: plan_id.then(|| self.text()),
+            was_active,
             free_trial,
             period_start: start.then(|| self.date()),
             period_end: end.then(|| self.date()),

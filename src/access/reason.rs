@@ -32,6 +32,8 @@ pub enum Denial {
     Ended,
     /// Canceled or unrenewed, and the period is over.
     PeriodOver,
+    /// A free trial is over, and nothing was paid.
+    TrialOver,
     /// The item has not started.
     NotStarted,
     /// The checkout was never completed.
@@ -71,12 +73,13 @@ impl Grant {
 
 impl Denial {
     /// All of them, in their order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NoSubscription,
         Self::NotInPlan,
         Self::Abandoned,
         Self::Ended,
         Self::PeriodOver,
+        Self::TrialOver,
         Self::NotStarted,
         Self::CheckoutIncomplete,
         Self::UnknownStatus,

@@ -1,6 +1,7 @@
 //! The rules of access, in sentences; and the laws that hold whatever the facts are.
 
 mod laws;
+mod plans;
 mod texts;
 
 use super::*;
@@ -45,6 +46,8 @@ pub(super) fn item(plan: &str) -> Item {
         canceled_at: None,
         past_due_at: None,
         seats: None,
+        plan_id: None,
+        was_active: true,
         updated_at: at("2026-01-01"),
     }
 }
@@ -151,14 +154,49 @@ fn a_canceled_item_without_an_end_grants_nothing() {
 }
 
 #[test]
-fn a_trial_is_told_as_such_until_it_is_canceled_or_overdue() {
+fn a_trial_is_not_paid_and_ends_soon_after_its_end_without_news() {
     let trial = Item { free_trial: true, ..item("pro") };
-    check(&[&user([trial.clone()])], "export", "2026-01-15", "allowed Trial pro of user_ada");
-    let overdue = "allowed RenewalOverdue pro of user_ada";
-    check(&[&user([trial.clone()])], "export", "2026-02-01", overdue);
+    let ada = user([trial.clone()]);
+    let running = "allowed Trial pro of user_ada until 2026-02-04";
+    check(&[&ada], "export", "2026-01-15", running);
+    let overdue = "allowed RenewalOverdue pro of user_ada until 2026-02-04";
+    check(&[&ada], "export", "2026-02-01", overdue);
+    check(&[&ada], "export", "2026-02-04", "denied TrialOver");
     let canceled = user([Item { status: Status::Canceled, ..trial }]);
     let allowed = "allowed CanceledButPaid pro of user_ada until 2026-02-01";
     check(&[&canceled], "export", "2026-01-15", allowed);
+}
+
+#[test]
+fn an_active_item_of_a_subscription_that_is_past_due_is_bounded_once_its_period_is_over() {
+    let grace = Grace { past_due: Some(Duration::days(3)), ..Grace::default() };
+    let due = Item { past_due_at: Some(at("2026-02-01")), ..item("pro") };
+    let ada = user([due.clone()]);
+    let running = "allowed Plan pro of user_ada until 2026-02-04";
+    check_with(grace, &[&ada], "export", "2026-01-15", running);
+    let overdue = "allowed PastDueInGrace pro of user_ada until 2026-02-04";
+    check_with(grace, &[&ada], "export", "2026-02-01", overdue);
+    check_with(grace, &[&ada], "export", "2026-02-04", "denied PastDue");
+    let renewed = user([Item { period_end: Some(at("2026-03-01")), ..due }]);
+    check_with(
+        grace,
+        &[&renewed],
+        "export",
+        "2026-02-20",
+        "allowed Plan pro of user_ada until 2026-03-01",
+    );
+}
+
+#[test]
+fn a_payment_that_failed_for_what_never_was_active_beside_what_is_grants_nothing() {
+    let upgrade = Item { was_active: false, ..with_status("max", "past_due") };
+    let ada = user([item("pro"), upgrade.clone()]);
+    check(&[&ada], "assistant", "2026-01-15", "denied PastDue");
+    check(&[&ada], "export", "2026-01-15", "allowed Plan pro of user_ada");
+    let alone = user([upgrade.clone()]);
+    check(&[&alone], "assistant", "2026-01-15", "allowed PastDueInGrace max of user_ada");
+    let renewed = user([item("pro"), Item { was_active: true, ..upgrade }]);
+    check(&[&renewed], "assistant", "2026-01-15", "allowed PastDueInGrace max of user_ada");
 }
 
 #[test]

@@ -69,6 +69,7 @@ impl Denial {
             Self::Abandoned => "REASON_ABANDONED",
             Self::Ended => "REASON_ENDED",
             Self::PeriodOver => "REASON_PERIOD_OVER",
+            Self::TrialOver => "REASON_TRIAL_OVER",
             Self::NotStarted => "REASON_NOT_STARTED",
             Self::CheckoutIncomplete => "REASON_CHECKOUT_INCOMPLETE",
             Self::UnknownStatus => "REASON_UNKNOWN_STATUS",

@@ -1,23 +1,22 @@
 //! Clerk's Backend API: plans with their features, and what a payer has subscribed to.
 //!
 //! Source: the `/billing/` paths of Clerk's OpenAPI description, version 2026-05-12, which is pinned. What it says
-//! of a subscription is put into the shape of a webhook's body, so that it is read by the same rules.
+//! of a subscription is put into the envelope of a webhook, so that it is read by the same rules.
 
 use super::{
-    body::{is_word, misfit},
+    json::{Json, Object},
     pace::Pace,
 };
 use crate::{
     access::{Catalog, Kind, Plan, Slug, Subject},
     telemetry::traceparent,
 };
+use bytes::Bytes;
 use reqwest::{
     Client, Response, StatusCode, Url,
     header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher, RandomState},
@@ -55,7 +54,12 @@ pub enum ApiError {
     Setting(&'static str),
     /// Clerk does not accept the key.
     #[error("Clerk refuses the key ({0}): is CLERK_SECRET_KEY of this instance, and not revoked?")]
-    Refused(StatusCode),
+    Refused(String),
+    /// The key is right, and the instance has no Billing.
+    #[error(
+        "Clerk Billing is not enabled for this instance ({0}): enable it in Clerk's dashboard, under Billing"
+    )]
+    NotEnabled(String),
     /// Clerk cannot be reached, or fails; later it may work.
     #[error("Clerk's Backend API is unavailable: {0}")]
     Unavailable(String),
@@ -64,19 +68,19 @@ pub enum ApiError {
     Unexpected(String),
 }
 
-/// What a payer has subscribed to, in the shape of a webhook's body.
+/// What a payer has subscribed to, in the envelope of a webhook.
 #[derive(Debug, Clone)]
 pub struct Observation {
-    /// Who pays.
+    /// The payer.
     pub subject: Subject,
     /// The body.
-    pub body: Value,
+    pub body: Bytes,
 }
 
 /// A page of items.
 #[derive(Debug)]
 pub struct Items {
-    /// What it tells of payers.
+    /// What it says of payers.
     pub observed: Vec<Observation>,
     /// How many of its items came without their payer.
     pub without_payer: usize,
@@ -86,25 +90,19 @@ pub struct Items {
     pub next: Option<usize>,
 }
 
-#[derive(Deserialize)]
-struct Listing<T> {
-    data: Vec<T>,
-    total_count: usize,
+/// Clerk's plans.
+#[derive(Debug, Default)]
+pub struct Plans {
+    /// Those that could be read.
+    pub catalog: Catalog,
+    /// Why others could not: what is known of them stays as it is.
+    pub left_out: Vec<String>,
 }
 
-#[derive(Deserialize)]
-struct PlanRow {
-    id: String,
-    slug: String,
-    for_payer_type: String,
-    #[serde(default)]
-    is_default: bool,
-    features: Option<Vec<FeatureRow>>,
-}
-
-#[derive(Deserialize)]
-struct FeatureRow {
-    slug: String,
+/// A page of a list, its rows as they came.
+struct Listing {
+    rows: Vec<String>,
+    total: usize,
 }
 
 impl Api {
@@ -133,32 +131,26 @@ impl Api {
         Ok(Self { client, base, pace })
     }
 
-    /// The instance that the key belongs to, as far as Clerk tells.
+    /// The instance that the key belongs to, as far as Clerk says.
     pub async fn instance(&self) -> Result<Option<String>, ApiError> {
-        let found: Option<Value> = self.get("instance", &[]).await?;
-        Ok(found.and_then(|found| found["id"].as_str().map(str::to_owned)))
+        let found = self.get("instance", &[]).await?;
+        Ok(found.and_then(|found| object(&found)?.word("id").ok().flatten()))
     }
 
-    /// All plans, with their features, as a catalog.
-    pub async fn catalog(&self) -> Result<Catalog, ApiError> {
-        let plans: Vec<PlanRow> =
-            self.all("billing/plans", |plan: &PlanRow| plan.id.clone()).await?;
-        let mut catalog = Catalog::default();
-        for plan in plans {
-            let kind = match plan.for_payer_type.as_str() {
-                "user" => Kind::User,
-                "org" | "organization" => Kind::Organization,
-                other => return Err(unexpected(format!("plan `{}` is for `{other}`", plan.slug))),
-            };
-            // Without its features a plan would take from its holders what they have.
-            let Some(features) = plan.features else {
-                return Err(unexpected(format!("plan `{}` came without its features", plan.slug)));
-            };
-            let features = features.iter().map(|f| Ok((slug(&f.slug)?, None)));
-            let features = features.collect::<Result<_, ApiError>>()?;
-            catalog.add(kind, slug(&plan.slug)?, Plan { features }, plan.is_default);
+    /// All plans, with their features, as a catalog. A list without any is an error: it would take everything from
+    /// everybody.
+    pub async fn plans(&self) -> Result<Plans, ApiError> {
+        let mut plans = Plans::default();
+        for row in self.all("billing/plans").await? {
+            if let Err(why) = add_plan(&mut plans.catalog, &row) {
+                plans.left_out.push(why);
+            }
         }
-        Ok(catalog)
+        if plans.catalog.plans() == 0 {
+            let more = plans.left_out.first().map(|why| format!(" ({why})")).unwrap_or_default();
+            return Err(unexpected(format!("there is no plan in the list of plans{more}")));
+        }
+        Ok(plans)
     }
 
     /// What a payer has subscribed to; `None`: Clerk knows of no subscription.
@@ -168,16 +160,17 @@ impl Api {
             Kind::Organization => "organizations",
         };
         let path = format!("{folder}/{subject}/billing/subscription");
-        let Some(found): Option<Value> = self.get(&path, &[]).await? else { return Ok(None) };
-        Ok(Some(Observation { body: as_event(subject, found)?, subject: subject.clone() }))
+        let Some(found) = self.get(&path, &[]).await? else { return Ok(None) };
+        Ok(Some(observation("api.subscription", subject.clone(), &found)))
     }
 
     /// A page of the subscription items of all payers, also free ones, beginning with the newest.
     pub async fn items(&self, offset: usize) -> Result<Items, ApiError> {
         let path = "billing/subscription_items?include_free=true";
-        let page: Listing<Value> = self.page(path, offset).await?;
-        let (count, total) = (page.data.len(), page.total_count);
-        let observed: Vec<_> = page.data.iter().filter_map(as_item_event).collect();
+        let page = self.page(path, offset).await?;
+        let (count, total) = (page.rows.len(), page.total);
+        let observe = |row: &String| Some(observation("api.item", payer(row)?, row));
+        let observed: Vec<_> = page.rows.iter().filter_map(observe).collect();
         let end = offset + count;
         let next = (count > 0 && end < total).then_some(end - OVERLAP.min(count / 2));
         Ok(Items { without_payer: count - observed.len(), observed, total, next })
@@ -185,20 +178,17 @@ impl Api {
 
     /// All rows of a list. They are sorted newest first, so a new row pushes others to the next page, and one that
     /// goes hides another: the list is read anew until its count fits.
-    async fn all<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        id: impl Fn(&T) -> String,
-    ) -> Result<Vec<T>, ApiError> {
+    async fn all(&self, path: &str) -> Result<Vec<String>, ApiError> {
         for _ in 0..READINGS {
             let (mut rows, mut offset) = (BTreeMap::new(), 0);
             let total = loop {
-                let page: Listing<T> = self.page(path, offset).await?;
-                let count = page.data.len();
-                rows.extend(page.data.into_iter().map(|row| (id(&row), row)));
+                let page = self.page(path, offset).await?;
+                let count = page.rows.len();
+                let id = |row: &str| object(row)?.text("id").ok().flatten();
+                rows.extend(page.rows.into_iter().map(|row| (id(&row), row)));
                 offset += count;
-                if count == 0 || offset >= page.total_count {
-                    break page.total_count;
+                if count == 0 || offset >= page.total {
+                    break page.total;
                 }
             };
             if rows.len() == total {
@@ -208,22 +198,20 @@ impl Api {
         Err(ApiError::Unavailable(format!("the rows of {path} keep moving while they are read")))
     }
 
-    async fn page<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        offset: usize,
-    ) -> Result<Listing<T>, ApiError> {
+    async fn page(&self, path: &str, offset: usize) -> Result<Listing, ApiError> {
         let query = [("limit", PAGE.to_string()), ("offset", offset.to_string())];
         let page = self.get(path, &query).await?;
-        page.ok_or_else(|| unexpected(format!("{path} is not there (404)")))
+        let page = page.ok_or_else(|| unexpected(format!("{path} is not there (404)")))?;
+        let listing = object(&page).and_then(|page| {
+            let rows = page.array("data").ok()??.iter().map(ToString::to_string).collect();
+            let total = page.whole("total_count").ok()??.try_into().ok()?;
+            Some(Listing { rows, total })
+        });
+        listing.ok_or_else(|| unexpected(format!("{path} answers without `data` or `total_count`")))
     }
 
     /// One answer; `None`: 404. What may pass is tried again, with growing pauses.
-    async fn get<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        query: &[(&str, String)],
-    ) -> Result<Option<T>, ApiError> {
+    async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Option<String>, ApiError> {
         let mut url = self.base.clone();
         let (path, fixed) = path.split_once('?').unwrap_or((path, ""));
         url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
@@ -248,7 +236,7 @@ impl Api {
         }
     }
 
-    async fn once<T: DeserializeOwned>(&self, url: Url) -> Result<Option<T>, Failed> {
+    async fn once(&self, url: Url) -> Result<Option<String>, Failed> {
         self.pace.turn().await;
         let request = self.client.get(url).headers(traceparent());
         let answer = request.send().await.map_err(for_now)?;
@@ -256,13 +244,8 @@ impl Api {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {
                 let bytes = answer.bytes().await.map_err(for_now)?;
-                let parsed = serde_json::from_slice(&bytes);
-                parsed.map(Some).map_err(|e| {
-                    Failed::ForNow(format!("a malformed answer: {}", misfit(&e)), None)
-                })
-            }
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(Failed::Finally(ApiError::Refused(status)))
+                let malformed = |e| Failed::ForNow(format!("a malformed answer: {e}"), None);
+                Ok(Some(Json::parse(&bytes).map_err(malformed)?.to_string()))
             }
             StatusCode::TOO_MANY_REQUESTS => {
                 let pause =
@@ -270,9 +253,7 @@ impl Api {
                 Err(Failed::ForNow("too many requests".into(), pause.map(Duration::from_secs)))
             }
             status if status.is_server_error() => Err(Failed::ForNow(status.to_string(), None)),
-            status => {
-                Err(Failed::Finally(unexpected(format!("{status}: {}", reason(answer).await))))
-            }
+            status => Err(Failed::Finally(refused(status, code(answer).await.as_deref()))),
         }
     }
 }
@@ -301,43 +282,69 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(200 * 2_u64.pow(attempt) * (50 + jitter) / 100)
 }
 
+/// What Clerk's refusal means, by its code where it has one.
+fn refused(status: StatusCode, code: Option<&str>) -> ApiError {
+    let is_key = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    let told = format!("{status}: {}", code.unwrap_or("no reason given"));
+    match code {
+        Some("billing_not_enabled" | "feature_not_enabled") => ApiError::NotEnabled(told),
+        Some("resource_not_found") => unexpected(told),
+        _ if is_key => ApiError::Refused(told),
+        _ => unexpected(told),
+    }
+}
+
 /// What Clerk says is wrong, by its code: the sentence beside it may name people.
-async fn reason(answer: Response) -> String {
+async fn code(answer: Response) -> Option<String> {
     let body = answer.bytes().await.unwrap_or_default();
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let code = body["errors"][0]["code"].as_str().filter(|code| is_word(code));
-    code.unwrap_or("no reason given").into()
+    let errors = Json::parse(&body).ok()?.object()?.array("errors").ok()??;
+    errors.first()?.object()?.word("code").ok()?
 }
 
 fn unexpected(what: String) -> ApiError {
     ApiError::Unexpected(what)
 }
 
-fn slug(text: &str) -> Result<Slug, ApiError> {
-    text.parse().map_err(|e| unexpected(format!("`{text}` {e}")))
+fn object(text: &str) -> Option<Object<'_>> {
+    Json::parse(text.as_bytes()).ok()?.object()
 }
 
-/// A subscription of the Backend API as a webhook would tell of it. It has no time of sending: of two that tell of
-/// the same change, the webhook counts, and asking twice tells nothing new.
-fn as_event(subject: &Subject, mut found: Value) -> Result<Value, ApiError> {
-    let data =
-        found.as_object_mut().ok_or_else(|| unexpected("a subscription is no object".into()))?;
-    let items = data.remove("subscription_items").filter(Value::is_array);
-    let items =
-        items.ok_or_else(|| unexpected("a subscription has no `subscription_items`".into()))?;
-    data.insert("items".into(), items);
-    let key = match subject.kind() {
-        Kind::User => "user_id",
-        Kind::Organization => "organization_id",
+/// Adds a plan of Clerk's list; an error is why it cannot be.
+fn add_plan(catalog: &mut Catalog, row: &str) -> Result<(), String> {
+    let row = object(row).ok_or("a plan is no object")?;
+    let text = row.text("slug").map_err(|e| e.to_string())?.ok_or("a plan has no slug")?;
+    let named = |why: &dyn std::fmt::Display| format!("plan `{text}`: {why}");
+    let slug: Slug = text.parse().map_err(|e| format!("the slug of a plan {e}"))?;
+    let kind = match row.word("for_payer_type").map_err(|e| named(&e))?.as_deref() {
+        Some("user") => Kind::User,
+        Some("org" | "organization") => Kind::Organization,
+        _ => return Err(named(&"it says neither that it is for users nor for organizations")),
     };
-    data.insert("payer".into(), json!({ key: subject.as_str() }));
-    Ok(json!({ "type": "api.subscription", "data": found }))
+    // Without its features a plan would take from its holders what they have.
+    let features = row.array("features").map_err(|e| named(&e))?;
+    let features = features.ok_or_else(|| named(&"it came without its features"))?;
+    let feature = |feature: &Json<'_>| {
+        let slug = feature.object().and_then(|feature| feature.text("slug").ok().flatten());
+        let slug = slug.and_then(|slug| slug.parse::<Slug>().ok());
+        Ok((slug.ok_or_else(|| named(&"a feature has no slug"))?, None))
+    };
+    let features = features.iter().map(feature).collect::<Result<_, String>>()?;
+    let id = row.word("id").ok().flatten().map(Into::into);
+    let is_default = row.truth("is_default").ok().flatten().unwrap_or(false);
+    catalog.add(kind, slug, Plan { id, retired: false, features }, is_default);
+    Ok(())
 }
 
-/// An item of the Backend API as a webhook would tell of it; `None`: it does not say who pays.
-fn as_item_event(row: &Value) -> Option<Observation> {
-    let id = |key: &str| row["payer"][key].as_str().filter(|id| !id.is_empty());
-    let subject = id("organization_id").or_else(|| id("user_id"))?.parse().ok()?;
-    let body = json!({ "type": "api.item", "data": row });
-    Some(Observation { subject, body })
+/// What Clerk says, as a webhook would. It has no time of sending: of two that say the same change, the webhook counts,
+/// and asking twice says nothing new.
+fn observation(event: &str, subject: Subject, data: &str) -> Observation {
+    let body = format!(r#"{{"type":"{event}","subject":"{subject}","data":{data}}}"#);
+    Observation { subject, body: body.into() }
+}
+
+/// The payer of an item.
+fn payer(row: &str) -> Option<Subject> {
+    let payer = object(row)?.object("payer").ok()??;
+    let id = |key| payer.text(key).ok().flatten();
+    id("organization_id").or_else(|| id("user_id"))?.parse().ok()
 }

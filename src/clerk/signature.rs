@@ -4,6 +4,7 @@
 //! it lets pass and should not (ids with dots, two families of headers, weak keys) is refused here first.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::{DateTime, Utc};
 use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use svix::webhooks::{Webhook, WebhookError};
@@ -56,6 +57,15 @@ pub struct InvalidSecret(&'static str);
 /// Knows the secrets that a delivery may be signed with: more than one while rotating.
 pub struct Verifier(Vec<Secret>);
 
+/// What is known of a delivery whose signature fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Its id: the same for every attempt and replay of one message.
+    pub id: String,
+    /// When this attempt was signed.
+    pub signed_at: DateTime<Utc>,
+}
+
 /// Why a request is not a delivery of Clerk's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -74,8 +84,8 @@ impl Verifier {
         Self(secrets)
     }
 
-    /// The delivery's id, if Clerk signed exactly these bytes within five minutes of `now` (Unix seconds).
-    pub fn verify(&self, headers: &HeaderMap, body: &[u8], now: i64) -> Result<String, Refusal> {
+    /// The delivery, if Clerk signed exactly these bytes within five minutes of `now` (Unix seconds).
+    pub fn verify(&self, headers: &HeaderMap, body: &[u8], now: i64) -> Result<Verified, Refusal> {
         let envelope = Envelope::of(headers)?;
         if std::str::from_utf8(body).is_err() {
             return Err(Refusal::Malformed("the body is not UTF-8".into()));
@@ -83,7 +93,7 @@ impl Verifier {
         let mut refused = WebhookError::InvalidSignature;
         for Secret { webhook, .. } in &self.0 {
             match webhook.verify(body, headers) {
-                Ok(()) => return Ok(envelope.id.into()),
+                Ok(()) => return envelope.verified(),
                 Err(error) => refused = error,
             }
         }
@@ -128,6 +138,12 @@ impl<'h> Envelope<'h> {
             return Err(Refusal::Malformed(format!("missing header {signature}")));
         }
         Ok(Self { id, timestamp, signatures })
+    }
+
+    fn verified(&self) -> Result<Verified, Refusal> {
+        let signed_at = DateTime::from_timestamp_secs(self.timestamp);
+        let absurd = || Refusal::Malformed("the timestamp is no instant".into());
+        Ok(Verified { id: self.id.into(), signed_at: signed_at.ok_or_else(absurd)? })
     }
 
     fn explain(&self, error: &WebhookError, now: i64) -> Refusal {

@@ -72,7 +72,7 @@ fn now() -> DateTime<Utc> {
 }
 
 fn items(body: &Value) -> (Vec<Observation>, Option<Snapshot>) {
-    match read(body.to_string().as_bytes(), now()).reading {
+    match read(body.to_string().as_bytes(), None, now()).reading {
         Reading::News(News::Items { subject, items, snapshot, .. }) => {
             assert_eq!(subject.as_str(), PAYER);
             (items, snapshot)

@@ -5,7 +5,7 @@ use crate::{
     accounts::Accounts,
     clerk::Api,
     config::{Backend, Database, read_catalog},
-    deliveries::Deliveries,
+    deliveries::{Deliveries, Instance},
     reconcile::Reconciler,
     store::{Applied, Author, Store, Version},
     telemetry::Metrics,
@@ -39,7 +39,11 @@ pub(super) struct CatalogCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Put in force what Clerk's Backend API says of the plans; of a plan that the file has too, the file counts
-    Pull,
+    Pull {
+        /// Remove the plans that Clerk lists no longer; without it their holders keep them
+        #[arg(long)]
+        remove_retired: bool,
+    },
     /// Tell what a catalog file would change, for whom
     Plan {
         /// The catalog file
@@ -95,7 +99,9 @@ impl Offline {
         let accounts =
             Accounts::new(store.clone(), 0, Duration::ZERO, Duration::ZERO, metrics.clone());
         let accounts = Arc::new(accounts);
-        let deliveries = Deliveries::new(store.clone(), accounts.clone(), metrics.clone());
+        let instance = Instance::new(self.backend.instance()?);
+        let deliveries =
+            Deliveries::new(store.clone(), accounts.clone(), instance, metrics.clone());
         Ok(Reconciler::new(self.api()?, store, accounts, Arc::new(deliveries), metrics))
     }
 }
@@ -104,8 +110,8 @@ impl CatalogCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.offline.store()?;
         match &self.action {
-            Action::Pull => {
-                told(self.offline.reconciler()?.refresh().await?);
+            Action::Pull { remove_retired } => {
+                told(self.offline.reconciler()?.refresh(*remove_retired).await?);
             }
             Action::Plan { file } => {
                 let (catalog, _) = read_catalog(file)?;

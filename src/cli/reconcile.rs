@@ -3,7 +3,8 @@
 use super::catalog::Offline;
 use crate::{
     access::Subject,
-    reconcile::{Finding, Reconciler},
+    reconcile::{Finding, ReconcileError, Reconciler},
+    telemetry::told,
 };
 use clap::Args;
 use futures_util::{StreamExt, stream};
@@ -42,18 +43,20 @@ pub(super) struct Reconcile {
 struct Tally {
     compared: usize,
     healed: usize,
+    differ: usize,
     not_understood: usize,
     absent: usize,
+    failed: usize,
 }
 
 impl Reconcile {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let reconciler = self.offline.reconciler()?;
-        reconciler.check_instance().await?;
+        reconciler.prepare().await?;
         let mut tally = Tally::default();
         if let Some(subject) = &self.subject {
-            let finding = reconciler.compare(subject, self.dry_run).await?;
-            self.tell(subject, &finding, &mut tally);
+            let finding = reconciler.compare(subject, self.dry_run).await;
+            self.tell(subject, finding, &mut tally);
         } else {
             if !self.dry_run {
                 let bar = self.bar("items read");
@@ -62,7 +65,7 @@ impl Reconcile {
             self.compare_all(&reconciler, &mut tally).await?;
         }
         self.sum_up(&tally);
-        Ok(ExitCode::SUCCESS)
+        Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     async fn compare_all(&self, reconciler: &Reconciler, tally: &mut Tally) -> anyhow::Result<()> {
@@ -78,29 +81,27 @@ impl Reconcile {
             let mut found = stream::iter(page).map(compare).buffered(AT_ONCE);
             while let Some((finding, subject)) = found.next().await {
                 bar.clear();
-                self.tell(&subject, &finding?, tally);
+                self.tell(&subject, finding, tally);
                 bar.at(tally.compared, total);
             }
         }
     }
 
-    fn tell(&self, subject: &Subject, finding: &Finding, tally: &mut Tally) {
+    fn tell(&self, subject: &Subject, found: Result<Finding, ReconcileError>, tally: &mut Tally) {
         tally.compared += 1;
-        let (result, detail) = match finding {
-            Finding::Same => return,
-            Finding::Healed(outcome) => {
-                tally.healed += 1;
-                (outcome.word(), outcome.detail())
+        let (count, result, detail) = match found {
+            Ok(Finding::Same) => return,
+            Ok(Finding::Healed(outcome)) => {
+                (&mut tally.healed, outcome.word(), outcome.detail().map(str::to_owned))
             }
-            Finding::NotUnderstood(why) => {
-                tally.not_understood += 1;
-                ("not understood", Some(why.as_str()))
+            Ok(Finding::Differs(how)) => (&mut tally.differ, "still different", Some(how)),
+            Ok(Finding::NotUnderstood(why)) => {
+                (&mut tally.not_understood, "not understood", Some(why))
             }
-            Finding::NotAtClerk => {
-                tally.absent += 1;
-                ("not at Clerk", None)
-            }
+            Ok(Finding::NotAtClerk) => (&mut tally.absent, "not at Clerk", None),
+            Err(error) => (&mut tally.failed, "failed", Some(told(&error))),
         };
+        *count += 1;
         if self.json {
             let line = json!({ "subject": subject.as_str(), "result": result, "detail": detail });
             say!("{line}");
@@ -111,19 +112,22 @@ impl Reconcile {
     }
 
     fn sum_up(&self, tally: &Tally) {
-        let Tally { compared, healed, not_understood, absent } = tally;
+        let Tally { compared, healed, differ, not_understood, absent, failed } = tally;
         if self.json {
             let line = json!({
                 "compared": compared,
-                "different": healed,
+                "healed": healed,
+                "still_different": differ,
                 "not_understood": not_understood,
                 "not_at_clerk": absent,
+                "failed": failed,
             });
             say!("{line}");
         } else {
             let what = if self.dry_run { "would be healed" } else { "healed" };
             say!(
-                "{compared} compared, {healed} {what}, {not_understood} not understood, {absent} not at Clerk"
+                "{compared} compared, {healed} {what}, {differ} still different, {not_understood} not understood, \
+                 {absent} not at Clerk, {failed} failed"
             );
         }
     }

@@ -271,7 +271,7 @@ async fn plans_held(store: &Store, version: &Version) -> Finding {
         Ok(unknown) if unknown.is_empty() => Finding::ok(PLANS, "the catalog knows all of them"),
         Ok(unknown) => {
             let plans: Vec<_> =
-                unknown.iter().map(|(kind, plan)| format!("{kind}.plans.{plan}")).collect();
+                unknown.iter().map(|plan| format!("{}.plans.{}", plan.kind, plan.name)).collect();
             let plans = plans.join(", ");
             let seen = format!("live subscriptions hold plans that the catalog lacks: {plans}");
             Finding::warn(PLANS, seen, "they grant nothing until the catalog has them: add them")

@@ -62,9 +62,11 @@ pub(super) fn account(account: &Account, moment: &Moment, is_stale: bool) -> pb:
         entitlements.retain(|found| !catalog.is_strict(Wanted::Feature(found.feature.as_str())));
     }
     let default_plan = account.default_plan(catalog, grace, now);
-    let plans = &catalog.shelf(account.subject.kind()).plans;
-    let is_known = |item: &Item<_>| item.plan.is_some_and(|plan| plans.contains_key(plan));
-    let items = account.items.iter().map(|i| item(&i, i.access(grace, now), is_known(&i)));
+    let (plans, standing) = (catalog.shelf(account.subject.kind()), account.standing(grace, now));
+    let items = account.items.iter().map(|found| {
+        let plan = plans.find(found.plan_id, found.plan).map(|(slug, _)| slug.as_str());
+        item(&found, standing.access(&found), plan)
+    });
     pb::Account {
         subject: account.subject.to_string(),
         entitlements: entitlements.into_iter().map(entitlement).collect(),
@@ -85,15 +87,16 @@ fn entitlement(found: access::Entitlement<'_>) -> pb::Entitlement {
     }
 }
 
-fn item(item: &Item<&str>, access: Access, plan_is_known: bool) -> pb::Item {
+/// An item; its plan by the slug that it has in the catalog, else by the one that Clerk said.
+fn item(item: &Item<&str>, access: Access, plan: Option<&str>) -> pb::Item {
     let (live, reason) = match access {
-        Access::Granted(_, _) if !plan_is_known => (true, pb::Reason::UnknownPlan),
+        Access::Granted(_, _) if plan.is_none() => (true, pb::Reason::UnknownPlan),
         Access::Granted(grant, _) => (true, grant.into()),
         Access::Refused(denial) => (false, denial.into()),
     };
     pb::Item {
         id: item.id.to_string(),
-        plan: text(item.plan),
+        plan: text(plan.or(item.plan)),
         status: item.status.to_string(),
         live,
         reason: reason.into(),
@@ -149,6 +152,7 @@ impl From<Denial> for pb::Reason {
             Denial::CheckoutIncomplete => Self::CheckoutIncomplete,
             Denial::NotStarted => Self::NotStarted,
             Denial::PeriodOver => Self::PeriodOver,
+            Denial::TrialOver => Self::TrialOver,
             Denial::Ended => Self::Ended,
             Denial::Abandoned => Self::Abandoned,
             Denial::NotInPlan => Self::NotInPlan,

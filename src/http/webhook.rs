@@ -3,7 +3,7 @@
 use super::{Answer, body, json_body, refuse};
 use crate::{
     access::Revision,
-    clerk::{Refusal, Verifier},
+    clerk::{Refusal, Verified, Verifier},
     deliveries::Deliveries,
     store::{Outcome, StoreError},
     telemetry::{Labels, Metrics, Sampler, Share, chain},
@@ -71,14 +71,14 @@ impl Webhooks {
             self.log(&reason);
             Box::new(refuse(unread.status(), &reason))
         })?;
-        let svix_id = self.verify(&head.headers, &body)?;
-        let outcome = self.deliveries.take(&svix_id, body, Utc::now()).await;
-        let outcome = outcome.map_err(|error| Box::new(failed(&svix_id, &error)))?;
+        let verified = self.verify(&head.headers, &body)?;
+        let outcome = self.deliveries.take(&verified, body, Utc::now()).await;
+        let outcome = outcome.map_err(|error| Box::new(failed(&verified.id, &error)))?;
         yield_now().await; // other replicas are told before the answer is written
         Ok(tell(&outcome))
     }
 
-    fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<String, Box<Answer>> {
+    fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<Verified, Box<Answer>> {
         let verified = self.verifier.verify(headers, body, Utc::now().timestamp());
         verified.map_err(|refusal| {
             let status = match refusal {

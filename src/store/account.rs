@@ -8,7 +8,7 @@ use sqlx::{PgConnection, types::Json};
 
 /// Reads all that is known of a subject in one query.
 ///
-/// An item is withdrawn if the newest snapshot with items does not list it and is not older; it counts as
+/// Grace counts from the first failure since the last payment. An item is withdrawn if the newest snapshot with items does not list it and is not older; it counts as
 /// canceled if the newest of all snapshots came without items and said so.
 pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, StoreError> {
     let rows = sqlx::query_as!(
@@ -21,12 +21,21 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
                 as "overrides: Json<Vec<OverrideRow>>",
             i.id as "id?",
             i.plan,
+            i.plan_id,
             i.status as "status?",
             i.free_trial as "free_trial?",
             i.period_start,
             i.period_end,
             i.canceled_at,
-            i.past_due_at,
+            coalesce(
+                (
+                    select min(failed_at) from failed_payment f
+                    where i.status in ('active', 'past_due') and f.subject = i.subject and f.item = i.id
+                        and f.updated_at >= coalesce(i.paid_at, '-infinity')
+                ),
+                case when i.status = 'past_due' then i.past_due_at end
+            ) as past_due_at,
+            i.was_active as "was_active?",
             i.has_seats as "has_seats?",
             i.seats,
             i.updated_at as "updated_at?",
@@ -70,12 +79,14 @@ struct Row {
     overrides: Option<Json<Vec<OverrideRow>>>,
     id: Option<String>,
     plan: Option<String>,
+    plan_id: Option<String>,
     status: Option<String>,
     free_trial: Option<bool>,
     period_start: Option<DateTime<Utc>>,
     period_end: Option<DateTime<Utc>>,
     canceled_at: Option<DateTime<Utc>>,
     past_due_at: Option<DateTime<Utc>>,
+    was_active: Option<bool>,
     has_seats: Option<bool>,
     seats: Option<i64>,
     updated_at: Option<DateTime<Utc>>,
@@ -96,6 +107,7 @@ impl Row {
             ("item.id", Some(id)),
             ("item.status", Some(word)),
             ("item.plan", self.plan.as_deref()),
+            ("item.plan_id", self.plan_id.as_deref()),
         ];
         let too_long =
             |(_, text): &(_, Option<&str>)| text.is_some_and(|text| text.len() > Items::LONGEST);
@@ -106,6 +118,8 @@ impl Row {
         Some(Ok(Item {
             id,
             plan: self.plan.as_deref(),
+            plan_id: self.plan_id.as_deref(),
+            was_active: self.was_active?,
             status,
             free_trial: self.free_trial?,
             period_start: self.period_start,

@@ -1,7 +1,7 @@
 //! The versions of the catalog: numbered, never changed, the highest is in force.
 
 use super::{StoreError, lane::End};
-use crate::access::Catalog;
+use crate::access::{Catalog, Kind, PlanName, PlanNames};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
@@ -12,6 +12,8 @@ pub struct Version {
     pub number: u64,
     /// What it says.
     pub catalog: Catalog,
+    /// The names that plans were seen with: they become more without a new version.
+    pub names: PlanNames,
     /// Where what is new in it came from.
     pub source: String,
     /// Since when it is, or was, in force.
@@ -23,7 +25,14 @@ impl Version {
     #[must_use]
     pub fn none() -> Self {
         let (catalog, source) = (Catalog::default(), String::new());
-        Self { number: 0, catalog, source, applied_at: DateTime::UNIX_EPOCH }
+        let names = PlanNames::default();
+        Self { number: 0, catalog, names, source, applied_at: DateTime::UNIX_EPOCH }
+    }
+
+    /// Whether this says more than another: later versions do, and the same with more names.
+    #[must_use]
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        (self.number, self.names.count()) > (other.number, other.names.count())
     }
 }
 
@@ -34,8 +43,16 @@ pub enum Author {
     File,
     /// A file that an operator puts in force, whatever was before.
     Operator,
-    /// Clerk's Backend API, which always tells how things are now.
+    /// Clerk's Backend API, which always tells how things are now. Plans that it lists no longer stay, as retired.
     Clerk,
+    /// The same, without the plans that it lists no longer.
+    ClerkWithoutRetired,
+}
+
+impl Author {
+    fn is_clerk(self) -> bool {
+        matches!(self, Self::Clerk | Self::ClerkWithoutRetired)
+    }
 }
 
 /// What became of putting a catalog in force.
@@ -63,31 +80,72 @@ struct Row {
 }
 
 impl Row {
-    fn version(self) -> Result<Version, StoreError> {
-        let parse = |text: Option<String>| {
-            let catalog = text.map(|text| Catalog::from_json(&text)).transpose();
-            catalog.map_err(|e| StoreError::Corrupt(format!("catalog {}: {e}", self.number)))
-        };
-        let (file, clerk) = (parse(self.file)?.unwrap_or_default(), parse(self.clerk)?);
+    fn version(self, names: PlanNames) -> Result<Version, StoreError> {
         Ok(Version {
             number: number(self.number)?,
-            catalog: file.over(clerk.unwrap_or_default()),
+            catalog: parse(self.file.as_deref())?.over(parse(self.clerk.as_deref())?, &names),
+            names,
             source: self.source,
             applied_at: self.applied_at,
         })
     }
 }
 
+fn parse(text: Option<&str>) -> Result<Catalog, StoreError> {
+    let catalog = text.map(Catalog::from_json).transpose();
+    let catalog = catalog.map_err(|e| StoreError::Corrupt(format!("catalog: {e}")))?;
+    Ok(catalog.unwrap_or_default())
+}
+
 /// The version in force.
 pub(super) async fn newest(db: &mut PgConnection) -> Result<Option<Version>, StoreError> {
     let row = sqlx::query_as!(Row, "select * from catalog order by number desc limit 1");
-    row.fetch_optional(db).await?.map(Row::version).transpose()
+    let Some(row) = row.fetch_optional(&mut *db).await? else { return Ok(None) };
+    row.version(names(db).await?).map(Some)
+}
+
+/// All names that plans were seen with.
+async fn names(db: &mut PgConnection) -> Result<PlanNames, StoreError> {
+    let rows = sqlx::query!("select kind, plan_id, slug from plan_name order by seen");
+    let mut names = PlanNames::default();
+    for row in rows.fetch_all(db).await? {
+        let kind = if row.kind == "user" { Kind::User } else { Kind::Organization };
+        names.add(kind, PlanName { id: row.plan_id.into(), slug: row.slug.into() });
+    }
+    Ok(names)
+}
+
+/// Remembers pairs of id and slug that belong together; logs a change of the catalog if one is new.
+pub(super) async fn remember(
+    tx: &mut PgConnection,
+    kind: Kind,
+    ids: &[String],
+    slugs: &[String],
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "
+        with new as (
+            insert into plan_name (kind, plan_id, slug)
+            select $1, * from unnest($2::text[], $3::text[])
+            on conflict do nothing returning 1
+        )
+        insert into change (subject) select null from new limit 1
+        ",
+        kind.to_string(),
+        ids,
+        slugs,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// All versions, newest first, at most so many.
 pub(super) async fn history(db: &mut PgConnection, limit: i64) -> Result<Vec<Version>, StoreError> {
     let rows = sqlx::query_as!(Row, "select * from catalog order by number desc limit $1", limit);
-    rows.fetch_all(db).await?.into_iter().map(Row::version).collect()
+    let rows = rows.fetch_all(&mut *db).await?;
+    let names = names(db).await?;
+    rows.into_iter().map(|row| row.version(names.clone())).collect()
 }
 
 /// What would be in force if this author said this.
@@ -97,16 +155,13 @@ pub(super) async fn planned(
     catalog: Catalog,
 ) -> Result<Catalog, StoreError> {
     let row = sqlx::query!("select file, clerk from catalog order by number desc limit 1");
-    let row = row.fetch_optional(db).await?;
+    let row = row.fetch_optional(&mut *db).await?;
     let (file, clerk) = row.map(|row| (row.file, row.clerk)).unwrap_or_default();
-    let parse = |text: Option<String>| {
-        let catalog = text.map(|text| Catalog::from_json(&text)).transpose();
-        let catalog = catalog.map_err(|e| StoreError::Corrupt(format!("catalog: {e}")))?;
-        Ok::<_, StoreError>(catalog.unwrap_or_default())
-    };
-    Ok(match author {
-        Author::File | Author::Operator => catalog.over(parse(clerk)?),
-        Author::Clerk => parse(file)?.over(catalog),
+    let names = names(db).await?;
+    Ok(if author.is_clerk() {
+        parse(file.as_deref())?.over(catalog, &names)
+    } else {
+        catalog.over(parse(clerk.as_deref())?, &names)
     })
 }
 
@@ -117,17 +172,17 @@ pub(super) async fn apply(
     catalog: &Catalog,
     source: &str,
 ) -> Result<End<Applied>, StoreError> {
-    let content = catalog.to_json();
     sqlx::query!("lock table catalog in exclusive mode").execute(&mut *tx).await?;
     let newest =
-        sqlx::query!("select number, file, clerk from catalog order by number desc limit 1")
-            .fetch_optional(&mut *tx)
-            .await?;
-    let now = newest.as_ref().map(|row| row.number);
-    let (file, clerk) = newest.map(|row| (row.file, row.clerk)).unwrap_or_default();
-    let said = if author == Author::Clerk { &clerk } else { &file };
+        sqlx::query!("select number, file, clerk from catalog order by number desc limit 1");
+    let newest = newest.fetch_optional(&mut *tx).await?;
+    let newest = newest.map(|row| (Some(row.number), row.file, row.clerk));
+    let (now, file, clerk) = newest.unwrap_or_default();
+    let said = said(author, catalog, clerk.as_deref())?;
+    let content = said.to_json();
+    let before = if author.is_clerk() { &clerk } else { &file };
     if let Some(now) = now
-        && said.as_deref() == Some(&*content)
+        && before.as_deref() == Some(&*content)
     {
         return Ok(End::RollBack(Applied::InForce(number(now)?)));
     }
@@ -138,8 +193,9 @@ pub(super) async fn apply(
             return Ok(End::RollBack(replaced));
         }
     }
+    remember_plans(tx, &said).await?;
     let (file, clerk) =
-        if author == Author::Clerk { (file, Some(content)) } else { (Some(content), clerk) };
+        if author.is_clerk() { (file, Some(content)) } else { (Some(content), clerk) };
     let new = sqlx::query_scalar!(
         "
         with logged as (insert into change (subject) values (null))
@@ -152,6 +208,26 @@ pub(super) async fn apply(
     .fetch_one(tx)
     .await?;
     Ok(End::Commit(Applied::New(number(new)?)))
+}
+
+/// What an author's part of a new version says. Plans that Clerk lists no longer stay, as retired.
+fn said(author: Author, catalog: &Catalog, clerk: Option<&str>) -> Result<Catalog, StoreError> {
+    let mut said = catalog.clone();
+    if author == Author::Clerk {
+        said.keep_retired(&parse(clerk)?);
+    }
+    Ok(said)
+}
+
+/// Remembers the names of all plans that have an id.
+async fn remember_plans(tx: &mut PgConnection, said: &Catalog) -> Result<(), StoreError> {
+    for kind in [Kind::User, Kind::Organization] {
+        let plans = said.shelf(kind).plans.iter();
+        let names = plans.filter_map(|(slug, plan)| Some((plan.id.as_deref()?.to_owned(), slug)));
+        let (ids, slugs): (Vec<_>, Vec<_>) = names.map(|(id, slug)| (id, slug.to_string())).unzip();
+        remember(tx, kind, &ids, &slugs).await?;
+    }
+    Ok(())
 }
 
 fn number(number: i64) -> Result<u64, StoreError> {

@@ -55,6 +55,8 @@ pub struct Entry {
     pub body_sha256: Vec<u8>,
     /// When it was last replayed.
     pub replayed_at: Option<DateTime<Utc>>,
+    /// The time that was signed with it.
+    pub signed_at: Option<DateTime<Utc>>,
 }
 
 impl Entry {
@@ -76,7 +78,7 @@ pub(super) async fn list(
         Entry,
         r#"
         select svix_id, received_at, event, sent_at, subject, result, detail, revision,
-            body is not null as "has_body!", body_sha256, replayed_at
+            body is not null as "has_body!", body_sha256, replayed_at, signed_at
         from delivery
         where ($1::text is null or svix_id = $1)
             and ($2::text is null or subject = $2)
@@ -119,7 +121,7 @@ pub(super) async fn replay(
     delivery: &Delivery,
     dry_run: bool,
 ) -> Result<End<Outcome>, StoreError> {
-    if let (Some(subject), Reading::Ignored(_) | Reading::Parked(_)) =
+    if let (Some(subject), Reading::Ignored(_) | Reading::Parked(_) | Reading::Foreign(_)) =
         (delivery.subject(), &delivery.message.reading)
     {
         apply::put_off_deletion(tx, subject).await?; // news locks its subject anyway

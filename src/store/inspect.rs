@@ -101,11 +101,14 @@ async fn missing_rights(db: &mut PgConnection) -> Result<Vec<(String, String)>, 
         r#"
         with needed (name, rights) as (values
             ('_sqlx_migrations', '{select}'::text[]),
+            ('backfill', '{select,insert,update}'),
             ('catalog', '{select,insert,update}'),
             ('change', '{select,insert,update,delete}'),
             ('delivery', '{select,insert,update}'),
+            ('failed_payment', '{select,insert,update,delete}'),
             ('item', '{select,insert,update,delete}'),
             ('override', '{select,insert,update,delete}'),
+            ('plan_name', '{select,insert}'),
             ('snapshot', '{select,insert,update,delete}'),
             ('subject', '{select,insert,update}')
         )

@@ -1,11 +1,12 @@
 //! The ledger: every authentic delivery, once, and what became of it.
 
 use super::{
-    StoreError, apply,
+    StoreError, apply, candidates,
     lane::{End, Lane},
 };
-use crate::access::{Message, News, Reading, Subject};
+use crate::access::{Message, News, PlanName, Reading, Subject};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
@@ -16,8 +17,12 @@ pub struct Delivery {
     pub svix_id: String,
     /// The bytes that were signed.
     pub body: Bytes,
+    /// The time that was signed with them; nobody signed what Clerk's Backend API says.
+    pub signed_at: Option<DateTime<Utc>>,
     /// What they say.
     pub message: Message,
+    /// The names of plans in them that were not seen before.
+    pub names: Vec<PlanName>,
 }
 
 impl Delivery {
@@ -26,6 +31,15 @@ impl Delivery {
     pub fn subject(&self) -> Option<&Subject> {
         self.message.subject.as_ref()
     }
+}
+
+/// An item that another subject holds as well: one of the two is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shared {
+    /// The item's id.
+    pub item: String,
+    /// The other subject.
+    pub other: Subject,
 }
 
 /// What became of a delivery.
@@ -37,8 +51,10 @@ pub enum Outcome {
         subject: Subject,
         /// The subject's revision since.
         revision: u64,
-        /// Something odd that did not stand in the way.
+        /// What was odd or left out, and did not stand in the way.
         remark: Option<String>,
+        /// Items that another subject holds as well.
+        shared: Vec<Shared>,
     },
     /// All of it was known already, or newer news is.
     Superseded {
@@ -104,7 +120,9 @@ pub(super) async fn record(lane: &Lane, delivery: &Delivery) -> Result<Outcome, 
     let done = match &delivery.message.reading {
         Reading::News(news) => lane.transact(async |db| write(db, delivery, news).await).await,
         Reading::Ignored(why) => keep(lane, delivery, Outcome::Ignored(why.clone())).await,
-        Reading::Parked(why) => keep(lane, delivery, Outcome::Parked(why.clone())).await,
+        Reading::Parked(why) | Reading::Foreign(why) => {
+            keep(lane, delivery, Outcome::Parked(why.clone())).await
+        }
     };
     match done {
         Err(StoreError::Refused(error)) => {
@@ -120,7 +138,7 @@ async fn write(
     delivery: &Delivery,
     news: &News,
 ) -> Result<End<Outcome>, StoreError> {
-    let outcome = apply::apply(tx, &delivery.svix_id, news).await?;
+    let outcome = apply::apply(tx, &delivery.svix_id, news, &delivery.names).await?;
     if enter(tx, delivery, &outcome).await? {
         Ok(End::Commit(outcome))
     } else {
@@ -148,17 +166,24 @@ pub(super) async fn follow(
     delivery: &Delivery,
 ) -> Result<Outcome, StoreError> {
     match &delivery.message.reading {
-        Reading::News(news) => apply::apply(tx, &delivery.svix_id, news).await,
+        Reading::News(news) => apply::apply(tx, &delivery.svix_id, news, &delivery.names).await,
         Reading::Ignored(why) => Ok(Outcome::Ignored(why.clone())),
-        Reading::Parked(why) => Ok(Outcome::Parked(why.clone())),
+        Reading::Parked(why) | Reading::Foreign(why) => Ok(Outcome::Parked(why.clone())),
     }
 }
 
-/// The ledger row alone.
+/// The ledger row alone. The subject of what was not understood is to be compared with Clerk; that locks its row, and
+/// keeps it from being deleted meanwhile as the advisory lock does.
 async fn keep(lane: &Lane, delivery: &Delivery, outcome: Outcome) -> Result<Outcome, StoreError> {
     lane.transact(async |tx| {
-        if let Some(subject) = delivery.subject() {
-            apply::put_off_deletion(tx, subject).await?;
+        match (delivery.subject(), &delivery.message.reading) {
+            (Some(subject), Reading::Ignored(_) | Reading::Foreign(_)) => {
+                apply::put_off_deletion(tx, subject).await?;
+            }
+            (Some(subject), Reading::News(_) | Reading::Parked(_)) => {
+                candidates::want(tx, subject, "a delivery is parked").await?;
+            }
+            (None, _) => {}
         }
         if enter(tx, delivery, &outcome).await? {
             Ok(End::Commit(outcome))
@@ -179,11 +204,12 @@ async fn enter(
     let entered = sqlx::query!(
         "
         insert into delivery
-            (svix_id, event, sent_at, subject, result, detail, revision, body, body_sha256, instance)
+            (svix_id, event, sent_at, subject, result, detail, revision, body, body_sha256, instance,
+             signed_at)
         select $1, $2, $3, $4, $5, $6, $7,
             case when exists (select from subject where subject = $4 and deleted_at is not null)
                 then null else $8::bytea end,
-            $9, $10
+            $9, $10, $11
         on conflict (svix_id) do nothing
         ",
         delivery.svix_id,
@@ -196,6 +222,7 @@ async fn enter(
         &*delivery.body,
         &*Sha256::digest(&delivery.body),
         delivery.message.instance,
+        delivery.signed_at,
     )
     .execute(db)
     .await?;

@@ -145,7 +145,7 @@ async fn migrate_then_serve_then_stop() {
     ]);
     for _ in 0..2 {
         let (code, stdout, stderr) = shell.run(&["migrate"]).await;
-        assert_eq!((code, stdout.as_str()), (0, "the database is at migration 2\n"), "{stderr}");
+        assert_eq!((code, stdout.as_str()), (0, "the database is at migration 3\n"), "{stderr}");
     }
     let log = shell.folder.path().join("log");
     let mut command = shell.command(&["serve"]);
@@ -309,6 +309,9 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
           --clerk-secret-key <KEY>
               Secret key of Clerk's Backend API, `sk_…`: with it, the catalog is refreshed from Clerk
               and accounts heal [env: CLERK_SECRET_KEY]
+          --clerk-instance <INSTANCE>
+              The Clerk instance to serve, `ins_…`: deliveries of others are parked [default: that of
+              the secret key, else any] [env: CLERK_INSTANCE=]
           --clerk-api-url <URL>
               Where Clerk's Backend API is [env: CLERK_API_URL=] [default: https://api.clerk.com/v1]
           --clerk-jwt-key <PEM>
@@ -352,6 +355,9 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
           --renewal-grace <DURATION>
               How long access outlives a period whose renewal was not announced [default: until Clerk
               ends it] [env: RENEWAL_GRACE=]
+          --trial-grace <DURATION>
+              How long access outlives a free trial whose conversion was not announced: nobody has paid
+              for it [env: TRIAL_GRACE=] [default: 3days]
           --max-staleness <DURATION>
               How long answers are given from memory while Postgres cannot be reached [env:
               MAX_STALENESS=] [default: 1h]

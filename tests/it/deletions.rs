@@ -16,7 +16,7 @@ async fn kept(db: &Db) -> Vec<String> {
 /// A payload that cannot be understood and names its payer.
 fn not_understood(payer: &str) -> String {
     let mut body: Value = serde_json::from_str(&payload("subscriptionItem.active")).unwrap();
-    body["data"]["updated_at"] = json!("yesterday");
+    body["data"]["id"] = Value::Null;
     body["data"]["payer"]["user_id"] = json!(payer);
     body.to_string()
 }

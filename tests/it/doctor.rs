@@ -2,7 +2,7 @@
 
 use crate::{
     certificates::Authority,
-    clerk::{Clerk, KEY},
+    clerk::{Clerk, INSTANCE, KEY},
     command_line::Shell,
     db::Db,
     proxy::{Link, Proxy},
@@ -98,6 +98,7 @@ async fn all_is_well_in_a_good_set_up_and_nothing_is_changed() {
         "catalog",
         "plans held",
         "Clerk's API",
+        "Clerk instance",
     ];
     assert_eq!(what, all, "{lines:#?}");
     assert!(code == 0 && lines.iter().all(|line| line.starts_with("ok    ")), "{lines:#?}");
@@ -166,11 +167,10 @@ async fn rights_that_are_missing_are_told_as_the_grants_that_give_them() {
         &format!("create role {role} login; grant select on all tables in schema public to {role}"),
     )
     .await;
-    let missing = "delete on change, item, override, snapshot; insert on catalog, change, delivery, item, \
-                   override, snapshot, subject";
-    let grant = format!(
-        "grant insert on catalog, change, delivery, item, override, snapshot, subject to \"{role}\""
-    );
+    let missing = "delete on change, failed_payment, item, override, snapshot; insert on backfill, catalog, \
+                   change, delivery, failed_payment, item, override, plan_name, snapshot, subject";
+    let grant =
+        format!("grant insert on {} to \"{role}\"", missing.split_once("insert on ").unwrap().1);
     check(&[("DATABASE_URL", &url)], 1, &[&["fail", "rights", missing, &grant]]).await;
     let grants = format!(
         "grant insert, update, delete on all tables in schema public to {role};
@@ -281,8 +281,15 @@ async fn clerks_key_is_tried_and_its_instance_compared() {
     let wrong = ("CLERK_SECRET_KEY", "sk_live_hunter2");
     check(&[url, api, wrong], 1, &[&["fail", "Clerk's API", "refuses the key"]]).await;
     clerk.state.lock().unwrap().instance = "ins_other".into();
-    let other = ["fail", "Clerk's API", "instance ins_other, but the webhooks come from ins_3a2"];
-    check(&[url, api, ("CLERK_SECRET_KEY", KEY)], 1, &[&other]).await;
+    let key = ("CLERK_SECRET_KEY", KEY);
+    let other = ["warn", "ins_other is served", "deliveries came of ins_3a2", "parked"];
+    check(&[url, api, key], 0, &[&other]).await;
+    let set = ("CLERK_INSTANCE", INSTANCE);
+    let other = ["fail", "Clerk's API", "of instance ins_other, but CLERK_INSTANCE is ins_3a2"];
+    check(&[url, api, key, set], 1, &[&other]).await;
+    check(&[url, set], 0, &[&["ok", "Clerk instance", "is served"]]).await;
+    let odd = ("CLERK_INSTANCE", "production");
+    check(&[url, odd], 1, &[&["fail", "settings", "CLERK_INSTANCE is `production`"]]).await;
     let nowhere = ("CLERK_API_URL", "http://127.0.0.1:1/v1");
     let away = ["warn", "Clerk's API", "go on"];
     check(&[url, nowhere, ("CLERK_SECRET_KEY", KEY)], 0, &[&away]).await;

@@ -27,54 +27,75 @@ const RANKS: [&[&str]; 8] = [
     &["ended"],
 ];
 
+/// Trials that nobody paid for end so many milliseconds after their period.
+const TRIAL_GRACE: i64 = 3 * 24 * 3_600_000;
+
+/// What all messages say of one item.
+struct Item<'m> {
+    /// The newest observation: its version, itself, and its status.
+    newest: (((i64, i64), usize, &'m str), &'m Value, &'m str),
+    /// The newest name of the plan, with the version of that.
+    plan: ((i64, i64), &'m str, &'m str),
+    was_active: bool,
+}
+
 pub fn fold(messages: &[Message], catalog: &Value, kind: &str, now: i64) -> State {
     if messages.iter().any(|(_, body)| body["data"]["deleted"] == true) {
         return State { deleted: true, ..State::default() };
     }
-    let (mut items, mut listing, mut whole) = (BTreeMap::new(), None, None);
+    let (mut items, mut listing, mut canceled) = (BTreeMap::new(), None, None);
     for (svix_id, body) in messages {
         let (data, sent) = (&body["data"], body["timestamp"].as_i64().unwrap());
         let sent = if sent < 100_000_000_000 { sent * 1000 } else { sent };
         let top = text(&data["status"]);
         let is_item = data["plan"].is_object();
         let listed: Vec<&Value> = data["items"].as_array().into_iter().flatten().collect();
+        if !is_item && listed.is_empty() && ["active", "past_due"].contains(&top) {
+            continue; // it contradicts itself
+        }
         for item in if is_item { vec![data] } else { listed.clone() } {
             let status = if !is_item && top == "ended" { "ended" } else { text(&item["status"]) };
-            let rank = RANKS.iter().position(|words| words.contains(&status)).unwrap();
-            let version = ((item["updated_at"].as_i64().unwrap(), sent), rank, svix_id);
-            let newest = items.entry(text(&item["id"])).or_insert((version, item, status));
-            if version > newest.0 {
-                *newest = (version, item, status);
-            }
+            observe(&mut items, item, status, sent, svix_id);
         }
-        let version = ((data["updated_at"].as_i64().unwrap(), sent), svix_id);
+        let updated_at = |value: &Value| value["updated_at"].as_i64().unwrap();
+        let shown = listed.iter().map(|item| updated_at(item)).max();
+        let version = ((updated_at(data).max(shown.unwrap_or(0)), sent), svix_id);
         if is_item {
-        } else if data["items"].is_array() || !["active", "past_due", "canceled"].contains(&top) {
+        } else if !listed.is_empty() || top != "canceled" {
             let ids: Vec<_> = listed.iter().map(|item| text(&item["id"])).collect();
             listing = listing.max(Some((version, ids)));
         } else {
-            whole = whole.max(Some((version, top == "canceled")));
+            canceled = canceled.max(Some(version));
         }
     }
     let mut state = State::default();
-    let mut live = BTreeSet::new();
-    for (id, ((times, ..), item, status)) in items {
+    let mut found = Vec::new();
+    for (id, item) in items {
+        let (((times, ..), observed, status), plan) = (item.newest, item.plan.2.to_owned());
         let withdrawn = |((of, _), ids): &(_, Vec<&str>)| times <= *of && !ids.contains(&id);
-        let canceled = |((of, _), canceled): &((_, _), bool)| {
-            *canceled && times <= *of && listing.as_ref().is_none_or(|((last, _), _)| last <= of)
+        let ends = |(of, _): &(_, _)| {
+            times <= *of && listing.as_ref().is_none_or(|((last, _), _)| last <= of)
         };
         let status = match status {
             _ if listing.as_ref().is_some_and(withdrawn) => "withdrawn",
-            "active" if whole.as_ref().is_some_and(canceled) => "canceled",
+            "active" if canceled.as_ref().is_some_and(ends) => "canceled",
             status => status,
         };
-        let plan = text(&item["plan"]["slug"]).to_owned();
-        let paid = item["period_end"].as_i64().is_some_and(|end| now < end);
-        if ["active", "past_due"].contains(&status) || (status == "canceled" && paid) {
-            live.insert(plan.clone());
-        }
+        let end = observed["period_end"].as_i64();
+        let unpaid =
+            observed["is_free_trial"] == true && end.is_some_and(|end| end + TRIAL_GRACE <= now);
+        let paid = end.is_some_and(|end| now < end);
+        found.push((plan.clone(), status, unpaid, paid, item.was_active));
         state.items.insert(id.into(), (plan, status.into()));
     }
+    let has_active = found.iter().any(|(_, status, unpaid, ..)| *status == "active" && !unpaid);
+    let live = found.into_iter().filter(|(_, status, unpaid, paid, was_active)| match *status {
+        "active" => !unpaid,
+        "past_due" => *was_active || !has_active,
+        "canceled" => *paid,
+        _ => false,
+    });
+    let mut live: BTreeSet<_> = live.map(|(plan, ..)| plan).collect();
     if live.is_empty() {
         live.extend(catalog[kind]["default_plan"].as_str().map(str::to_owned));
     }
@@ -82,6 +103,25 @@ pub fn fold(messages: &[Message], catalog: &Value, kind: &str, now: i64) -> Stat
         live.iter().filter_map(|plan| catalog[kind]["plans"][plan]["features"].as_array());
     state.features = features.flatten().map(|feature| text(feature).into()).collect();
     state
+}
+
+fn observe<'m>(
+    items: &mut BTreeMap<&'m str, Item<'m>>,
+    item: &'m Value,
+    status: &'m str,
+    sent: i64,
+    svix_id: &'m str,
+) {
+    let rank = RANKS.iter().position(|words| words.contains(&status)).unwrap();
+    let times = (item["updated_at"].as_i64().unwrap(), sent);
+    let newest = ((times, rank, svix_id), item, status);
+    let plan = (times, text(&item["plan"]["id"]), text(&item["plan"]["slug"]));
+    let known = items.entry(text(&item["id"])).or_insert(Item { newest, plan, was_active: false });
+    if newest.0 > known.newest.0 {
+        known.newest = newest;
+    }
+    known.plan = known.plan.max(plan);
+    known.was_active |= item["status"] == "active";
 }
 
 fn text(value: &Value) -> &str {

@@ -74,6 +74,7 @@ pub fn config(db: &Db) -> Config {
         migrate: false,
         verifier: Verifier::new(vec![secret()]),
         api: None,
+        instance: None,
         catalog: Some((catalog, "catalog.example.toml".into())),
         grpc: any,
         http: any,

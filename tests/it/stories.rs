@@ -171,12 +171,13 @@ async fn an_ended_subscription_grants_nothing_whatever_the_end_of_its_period() {
 
 #[tokio::test]
 async fn grace_tries_extends_and_pays() {
-    let trial = ["TRIAL pro", "TRIAL pro", NOTHING, NOTHING];
+    let trial = ["TRIAL pro until 2100-01", "TRIAL pro until 2100-01", NOTHING, NOTHING];
+    let extended = ["TRIAL pro until 2100-02", "TRIAL pro until 2100-02", NOTHING, NOTHING];
     let story = [
         Step("subscriptionItem.active.free-trial", "applied", trial, "pro active trial"),
         Step("subscriptionItem.freeTrialEnding", "applied", trial, "pro active trial"),
-        Step("subscriptionItem.updated.trial-extended", "applied", trial, "pro active trial"),
-        Step("subscriptionItem.freeTrialEnding", "superseded", trial, "pro active trial"),
+        Step("subscriptionItem.updated.trial-extended", "applied", extended, "pro active trial"),
+        Step("subscriptionItem.freeTrialEnding", "superseded", extended, "pro active trial"),
         Step("subscriptionItem.updated.trial-converted", "applied", PRO, "pro active"),
     ];
     tell(GRACE, &story).await;
@@ -190,7 +191,7 @@ async fn grace_cancels_her_trial_and_keeps_it_to_its_end() {
         Step(
             "subscriptionItem.active.free-trial",
             "applied",
-            ["TRIAL pro", "TRIAL pro", NOTHING, NOTHING],
+            ["TRIAL pro until 2100-01", "TRIAL pro until 2100-01", NOTHING, NOTHING],
             "pro active trial",
         ),
         Step("subscriptionItem.canceled.free-trial", "applied", canceled, "pro canceled trial"),

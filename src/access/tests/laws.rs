@@ -45,11 +45,16 @@ prop_compose! {
         past_due_at in option::of(instant()),
         updated_at in instant(),
         seats in option::weighted(0.2, option::of(any::<u64>()).prop_map(Seats)),
+        plan_id in option::of("cplan_[a-z]{3}"),
+        was_active: bool,
     ) -> Item {
         let base = item(plan.unwrap_or("free"));
-        let plan = plan.and(base.plan);
+        let (plan, plan_id) = (plan.and(base.plan), plan_id.map(Into::into));
         let status = status.into();
-        Item { plan, status, free_trial, period_start, period_end, canceled_at, past_due_at, seats, updated_at, ..base }
+        Item {
+            plan, plan_id, status, free_trial, period_start, period_end, canceled_at, past_due_at, was_active, seats,
+            updated_at, ..base
+        }
     }
 }
 
@@ -81,8 +86,11 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn a_grace()(past_due in option::of(0..9i64), renewal in option::of(0..9i64)) -> Grace {
-        Grace { past_due: past_due.map(Duration::days), renewal: renewal.map(Duration::days) }
+    fn a_grace()(
+        past_due in option::of(0..9i64), renewal in option::of(0..9i64), trial in 0..9i64,
+    ) -> Grace {
+        let [past_due, renewal] = [past_due, renewal].map(|days| days.map(Duration::days));
+        Grace { past_due, renewal, trial: Duration::days(trial) }
     }
 }
 
