@@ -303,7 +303,8 @@ impl Follower {
     }
 }
 
-/// Asks the database until it answers; says once why it does not.
+/// Asks the database until it answers; says once why it does not. A database that is there and refuses ends the
+/// start.
 async fn patiently<T, F>(store: &Store, ask: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
@@ -312,6 +313,7 @@ where
     loop {
         match ask().await {
             Err(error) if error.is_transient() => {
+            Err(error @ StoreError::NotLetIn(_)) => return Err(error),
                 if !told {
                     tracing::error!(
                         database = store.place(),

@@ -35,6 +35,7 @@ mod logs;
 mod manifests;
 mod metrics;
 mod model;
+mod misconfigured;
 mod odd_bodies;
 mod ofrep;
 mod order;
