@@ -33,6 +33,7 @@ impl Failure {
         let Unavailable::Store(source) = error else {
             let kind = match error {
                 Unavailable::Crowded => FailureKind::Crowded,
+                Unavailable::Internal => FailureKind::Lasting,
                 _ => FailureKind::Passing,
             };
             return Self { reason: error.to_string(), kind };
