@@ -2,11 +2,13 @@
 //! ids either.
 
 mod gauges;
+mod panics;
 mod process;
 mod sampling;
 mod traces;
 
 pub use gauges::Gauges;
+pub use panics::log_panics;
 pub use sampling::{InvalidShare, Sampler, Share};
 pub use traces::{Place, Trace, Traces, check_endpoint, trace_id, traceparent};
 
@@ -46,7 +48,9 @@ pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Text => logs.with_target(false).with_ansi(colours).try_init(),
         LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).try_init(),
     };
-    started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))
+    started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))?;
+    log_panics();
+    Ok(())
 }
 
 /// What is to be logged, as `LOG` says it.
@@ -222,6 +226,8 @@ impl Metrics {
         all.register_with_unit("webhook_duration", help, Unit::Seconds, took);
         all.register("calls", "gRPC calls answered, by method and code", self.calls.clone());
         self.gauges.register(all);
+        let help = "Panics in this process, whatever they ended";
+        all.register("panics", help, panics::counter());
         self.gauges.process.register(&mut self.common);
         self.begin();
     }
