@@ -1,9 +1,11 @@
 //! Every knob, with its default. The doc comments are the manual that `--help` prints.
 
+mod database;
 mod doors;
 mod sessions;
 mod values;
 
+pub use database::Database;
 pub use doors::{Doors, Locks};
 pub use sessions::SessionSettings;
 pub use values::address;
@@ -164,14 +166,6 @@ impl Protocol {
     }
 }
 
-/// Where the database is.
-#[derive(Debug, Clone, Args)]
-pub struct Database {
-    /// Postgres 14 or newer, as `postgres://user:password@host:5432/database`
-    #[arg(long, env, value_name = "URL", hide_env_values = true)]
-    pub database_url: Option<SecretString>,
-}
-
 /// How to ask Clerk itself.
 #[derive(Debug, Clone, Args)]
 pub struct Backend {
@@ -190,25 +184,6 @@ pub struct SigningSecrets {
     /// Signing secret of the webhook endpoint, `whsec_…`; several, separated by commas, while rotating
     #[arg(long, env, value_name = "SECRET", hide_env_values = true, value_delimiter = ',')]
     pub clerk_webhook_signing_secret: Vec<SecretString>,
-}
-
-impl Database {
-    /// The options to connect with; never printed, because they may hold a password.
-    pub fn options(&self) -> anyhow::Result<PgConnectOptions> {
-        let url = self.database_url.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
-        if url.is_empty() {
-            return Err(anyhow!(
-                "DATABASE_URL is not set: give the Postgres to use, as \
-                 postgres://user:password@host:5432/database (or try `entitlements dev`, which brings its own)"
-            ));
-        }
-        let wrong =
-            "DATABASE_URL is not a Postgres URL (postgres://user:password@host:5432/database)";
-        if !url.starts_with("postgres") {
-            bail!(wrong); // sqlx reads a URL of anything as one of Postgres
-        }
-        url.parse().context(wrong)
-    }
 }
 
 impl Backend {

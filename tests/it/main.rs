@@ -13,6 +13,7 @@ mod clerk;
 mod command_line;
 mod corpus;
 mod dashboards;
+mod database_urls;
 mod db;
 mod deletions;
 mod deploy;
