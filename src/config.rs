@@ -14,7 +14,7 @@ use values::{some_time, span};
 use crate::{
     access::{Catalog, Grace},
     clerk::{Api, InvalidSecret, Secret, Sessions, Verifier},
-    http::Cors,
+    http::{Cors, PublicUrl},
 };
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
@@ -25,6 +25,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
@@ -66,6 +67,11 @@ pub struct Settings {
     /// Protocols to answer beside our own gRPC, separated by commas [default: all in `dev`, none in `serve`]
     #[arg(long, env, value_name = "PROTOCOL", value_delimiter = ',')]
     pub protocols: Vec<Protocol>,
+
+    /// Where callers reach `INTERNAL_LISTEN`, as `https://entitlements.example.com`: the discovery document of `AuthZEN` names
+    /// it [default: the listener's own address]
+    #[arg(long, env, value_name = "URL", value_parser = PublicUrl::from_str)]
+    pub public_url: Option<PublicUrl>,
 
     /// Origins whose web pages may ask over OFREP, such as `https://app.example.com`, separated by commas; `*`: all
     #[arg(long, env, value_name = "ORIGIN", value_delimiter = ',')]
@@ -243,6 +249,8 @@ pub struct Config {
     pub max_staleness: Duration,
     /// How long a check waits for the database.
     pub check_timeout: Duration,
+    /// Where callers reach the protocols that speak HTTP, if that is said.
+    pub public_url: Option<PublicUrl>,
     /// How long bodies are kept.
     pub body_retention: chrono::Duration,
     /// Who may call, and how listeners are encrypted.
@@ -294,6 +302,7 @@ impl Settings {
             body_retention: whole(Some(self.body_retention), "BODY_RETENTION")?.unwrap_or_default(),
             admin: self.admin || locks.callers.is_some(),
             locks,
+            public_url: self.public_url.clone(),
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
             log_denials: self.log_denials,
             otlp_endpoint: self.otlp_endpoint()?,

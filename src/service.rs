@@ -86,7 +86,8 @@ impl Service {
         let (health, health_server) = grpc::health().await;
         let deliveries = Arc::new(shared.deliveries());
         let checks = shared.checks(config.grace, config.log_denials);
-        let (protocols, beside) = shared.protocols(&mut config, &checks, &deliveries);
+        let (protocols, beside) =
+            shared.protocols(&mut config, bound.internal, &checks, &deliveries);
         let services = grpc::Services::new(grpc::Api::new(checks), beside, health_server);
         let services = services.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
         let webhooks = Webhooks::new(config.verifier, deliveries.clone(), shared.metrics.clone());
@@ -312,8 +313,8 @@ where
     let mut told = false;
     loop {
         match ask().await {
-            Err(error) if error.is_transient() => {
             Err(error @ StoreError::NotLetIn(_)) => return Err(error),
+            Err(error) if error.is_transient() => {
                 if !told {
                     tracing::error!(
                         database = store.place(),
