@@ -9,7 +9,7 @@ pub use database::Database;
 pub use doors::{Doors, Locks};
 pub use sessions::SessionSettings;
 pub use values::address;
-use values::{some_time, span};
+use values::{some_time, span, switch};
 
 use crate::{
     access::{Catalog, Grace},
@@ -17,7 +17,7 @@ use crate::{
     http::{Cors, PublicUrl},
 };
 use anyhow::{Context, anyhow, bail};
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use humantime::Duration as Span;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
@@ -78,7 +78,13 @@ pub struct Settings {
     pub ofrep_cors_origins: Vec<String>,
 
     /// Apply the missing migrations before serving; `dev` always does
-    #[arg(long, env)]
+    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true
+    )]
     pub migrate: bool,
 
     /// How long access outlives a failed payment, such as `3days` [default: until Clerk ends it]
@@ -103,7 +109,13 @@ pub struct Settings {
 
     /// Serve entitlements.v1.Admin to whoever reaches gRPC: it shows the bodies of deliveries. `dev` always does; with
     /// `CALLERS` or `GRPC_CLIENT_CA` it is always served, to those with the scope `admin`
-    #[arg(long, env)]
+    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true
+    )]
     pub admin: bool,
 
     /// How much memory cached accounts may take, in MiB
@@ -237,6 +249,8 @@ pub struct Config {
     pub internal: SocketAddr,
     /// What is answered beside our own gRPC.
     pub protocols: Vec<Protocol>,
+    /// Where callers reach the protocols that speak HTTP, if that is said.
+    pub public_url: Option<PublicUrl>,
     /// Whose web pages may ask over OFREP.
     pub ofrep_cors: Cors,
     /// Verifies session tokens, if there are keys.
@@ -249,8 +263,6 @@ pub struct Config {
     pub max_staleness: Duration,
     /// How long a check waits for the database.
     pub check_timeout: Duration,
-    /// Where callers reach the protocols that speak HTTP, if that is said.
-    pub public_url: Option<PublicUrl>,
     /// How long bodies are kept.
     pub body_retention: chrono::Duration,
     /// Who may call, and how listeners are encrypted.
@@ -290,6 +302,7 @@ impl Settings {
             http: self.http_listen,
             internal: self.internal_listen,
             protocols: self.protocols.clone(),
+            public_url: self.public_url.clone(),
             ofrep_cors: self.ofrep_cors()?,
             sessions: self.sessions.sessions()?,
             trusted_payload: self.sessions.trusted_payload(),
@@ -302,7 +315,6 @@ impl Settings {
             body_retention: whole(Some(self.body_retention), "BODY_RETENTION")?.unwrap_or_default(),
             admin: self.admin || locks.callers.is_some(),
             locks,
-            public_url: self.public_url.clone(),
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
             log_denials: self.log_denials,
             otlp_endpoint: self.otlp_endpoint()?,

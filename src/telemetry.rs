@@ -42,7 +42,8 @@ pub enum LogFormat {
 /// about this service's own lines.
 pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = log_filter(filter)?;
-    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colours = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match format {
         LogFormat::Text => logs.with_target(false).with_ansi(colours).try_init(),
@@ -225,9 +226,9 @@ impl Metrics {
         let took = self.webhook_duration.clone();
         all.register_with_unit("webhook_duration", help, Unit::Seconds, took);
         all.register("calls", "gRPC calls answered, by method and code", self.calls.clone());
-        self.gauges.register(all);
         let help = "Panics in this process, whatever they ended";
         all.register("panics", help, panics::counter());
+        self.gauges.register(all);
         self.gauges.process.register(&mut self.common);
         self.begin();
     }
