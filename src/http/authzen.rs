@@ -15,7 +15,7 @@ use super::{
 use crate::{
     access::Decision,
     accounts::Need,
-    checks::{Checks, Facts, Failure, Moment},
+    checks::{Checks, Facts, Failure, FailureKind, Moment},
 };
 use evaluation::Document;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -62,7 +62,10 @@ impl Fault {
 
 impl From<Failure> for Fault {
     fn from(failure: Failure) -> Self {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let status = match failure.kind {
+            FailureKind::Crowded | FailureKind::Passing => StatusCode::SERVICE_UNAVAILABLE,
+            FailureKind::Lasting => StatusCode::INTERNAL_SERVER_ERROR,
+        };
         Self { status, reason: failure.reason, result: "unavailable" }
     }
 }

@@ -342,8 +342,9 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
               in `serve`] [env: PROTOCOLS=] [possible values: flagd, flagd-sync, ofrep, authzen,
               forward-auth, ext-authz]
           --public-url <URL>
-              Where callers reach `INTERNAL_LISTEN`, as `https://entitlements.example.com`: AuthZEN's
-              discovery document names it [default: the listener's own address] [env: PUBLIC_URL=]
+              Where callers reach `INTERNAL_LISTEN`, as `https://entitlements.example.com`: the
+              discovery document of `AuthZEN` names it [default: the listener's own address] [env:
+              PUBLIC_URL=]
           --ofrep-cors-origins <ORIGIN>
               Origins whose web pages may ask over OFREP, such as `https://app.example.com`, separated
               by commas; `*`: all [env: OFREP_CORS_ORIGINS=]

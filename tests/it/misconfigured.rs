@@ -2,10 +2,12 @@
 
 use crate::{
     db::Db,
+    outside::Outside,
     rig::Process,
     service::{GRACE, Replica, config, eventually, payload},
 };
 use entitlements::{config::Config, grpc::pb::CheckFeatureRequest, store::StoreError};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 use tonic::Code;
 
@@ -140,6 +142,13 @@ async fn a_delivery_that_only_a_person_can_help_is_answered_500_and_nothing_is_r
     let failed = replica.client.clone().check_feature(asked).await.unwrap_err();
     assert_eq!(failed.code(), Code::Internal, "{failed:?}");
     assert!(failed.message().contains("see the log of the service"), "{failed:?}");
+    let body = json!({
+        "subject": { "type": "user", "id": GRACE },
+        "action": { "name": "use" },
+        "resource": { "type": "feature", "id": "export" },
+    });
+    let told = Outside::of(&replica).post("/access/v1/evaluation", body).await;
+    assert_eq!((told.status, told.header("retry-after")), (500, ""), "{told:?}");
     replica.stop().await.unwrap();
     drop_role(&db, &role).await;
 }
