@@ -9,6 +9,8 @@
 
 mod epochs;
 mod freshness;
+#[cfg(test)]
+mod tests;
 mod watchers;
 
 pub use freshness::{Freshness, State};
@@ -116,6 +118,9 @@ pub enum Unavailable {
     /// The database is slower than a check waits; the reading goes on.
     #[error("the database did not answer within {} ms; ask again", .0.as_millis())]
     Slow(Duration),
+    /// Reading ended with a panic.
+    #[error("an account could not be read because of a fault in this service: see its log")]
+    Internal,
     /// Reading failed.
     #[error("an account cannot be read")]
     Store(#[source] StoreError),
@@ -329,8 +334,7 @@ impl Accounts {
         });
         let done = Box::pin(timeout(self.patience, fetch)).await;
         let done = done.map_err(|_| Unavailable::Slow(self.patience))?;
-        // A task is only lost when the process ends.
-        let done = done.map_err(|_: JoinError| Unavailable::Starting)?;
+        let done = done.map_err(|lost| lost_load(&lost))?;
         done.map_err(Unavailable::Store)
     }
 
@@ -360,6 +364,16 @@ impl Accounts {
 
     fn now(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Why a load has no result: it panicked, or the process is ending.
+fn lost_load(lost: &JoinError) -> Unavailable {
+    if lost.is_panic() {
+        tracing::error!("loading an account ended with a panic");
+        Unavailable::Internal
+    } else {
+        Unavailable::NotCached
     }
 }
 

@@ -5,6 +5,7 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::cli::say(format_args!($($text)*)) };
 }
 
+mod arguments;
 mod catalog;
 mod check;
 mod deliveries;
@@ -76,7 +77,7 @@ fn say(line: fmt::Arguments<'_>) {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = arguments::parse();
     let runtime = tokio::runtime::Runtime::new();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(async {

@@ -1,23 +1,25 @@
 //! Every knob, with its default. The doc comments are the manual that `--help` prints.
 
 mod backend;
+mod database;
 mod doors;
 mod sessions;
 mod values;
 
 pub use backend::Backend;
+pub use database::Database;
 pub use doors::{Doors, Locks};
 pub use sessions::SessionSettings;
 pub use values::address;
-use values::{some_time, span};
+use values::{some_time, span, switch};
 
 use crate::{
     access::{Catalog, Grace},
     clerk::{Api, InvalidSecret, Secret, Sessions, Verifier},
-    http::Cors,
+    http::{Cors, PublicUrl},
 };
 use anyhow::{Context, anyhow, bail};
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use humantime::Duration as Span;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
@@ -25,6 +27,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
@@ -67,12 +70,23 @@ pub struct Settings {
     #[arg(long, env, value_name = "PROTOCOL", value_delimiter = ',')]
     pub protocols: Vec<Protocol>,
 
+    /// Where callers reach `INTERNAL_LISTEN`, as `https://entitlements.example.com`: the discovery document of `AuthZEN` names
+    /// it [default: the listener's own address]
+    #[arg(long, env, value_name = "URL", value_parser = PublicUrl::from_str)]
+    pub public_url: Option<PublicUrl>,
+
     /// Origins whose web pages may ask over OFREP, such as `https://app.example.com`, separated by commas; `*`: all
     #[arg(long, env, value_name = "ORIGIN", value_delimiter = ',')]
     pub ofrep_cors_origins: Vec<String>,
 
     /// Apply the missing migrations before serving; `dev` always does
-    #[arg(long, env)]
+    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true
+    )]
     pub migrate: bool,
 
     /// How long access outlives a failed payment, such as `3days` [default: until Clerk ends it]
@@ -101,7 +115,13 @@ pub struct Settings {
 
     /// Serve entitlements.v1.Admin to whoever reaches gRPC: it shows the bodies of deliveries. `dev` always does; with
     /// `CALLERS` or `GRPC_CLIENT_CA` it is always served, to those with the scope `admin`
-    #[arg(long, env)]
+    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true
+    )]
     pub admin: bool,
 
     /// How much memory cached accounts may take, in MiB
@@ -170,39 +190,12 @@ impl Protocol {
     }
 }
 
-/// Where the database is.
-#[derive(Debug, Clone, Args)]
-pub struct Database {
-    /// Postgres 14 or newer, as `postgres://user:password@host:5432/database`
-    #[arg(long, env, value_name = "URL", hide_env_values = true)]
-    pub database_url: Option<SecretString>,
-}
-
 /// What deliveries are signed with.
 #[derive(Debug, Clone, Args)]
 pub struct SigningSecrets {
     /// Signing secret of the webhook endpoint, `whsec_…`; several, separated by commas, while rotating
     #[arg(long, env, value_name = "SECRET", hide_env_values = true, value_delimiter = ',')]
     pub clerk_webhook_signing_secret: Vec<SecretString>,
-}
-
-impl Database {
-    /// The options to connect with; never printed, because they may hold a password.
-    pub fn options(&self) -> anyhow::Result<PgConnectOptions> {
-        let url = self.database_url.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
-        if url.is_empty() {
-            return Err(anyhow!(
-                "DATABASE_URL is not set: give the Postgres to use, as \
-                 postgres://user:password@host:5432/database (or try `entitlements dev`, which brings its own)"
-            ));
-        }
-        let wrong =
-            "DATABASE_URL is not a Postgres URL (postgres://user:password@host:5432/database)";
-        if !url.starts_with("postgres") {
-            bail!(wrong); // sqlx reads a URL of anything as one of Postgres
-        }
-        url.parse().context(wrong)
-    }
 }
 
 impl SigningSecrets {
@@ -243,6 +236,8 @@ pub struct Config {
     pub internal: SocketAddr,
     /// What is answered beside our own gRPC.
     pub protocols: Vec<Protocol>,
+    /// Where callers reach the protocols that speak HTTP, if that is said.
+    pub public_url: Option<PublicUrl>,
     /// Whose web pages may ask over OFREP.
     pub ofrep_cors: Cors,
     /// Verifies session tokens, if there are keys.
@@ -295,6 +290,7 @@ impl Settings {
             http: self.http_listen,
             internal: self.internal_listen,
             protocols: self.protocols.clone(),
+            public_url: self.public_url.clone(),
             ofrep_cors: self.ofrep_cors()?,
             sessions: self.sessions.sessions()?,
             trusted_payload: self.sessions.trusted_payload(),

@@ -6,12 +6,14 @@ mod forward_auth;
 mod ofrep;
 mod probes;
 mod protocols;
+mod public_url;
 mod webhook;
 
 pub use authzen::AuthZen;
 pub use forward_auth::ForwardAuth;
 pub use ofrep::{Cors, InvalidOrigin, Ofrep};
 pub use protocols::Protocols;
+pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use webhook::Webhooks;
 
 use crate::{

@@ -86,7 +86,8 @@ impl Service {
         let (health, health_server) = grpc::health().await;
         let deliveries = Arc::new(shared.deliveries(config.instance.take()));
         let checks = shared.checks(config.grace, config.log_denials);
-        let (protocols, beside) = shared.protocols(&mut config, &checks, &deliveries);
+        let (protocols, beside) =
+            shared.protocols(&mut config, bound.internal, &checks, &deliveries);
         let services = grpc::Services::new(grpc::Api::new(checks), beside, health_server);
         let services = services.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
         let webhooks = Webhooks::new(config.verifier, deliveries.clone(), shared.metrics.clone());
@@ -304,7 +305,8 @@ impl Follower {
     }
 }
 
-/// Asks the database until it answers; says once why it does not.
+/// Asks the database until it answers; says once why it does not. A database that is there and refuses ends the
+/// start.
 async fn patiently<T, F>(store: &Store, ask: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
@@ -312,6 +314,7 @@ where
     let mut told = false;
     loop {
         match ask().await {
+            Err(error @ StoreError::NotLetIn(_)) => return Err(error),
             Err(error) if error.is_transient() => {
                 if !told {
                     tracing::error!(

@@ -2,11 +2,13 @@
 //! ids either.
 
 mod gauges;
+mod panics;
 mod process;
 mod sampling;
 mod traces;
 
 pub use gauges::Gauges;
+pub use panics::log_panics;
 pub use sampling::{InvalidShare, Sampler, Share};
 pub use traces::{Place, Trace, Traces, check_endpoint, trace_id, traceparent};
 
@@ -40,13 +42,16 @@ pub enum LogFormat {
 /// about this service's own lines.
 pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = log_filter(filter)?;
-    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colours = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match format {
         LogFormat::Text => logs.with_target(false).with_ansi(colours).try_init(),
         LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).try_init(),
     };
-    started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))
+    started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))?;
+    log_panics();
+    Ok(())
 }
 
 /// What is to be logged, as `LOG` says it.
@@ -231,6 +236,8 @@ impl Metrics {
         let took = self.webhook_duration.clone();
         all.register_with_unit("webhook_duration", help, Unit::Seconds, took);
         all.register("calls", "gRPC calls answered, by method and code", self.calls.clone());
+        let help = "Panics in this process, whatever they ended";
+        all.register("panics", help, panics::counter());
         self.gauges.register(all);
         self.gauges.process.register(&mut self.common);
         self.begin();

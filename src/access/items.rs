@@ -22,6 +22,13 @@ impl Items {
         Unpacked(&self.0)
     }
 
+    /// Packs items, unless a text of one is too long.
+    pub fn pack<T: AsRef<str>>(items: impl IntoIterator<Item = Item<T>>) -> Result<Self, TooLong> {
+        let mut packed = Packed(Vec::new());
+        items.into_iter().try_for_each(|item| packed.item(&item))?;
+        Ok(Self(packed.0.into()))
+    }
+
     /// How many bytes they take.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -29,13 +36,10 @@ impl Items {
     }
 }
 
-impl<T: AsRef<str>> FromIterator<Item<T>> for Items {
-    fn from_iter<I: IntoIterator<Item = Item<T>>>(items: I) -> Self {
-        let mut packed = Packed(Vec::new());
-        items.into_iter().for_each(|item| packed.item(&item));
-        Self(packed.0.into())
-    }
-}
+/// This text of an item, by its name, is longer than [`Items::LONGEST`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is longer than {max} bytes", max = Items::LONGEST)]
+pub struct TooLong(pub &'static str);
 
 impl<'i> IntoIterator for &'i Items {
     type Item = Item<&'i str>;
@@ -56,7 +60,7 @@ impl fmt::Debug for Items {
 struct Packed(Vec<u8>);
 
 impl Packed {
-    fn item<T: AsRef<str>>(&mut self, item: &Item<T>) {
+    fn item<T: AsRef<str>>(&mut self, item: &Item<T>) -> Result<(), TooLong> {
         let quantity = item.seats.and_then(|seats| seats.0);
         let dates = [item.period_start, item.period_end, item.canceled_at, item.past_due_at];
         let [start, end, canceled, past_due] = dates.map(|date| date.is_some());
@@ -65,16 +69,17 @@ impl Packed {
         let (trial, was_active) = (item.free_trial, item.was_active);
         self.0.push(marks([plan, trial, start, end, canceled, past_due, seats, quantified]));
         self.0.push(marks([plan_id, was_active, false, false, false, false, false, false]));
-        self.status(&item.status);
-        self.text(item.id.as_ref());
-        item.plan.iter().for_each(|plan| self.text(plan.as_ref()));
-        item.plan_id.iter().for_each(|id| self.text(id.as_ref()));
+        self.status(&item.status)?;
+        self.text("item.id", item.id.as_ref())?;
+        item.plan.iter().try_for_each(|plan| self.text("item.plan", plan.as_ref()))?;
+        item.plan_id.iter().try_for_each(|id| self.text("item.plan_id", id.as_ref()))?;
         dates.iter().flatten().for_each(|date| self.date(*date));
         self.date(item.updated_at);
         self.0.extend(quantity.iter().flat_map(|n| n.to_le_bytes()));
+        Ok(())
     }
 
-    fn status<T: AsRef<str>>(&mut self, status: &Status<T>) {
+    fn status<T: AsRef<str>>(&mut self, status: &Status<T>) -> Result<(), TooLong> {
         self.0.push(match status {
             Status::Active => 0,
             Status::PastDue => 1,
@@ -87,14 +92,16 @@ impl Packed {
             Status::Withdrawn => 8,
             Status::Unknown(_) => 9,
         });
-        if let Status::Unknown(word) = status {
-            self.text(word.as_ref());
+        match status {
+            Status::Unknown(word) => self.text("item.status", word.as_ref()),
+            _ => Ok(()),
         }
     }
 
-    fn text(&mut self, text: &str) {
-        self.0.push(text.len().try_into().expect("no text is longer than `LONGEST`"));
+    fn text(&mut self, name: &'static str, text: &str) -> Result<(), TooLong> {
+        self.0.push(text.len().try_into().map_err(|_| TooLong(name))?);
         self.0.extend(text.as_bytes());
+        Ok(())
     }
 
     fn date(&mut self, date: DateTime<Utc>) {

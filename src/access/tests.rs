@@ -66,7 +66,7 @@ pub(super) fn org(items: impl IntoIterator<Item = Item>) -> Account {
 
 fn account(subject: &str, items: impl IntoIterator<Item = Item>) -> Account {
     let unknown = Account::unknown(subject.parse().unwrap());
-    Account { items: items.into_iter().collect(), revision: 1, ..unknown }
+    Account { items: Items::pack(items).unwrap(), revision: 1, ..unknown }
 }
 
 fn overriding(account: Account, feature: &str, effect: Effect, until: Until) -> Account {

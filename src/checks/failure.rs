@@ -2,6 +2,7 @@
 
 use crate::{
     accounts::Unavailable,
+    store::StoreError,
     telemetry::{Sampler, chain},
 };
 
@@ -32,6 +33,7 @@ impl Failure {
         let Unavailable::Store(source) = error else {
             let kind = match error {
                 Unavailable::Crowded => FailureKind::Crowded,
+                Unavailable::Internal => FailureKind::Lasting,
                 _ => FailureKind::Passing,
             };
             return Self { reason: error.to_string(), kind };
@@ -45,8 +47,17 @@ impl Failure {
             if logged.takes() {
                 tracing::error!(error = chain(source), "cannot read accounts");
             }
-            let reason = "the database holds something that this service cannot read".into();
-            Self { reason, kind: FailureKind::Lasting }
+            Self { reason: reason(source).into(), kind: FailureKind::Lasting }
         }
+    }
+}
+
+/// What a caller is told of a failure that lasts.
+fn reason(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Misconfigured(_) => {
+            "the database refuses what this service does: see the log of the service"
+        }
+        _ => "the database holds something that this service cannot read",
     }
 }

@@ -1,11 +1,12 @@
 //! Who may call, and how listeners are encrypted: what is open to whom is decided, and told, at start.
 
+use super::values::switch;
 use crate::{
     callers::Callers,
     tls::{Files, Protocol, Tls},
 };
 use anyhow::bail;
-use clap::Args;
+use clap::{ArgAction, Args};
 use futures_util::future::{join, join_all};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use std::{
@@ -24,7 +25,13 @@ pub struct Doors {
 
     /// Serve gRPC to whoever reaches it, also on an address that other machines reach: for networks that are protected
     /// otherwise
-    #[arg(long, env)]
+    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true
+    )]
     pub insecure: bool,
 
     /// Certificate of gRPC, with those up to its authority, in PEM: serves TLS; read again when it changes

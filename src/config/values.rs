@@ -20,3 +20,12 @@ pub(super) fn some_time(text: &str) -> Result<Span, &'static str> {
     let span = span(text)?;
     if span.is_zero() { Err("must be longer than 0s") } else { Ok(span) }
 }
+
+/// Yes or no, as people and tools write it.
+pub(super) fn switch(text: &str) -> Result<bool, &'static str> {
+    match &*text.trim().to_ascii_lowercase() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("must be as true or false, yes or no, on or off, 1 or 0"),
+    }
+}

@@ -34,7 +34,8 @@ const SLOW: &str = "see what keeps the database busy: pg_stat_activity, its log,
 
 /// `DATABASE_URL` is none.
 pub(super) fn unusable(error: &anyhow::Error) -> Finding {
-    let way_out = "give it to `serve`, with a special character in the password percent-encoded: postgres://user:p%40ss@host/database";
+    let way_out = "give it to `serve` with one host, and with the special characters of the password percent-encoded: \
+                   postgres://user:p%40ss@host/database";
     Finding::fail(DATABASE, told(error.as_ref()), way_out)
 }
 
@@ -47,7 +48,11 @@ pub(super) async fn reach(store: &Store, tell: &mut impl FnMut(Finding)) -> bool
             tell(Finding::ok(DATABASE, format!("{place}, answers")));
             return true;
         }
-        Ok(Err(StoreError::Unavailable(error))) => {
+        Ok(Err(
+            StoreError::Unavailable(error)
+            | StoreError::NotLetIn(error)
+            | StoreError::Misconfigured(error),
+        )) => {
             let way_out = format!("{}; {rest}", way_in(&error));
             tell(Finding::fail(DATABASE, format!("{place}: {error}"), way_out));
         }

@@ -133,6 +133,8 @@ fn failed(error: &StoreError) -> Status {
     tracing::error!(error = chain(error), "cannot work on deliveries");
     if error.is_transient() {
         Status::unavailable("the database is unavailable")
+    } else if matches!(error, StoreError::Misconfigured(_)) {
+        Status::internal("the database refuses what this service does: see the log of the service")
     } else {
         Status::internal("the database holds something that this service cannot read")
     }

@@ -15,7 +15,7 @@ mod words;
 
 use super::{LARGEST_REQUEST, answer};
 use crate::{
-    accounts::Unavailable,
+    accounts::{State, Unavailable},
     checks::Checks,
     telemetry::{Labels, Metrics},
 };
@@ -88,8 +88,13 @@ impl Answers {
         if self.draining.is_cancelled() {
             return Err(stopping());
         }
-        if !self.checks.accounts().freshness().can_answer() {
-            return Err(answer::status(self.checks.failure(&Unavailable::Starting)));
+        let unavailable = match self.checks.accounts().freshness().state() {
+            State::Starting => Some(Unavailable::Starting),
+            State::Expired => Some(Unavailable::TooStale),
+            State::Fresh | State::Unsure(_) | State::Stale(_) => None,
+        };
+        if let Some(unavailable) = unavailable {
+            return Err(answer::status(self.checks.failure(&unavailable)));
         }
         let slot = self.streams.clone().try_acquire_owned();
         slot.map_err(|_| Status::resource_exhausted("too many streams are open"))

@@ -7,7 +7,7 @@
 mod evaluation;
 
 use super::{
-    Answer,
+    Answer, PublicUrl,
     body::{self, Unread},
     json_body, not_allowed,
     protocols::{Gate, LARGEST_BODY, Reply, explanation, refusal},
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     access::Decision,
     accounts::Need,
-    checks::{Checks, Facts, Failure, Moment},
+    checks::{Checks, Facts, Failure, FailureKind, Moment},
 };
 use evaluation::Document;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -34,6 +34,8 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 /// Answers `AuthZEN` requests.
 pub struct AuthZen {
     checks: Arc<Checks>,
+    /// Where callers reach it, if that is known.
+    public_url: Option<PublicUrl>,
 }
 
 /// Why a request as a whole is not answered.
@@ -60,16 +62,19 @@ impl Fault {
 
 impl From<Failure> for Fault {
     fn from(failure: Failure) -> Self {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let status = match failure.kind {
+            FailureKind::Crowded | FailureKind::Passing => StatusCode::SERVICE_UNAVAILABLE,
+            FailureKind::Lasting => StatusCode::INTERNAL_SERVER_ERROR,
+        };
         Self { status, reason: failure.reason, result: "unavailable" }
     }
 }
 
 impl AuthZen {
-    /// Answers what these checks decide.
+    /// Answers what these checks decide; callers reach it at `public_url`.
     #[must_use]
-    pub fn new(checks: Arc<Checks>) -> Self {
-        Self { checks }
+    pub fn new(checks: Arc<Checks>, public_url: Option<PublicUrl>) -> Self {
+        Self { checks, public_url }
     }
 
     /// Whether a path is one of `AuthZEN`'s.
@@ -108,13 +113,17 @@ impl AuthZen {
         let path = request.uri().path();
         match (request.method(), path) {
             (&Method::GET, CONFIGURATION) => {
-                let answer = json_body(StatusCode::OK, &configuration(request.headers())?);
+                let answer = json_body(StatusCode::OK, &self.configuration()?);
                 Ok(Reply { answer, result: "discovery" })
             }
             (_, CONFIGURATION) => Ok(refused(not_allowed("GET"))),
             (&Method::POST, _) => {
                 let is_one = path == EVALUATION;
+                let is_json = is_json(request.headers());
                 let body = body::read(request.into_body(), LARGEST_BODY).await.map_err(unread)?;
+                if !is_json {
+                    return Err(Fault::invalid("the Content-Type header must be application/json"));
+                }
                 let document = Document::parse(&body).map_err(Fault::invalid)?;
                 // Without a list, the endpoint for many is the one for one.
                 if is_one || document.evaluations.is_empty() {
@@ -125,6 +134,21 @@ impl AuthZen {
             }
             _ => Ok(refused(not_allowed("POST"))),
         }
+    }
+
+    /// Where everything is. The request does not say: whoever sends it chooses its Host header, and a cache may hand
+    /// the answer to others.
+    fn configuration(&self) -> Result<Value, Fault> {
+        let Some(base) = &self.public_url else {
+            let reason = "set PUBLIC_URL to the URL that callers reach this service by";
+            let status = StatusCode::NOT_FOUND;
+            return Err(Fault { status, reason: reason.into(), result: "refused" });
+        };
+        Ok(json!({
+            "policy_decision_point": base.to_string(),
+            "access_evaluation_endpoint": format!("{base}{EVALUATION}"),
+            "access_evaluations_endpoint": format!("{base}{EVALUATIONS}"),
+        }))
     }
 
     async fn one(&self, document: &Document) -> Result<Reply, Fault> {
@@ -174,17 +198,12 @@ fn tell(decision: &Decision<'_>, moment: &Moment, facts: &Facts) -> Value {
     json!({ "decision": decision.verdict.told().allowed, "context": context })
 }
 
-/// Where everything is, by the name that the caller knows this service by.
-fn configuration(headers: &HeaderMap) -> Result<Value, Fault> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let host = text("host").ok_or_else(|| Fault::invalid("the Host header is missing"))?;
-    let scheme = if text("x-forwarded-proto") == Some("https") { "https" } else { "http" };
-    let base = format!("{scheme}://{host}");
-    Ok(json!({
-        "policy_decision_point": base,
-        "access_evaluation_endpoint": format!("{base}{EVALUATION}"),
-        "access_evaluations_endpoint": format!("{base}{EVALUATIONS}"),
-    }))
+/// Whether the body is said to be JSON, by one header; parameters such as `charset` do not matter.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(content_type), None) = (types.next(), types.next()) else { return false };
+    let essence = content_type.to_str().unwrap_or_default().split(';').next();
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
 fn unread(unread: Unread) -> Fault {

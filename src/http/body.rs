@@ -6,10 +6,16 @@ use http::StatusCode;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
 use std::{convert::Infallible, pin::Pin, time::Duration};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+/// How much of a body that is not wanted is read and discarded.
+const DISCARDED: usize = 8 * 1024 * 1024;
+
+/// How long a sender may pause in the middle of such a body.
+const NEXT_WITHIN: Duration = Duration::from_secs(2);
 
 /// An answer's body: nearly always small and at hand; a stream of events is neither.
 pub(super) type Body = Either<Full<Bytes>, StreamBody<Events>>;
@@ -38,15 +44,44 @@ impl Unread {
     }
 }
 
-/// Reads a body that is small enough and arrives soon enough.
-pub(super) async fn read(body: Incoming, largest: usize) -> Result<Bytes, Unread> {
+/// Reads a body that is small enough and arrives soon enough. The rest of one that is too large is discarded.
+pub(super) async fn read(mut body: Incoming, largest: usize) -> Result<Bytes, Unread> {
+    let until = Instant::now() + BODY_WITHIN;
     if body.size_hint().lower() > largest as u64 {
+        discard(body, until, DISCARDED);
         return Err(Unread::TooLarge(largest));
     }
-    match timeout(BODY_WITHIN, Limited::new(body, largest).collect()).await {
+    match timeout_at(until, Limited::new(&mut body, largest).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge(largest)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            discard(body, until, DISCARDED.saturating_sub(largest));
+            Err(Unread::TooLarge(largest))
+        }
         Ok(Err(_)) => Err(Unread::EndedEarly),
         Err(_) => Err(Unread::TooSlow),
     }
+}
+
+/// Discards a body that nobody reads, for a request that is refused at once.
+pub(super) fn ignore(body: Incoming) {
+    discard(body, Instant::now() + BODY_WITHIN, DISCARDED);
+}
+
+/// Reads on beside the answer, and keeps nothing. A connection that is closed while bytes of it are unread is reset, and
+/// a sender that writes all of its body before it reads would never see the answer. The task ends with the body, at its
+/// bound or at its deadline, and its connection lasts no longer than it. Nothing waits for it: a sender that waits for
+/// `100 Continue` sees the answer instead.
+fn discard(mut body: Incoming, until: Instant, mut most: usize) {
+    if body.is_end_stream() {
+        return;
+    }
+    let rest = async move {
+        while let Ok(Some(Ok(frame))) = timeout(NEXT_WITHIN, body.frame()).await {
+            let Some(left) = most.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
+                return;
+            };
+            most = left;
+        }
+    };
+    tokio::spawn(timeout_at(until, rest));
 }

@@ -21,10 +21,10 @@ use super::{
 use crate::{
     access::Question,
     accounts::Need,
-    checks::{Checks, Failure, Whom},
+    checks::{Checks, Facts, Failure, Whom},
 };
 use events::Streams;
-use flags::{flag, flags, tag};
+use flags::{flag, flags, revision, tag as tag_of};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
@@ -169,13 +169,31 @@ impl Ofrep {
         self.evaluate_all(request).await.unwrap_or_else(|fault| fault.tell(None))
     }
 
+    /// The facts at least as new as those behind an event that another replica may have sent. An event of this
+    /// service names the revision. Of any other text, nothing is known: then Postgres is asked, if it answers.
+    async fn caught_up(&self, whom: &Whom, event: &str, known: Facts) -> Result<Facts, Fault> {
+        if let Some(revision) = revision(event) {
+            let need = Need { at_least: Some(revision), ..Need::default() };
+            return Ok(self.checks.facts(whom.payers(), &need).await?);
+        }
+        let need = Need { fully_consistent: true, ..Need::default() };
+        Ok(self.checks.facts(whom.payers(), &need).await.unwrap_or(known))
+    }
+
     async fn evaluate_all(&self, request: Request<Incoming>) -> Result<Reply, Fault> {
-        let known = known(request.headers());
+        let (known, event) = (known(request.headers()), event(request.uri().query()));
         let whom = whom(request).await?;
-        let facts = self.checks.facts(whom.payers(), &Need::default()).await?;
-        let moment = self.checks.moment();
-        let tag = tag(&moment, &facts);
-        let (mut answer, result) = if known.contains(&tag) {
+        let mut facts = self.checks.facts(whom.payers(), &Need::default()).await?;
+        let mut moment = self.checks.moment();
+        let mut tag = tag_of(&moment, &facts);
+        let mut is_other = event.as_ref().is_some_and(|event| *event != tag);
+        if let Some(event) = event.filter(|_| is_other) {
+            facts = self.caught_up(&whom, &event, facts).await?;
+            moment = self.checks.moment();
+            tag = tag_of(&moment, &facts);
+            is_other = event != tag;
+        }
+        let (mut answer, result) = if known.contains(&tag) && !is_other {
             (empty(StatusCode::NOT_MODIFIED), "not_modified")
         } else {
             let body = json!({
@@ -189,6 +207,19 @@ impl Ofrep {
         answer.headers_mut().insert(header::ETAG, etag);
         Ok(Reply { answer, result })
     }
+}
+
+/// The tag that an event named, if an event is why a client asks.
+/// Source: `flagConfigEtag` in <https://github.com/open-feature/protocol/blob/main/service/adrs/0008-sse-for-bulk-evaluation-changes.md>
+fn event(query: Option<&str>) -> Option<String> {
+    let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, tag) = pairs.find(|(name, _)| *name == "flagConfigEtag")?;
+    let tag = percent_decode_str(tag).decode_utf8_lossy();
+    Some(bare(&tag)).filter(|tag| !tag.is_empty())
+}
+
+fn bare(tag: &str) -> String {
+    tag.trim().trim_start_matches("W/").trim_matches('"').to_owned()
 }
 
 fn refused(answer: Answer) -> Reply {
@@ -205,5 +236,5 @@ async fn whom(request: Request<Incoming>) -> Result<Whom, Fault> {
 fn known(headers: &HeaderMap) -> Vec<String> {
     let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
     let tags = given.flat_map(|tags| tags.split(','));
-    tags.map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned()).collect()
+    tags.map(bare).collect()
 }

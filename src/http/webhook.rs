@@ -49,6 +49,7 @@ impl Webhooks {
         let answer = if let Ok(_slot) = self.slots.try_acquire() {
             trace.run(self.deliver(request)).await.unwrap_or_else(|refused| *refused)
         } else {
+            body::ignore(request.into_body());
             let reason = "too many deliveries at once";
             self.log(reason);
             busy(reason)

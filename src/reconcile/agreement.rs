@@ -45,7 +45,7 @@ fn as_clerk_says(known: &Account, clerk: &News) -> Option<Account> {
                     ..observed.item.clone()
                 }
             });
-            (items.collect(), None)
+            (Items::pack(items).ok()?, None)
         }
         News::Items { .. } => return None,
     };

@@ -7,21 +7,25 @@ use crate::{
     deliveries::Deliveries,
     gateways::Gateways,
     grpc::{AdminApi, Beside, ExtAuthz, Flagd},
-    http::{AuthZen, ForwardAuth, Ofrep, Protocols},
+    http::{AuthZen, ForwardAuth, Ofrep, Protocols, PublicUrl},
 };
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 impl Shared {
     /// What the settings name: on the internal listener and beside our own gRPC.
     pub(super) fn protocols(
         &self,
         config: &mut Config,
+        internal: SocketAddr,
         checks: &Arc<Checks>,
         deliveries: &Arc<Deliveries>,
     ) -> (Arc<Protocols>, Beside) {
         let sessions = config.sessions.take();
         let gateways = Arc::new(Gateways::new(checks.clone(), sessions));
         let mut inside = Protocols::none(config.locks.callers.clone(), self.metrics.clone());
+        let public_url = config.public_url.clone();
+        let public_url =
+            public_url.or_else(|| PublicUrl::of(internal, config.locks.internal.is_some()));
         let admin = config.admin.then(|| AdminApi::new(deliveries.clone()));
         let mut beside = Beside { admin, ..Beside::default() };
         let flagd = || Flagd::new(checks.clone(), self.draining.clone(), self.metrics.clone());
@@ -33,7 +37,10 @@ impl Shared {
                     let (cors, draining) = (config.ofrep_cors.clone(), self.draining.clone());
                     inside.ofrep = Some(Ofrep::new(checks.clone(), cors, draining));
                 }
-                Protocol::Authzen => inside.authzen = Some(AuthZen::new(checks.clone())),
+                Protocol::Authzen => {
+                    let public_url = public_url.clone();
+                    inside.authzen = Some(AuthZen::new(checks.clone(), public_url));
+                }
                 Protocol::ForwardAuth => {
                     inside.forward_auth = Some(ForwardAuth::new(gateways.clone()));
                 }

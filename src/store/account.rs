@@ -1,7 +1,9 @@
 //! The account of a subject, as it stands.
 
 use super::StoreError;
-use crate::access::{Account, Effect, Item, Items, Override, Seats, Status, Subject, Until};
+use crate::access::{
+    Account, Effect, Item, Items, Override, Seats, Status, Subject, TooLong, Until,
+};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::{PgConnection, types::Json};
@@ -69,7 +71,8 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
     let deleted_at = first.deleted_at;
     let overrides = first.overrides.iter().flat_map(|Json(rows)| rows).map(Override::try_from);
     let overrides = overrides.collect::<Result<_, _>>()?;
-    let items = rows.iter().filter_map(Row::item).collect::<Result<_, _>>()?;
+    let items = Items::pack(rows.iter().filter_map(Row::item));
+    let items = items.map_err(|TooLong(column)| corrupt(column))?;
     Ok(Account { subject: subject.clone(), revision, deleted_at, items, overrides })
 }
 
@@ -96,26 +99,15 @@ struct Row {
 
 impl Row {
     /// The item of this row; a subject without items still has one row.
-    fn item(&self) -> Option<Result<Item<&str>, StoreError>> {
+    fn item(&self) -> Option<Item<&str>> {
         let (id, word) = (self.id.as_deref()?, self.status.as_deref()?);
         let status = match Status::from(word) {
             _ if self.withdrawn => Status::Withdrawn,
             Status::Active if self.canceled => Status::Canceled,
             status => status,
         };
-        let texts = [
-            ("item.id", Some(id)),
-            ("item.status", Some(word)),
-            ("item.plan", self.plan.as_deref()),
-            ("item.plan_id", self.plan_id.as_deref()),
-        ];
-        let too_long =
-            |(_, text): &(_, Option<&str>)| text.is_some_and(|text| text.len() > Items::LONGEST);
-        if let Some((column, _)) = texts.into_iter().find(too_long) {
-            return Some(Err(corrupt(column)));
-        }
         let quantity = self.seats.and_then(|n| u64::try_from(n).ok());
-        Some(Ok(Item {
+        Some(Item {
             id,
             plan: self.plan.as_deref(),
             plan_id: self.plan_id.as_deref(),
@@ -128,7 +120,7 @@ impl Row {
             past_due_at: self.past_due_at,
             seats: self.has_seats?.then_some(Seats(quantity)),
             updated_at: self.updated_at?,
-        }))
+        })
     }
 }
 

@@ -185,8 +185,9 @@ impl Lane {
         let mut lent = lent.map_err(|_| sqlx::Error::PoolTimedOut)??;
         let done = timeout(self.limits.deadline, work(lent.connection())).await;
         let result = done.map_err(|_| StoreError::Timeout(self.limits.deadline))?;
-        lent.hand_back(result.is_ok());
-        Ok(result?)
+        let result = result.map_err(StoreError::from);
+        lent.hand_back(is_well(&result));
+        result
     }
 
     /// Runs work in one transaction.
@@ -199,8 +200,12 @@ impl Lane {
     {
         let mut lent = twice(|| self.begin()).await?;
         let done = timeout(self.limits.deadline, to_its_end(lent.connection(), work)).await;
-        let result = done.map_err(|_| StoreError::Timeout(self.limits.deadline))?;
-        lent.hand_back(result.is_ok());
+        let (result, has_ended) = done.map_err(|_| StoreError::Timeout(self.limits.deadline))?;
+        if has_ended {
+            lent.hand_back(is_well(&result));
+        } else {
+            self.at_hand().clear(); // and `lent` is closed
+        }
         result
     }
 
@@ -302,22 +307,29 @@ pub(super) enum End<T> {
     RollBack(T),
 }
 
+/// What came of the work, and whether the transaction has ended: a connection on which it has not must not be used
+/// again.
 async fn to_its_end<T, E>(
     db: &mut PgConnection,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<End<T>, E>,
-) -> Result<T, StoreError>
+) -> (Result<T, StoreError>, bool)
 where
     StoreError: From<E>,
 {
     let (end, done) = match work(db).await {
         Ok(End::Commit(done)) => ("commit", Ok(done)),
         Ok(End::RollBack(done)) => ("rollback", Ok(done)),
-        Err(error) => ("rollback", Err(error)),
+        Err(error) => ("rollback", Err(StoreError::from(error))),
     };
     let ended = sqlx::raw_sql(end).execute(db).await;
-    let done = done?;
-    ended?;
-    Ok(done)
+    let has_ended = ended.is_ok();
+    let ended = ended.map_err(<StoreError as From<sqlx::Error>>::from);
+    (done.and_then(|done| ended.map(|_| done)), has_ended)
+}
+
+/// Whether the connection that gave this result can be used again as it is.
+fn is_well<T>(result: &Result<T, StoreError>) -> bool {
+    result.as_ref().err().is_none_or(|error| !error.is_about_the_connection())
 }
 
 /// A connection that is closed on drop, unless it was handed back before.
@@ -334,8 +346,8 @@ impl Lent<'_> {
     }
 
     /// The work came to its end. sqlx asks a connection that goes back to its pool whether it lives, which is a round trip
-    /// during which nobody can use it; where connections are trusted, it is kept at hand instead. Where one failed, the
-    /// others may be dead as well: all go back.
+    /// during which nobody can use it; where connections are trusted, it is kept at hand instead. Where one failed
+    /// by itself, and not by its work, the others may be dead as well: all go back.
     fn hand_back(&mut self, well: bool) {
         let Some(used) = self.used.take() else { return };
         let Lane { places, limits, .. } = self.lane;

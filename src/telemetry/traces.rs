@@ -57,7 +57,7 @@ impl Traces {
         let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
         let exporter = exporter.context("OTEL_EXPORTER_OTLP_ENDPOINT")?;
         let mut resource = Resource::builder();
-        if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+        if std::env::var_os("OTEL_SERVICE_NAME").is_none_or(|name| name.is_empty()) {
             resource = resource.with_service_name("entitlements");
         }
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));

@@ -3,8 +3,9 @@
 use crate::{
     db::Db,
     outside::{Outside, Told, counted},
-    service::{ACME, ADA, GRACE, Replica, eventually, payload},
+    service::{ACME, ADA, GRACE, Replica, config, eventually, payload, plain_http},
 };
+use entitlements::config::Config;
 use insta::assert_snapshot;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -173,9 +174,87 @@ async fn a_request_is_known_by_its_id_and_the_service_tells_where_it_is() {
     assert_eq!(told.body["policy_decision_point"], outside.base);
     let endpoint = format!("{}{EVALUATIONS}", outside.base);
     assert_eq!(told.body["access_evaluations_endpoint"], endpoint);
-    let proxied = [("host", "pdp.example.com"), ("x-forwarded-proto", "https")];
-    let told = outside.ask(Method::GET, path, &proxied, "").await;
-    assert_eq!(told.body["policy_decision_point"], "https://pdp.example.com");
+}
+
+#[tokio::test]
+async fn discovery_names_the_public_url_whatever_host_is_asked() {
+    let db = Db::new().await;
+    let path = "/.well-known/authzen-configuration";
+    let hosts = [
+        vec![],
+        vec![("host", "evil.example.com")],
+        vec![("host", "evil.example.com"), ("x-forwarded-proto", "https")],
+        vec![("x-forwarded-host", "evil.example.com"), ("forwarded", "host=evil.example.com")],
+    ];
+    for public_url in [
+        None,
+        Some("https://pdp.example.com"),
+        Some("https://pdp.example.com/"),
+        Some("http://example.com:8443/behind/a/path/"),
+    ] {
+        let parsed = public_url.map(|url| url.parse().unwrap());
+        let replica = Replica::launch(Config { public_url: parsed, ..config(&db) }).await;
+        let outside = Outside::of(&replica);
+        let base = public_url.unwrap_or(&outside.base).trim_end_matches('/');
+        for host in &hosts {
+            let told = outside.ask(Method::GET, path, host, "").await;
+            assert_eq!(told.body["policy_decision_point"], base, "{host:?}");
+            let endpoint = &told.body["access_evaluation_endpoint"];
+            assert_eq!(*endpoint, format!("{base}{EVALUATION}"), "{host:?}");
+            assert!(!told.body.to_string().contains("evil"), "{told:?}");
+        }
+    }
+    let everywhere = Config { internal: "0.0.0.0:0".parse().unwrap(), ..config(&db) };
+    let replica = Replica::launch(everywhere).await;
+    let base = format!("http://127.0.0.1:{}", replica.bound.internal.port());
+    let outside = Outside { client: plain_http(), base };
+    for host in &hosts {
+        let told = outside.ask(Method::GET, path, host, "").await;
+        assert_eq!(told.status, 404, "{told:?}");
+        assert!(told.body.as_str().unwrap().contains("PUBLIC_URL"), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_must_be_said_to_be_json() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let outside = Outside::of(&replica);
+    let mut refused = 0;
+    for (content_type, status) in [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/json;charset=UTF-8", 200),
+        ("Application/JSON", 200),
+        ("application/json ; a=b; c=\"d\"", 200),
+        ("text/plain", 400),
+        ("text/plain; charset=utf-8", 400),
+        ("application/x-www-form-urlencoded", 400),
+        ("multipart/form-data; boundary=x", 400),
+        ("application/jsonp", 400),
+        ("application/json-seq", 400),
+        ("application/vnd.api+json", 400),
+        ("text/json", 400),
+        ("application/xml", 400),
+        ("json", 400),
+        (";", 400),
+        ("", 400),
+    ] {
+        for path in [EVALUATION, EVALUATIONS] {
+            let header = [("content-type", content_type)];
+            let told = outside.ask(Method::POST, path, &header, about(ADA, "export")).await;
+            assert_eq!(told.status, status, "{content_type:?}: {told:?}");
+            if status == 400 {
+                refused += 1;
+                let text = told.body.as_str().unwrap();
+                assert_eq!(text, "the Content-Type header must be application/json");
+            }
+        }
+    }
+    let twice = [("content-type", "application/json"), ("content-type", "text/plain")];
+    let told = outside.ask(Method::POST, EVALUATION, &twice, about(ADA, "export")).await;
+    assert_eq!(told.status, 400, "{told:?}");
+    assert_eq!(counted(&replica, "authzen", "invalid").await, refused + 1);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::{
     db::Db,
-    raw::{drip, exchange, status},
+    raw::{drip, exchange, status, write_then_read},
     service::{Replica, SECRET, payload, secret},
 };
 use chrono::Utc;
@@ -225,6 +225,83 @@ async fn requests_that_are_not_proper_http_are_refused_and_change_nothing() {
         assert_eq!(allows, status(&answer) == 405, "{request:?}: {answer:?}");
     }
     assert_eq!(db.fingerprint().await, before);
+}
+
+/// A head and the pieces of a body of this length, which is told in advance or comes in chunks.
+fn large(path: &str, headers: &str, length: usize, chunked: bool) -> (String, Vec<Vec<u8>>) {
+    const PIECE: usize = 50_000;
+    let post = format!("POST {path} HTTP/1.1\r\nhost: x\r\n{headers}");
+    let pieces = (0..length.div_ceil(PIECE)).map(|at| vec![b'x'; PIECE.min(length - at * PIECE)]);
+    if !chunked {
+        return (format!("{post}content-length: {length}\r\n\r\n"), pieces.collect());
+    }
+    let chunk =
+        |piece: Vec<u8>| [format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat();
+    let chunks = pieces.map(chunk).chain([b"0\r\n\r\n".to_vec()]);
+    (format!("{post}transfer-encoding: chunked\r\n\r\n"), chunks.collect())
+}
+
+#[tokio::test]
+async fn who_sends_all_of_a_body_that_is_too_large_is_told_so() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let bound = replica.bound;
+    let json = "content-type: application/json\r\n";
+    let expect = "expect: 100-continue\r\n";
+    for (to, path, headers, lengths) in [
+        (bound.http, "/webhooks/clerk", "", &[600_000, 2_000_000, 7_000_000][..]),
+        (bound.http, "/webhooks/clerk", expect, &[600_000, 2_000_000, 7_000_000]),
+        (bound.internal, "/ofrep/v1/evaluate/flags", json, &[600_000, 7_000_000]),
+        (bound.internal, "/access/v1/evaluation", json, &[600_000, 7_000_000]),
+    ] {
+        for (length, chunked) in
+            lengths.iter().flat_map(|length| [(*length, false), (*length, true)])
+        {
+            let (head, body) = large(path, headers, length, chunked);
+            let body: Vec<_> = body.iter().map(Vec::as_slice).collect();
+            let answer = write_then_read(to, &head, &body).await;
+            let shown = format!("{path} {headers:?} {length} {chunked}: {answer}");
+            let last = answer.replace("HTTP/1.1 100 Continue\r\n\r\n", "");
+            assert_eq!(status(&last), 413, "{shown}");
+            assert!(answer.contains("the body is larger than"), "{shown}");
+        }
+    }
+    let (_, metrics) = replica.get("/metrics").await;
+    let refused = "entitlements_webhooks_refused_total{status=\"413\"} 12";
+    assert!(metrics.contains(refused), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_sender_that_waits_for_leave_to_send_is_refused_before_it_sends() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let (head, _) = large("/webhooks/clerk", "expect: 100-continue\r\n", 7_000_000, false);
+    let answer = exchange(replica.bound.http, head).await;
+    assert_eq!(status(&answer), 413, "{answer}");
+}
+
+#[tokio::test]
+async fn bodies_that_are_discarded_hold_no_place_of_a_delivery_and_end() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let (head, _) = large("/webhooks/clerk", "", 7_000_000, false);
+    let http = replica.bound.http;
+    let dripping: Vec<_> = (0..100)
+        .map(|_| {
+            let head = head.clone();
+            tokio::spawn(async move { drip(http, &head).await })
+        })
+        .collect();
+    for _ in 0..5 {
+        assert_eq!(replica.send(&payload("subscriptionItem.active")).await.status, 200);
+    }
+    for answer in join_all(dripping).await {
+        assert_eq!(status(&answer.unwrap()), 413);
+    }
+    let (head, body) = large("/webhooks/clerk", "", 20_000_000, false);
+    let body: Vec<_> = body.iter().map(Vec::as_slice).collect();
+    let answer = write_then_read(http, &head, &body).await;
+    assert!([413, 0].contains(&status(&answer)), "beyond the bound: {answer}");
 }
 
 #[tokio::test]

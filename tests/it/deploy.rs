@@ -82,7 +82,8 @@ async fn the_health_check_of_containers_says_whether_the_service_is_ready() {
         let (code, said, _) = Shell::new(&[("INTERNAL_LISTEN", &address)]).run(&["ready"]).await;
         assert_eq!((code, &*said), (0, "ready\n"), "{address}");
     }
-    let waiting = Replica::launch(config(&Db::absent())).await;
+    let nowhere = "postgres://me@127.0.0.1:1/none".parse().unwrap();
+    let waiting = Replica::launch(Config { database: nowhere, ..config(&Db::absent()) }).await;
     let address = waiting.bound.internal.to_string();
     let (code, said, _) = Shell::new(&[("INTERNAL_LISTEN", &address)]).run(&["ready"]).await;
     assert_eq!((code, &*said), (1, "has not read the database yet\n"));

@@ -2,6 +2,7 @@
 
 use crate::{
     db::Db,
+    proxy::{Link, Proxy},
     raw,
     service::{ADA, Replica, config, payload},
 };
@@ -116,12 +117,16 @@ async fn metrics_count_deliveries_checks_and_loads_and_only_the_inside_sees_them
 #[tokio::test]
 async fn a_replica_waits_for_its_database_and_serves_when_it_comes() {
     let db = Db::absent();
+    db.create_empty().await;
+    let proxy = Proxy::before(&db.url).await;
+    proxy.set(Link::Cut);
     let mut config = config(&db);
+    config.database = proxy.url(db.name()).parse().unwrap();
     config.migrate = true;
     let replica = Replica::launch(config).await;
     let answer = replica.send(&payload("subscriptionItem.active")).await;
     assert_eq!(answer.status, 503, "{answer:?}");
-    db.create_empty().await;
+    proxy.set(Link::Whole);
     replica.serving().await;
     assert_eq!(replica.send(&payload("subscriptionItem.active")).await.result(), "applied");
     assert!(replica.check(ADA, "", "export").await.allowed);

@@ -2,7 +2,7 @@
 
 use crate::{
     db::Db,
-    service::{ACME, ADA, LINUS, Replica, config, payload},
+    service::{ACME, ADA, LINUS, Replica, config, eventually, payload},
 };
 use entitlements::{
     access::Catalog,
@@ -342,4 +342,25 @@ async fn what_is_not_switched_on_is_not_served() {
     replica.serving().await;
     let status = boolean(&replica.channel, "export", key(ADA)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+}
+
+#[tokio::test]
+async fn a_stream_is_refused_by_the_state_that_the_replica_is_in() {
+    let db = Db::new().await;
+    let replica = Replica::launch(Config { max_staleness: Duration::ZERO, ..config(&db) }).await;
+    replica.serving().await;
+    db.drop_by_force().await;
+    eventually("the replica is cut off for longer than it may answer", async || {
+        replica.get("/readyz").await.0 == 503
+    })
+    .await;
+    let mut client = V1::new(replica.channel.clone());
+    let refused = client.event_stream(v1::EventStreamRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("older than accepted"), "{refused:?}");
+    let nowhere = "postgres://me@127.0.0.1:1/none".parse().unwrap();
+    let starting = Replica::launch(Config { database: nowhere, ..config(&db) }).await;
+    let mut client = V1::new(starting.channel.clone());
+    let refused = client.event_stream(v1::EventStreamRequest {}).await.unwrap_err();
+    assert!(refused.message().contains("is starting"), "{refused:?}");
 }

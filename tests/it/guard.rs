@@ -5,16 +5,21 @@ use crate::{
     raw::{self, Http2},
     service::{ADA, Replica, eventually, payload},
 };
-use entitlements::grpc::{self, Calls, Door, pb::CheckFeatureRequest};
+use entitlements::{
+    grpc::{self, Calls, Door, pb::CheckFeatureRequest},
+    telemetry::{Metrics, log_panics},
+};
 use futures_util::future::join_all;
 use http::{Request, Response};
 use prost::Message;
+use serde_json::Value;
 use std::{
     convert::Infallible,
     future::pending,
+    io::{self, Write},
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, body::Body, server::NamedService, service::Routes};
 use tower_service::Service;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// A service that panics, or never answers, as the method's name says.
 #[derive(Clone)]
@@ -72,6 +78,60 @@ async fn a_panic_costs_one_call() {
     let connection = raw::http2(misbehaving().await).await;
     assert_eq!(call(&connection, "Panic", None).await, Code::Internal);
     assert_eq!(call(&connection, "Wait", Some("10m")).await, Code::DeadlineExceeded);
+}
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How many panics there were in this process.
+fn panics() -> u64 {
+    let page = Metrics::default().encode();
+    let line = page.lines().find_map(|line| line.strip_prefix("entitlements_panics_total "));
+    line.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_panic_is_an_event_of_the_log_and_counted() {
+    log_panics();
+    let log = Log::default();
+    let writer = log.clone();
+    let logs = tracing_subscriber::fmt().json().flatten_event(true);
+    let _guard = logs.with_writer(move || writer.clone()).set_default();
+    let connection = raw::http2(misbehaving().await).await;
+    let mut count = panics();
+    let mut is_counted = || {
+        let before = std::mem::replace(&mut count, panics());
+        count > before
+    };
+    assert_eq!(call(&connection, "Panic", None).await, Code::Internal);
+    assert!(is_counted());
+    assert!(tokio::spawn(async { panic!("of a {}", "task") }).await.is_err());
+    assert!(is_counted());
+    let of_a_value = async { std::panic::panic_any(42) };
+    assert!(tokio::spawn(of_a_value).await.is_err());
+    assert!(is_counted());
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let panics: Vec<_> =
+        lines.iter().filter(|line| line["message"] == "a part of the service panicked").collect();
+    let causes: Vec<_> = panics.iter().map(|line| line["cause"].as_str().unwrap()).collect();
+    assert_eq!(causes, ["on purpose", "of a task", "a value that is not text"]);
+    for panic in panics {
+        assert_eq!(panic["level"], "ERROR");
+        assert!(panic["place"].as_str().unwrap().contains("guard.rs:"), "{panic}");
+    }
 }
 
 #[tokio::test]

@@ -3,12 +3,14 @@
 use crate::{
     db::Db,
     outside::{Outside, Told, counted},
+    proxy::{Link, Proxy},
     raw,
     service::{ACME, ADA, GRACE, Replica, config, eventually, payload},
 };
 use chrono::Utc;
 use entitlements::{
     access::{Catalog, Denial, Grant},
+    config::Config,
     grpc::pb::Reason,
 };
 use insta::assert_snapshot;
@@ -291,6 +293,82 @@ async fn a_stream_tells_when_to_ask_again_and_ends_with_the_service() {
     replica.stop().await.unwrap();
     assert_eq!(stream.next().await, None);
     assert_eq!(resumed.next().await, None, "who knows the tag is not told it again");
+}
+
+/// All flags of Ada, asked for because of an event that named one tag, by somebody who has the flags of another one.
+async fn after_event(outside: &Outside, event: &str, known: &str) -> Told {
+    let event = event.replace('"', "%22");
+    let path = format!("{FLAGS}?other=1&flagConfigEtag={event}&flagConfigLastModified=1771622898");
+    outside.ask(Method::POST, &path, &[("if-none-match", known)], of(ADA)).await
+}
+
+#[tokio::test]
+async fn a_replica_that_is_behind_an_event_never_says_that_nothing_changed() {
+    let db = Db::new().await;
+    let ahead = Replica::start(&db).await;
+    let proxy = Proxy::before(&db.url).await;
+    let database = proxy.url(db.name()).parse().unwrap();
+    let behind = Replica::launch(Config { database, ..config(&db) }).await;
+    behind.serving().await;
+    let (ahead_asked, behind_asked) = (Outside::of(&ahead), Outside::of(&behind));
+    for (name, expected) in [
+        ("subscriptionItem.active", true),
+        ("subscriptionItem.canceled", true),
+        ("subscriptionItem.ended", false),
+    ] {
+        proxy.set(Link::Whole);
+        behind.heard().await;
+        proxy.set(Link::Deaf);
+        let known = all(&behind_asked, ADA, "").await.header("etag").to_owned();
+        ahead.send(&payload(name)).await;
+        let newer = all(&ahead_asked, ADA, "").await.header("etag").to_owned();
+        assert_ne!(known, newer, "{name}");
+        let told = after_event(&behind_asked, &newer, &known).await;
+        assert_eq!((told.status, value(&told, "export")), (200, json!(expected)), "{name}");
+        assert_eq!(told.header("etag"), newer, "{name}");
+        let told = after_event(&behind_asked, &newer, &newer).await;
+        assert_eq!(told.status, 304, "{name}: who has the state of the event has all");
+        let told = after_event(&behind_asked, &known, &newer).await;
+        assert_eq!(told.status, 200, "{name}: an older event, though its sender has more");
+    }
+    proxy.set(Link::Cut);
+    let known = all(&behind_asked, ADA, "").await.header("etag").to_owned();
+    ahead.send(&payload("subscription.created.free-user")).await;
+    let newer = all(&ahead_asked, ADA, "").await.header("etag").to_owned();
+    assert_ne!(known, newer);
+    let told = after_event(&behind_asked, &newer, &known).await;
+    assert_eq!(told.status, 500, "{told:?}");
+}
+
+#[tokio::test]
+async fn an_event_of_another_service_is_answered_with_all_flags() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let outside = Outside::of(&replica);
+    replica.send(&payload("subscriptionItem.active")).await;
+    let known = all(&outside, ADA, "").await.header("etag").to_owned();
+    let weak = format!("W/{known}");
+    let encoded = known.replace('~', "%7E");
+    for (event, status) in [
+        ("\"2_other\"", 200),
+        ("other", 200),
+        ("%22550e8400-e29b-41d4-a716-446655440000%22", 200),
+        ("~", 200),
+        ("%ff", 200),
+        (&known, 304),
+        (known.trim_matches('"'), 304),
+        (&weak, 304),
+        (&encoded, 304),
+        ("", 304),
+        ("%22%22", 304),
+    ] {
+        let told = after_event(&outside, event, &known).await;
+        assert_eq!(told.status, status, "{event:?}: {told:?}");
+        assert_eq!(told.header("etag"), known, "{event:?}");
+    }
+    db.drop_by_force().await;
+    let told = after_event(&outside, "other", &known).await;
+    assert!([200, 500].contains(&told.status), "{told:?}");
 }
 
 #[tokio::test]

@@ -51,6 +51,7 @@ impl Outside {
         self.ask(Method::POST, path, &[], body).await
     }
 
+    /// Asks with these headers; a POST is JSON, unless its `content-type` is among them ("": there is none).
     pub async fn ask(
         &self,
         method: Method,
@@ -58,8 +59,13 @@ impl Outside {
         headers: &[(&str, &str)],
         body: impl ToString,
     ) -> Told {
+        let is_typed = headers.iter().any(|(name, _)| *name == "content-type");
+        let is_post = method == Method::POST;
         let mut request = self.client.request(method, format!("{}{path}", self.base));
-        for (name, value) in headers {
+        if is_post && !is_typed {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers.iter().filter(|header| **header != ("content-type", "")) {
             request = request.header(*name, *value);
         }
         let response = request.body(body.to_string()).send().await.unwrap();

@@ -70,6 +70,19 @@ pub async fn exchange(to: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
     read_to_end(&mut peer).await
 }
 
+/// Sends all of a request before it reads anything, as some clients do; tells what came back before the connection was
+/// closed or reset.
+pub async fn write_then_read(to: SocketAddr, head: &str, body: &[&[u8]]) -> String {
+    let mut peer = TcpStream::connect(to).await.unwrap();
+    peer.write_all(head.as_bytes()).await.unwrap();
+    for piece in body {
+        if peer.write_all(piece).await.is_err() {
+            break;
+        }
+    }
+    read_to_end(&mut peer).await
+}
+
 /// Sends a head, and then one byte of a body after another for as long as the other side takes them.
 pub async fn drip(to: SocketAddr, head: &str) -> String {
     let peer = TcpStream::connect(to).await.unwrap();

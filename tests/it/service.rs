@@ -80,6 +80,7 @@ pub fn config(db: &Db) -> Config {
         http: any,
         internal: any,
         protocols: Protocol::value_variants().to_vec(),
+        public_url: None,
         ofrep_cors: Cors::default(),
         sessions: None,
         trusted_payload: None,

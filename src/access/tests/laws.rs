@@ -117,7 +117,7 @@ proptest! {
     #[test]
     fn items_come_out_as_they_went_in(items in vec(an_item(), 0..5), id in "[ -~]{1,128}") {
         let items: Vec<_> = items.into_iter().map(|item| Item { id: (&*id).into(), ..item }).collect();
-        let packed: Items = items.iter().cloned().collect();
+        let packed = Items::pack(items.iter().cloned()).unwrap();
         let unpacked: Vec<_> = packed.iter().collect();
         prop_assert_eq!(format!("{unpacked:?}"), format!("{items:?}"));
     }

@@ -1,7 +1,7 @@
 //! Decisions as flags, and the tag of a state that all flags of some subjects follow from.
 
 use crate::{
-    access::{Decision, Question},
+    access::{Decision, Question, Revision},
     checks::{Checks, Facts, Moment, Whom},
     http::protocols::explanation,
 };
@@ -46,6 +46,12 @@ pub(super) fn tag(moment: &Moment, facts: &Facts) -> String {
         days(grace.renewal),
         env!("CARGO_PKG_VERSION"),
     )
+}
+
+/// The revision that a tag begins with; `None` if it is not a tag of [`tag`].
+pub(super) fn revision(tag: &str) -> Option<Revision> {
+    let (revision, _) = tag.split_once('~')?;
+    revision.parse().ok()
 }
 
 /// The next instant at which time alone changes something.
