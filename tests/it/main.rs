@@ -47,6 +47,7 @@ mod raw;
 mod replicas;
 mod requests;
 mod rig;
+mod sdk;
 mod service;
 mod session;
 mod signed_in;
