@@ -9,7 +9,7 @@ use entitlements::{
     accounts::{Accounts, Need},
     checks::{Checks, Facts, Payers},
     clerk::{Secret, Verified, Verifier},
-    deliveries::{Deliveries, Instance},
+    deliveries::{Deliveries, ServedInstance},
     embedded::{Binaries, Embedded},
     grpc::pb::{CheckFeatureResponse, Reason},
     store::{self, Author, Store},
@@ -49,8 +49,12 @@ async fn checks() -> anyhow::Result<Checks> {
     let accounts = Arc::new(Accounts::new(store.clone(), 1 << 20, day, day, metrics.clone()));
     accounts.reload_catalog().await?;
     accounts.freshness().heard(Instant::now() + day); // all changes of the time of this run
-    let deliveries =
-        Deliveries::new(store.clone(), accounts.clone(), Instance::default(), metrics.clone());
+    let deliveries = Deliveries::new(
+        store.clone(),
+        accounts.clone(),
+        ServedInstance::default(),
+        metrics.clone(),
+    );
     let verified = Verified { id: "msg_1".into(), signed_at: Utc::now() };
     deliveries.take(&verified, ITEM.into(), Utc::now()).await?;
     let checks = Checks::new(accounts, Grace::default(), &metrics, None);

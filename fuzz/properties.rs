@@ -7,7 +7,7 @@ use entitlements::{
     accounts::Accounts,
     checks::Checks,
     clerk::{self, Refusal, Secret, Verified, Verifier},
-    deliveries::{Deliveries, Instance},
+    deliveries::{Deliveries, ServedInstance},
     grpc::{
         AdminApi, Api,
         pb::{self, admin_server::Admin, entitlements_server::Entitlements},
@@ -240,8 +240,12 @@ fn asked() -> &'static Asked {
         let accounts = Arc::new(accounts);
         let api =
             Api::new(Arc::new(Checks::new(accounts.clone(), Grace::default(), &metrics, None)));
-        let admin =
-            AdminApi::new(Arc::new(Deliveries::new(store, accounts, Instance::default(), metrics)));
+        let admin = AdminApi::new(Arc::new(Deliveries::new(
+            store,
+            accounts,
+            ServedInstance::default(),
+            metrics,
+        )));
         drop(inside);
         Asked { api, admin, runtime }
     })

@@ -3,7 +3,11 @@
 //! [`Verifier`] says whether Clerk sent a body, [`read`] says what the body means. Both are pure; nothing
 //! is parsed before its signature is verified. [`Api`] asks Clerk itself. [`Sessions`] says who is signed in.
 
+mod admission;
 mod api;
+mod cookies;
+mod credentials;
+mod instance;
 mod item;
 mod json;
 mod jwks;
@@ -13,9 +17,14 @@ mod session;
 mod signature;
 #[cfg(test)]
 mod tests;
+mod token;
 
+pub use admission::{Rules, TrustedClaims};
 pub use api::{Api, ApiError, Items, Observation, Plans};
+pub use credentials::Credentials;
+pub use instance::{Instance, InvalidPublishableKey};
 pub use jwks::{InvalidKeys, Keys};
 pub use read::read;
-pub use session::{Claims, Organization, Session, Sessions, Unverified};
+pub use session::{Session, Sessions, Unverified};
 pub use signature::{InvalidSecret, Refusal, Secret, Verified, Verifier};
+pub use token::{Claims, Header};

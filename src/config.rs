@@ -15,7 +15,7 @@ use values::{some_time, span, switch};
 
 use crate::{
     access::{Catalog, Grace},
-    clerk::{Api, InvalidSecret, Secret, Sessions, Verifier},
+    clerk::{Api, InvalidSecret, Secret, Sessions, TrustedClaims, Verifier},
     http::{Cors, PublicUrl},
 };
 use anyhow::{Context, anyhow, bail};
@@ -242,8 +242,8 @@ pub struct Config {
     pub ofrep_cors: Cors,
     /// Verifies session tokens, if there are keys.
     pub sessions: Option<Sessions>,
-    /// Where `jwt_authn` leaves claims that are believed.
-    pub trusted_payload: Option<String>,
+    /// The claims of `jwt_authn` that are believed.
+    pub trusted_claims: Option<TrustedClaims>,
     /// How long access outlives its dates.
     pub grace: Grace,
     /// How long answers are given without the database.
@@ -293,7 +293,7 @@ impl Settings {
             public_url: self.public_url.clone(),
             ofrep_cors: self.ofrep_cors()?,
             sessions: self.sessions.sessions()?,
-            trusted_payload: self.sessions.trusted_payload(),
+            trusted_claims: self.sessions.trusted_claims(),
             grace: Grace {
                 past_due: whole(self.past_due_grace, "PAST_DUE_GRACE")?,
                 renewal: whole(self.renewal_grace, "RENEWAL_GRACE")?,

@@ -1,9 +1,9 @@
 //! Takes deliveries: reads them, writes them, and sees to it that nothing old is served afterwards. The same
 //! way for a webhook and for a replay.
 
-mod instance;
+mod served;
 
-pub use instance::Instance;
+pub use served::ServedInstance;
 
 use crate::{
     access::{Message, Reading, Subject},
@@ -24,7 +24,7 @@ pub struct Deliveries {
     store: Arc<Store>,
     accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
-    instance: Instance,
+    instance: ServedInstance,
     unknown_plan: Notify,
 }
 
@@ -45,7 +45,7 @@ impl Deliveries {
     pub fn new(
         store: Arc<Store>,
         accounts: Arc<Accounts>,
-        instance: Instance,
+        instance: ServedInstance,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self { store, accounts, metrics, instance, unknown_plan: Notify::new() }
@@ -53,7 +53,7 @@ impl Deliveries {
 
     /// The Clerk instance whose deliveries are taken.
     #[must_use]
-    pub fn instance(&self) -> &Instance {
+    pub fn instance(&self) -> &ServedInstance {
         &self.instance
     }
 

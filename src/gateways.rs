@@ -7,7 +7,7 @@ use crate::{
     access::{Decision, Question, Subject},
     accounts::Need,
     checks::{Checks, Payers},
-    clerk::{Session, Sessions, Unverified},
+    clerk::{Credentials, Session, Sessions, Unverified},
 };
 use chrono::SecondsFormat;
 use serde_json::{Value, json};
@@ -26,10 +26,6 @@ pub const HEADERS: [&str; 9] = [
     "x-entitlement-user",
     "x-entitlement-organization",
 ];
-/// The cookie of a session token; several instances on one domain add a suffix.
-const COOKIE: &str = "__session";
-/// The most cookies that are tried.
-const COOKIES: usize = 4;
 
 /// Lets requests pass, or not.
 #[derive(Debug)]
@@ -60,15 +56,6 @@ pub struct Route<'r> {
     pub denied: Option<&'r str>,
 }
 
-/// Where a request may have its session token.
-#[derive(Debug, Clone, Copy)]
-pub struct Credentials<'c> {
-    /// The `Authorization` header.
-    pub authorization: Option<&'c str>,
-    /// The `Cookie` header.
-    pub cookie: Option<&'c str>,
-}
-
 impl Gateways {
     /// Decides by these checks, for whom these sessions say.
     #[must_use]
@@ -76,18 +63,10 @@ impl Gateways {
         Self { checks, sessions }
     }
 
-    /// Who is signed in, by the request's own token.
-    pub async fn session(&self, credentials: Credentials<'_>) -> Result<Session, Unverified> {
+    /// Who is signed in, by what the request itself brings.
+    pub async fn session(&self, credentials: &Credentials<'_>) -> Result<Session, Unverified> {
         let unset = || Unverified::NoKeys("set CLERK_JWT_KEY or CLERK_JWKS_URL".into());
-        let sessions = self.sessions.as_ref().ok_or_else(unset)?;
-        let mut why_not = Unverified::Missing;
-        for token in credentials.tokens() {
-            match sessions.verify(token).await {
-                Ok(session) => return Ok(session),
-                Err(error) => why_not = error,
-            }
-        }
-        Err(why_not)
+        self.sessions.as_ref().ok_or_else(unset)?.signed_in(credentials).await
     }
 
     /// Whether a request of this session passes.
@@ -115,24 +94,6 @@ impl Gateways {
         let decision = self.checks.decide(&moment, &facts, payers, &question);
         let state = State { revision: moment.revision(&facts), stale: facts.stale_for().is_some() };
         decided(&decision, state, &session, route.feature, denied)
-    }
-}
-
-impl<'c> Credentials<'c> {
-    /// The token of the header; without one, those of Clerk's cookies.
-    fn tokens(self) -> Vec<&'c str> {
-        if let Some(authorization) = self.authorization {
-            let bearer = authorization.split_once(' ');
-            let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            return bearer.map(|(_, token)| token.trim()).into_iter().collect();
-        }
-        let cookies = self.cookie.unwrap_or_default().split(';').filter_map(|c| c.split_once('='));
-        let of_session = |name: &str| {
-            name.strip_prefix(COOKIE)
-                .is_some_and(|suffix| suffix.is_empty() || suffix.starts_with('_'))
-        };
-        let tokens = cookies.filter(|(name, _)| of_session(name.trim()));
-        tokens.map(|(_, token)| token.trim()).take(COOKIES).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     checks::Checks,
     clerk::Api,
     config::Config,
-    deliveries::{Deliveries, Instance},
+    deliveries::{Deliveries, ServedInstance},
     grpc,
     http::{self, Face, Probed, Webhooks},
     net::Listener,
@@ -184,7 +184,7 @@ impl Shared {
 
     fn deliveries(&self, served: Option<String>) -> Deliveries {
         let (store, accounts) = (self.store.clone(), self.accounts.clone());
-        Deliveries::new(store, accounts, Instance::new(served), self.metrics.clone())
+        Deliveries::new(store, accounts, ServedInstance::new(served), self.metrics.clone())
     }
 
     fn reconciler(&self, api: Api, deliveries: Arc<Deliveries>) -> Reconciler {

@@ -8,7 +8,7 @@ use entitlements::{
     accounts::{Accounts, Need},
     checks::{Checks, Payers},
     clerk::Verified,
-    deliveries::{Deliveries, Instance},
+    deliveries::{Deliveries, ServedInstance},
     embedded::{Binaries, Embedded},
     grpc::{
         self, Beside, Calls, Door,
@@ -70,7 +70,8 @@ async fn checks() -> (Checks, Embedded) {
     let accounts = Arc::new(accounts);
     accounts.reload_catalog().await.unwrap();
     accounts.freshness().heard(Instant::now() + hour); // all changes of the time of this test
-    let deliveries = Deliveries::new(store, accounts.clone(), Instance::default(), metrics.clone());
+    let deliveries =
+        Deliveries::new(store, accounts.clone(), ServedInstance::default(), metrics.clone());
     for (n, body) in DELIVERED.into_iter().enumerate() {
         let verified = Verified { id: format!("msg_{n}"), signed_at: Utc::now() };
         let taken = deliveries.take(&verified, body.into(), Utc::now()).await.unwrap();

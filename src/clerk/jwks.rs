@@ -3,13 +3,17 @@
 //! Published keys are fetched when they are first needed, once an hour, and when a token names an unknown one; never
 //! more often than every ten seconds, so that forged tokens cannot make this service ask. While they cannot be
 //! fetched, those that are known go on.
+//!
+//! A `kid` says nothing by itself: two instances may call different keys the same. So keys are kept with the address
+//! that they came from, never in a place that two addresses share. A token's own `iss` does not choose the key, because
+//! nobody has verified it yet.
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jsonwebtoken::{
     DecodingKey,
-    jwk::{AlgorithmParameters, JwkSet},
+    jwk::{AlgorithmParameters, JwkSet, PublicKeyUse},
 };
 use reqwest::{Client, Url};
 use std::{
@@ -155,7 +159,8 @@ impl Published {
         let set: JwkSet = serde_json::from_str(&text).map_err(|_| "the answer is no key set")?;
         let keys = set.keys.into_iter().filter_map(|jwk| {
             let is_rsa = matches!(jwk.algorithm, AlgorithmParameters::RSA(_));
-            let key = is_rsa.then(|| DecodingKey::from_jwk(&jwk).ok()).flatten()?;
+            let signs = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
+            let key = (is_rsa && signs).then(|| DecodingKey::from_jwk(&jwk).ok()).flatten()?;
             Some((jwk.common.key_id?, Arc::new(key)))
         });
         let keys: HashMap<_, _> = keys.collect();

@@ -5,7 +5,7 @@ use crate::{
     accounts::Accounts,
     clerk::Api,
     config::{Backend, Database, read_catalog},
-    deliveries::{Deliveries, Instance},
+    deliveries::{Deliveries, ServedInstance},
     reconcile::Reconciler,
     store::{Applied, Author, Store, Version},
     telemetry::Metrics,
@@ -99,7 +99,7 @@ impl Offline {
         let accounts =
             Accounts::new(store.clone(), 0, Duration::ZERO, Duration::ZERO, metrics.clone());
         let accounts = Arc::new(accounts);
-        let instance = Instance::new(self.backend.instance()?);
+        let instance = ServedInstance::new(self.backend.instance()?);
         let deliveries =
             Deliveries::new(store.clone(), accounts.clone(), instance, metrics.clone());
         Ok(Reconciler::new(self.api()?, store, accounts, Arc::new(deliveries), metrics))

@@ -1,7 +1,7 @@
 //! Who is signed in, for the protocols of gateways.
 
 use super::Protocol;
-use crate::clerk::{Keys, Sessions};
+use crate::clerk::{Instance, Keys, Rules, Sessions, TrustedClaims};
 use anyhow::{Context, bail};
 use clap::Args;
 
@@ -16,36 +16,60 @@ pub struct SessionSettings {
     #[arg(long, env, value_name = "URL")]
     pub clerk_jwks_url: Option<String>,
 
+    /// Publishable key of the instance, `pk_…`: with it, cookies are read exactly as Clerk's SDK reads them
+    #[arg(long, env, value_name = "KEY")]
+    pub clerk_publishable_key: Option<String>,
+
     /// Origins that session tokens may have been made for (`azp`), separated by commas [default: any]
     #[arg(long, env, value_name = "ORIGIN", value_delimiter = ',')]
     pub clerk_authorized_parties: Vec<String>,
 
-    /// Who must have issued session tokens (`iss`): the URL of Clerk's Frontend API [default: whoever has the key]
-    #[arg(long, env, value_name = "URL")]
-    pub clerk_issuer: Option<String>,
+    /// Accept session tokens without `azp` although `CLERK_AUTHORIZED_PARTIES` is set: native apps have no origin
+    #[arg(long, env)]
+    pub clerk_allow_missing_azp: bool,
+
+    /// Who must have issued session tokens (`iss`): the URL of Clerk's Frontend API; several, separated by commas, for
+    /// satellite domains [default: whoever has the key]
+    #[arg(long, env, value_name = "URL", value_delimiter = ',')]
+    pub clerk_issuer: Vec<String>,
 
     /// Believe the claims that Envoy's `jwt_authn` filter leaves under this `payload_in_metadata`; only for ext-authz
     #[arg(long, env, value_name = "NAME")]
     pub ext_authz_jwt_payload: Option<String>,
+
+    /// Where `jwt_authn` leaves the token's header, its `header_in_metadata`: the header tells session tokens from
+    /// those of JWT templates and machines [default: claims without `sid` are refused]
+    #[arg(long, env, value_name = "NAME")]
+    pub ext_authz_jwt_header: Option<String>,
 }
 
 impl SessionSettings {
     /// Verifies session tokens, if there are keys.
     pub fn sessions(&self) -> anyhow::Result<Option<Sessions>> {
+        let instance = given(self.clerk_publishable_key.as_ref()).map(Instance::of).transpose();
+        let instance = instance.context("CLERK_PUBLISHABLE_KEY")?;
         let keys = match (given(self.clerk_jwt_key.as_ref()), given(self.clerk_jwks_url.as_ref())) {
             (Some(pem), _) => Keys::given(pem).context("CLERK_JWT_KEY")?,
             (None, Some(url)) => Keys::published(url).context("CLERK_JWKS_URL")?,
             (None, None) => return Ok(None),
         };
-        let parties = self.clerk_authorized_parties.iter().map(|party| party.trim().to_owned());
-        let parties = parties.filter(|party| !party.is_empty()).collect();
-        Ok(Some(Sessions::new(keys, parties, given(self.clerk_issuer.as_ref()))))
+        Ok(Some(Sessions::new(keys, self.rules()).of_instance(instance)))
     }
 
-    /// The name under which `jwt_authn` leaves claims that are believed.
+    /// The claims of `jwt_authn` that are believed.
     #[must_use]
-    pub fn trusted_payload(&self) -> Option<String> {
-        given(self.ext_authz_jwt_payload.as_ref()).map(str::to_owned)
+    pub fn trusted_claims(&self) -> Option<TrustedClaims> {
+        let payload = given(self.ext_authz_jwt_payload.as_ref())?.to_owned();
+        let header = given(self.ext_authz_jwt_header.as_ref()).map(str::to_owned);
+        Some(TrustedClaims { payload, header, rules: self.rules() })
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            parties: all(&self.clerk_authorized_parties),
+            azp_may_be_missing: self.clerk_allow_missing_azp,
+            issuers: all(&self.clerk_issuer),
+        }
     }
 
     /// Whether a protocol can know who asks.
@@ -56,7 +80,7 @@ impl SessionSettings {
         match protocol {
             Protocol::Flagd | Protocol::FlagdSync | Protocol::Ofrep | Protocol::Authzen => true,
             Protocol::ForwardAuth => has_keys,
-            Protocol::ExtAuthz => has_keys || self.trusted_payload().is_some(),
+            Protocol::ExtAuthz => has_keys || given(self.ext_authz_jwt_payload.as_ref()).is_some(),
         }
     }
 
@@ -75,4 +99,10 @@ impl SessionSettings {
 /// A setting that says something.
 fn given(setting: Option<&String>) -> Option<&str> {
     setting.map(|text| text.trim()).filter(|text| !text.is_empty())
+}
+
+/// The entries that say something.
+fn all(entries: &[String]) -> Vec<String> {
+    let entries = entries.iter().map(|entry| entry.trim().to_owned());
+    entries.filter(|entry| !entry.is_empty()).collect()
 }

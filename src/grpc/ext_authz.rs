@@ -14,11 +14,14 @@ use super::envoy::{
     r#type::v3::HttpStatus,
 };
 use crate::{
-    clerk::{Claims, Organization, Session, Unverified},
-    gateways::{Credentials, Gateways, HEADERS, Passage, Route},
+    clerk::{Credentials, Session, TrustedClaims, Unverified},
+    gateways::{Gateways, HEADERS, Passage, Route},
     telemetry::{Labels, Metrics},
 };
+use chrono::Utc;
 use prost_types::{Struct, Value, value::Kind};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value as Json};
 use std::sync::Arc;
 use tonic::{Code, Request, Response, Status};
 
@@ -28,53 +31,81 @@ const JWT_AUTHN: &str = "envoy.filters.http.jwt_authn";
 /// Answers Envoy.
 pub struct ExtAuthz {
     gateways: Arc<Gateways>,
-    /// Where in its metadata `jwt_authn` leaves claims, if it is trusted.
-    trusted: Option<String>,
+    /// Which claims of `jwt_authn`'s metadata are believed, if any.
+    trusted: Option<TrustedClaims>,
     metrics: Arc<Metrics>,
 }
 
 impl ExtAuthz {
-    /// Answers what these gateways are told; believes the claims that `jwt_authn` leaves under the name `trusted`.
+    /// Answers what these gateways are told; believes the `trusted` claims of `jwt_authn`.
     #[must_use]
-    pub fn new(gateways: Arc<Gateways>, trusted: Option<String>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        gateways: Arc<Gateways>,
+        trusted: Option<TrustedClaims>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self { gateways, trusted, metrics }
     }
 
     async fn session(&self, attributes: &AttributeContext) -> Result<Session, Unverified> {
-        if let Some(claims) = self.trusted_claims(attributes) {
-            return Session::of(&claims);
+        if let Some(session) = self.trusted_session(attributes) {
+            return session;
         }
         let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
-        let text = |name| http.and_then(|http| http.headers.get(name)).map(String::as_str);
-        let (authorization, cookie) = (text("authorization"), text("cookie"));
-        self.gateways.session(Credentials { authorization, cookie }).await
+        // Envoy fills one of the two: raw headers where `encode_raw_headers` is set.
+        let raw = http.and_then(|http| http.header_map.as_ref());
+        let raw = raw.into_iter().flat_map(|map| &map.headers).map(|header| {
+            let raw = Some(&*header.raw_value).filter(|raw| !raw.is_empty());
+            (&*header.key, raw.unwrap_or(header.value.as_bytes()))
+        });
+        let plain = http.into_iter().flat_map(|http| &http.headers);
+        let plain = plain.map(|(name, value)| (&**name, value.as_bytes()));
+        self.gateways.session(&Credentials::of(raw.chain(plain))).await
     }
 
-    fn trusted_claims(&self, attributes: &AttributeContext) -> Option<Claims> {
+    /// Who is signed in by claims that `jwt_authn` has verified; nothing: it left none.
+    fn trusted_session(
+        &self,
+        attributes: &AttributeContext,
+    ) -> Option<Result<Session, Unverified>> {
+        let trusted = self.trusted.as_ref()?;
         let metadata = attributes.metadata_context.as_ref()?;
         let found = metadata.filter_metadata.get(JWT_AUTHN)?;
-        let Kind::StructValue(claims) = found.fields.get(self.trusted.as_ref()?)?.kind.as_ref()?
-        else {
-            return None;
-        };
-        let organization = claims.fields.get("o").and_then(|o| match &o.kind {
-            Some(Kind::StructValue(o)) => Some(Organization { id: text(o, "id") }),
-            _ => None,
-        });
-        Some(Claims {
-            sub: text(claims, "sub").unwrap_or_default(),
-            azp: text(claims, "azp"),
-            sts: text(claims, "sts"),
-            o: organization,
-            org_id: text(claims, "org_id"),
-        })
+        let claims = structure(found, &trusted.payload)?;
+        let header = trusted.header.as_ref().and_then(|name| structure(found, name));
+        let read = |of: &Struct| read(of).ok_or_else(unreadable);
+        let header = header.map(|of| self::read(of).ok_or_else(unreadable)).transpose();
+        Some(header.and_then(|header| trusted.admit(&read(claims)?, header.as_ref(), Utc::now())))
     }
 }
 
-fn text(claims: &Struct, name: &str) -> Option<String> {
-    match claims.fields.get(name) {
-        Some(Value { kind: Some(Kind::StringValue(text)) }) => Some(text.clone()),
+fn unreadable() -> Unverified {
+    Unverified::Refused("what `jwt_authn` left of it cannot be read".into())
+}
+
+fn structure<'s>(of: &'s Struct, name: &str) -> Option<&'s Struct> {
+    match of.fields.get(name)?.kind.as_ref()? {
+        Kind::StructValue(found) => Some(found),
         _ => None,
+    }
+}
+
+fn read<T: DeserializeOwned>(of: &Struct) -> Option<T> {
+    serde_json::from_value(Json::Object(object(of))).ok()
+}
+
+fn object(of: &Struct) -> Map<String, Json> {
+    of.fields.iter().map(|(name, value)| (name.clone(), json(value))).collect()
+}
+
+fn json(value: &Value) -> Json {
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => Json::Null,
+        Some(Kind::NumberValue(number)) => Json::from(*number),
+        Some(Kind::StringValue(text)) => Json::from(&**text),
+        Some(Kind::BoolValue(value)) => Json::from(*value),
+        Some(Kind::StructValue(of)) => Json::Object(object(of)),
+        Some(Kind::ListValue(list)) => list.values.iter().map(json).collect(),
     }
 }
 
@@ -128,7 +159,7 @@ fn refuse(passage: Passage) -> DeniedHttpResponse {
 
 fn header(name: &str, value: String) -> HeaderValueOption {
     HeaderValueOption {
-        header: Some(HeaderValue { key: name.into(), value }),
+        header: Some(HeaderValue { key: name.into(), value, ..HeaderValue::default() }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
     }
 }

@@ -5,7 +5,10 @@ use super::{
     Answer, json_body,
     protocols::{FORWARD_AUTH, Gate, Reply},
 };
-use crate::gateways::{Credentials, Gateways, Passage, Route, not_let_in, unavailable};
+use crate::{
+    clerk::Credentials,
+    gateways::{Gateways, Passage, Route, not_let_in, unavailable},
+};
 use http::{HeaderValue, Request, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use std::sync::Arc;
@@ -32,15 +35,15 @@ impl ForwardAuth {
             }
             Gate::Closed(_) => return tell(not_let_in()),
         }
-        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let authorization = text(header::AUTHORIZATION);
-        let credentials = Credentials { authorization, cookie: text(header::COOKIE) };
+        let fields = request.headers().iter();
+        let fields = fields.map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let credentials = Credentials::of(fields);
         let path = request.uri().path();
         let feature = percent_decode_str(path.strip_prefix(FORWARD_AUTH).unwrap_or_default());
         let feature = feature.decode_utf8_lossy();
         let mut pairs = request.uri().query().unwrap_or_default().split('&');
         let denied = pairs.find_map(|pair| pair.strip_prefix("denied="));
-        let session = self.gateways.session(credentials).await;
+        let session = self.gateways.session(&credentials).await;
         tell(self.gateways.pass(session, Route { feature: &feature, denied }).await)
     }
 }

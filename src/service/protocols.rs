@@ -45,7 +45,7 @@ impl Shared {
                     inside.forward_auth = Some(ForwardAuth::new(gateways.clone()));
                 }
                 Protocol::ExtAuthz => {
-                    let (trusted, metrics) = (config.trusted_payload.clone(), self.metrics.clone());
+                    let (trusted, metrics) = (config.trusted_claims.clone(), self.metrics.clone());
                     beside.ext_authz = Some(ExtAuthz::new(gateways.clone(), trusted, metrics));
                 }
             }

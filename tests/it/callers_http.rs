@@ -10,7 +10,7 @@ use crate::{
 };
 use entitlements::{
     callers::Scope,
-    clerk::{Keys, Sessions},
+    clerk::{Keys, Rules, Sessions},
     config::{Config, Locks},
     tls,
 };
@@ -22,7 +22,7 @@ const FLAG: &str = "/ofrep/v1/evaluate/flags/export";
 const EVALUATION: &str = "/access/v1/evaluation";
 
 async fn replica(db: &Db, file: &CallersFile, signer: &Signer) -> Replica {
-    let sessions = Sessions::new(Keys::given(&signer.pem()).unwrap(), Vec::new(), None);
+    let sessions = Sessions::new(Keys::given(&signer.pem()).unwrap(), Rules::default());
     let (locks, sessions) = (file.locks(), Some(sessions));
     let replica = Replica::launch(Config { locks, sessions, ..config(db) }).await;
     replica.serving().await;
@@ -131,7 +131,7 @@ async fn client_certificates_are_callers_over_http_too() {
         fs::read_to_string(file.path()).unwrap() + "[certificates.\"out.test\"]\nscopes = []\n",
     )
     .unwrap();
-    let sessions = Some(Sessions::new(Keys::given(&signer.pem()).unwrap(), Vec::new(), None));
+    let sessions = Some(Sessions::new(Keys::given(&signer.pem()).unwrap(), Rules::default()));
     let locks = Locks { internal: Some(authority.tls(tls::Protocol::Http1, true)), ..file.locks() };
     let replica = Replica::launch(Config { locks, sessions, ..config(&db) }).await;
     replica.serving().await;

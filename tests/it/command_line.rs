@@ -110,6 +110,7 @@ async fn serve_refuses_to_start_on_settings_that_cannot_work_and_names_them() {
         (vec![database, secret, ("CHECK_TIMEOUT", "0s")], "must be longer than 0s"),
         (vec![secret, ("DATABASE_URL", "mysql://me@here/db")], "DATABASE_URL is not a Postgres"),
         (vec![database, secret, ("CLERK_SECRET_KEY", "pk_test_x")], "is no secret key (sk_…)"),
+        (vec![database, secret, ("CLERK_PUBLISHABLE_KEY", "sk_live_x")], "not a publishable key"),
         (vec![database, secret, key, ("CLERK_API_URL", "api.clerk.com")], "must be as https://"),
     ] {
         check_refused(&variables, 2, words).await;
@@ -320,15 +321,26 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
           --clerk-jwks-url <URL>
               Where such keys are fetched instead: Clerk's Frontend API, then `/.well-known/jwks.json`
               [env: CLERK_JWKS_URL=]
+          --clerk-publishable-key <KEY>
+              Publishable key of the instance, `pk_…`: with it, cookies are read exactly as Clerk's SDK
+              reads them [env: CLERK_PUBLISHABLE_KEY=]
           --clerk-authorized-parties <ORIGIN>
               Origins that session tokens may have been made for (`azp`), separated by commas [default:
               any] [env: CLERK_AUTHORIZED_PARTIES=]
+          --clerk-allow-missing-azp
+              Accept session tokens without `azp` although `CLERK_AUTHORIZED_PARTIES` is set: native
+              apps have no origin [env: CLERK_ALLOW_MISSING_AZP=]
           --clerk-issuer <URL>
-              Who must have issued session tokens (`iss`): the URL of Clerk's Frontend API [default:
-              whoever has the key] [env: CLERK_ISSUER=]
+              Who must have issued session tokens (`iss`): the URL of Clerk's Frontend API; several,
+              separated by commas, for satellite domains [default: whoever has the key] [env:
+              CLERK_ISSUER=]
           --ext-authz-jwt-payload <NAME>
               Believe the claims that Envoy's `jwt_authn` filter leaves under this
               `payload_in_metadata`; only for ext-authz [env: EXT_AUTHZ_JWT_PAYLOAD=]
+          --ext-authz-jwt-header <NAME>
+              Where `jwt_authn` leaves the token's header, its `header_in_metadata`: the header tells
+              session tokens from those of JWT templates and machines [default: claims without `sid` are
+              refused] [env: EXT_AUTHZ_JWT_HEADER=]
           --catalog <FILE>
               Catalog file: which plan has which features. `serve` puts it in force at start if its
               content is new [env: CATALOG=]

@@ -9,7 +9,7 @@ use crate::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::Utc;
 use entitlements::{
-    clerk::{Keys, Sessions},
+    clerk::{Keys, Rules, Sessions, TrustedClaims},
     config::Config,
     grpc::envoy::{
         config::core::v3::{HeaderValueOption, Metadata},
@@ -31,11 +31,12 @@ use tonic::{Code, Status};
 /// A replica that knows one key.
 async fn replica(db: &Db, signer: &Signer) -> Replica {
     let mut with_key = config(db);
-    with_key.sessions = Some(Sessions::new(
-        Keys::given(&signer.pem()).unwrap(),
-        vec!["https://app.example.com".into()],
-        Some("https://clerk.example.com"),
-    ));
+    let rules = Rules {
+        parties: vec!["https://app.example.com".into()],
+        issuers: vec!["https://clerk.example.com".into()],
+        ..Rules::default()
+    };
+    with_key.sessions = Some(Sessions::new(Keys::given(&signer.pem()).unwrap(), rules));
     serving(with_key).await
 }
 
@@ -65,7 +66,7 @@ async fn check(
     if !token.is_empty() {
         headers.push(("authorization", &bearer));
     }
-    let http = HttpRequest { headers: headers.iter().map(pair).collect() };
+    let http = HttpRequest { headers: headers.iter().map(pair).collect(), header_map: None };
     let attributes = AttributeContext {
         request: Some(Request { http: Some(http) }),
         context_extensions: extensions.iter().map(pair).collect(),
@@ -160,10 +161,14 @@ fn forgeries(signer: &Signer) -> Vec<(String, &'static str)> {
     let (message, signature) = good.rsplit_once('.').unwrap();
     let (header, _) = message.split_once('.').unwrap();
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({ "sub": ADA, "exp": now + 60, "iss": "https://clerk.example.com" });
+    let claims = json!({
+        "sub": ADA, "exp": now + 60, "iss": "https://clerk.example.com",
+        "azp": "https://app.example.com",
+    });
     let with = |more: Value| signer.token(ADA, &more);
     let as_kind = |header: Value| signer.sign(&header, &claims);
-    let without_exp = json!({ "sub": ADA, "iss": "https://clerk.example.com" });
+    let mut without_exp = claims.clone();
+    without_exp.as_object_mut().unwrap().remove("exp");
     vec![
         (Signer::new("ins_1").token(ADA, &json!({})), "signature"),
         (format!("{header}.{}.{signature}", part(claims.clone())), "signature"),
@@ -220,7 +225,7 @@ async fn published_keys_are_fetched_once_and_anew_for_an_unknown_one_but_not_for
     let publisher = Publisher::of(&[&old, &new]).await;
     let mut fetching = config(&db);
     fetching.sessions =
-        Some(Sessions::new(Keys::published(&publisher.url).unwrap(), Vec::new(), None));
+        Some(Sessions::new(Keys::published(&publisher.url).unwrap(), Rules::default()));
     let replica = serving(fetching).await;
     let outside = Outside::of(&replica);
     for signer in [&old, &new, &old] {
@@ -236,7 +241,7 @@ async fn published_keys_are_fetched_once_and_anew_for_an_unknown_one_but_not_for
 
     publisher.fail();
     let mut lost = config(&db);
-    lost.sessions = Some(Sessions::new(Keys::published(&publisher.url).unwrap(), Vec::new(), None));
+    lost.sessions = Some(Sessions::new(Keys::published(&publisher.url).unwrap(), Rules::default()));
     let lost = serving(lost).await;
     let token = old.token(ADA, &json!({}));
     let told = ask(&Outside::of(&lost), "basic_reports", &token).await;
@@ -288,8 +293,10 @@ fn verified(name: &str, user: &str, organization: &str) -> Metadata {
         fields: fields.into_iter().map(|(name, value)| (name.into(), value)).collect(),
     };
     let wrap = |of: Struct| ProtoValue { kind: Some(Kind::StructValue(of)) };
+    let number = |value| ProtoValue { kind: Some(Kind::NumberValue(value)) };
     let o = wrap(object(vec![("id", text(organization))]));
-    let claims = wrap(object(vec![("sub", text(user)), ("o", o)]));
+    let claims = vec![("sub", text(user)), ("sid", text("sess_1")), ("exp", number(4e9))];
+    let claims = wrap(object([claims, vec![("v", number(2.0)), ("o", o)]].concat()));
     let found = object(vec![(name, claims)]);
     Metadata { filter_metadata: [("envoy.filters.http.jwt_authn".to_owned(), found)].into() }
 }
@@ -298,7 +305,8 @@ fn verified(name: &str, user: &str, organization: &str) -> Metadata {
 async fn what_jwt_authn_has_verified_is_believed_where_a_setting_says_so() {
     let db = Db::new().await;
     let mut trusting = config(&db);
-    trusting.trusted_payload = Some("clerk".into());
+    let rules = Rules::default();
+    trusting.trusted_claims = Some(TrustedClaims { payload: "clerk".into(), header: None, rules });
     let (trusting, other) = tokio::join!(serving(trusting), Replica::start(&db));
     trusting.send(&payload("subscription.active.org-team")).await;
     let sso = [("feature", "sso")];

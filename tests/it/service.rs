@@ -83,7 +83,7 @@ pub fn config(db: &Db) -> Config {
         public_url: None,
         ofrep_cors: Cors::default(),
         sessions: None,
-        trusted_payload: None,
+        trusted_claims: None,
         grace: Grace::default(),
         max_staleness: Duration::from_hours(1),
         check_timeout: Duration::from_secs(2),

@@ -2,6 +2,7 @@
 
 use aws_lc_rs::{
     encoding::AsDer,
+    hmac,
     rand::SystemRandom,
     rsa::KeySize,
     signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
@@ -70,13 +71,26 @@ impl Signer {
     }
 
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let message = format!("{}.{}", part(header), part(claims));
+        let message = message(header, claims);
         let mut signature = vec![0; self.pair.public_modulus_len()];
         let random = SystemRandom::new();
         self.pair.sign(&RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut signature).unwrap();
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
+
+    /// As a forger who hopes that the public key is taken as a secret.
+    pub fn sign_with_public_key(&self, header: &Value, claims: &Value) -> String {
+        let message = message(header, claims);
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.pem().as_bytes());
+        let signature = hmac::sign(&key, message.as_bytes());
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+/// What is signed: all of a token but its signature.
+pub fn message(header: &Value, claims: &Value) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}", part(header), part(claims))
 }
 
 /// Where an instance publishes its keys; counts how often it is asked.

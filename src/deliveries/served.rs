@@ -5,13 +5,13 @@ use std::sync::OnceLock;
 /// Which instance is served: the one that a setting names, else that of the secret key once Clerk has said it, else
 /// any.
 #[derive(Debug, Default)]
-pub struct Instance {
+pub struct ServedInstance {
     served: OnceLock<String>,
     /// The instance of the first delivery that named one.
     first: OnceLock<String>,
 }
 
-impl Instance {
+impl ServedInstance {
     /// Serves this instance, or any as long as nothing else is said.
     #[must_use]
     pub fn new(served: Option<String>) -> Self {
