@@ -356,10 +356,14 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
               Protocols to answer beside our own gRPC, separated by commas [default: all in `dev`, none
               in `serve`] [env: PROTOCOLS=] [possible values: flagd, flagd-sync, ofrep, authzen,
               forward-auth, ext-authz]
+          --public-url <URL>
+              Where callers reach `INTERNAL_LISTEN`, as `https://entitlements.example.com`: the
+              discovery document of `AuthZEN` names it [default: the listener's own address] [env:
+              PUBLIC_URL=]
           --ofrep-cors-origins <ORIGIN>
               Origins whose web pages may ask over OFREP, such as `https://app.example.com`, separated
               by commas; `*`: all [env: OFREP_CORS_ORIGINS=]
-          --migrate
+          --migrate[=<BOOL>]
               Apply the missing migrations before serving; `dev` always does [env: MIGRATE=]
           --past-due-grace <DURATION>
               How long access outlives a failed payment, such as `3days` [default: until Clerk ends it]
@@ -379,7 +383,7 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
           --body-retention <DURATION>
               How long the bodies of deliveries are kept; their hash and what became of them stay [env:
               BODY_RETENTION=] [default: 30days]
-          --admin
+          --admin[=<BOOL>]
               Serve entitlements.v1.Admin to whoever reaches gRPC: it shows the bodies of deliveries.
               `dev` always does; with `CALLERS` or `GRPC_CLIENT_CA` it is always served, to those with
               the scope `admin` [env: ADMIN=]
@@ -410,7 +414,7 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
           --callers <FILE>
               Who may call gRPC and ask by `PROTOCOLS`: the file that `entitlements keys` writes, read
               again when it changes [env: CALLERS=]
-          --insecure
+          --insecure[=<BOOL>]
               Serve gRPC to whoever reaches it, also on an address that other machines reach: for
               networks that are protected otherwise [env: INSECURE=]
           --grpc-tls-cert <FILE>
