@@ -41,6 +41,8 @@ mod order;
 mod outages;
 mod outside;
 mod parity;
+mod past_due;
+mod plan_ids;
 mod pooler;
 mod proxy;
 mod raw;

@@ -1,6 +1,7 @@
 //! Deliveries as other people's accounts have them: what is needed is read, and the rest spoils nothing.
 
 use crate::{
+    clerk::INSTANCE,
     db::Db,
     service::{Replica, payload},
 };
@@ -155,7 +156,7 @@ pub fn item(subject: &str, part: Value) -> Value {
     let kind = format!("subscriptionItem.{}", data["status"].as_str().unwrap_or("updated"));
     let sent = data["updated_at"].clone();
     json!({
-        "object": "event", "type": kind, "instance_id": "ins_1", "timestamp": sent, "data": data,
+        "object": "event", "type": kind, "instance_id": INSTANCE, "timestamp": sent, "data": data,
         "event_attributes": { "http_request": { "client_ip": "192.0.2.1", "user_agent": "x" } },
     })
 }
@@ -163,7 +164,7 @@ pub fn item(subject: &str, part: Value) -> Value {
 /// An event about a subscription, five milliseconds after its items.
 pub fn snapshot(subject: &str, status: &str, items: Vec<Value>) -> Value {
     json!({
-        "object": "event", "type": "subscription.updated", "instance_id": "ins_1",
+        "object": "event", "type": "subscription.updated", "instance_id": INSTANCE,
         "timestamp": SENT + 5,
         "event_attributes": { "http_request": { "client_ip": "192.0.2.1", "user_agent": "x" } },
         "data": {
@@ -193,4 +194,45 @@ pub fn without(mut event: Value, place: &str) -> Value {
 /// The text of an event with one value replaced by a text that no JSON value can hold.
 pub fn raw(event: Value, place: &str, text: &str) -> String {
     with(event, place, "@raw@").to_string().replace("\"@raw@\"", text)
+}
+
+/// Every order of so many things.
+pub fn orders(count: usize) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new()];
+    for next in 0..count {
+        let longer = |order: &Vec<usize>| {
+            (0..=order.len())
+                .map(|at| {
+                    let mut order = order.clone();
+                    order.insert(at, next);
+                    order
+                })
+                .collect::<Vec<_>>()
+        };
+        all = all.iter().flat_map(longer).collect();
+    }
+    all
+}
+
+/// Cases of the same bodies in every order, each about a subject of its own; whatever each delivery is answered, it
+/// is taken.
+pub fn in_every_order(
+    name: &str,
+    bodies: impl Fn(&str) -> Vec<String>,
+    answers: &[(&'static str, &'static str)],
+) -> Vec<Case> {
+    let kind = if name.contains("organization") { "org" } else { "user" };
+    let slug: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let count = bodies("user_0").len();
+    let cases = orders(count).into_iter().map(|order| {
+        let digits: String = order.iter().map(ToString::to_string).collect();
+        let subject = format!("{kind}_{slug}_{digits}");
+        let bodies = bodies(&subject);
+        let mut case = Case::new(format!("{name}, order {digits}"), &subject);
+        for n in order {
+            case = case.sends(&bodies[n], "applied|superseded");
+        }
+        answers.iter().fold(case, |case, (feature, reason)| case.then(feature, reason))
+    });
+    cases.collect()
 }
