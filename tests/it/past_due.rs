@@ -135,6 +135,13 @@ fn top_level(days: i64, subject: &str, period_end: i64) -> String {
     with(with(event, "/data/updated_at", day(days)), "/timestamp", day(days)).to_string()
 }
 
+/// The same subscription, paid yesterday.
+fn recovered(subject: &str) -> String {
+    let mut event: Value = serde_json::from_str(&top_level(-1, subject, day(29))).unwrap();
+    event["data"]["past_due_at"] = Value::Null;
+    with(event, "/data/status", "active").to_string()
+}
+
 #[tokio::test]
 async fn a_subscription_that_is_past_due_bounds_its_overdue_items() {
     let db = Db::new().await;
@@ -147,6 +154,7 @@ async fn a_subscription_that_is_past_due_bounds_its_overdue_items() {
         case("user_top_8", top_level(-8, "user_top_8", day(-8)), "DENIED"),
         case("user_top_2", top_level(-2, "user_top_2", day(-2)), "ALLOWED"),
         case("user_top_far", top_level(-8, "user_top_far", FAR), "ALLOWED"),
+        case("user_top_8", recovered("user_top_8"), "PLAN"),
     ];
     check_on(&capped, &cases).await;
     let unbounded = [case("user_field10", payload("field/10-top-level-past-due-only"), "ALLOWED")];

@@ -210,7 +210,7 @@ async fn a_list_is_read_under_the_name_that_the_api_has_for_it() {
 async fn a_body_over_the_limit_is_refused_so_that_the_sender_reads_the_refusal() {
     let db = Db::new().await;
     let replica = Replica::start(&db).await;
-    for size in [513 * 1024, 600 * 1024, 1024 * 1024] {
+    for size in [513 * 1024, 600 * 1024, 1024 * 1024, 4 * 1024 * 1024] {
         for _ in 0..8 {
             let head = format!(
                 "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {size}\r\n\r\n"
