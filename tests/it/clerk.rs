@@ -141,15 +141,7 @@ fn answer(state: &mut State, request: &Request<Incoming>) -> Response<Full<Bytes
         None => {}
     }
     let path: Vec<_> = request.uri().path().trim_start_matches("/v1/").split('/').collect();
-    let about = match path[..] {
-        ["billing", "plans"] => "plans",
-        [_, subject, "billing", "subscription"] => subject,
-        _ => "",
-    };
-    *state.asked.entry(about.to_owned()).or_default() += 1;
-    if let Some((status, body)) = state.answers.get(about) {
-        let mut answer = Response::new(Full::from(body.clone()));
-        *answer.status_mut() = StatusCode::from_u16(*status).unwrap();
+    if let Some(answer) = demanded(state, &path) {
         return answer;
     }
     match path[..] {
@@ -164,6 +156,20 @@ fn answer(state: &mut State, request: &Request<Incoming>) -> Response<Full<Bytes
         }
         _ => json_answer(StatusCode::BAD_REQUEST, &json!({ "errors": [{ "message": "what?" }] })),
     }
+}
+
+/// The answer that was demanded about a path, which is noted as asked.
+fn demanded(state: &mut State, path: &[&str]) -> Option<Response<Full<Bytes>>> {
+    let about = match path {
+        ["billing", "plans"] => "plans",
+        [_, subject, "billing", "subscription"] => subject,
+        _ => return None,
+    };
+    *state.asked.entry(about.to_owned()).or_default() += 1;
+    let (status, body) = state.answers.get(about)?;
+    let mut answer = Response::new(Full::from(body.clone()));
+    *answer.status_mut() = StatusCode::from_u16(*status).unwrap();
+    Some(answer)
 }
 
 fn too_many(retry_after: &str) -> Response<Full<Bytes>> {

@@ -133,53 +133,59 @@ async fn a_known_member_that_no_rule_reads_may_have_any_value() {
 }
 
 /// An event about one item, as text in which a part is replaced.
-fn edited(subject: &str, status: &str, from: &str, to: &str) -> String {
-    let text = item(subject, part(&format!("csub_item_{subject}"), status, "pro")).to_string();
+fn edited(subject: &str, from: &str, to: &str) -> String {
+    let part = part(&format!("csub_item_{subject}"), "active", "pro");
+    let text = item(subject, part).to_string();
     assert!(text.contains(from), "{text} has no {from}");
     text.replacen(from, to, 1)
 }
 
 #[tokio::test]
 async fn of_a_repeated_key_that_is_read_the_last_one_counts() {
-    let case = |subject: &str, body: String, result, reason| {
-        Case::new(subject, subject).sends(body, result).then("export", reason)
+    let (status, end) = (r#""status":"active""#, r#""period_end":4102444800000"#);
+    let (slug, user) = (r#""slug":"pro""#, r#""organization_id":"""#);
+    let mut cases = Vec::new();
+    for (n, (from, first, last, reason)) in [
+        (status, r#""status":"ended""#, status, "PLAN"),
+        (status, status, r#""status":"ended""#, "ENDED"),
+        (status, r#""status":[7]"#, status, "PLAN"),
+        (slug, r#""slug":"gold""#, slug, "PLAN"),
+        (slug, r#""slug":"p\u0000""#, slug, "PLAN"),
+        (end, r#""period_end":1e400"#, end, "PLAN"),
+        (end, r#""period_end":[{}]"#, end, "PLAN"),
+        (user, r#""organization_id":"org_other""#, user, "PLAN"),
+        (user, r#""organization_id":"\ud800""#, user, "PLAN"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let subject = format!("user_twice_{n}");
+        let body = edited(&subject, from, &format!("{first},{last}"));
+        let case = Case::new(format!("{first}, {last}"), subject).sends(body, "applied");
+        cases.push(case.then("export", reason));
+    }
+    check(&cases).await;
+}
+
+#[tokio::test]
+async fn of_a_repeated_key_of_the_envelope_the_last_one_counts() {
+    let case = |subject: &str, from: &str, to: &str, result, reason| {
+        let body = edited(subject, from, to);
+        Case::new(to, subject).sends(body, result).then("export", reason)
     };
-    let status = "\"status\":\"active\"";
-    let slug = "\"slug\":\"pro\"";
-    let end = "\"period_end\":4102444800000";
-    let whole = |subject: &str| item(subject, part("csub_item_twice", "active", "pro"));
-    let data = whole("user_twice_data").to_string().replacen('{', "{\"data\":{\"id\":7},", 1);
-    let kind = whole("user_twice_type").to_string().replacen('{', "{\"type\":\"user.updated\",", 1);
-    let later = whole("user_twice_late").to_string();
-    let later = format!("{},\"data\":7}}", later.strip_suffix('}').unwrap());
-    let edit = |subject: &str, from: &str, first: &str| {
-        edited(subject, "active", from, &format!("{first},{from}"))
-    };
+    let ending = "\"type\":\"subscriptionItem.active\"}";
+    let other = "\"type\":\"user.updated\"";
     check(&[
+        case("user_first_data", "{", r#"{"data":{"id":7},"#, "applied", "PLAN"),
+        case("user_first_null", "{", r#"{"data":null,"#, "applied", "PLAN"),
+        case("user_first_type", "{", &format!("{{{other},"), "applied", "PLAN"),
         case(
-            "user_twice_a",
-            edit("user_twice_a", status, "\"status\":\"ended\""),
-            "applied",
-            "PLAN",
+            "user_last_data",
+            ending,
+            &ending.replace('}', ",\"data\":7}"),
+            "parked",
+            "NOT_IN_PLAN",
         ),
-        case(
-            "user_twice_b",
-            edited("user_twice_b", "active", status, &format!("{status},\"status\":\"ended\"")),
-            "applied",
-            "ENDED",
-        ),
-        case("user_twice_c", edit("user_twice_c", slug, "\"slug\":\"gold\""), "applied", "PLAN"),
-        case(
-            "user_twice_d",
-            edit("user_twice_d", slug, "\"slug\":\"p\\u0000\""),
-            "applied",
-            "PLAN",
-        ),
-        case("user_twice_e", edit("user_twice_e", end, "\"period_end\":1e400"), "applied", "PLAN"),
-        case("user_twice_f", edit("user_twice_f", end, "\"period_end\":[{}]"), "applied", "PLAN"),
-        case("user_twice_data", data, "applied", "PLAN"),
-        case("user_twice_type", kind, "applied", "PLAN"),
-        case("user_twice_late", later, "parked", "NOT_IN_PLAN"),
     ])
     .await;
 }
