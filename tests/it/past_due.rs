@@ -147,7 +147,7 @@ async fn a_subscription_that_is_past_due_bounds_its_overdue_items() {
     let db = Db::new().await;
     let capped = replica(&db).await;
     let case = |subject: &str, body: String, reason| {
-        Case::new(subject, subject).sends(body, "applied").then("export", reason)
+        Case::new(subject, subject).sends(&body, "applied").then("export", reason)
     };
     let cases = [
         case("user_field10", payload("field/10-top-level-past-due-only"), "DENIED"),
@@ -210,7 +210,7 @@ fn trial(subject: &str, status: &str, days: i64) -> String {
 async fn a_trial_past_its_end_lasts_three_days_and_a_paid_period_goes_on() {
     let case = |name: &str, body: &dyn Fn(&str) -> String, reason: &'static str| -> Case {
         let subject = format!("user_trial_{name}");
-        Case::new(name, &subject).sends(body(&subject), "applied").then("export", reason)
+        Case::new(name, &subject).sends(&body(&subject), "applied").then("export", reason)
     };
     let paid = |days: i64| move |subject: &str| at(-days - 1, subject, "active", day(-days));
     check(&[

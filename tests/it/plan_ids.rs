@@ -105,7 +105,7 @@ async fn an_item_with_a_plan_id_is_resolved_by_any_event_that_has_the_slug() {
         let event = with(later(subject, "active", "pro", 0), "/data/plan_id", "cplan_7");
         without(event, "/data/plan")
     };
-    let first = Case::new("before", "user_first").sends(unnamed("user_first"), "applied");
+    let first = Case::new("before", "user_first").sends(&unnamed("user_first"), "applied");
     check_on(&replica, &[first.then("export", "UNKNOWN_PLAN")]).await;
     let telling = with(later("user_other", "ended", "pro", 0), "/data/plan_id", "cplan_7");
     replica.send(&with(telling, "/data/plan/id", "cplan_7").to_string()).await;
@@ -113,13 +113,13 @@ async fn an_item_with_a_plan_id_is_resolved_by_any_event_that_has_the_slug() {
         fits(&ask(&replica, "user_first", "export").await, "PLAN")
     })
     .await;
-    let second = Case::new("after", "user_second").sends(unnamed("user_second"), "applied");
+    let second = Case::new("after", "user_second").sends(&unnamed("user_second"), "applied");
     let nested = without(
         with(later("user_third", "active", "pro", 0), "/data/plan/id", "cplan_7"),
         "/data/plan/slug",
     );
     let nested = Case::new("id in the plan", "user_third")
-        .sends(without(nested, "/data/plan_id"), "applied");
+        .sends(&without(nested, "/data/plan_id"), "applied");
     check_on(&replica, &[second.then("export", "PLAN"), nested.then("export", "PLAN")]).await;
     replica.stop().await.unwrap();
     let replica = Replica::start(&db).await;
@@ -181,9 +181,10 @@ fn rename_all(clerk: &Clerk) {
 
 async fn has_plan(replica: &Replica, subject: &str, plan: &str) -> bool {
     let mut request = CheckPlanRequest { plan: plan.into(), ..Default::default() };
-    match subject.starts_with("org_") {
-        true => request.organization_id = subject.into(),
-        false => request.user_id = subject.into(),
+    if subject.starts_with("org_") {
+        request.organization_id = subject.into();
+    } else {
+        request.user_id = subject.into();
     }
     replica.client.clone().check_plan(request).await.unwrap().into_inner().allowed
 }

@@ -34,12 +34,12 @@ impl Case {
         let names: Vec<_> = files.iter().map(|(name, _)| *name).collect();
         let case = Self::new(names.join(", "), subject);
         files.iter().fold(case, |case, (name, result)| {
-            case.sends(payload(&format!("field/{name}")), result)
+            case.sends(&payload(&format!("field/{name}")), result)
         })
     }
 
     /// The next delivery, and its result, or several of which one is right.
-    pub fn sends(mut self, body: impl ToString, result: &'static str) -> Self {
+    pub fn sends(mut self, body: &impl ToString, result: &'static str) -> Self {
         self.deliveries.push((body.to_string(), result));
         self
     }
@@ -82,9 +82,10 @@ impl Case {
 
 /// Whether a subject may use a feature.
 pub async fn ask(replica: &Replica, subject: &str, feature: &str) -> CheckFeatureResponse {
-    match subject.starts_with("org_") {
-        true => replica.check("", subject, feature).await,
-        false => replica.check(subject, "", feature).await,
+    if subject.starts_with("org_") {
+        replica.check("", subject, feature).await
+    } else {
+        replica.check(subject, "", feature).await
     }
 }
 
@@ -172,7 +173,7 @@ pub fn snapshot(subject: &str, status: &str, items: Vec<Value>) -> Value {
             "created_at": SENT, "updated_at": SENT + 5, "active_at": SENT, "canceled_at": null,
             "ended_at": null, "past_due_at": null, "latest_payment_id": null,
             "payment_source_id": null, "payer_id": "cpayer_1", "payer": payer(subject),
-            "items": items,
+            "items": Value::from(items),
         },
     })
 }

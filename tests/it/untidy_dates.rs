@@ -30,7 +30,7 @@ fn dated(place: &str, status: &str, texts: &[&str], reason: &'static str) -> Vec
         let id = format!("csub_item_{key}_{status}_{n}");
         let body = raw(item(&subject, part(&id, status, "pro")), place, text);
         let case = Case::new(format!("{status}, {key} is {text}"), &subject);
-        case.sends(body, "applied").then("export", reason)
+        case.sends(&body, "applied").then("export", reason)
     });
     cases.collect()
 }
@@ -75,7 +75,7 @@ async fn the_dates_of_a_dead_item_do_not_spoil_a_live_one() {
             let live = part(&format!("csub_item_live_{n}_{m}"), "active", "pro");
             let event = snapshot(&subject, "active", vec![dead, live]);
             let body = raw(event, &format!("/data/items/0/{key}"), text);
-            let case = Case::new(format!("{key} is {text}"), subject).sends(body, "applied");
+            let case = Case::new(format!("{key} is {text}"), subject).sends(&body, "applied");
             cases.push(case.then("export", "PLAN"));
         }
     }
@@ -92,7 +92,7 @@ async fn an_updated_at_that_cannot_be_is_as_good_as_none() {
             raw(with(event, "/timestamp", sent), "/data/updated_at", text)
         };
         let case = |name: &str, body: String, result| {
-            Case::new(format!("updated_at is {text}, {name}"), &subject).sends(body, result)
+            Case::new(format!("updated_at is {text}, {name}"), &subject).sends(&body, result)
         };
         cases.push(case("first", event("active", SENT), "applied").then("export", "PLAN"));
         let older = case("older", event("ended", SENT - 1000), "superseded");
@@ -114,7 +114,7 @@ async fn a_timestamp_that_cannot_be_is_as_good_as_none() {
         let (subject, id) = (format!("user_sent_{n}"), format!("csub_item_sent_{n}"));
         let event = item(&subject, part(&id, "active", "pro"));
         let case = Case::new(format!("timestamp is {text}"), subject);
-        cases.push(case.sends(raw(event, "/timestamp", text), "applied").then("export", "PLAN"));
+        cases.push(case.sends(&raw(event, "/timestamp", text), "applied").then("export", "PLAN"));
     }
     check(&cases).await;
 }
@@ -126,7 +126,7 @@ async fn an_updated_at_of_more_than_a_day_ahead_is_parked() {
         let (subject, id) = (format!("user_ahead_{name}"), format!("csub_item_ahead_{name}"));
         let event = item(&subject, with(part(&id, "active", "pro"), "/updated_at", updated_at));
         let event = with(event, "/timestamp", SENT);
-        Case::new(name, subject).sends(event, result).then("export", reason)
+        Case::new(name, subject).sends(&event, result).then("export", reason)
     };
     check(&[
         case("12h", ahead(12), "applied", "PLAN"),
@@ -185,7 +185,7 @@ async fn an_event_that_is_not_about_billing_is_ignored_whatever_its_dates_are() 
             for place in ["/timestamp", "/data/updated_at", "/data/created_at"] {
                 let body = raw(event.clone(), place, text);
                 let name = format!("{kind}, {place} is {text}");
-                cases.push(Case::new(name, "user_elsewhere").sends(body, "ignored"));
+                cases.push(Case::new(name, "user_elsewhere").sends(&body, "ignored"));
             }
         }
     }
@@ -209,7 +209,7 @@ async fn an_attempt_to_pay_changes_nothing_whatever_it_says() {
             ("/data/zz", "\"\\u0000\\ud800\""),
         ] {
             let name = format!("paymentAttempt.{kind}, {place} is {text}");
-            let case = Case::new(name, subject).sends(raw(event.clone(), place, text), "ignored");
+            let case = Case::new(name, subject).sends(&raw(event.clone(), place, text), "ignored");
             cases.push(case.then("export", "NOT_IN_PLAN"));
         }
     }
@@ -226,8 +226,8 @@ async fn a_deletion_counts_whatever_its_dates_are() {
             "data": { "object": "user", "id": subject, "deleted": true, "slug": "x" },
         });
         let case = Case::new(format!("timestamp is {text}"), &subject)
-            .sends(item(&subject, part(&id, "active", "pro")), "applied")
-            .sends(raw(event, "/timestamp", text), "applied");
+            .sends(&item(&subject, part(&id, "active", "pro")), "applied")
+            .sends(&raw(event, "/timestamp", text), "applied");
         cases.push(case.then("export", "SUBJECT_DELETED"));
     }
     check(&cases).await;

@@ -37,10 +37,10 @@ const BAD: [(&str, &str, &str, &str); 20] = [
 fn beside(n: usize, name: &str, listed: [Value; 2], edit: (&str, &str), words: &[&str]) -> Case {
     let subject = format!("user_part_{n}");
     let known = item(&subject, part(&format!("csub_item_known_{n}"), "active", "max"));
-    let event = snapshot(&subject, "active", listed.to_vec());
+    let event = snapshot(&subject, "active", Vec::from(listed));
     Case::new(name, &subject)
-        .sends(known, "applied")
-        .sends(raw(event, edit.0, edit.1), "applied")
+        .sends(&known, "applied")
+        .sends(&raw(event, edit.0, edit.1), "applied")
         .explained(words)
         .then("export", "PLAN")
         .then("ai_assistant", "PLAN")
@@ -94,8 +94,8 @@ async fn a_known_item_whose_part_cannot_be_read_stays_as_it_is() {
         let bad = with(part(&id, "ended", "pro"), "/updated_at", SENT + 4);
         let event = snapshot(&subject, "active", vec![good, bad]);
         let case = Case::new(name, &subject)
-            .sends(item(&subject, part(&id, "active", "pro")), "applied")
-            .sends(raw(event, &format!("/data/items/1{place}"), text), "applied");
+            .sends(&item(&subject, part(&id, "active", "pro")), "applied")
+            .sends(&raw(event, &format!("/data/items/1{place}"), text), "applied");
         cases.push(case.then("export", "PLAN").then("basic_reports", "PLAN"));
     }
     check(&cases).await;
@@ -109,8 +109,8 @@ async fn a_subscription_none_of_whose_items_can_be_read_is_parked() {
         let bad = part(&format!("csub_item_none_bad_{n}"), "active", "free_user");
         let event = snapshot(&subject, "active", vec![bad]);
         let case = Case::new(name, &subject)
-            .sends(item(&subject, part(&id, "active", "pro")), "applied")
-            .sends(raw(event, &format!("/data/items/0{place}"), text), "parked");
+            .sends(&item(&subject, part(&id, "active", "pro")), "applied")
+            .sends(&raw(event, &format!("/data/items/0{place}"), text), "parked");
         cases.push(case.then("export", "PLAN"));
     }
     check(&cases).await;
@@ -156,8 +156,8 @@ fn shapes() -> Vec<Case> {
                 event["data"][*key] = value.clone();
             }
             let case = Case::new(format!("{status}, list {name}"), &subject)
-                .sends(item(&subject, part(&id, "active", "pro")), "applied")
-                .sends(event, "parked");
+                .sends(&item(&subject, part(&id, "active", "pro")), "applied")
+                .sends(&event, "parked");
             cases.push(case.then("export", "PLAN"));
         }
     }
@@ -183,17 +183,17 @@ async fn a_list_is_read_under_the_name_that_the_api_has_for_it() {
         let id = format!("csub_item_{subject}");
         let changed = with(part(&id, status, "pro"), "/updated_at", SENT + 5);
         Case::new(subject, subject)
-            .sends(item(subject, part(&id, "active", "pro")), "applied")
-            .sends(moved(subject, vec![changed], items), "applied")
+            .sends(&item(subject, part(&id, "active", "pro")), "applied")
+            .sends(&moved(subject, vec![changed], items), "applied")
             .then("export", reason)
     };
     let other = moved("user_alias_5", vec![part("csub_item_alias_5b", "active", "max")], None);
     let other = Case::new("one that is not listed", "user_alias_5")
-        .sends(item("user_alias_5", part("csub_item_alias_5", "active", "pro")), "applied")
-        .sends(other, "applied")
+        .sends(&item("user_alias_5", part("csub_item_alias_5", "active", "pro")), "applied")
+        .sends(&other, "applied")
         .then("ai_assistant", "PLAN");
     let fresh = moved("user_alias_6", vec![part("csub_item_alias_6", "active", "pro")], None);
-    let fresh = Case::new("of somebody new", "user_alias_6").sends(fresh, "applied");
+    let fresh = Case::new("of somebody new", "user_alias_6").sends(&fresh, "applied");
     check(&[
         case("user_alias_1", "ended", None, "ENDED"),
         case("user_alias_2", "canceled", None, "CANCELED_BUT_PAID"),

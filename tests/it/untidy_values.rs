@@ -56,10 +56,10 @@ fn cases_of_members() -> Vec<Case> {
             let ended = item(&subject, ended);
             let name = format!("{name} at `{place}`");
             let active = Case::new(format!("{name}, active"), &subject)
-                .sends(member(active, place, &text), "applied");
+                .sends(&member(active, place, &text), "applied");
             cases.push(active.then("export", "PLAN"));
             let ended = Case::new(format!("{name}, ended"), &subject)
-                .sends(member(ended, place, &text), "applied");
+                .sends(&member(ended, place, &text), "applied");
             cases.push(ended.then("export", "ENDED"));
         }
     }
@@ -77,10 +77,10 @@ async fn an_unknown_member_of_any_form_in_a_listed_item_changes_nothing() {
     for (n, (name, text)) in odd_members().into_iter().enumerate() {
         let (subject, id) = (format!("user_list_{n}"), format!("csub_item_list_{n}"));
         let listed = snapshot(&subject, "active", vec![part(&id, "active", "pro")]);
-        for (m, place) in ["/data/items/0", "/data/items/0/plan"].into_iter().enumerate() {
-            let event = with(listed.clone(), "/data/updated_at", SENT + 5 + m as i64);
+        for (ms, place) in [(5, "/data/items/0"), (6, "/data/items/0/plan")] {
+            let event = with(listed.clone(), "/data/updated_at", SENT + ms);
             let case = Case::new(format!("{name} at `{place}`"), &subject)
-                .sends(member(event, place, &text), "applied");
+                .sends(&member(event, place, &text), "applied");
             cases.push(case.then("export", "PLAN"));
         }
     }
@@ -125,7 +125,7 @@ async fn a_known_member_that_no_rule_reads_may_have_any_value() {
             let (subject, id) = (format!("user_any_{n}_{m}"), format!("csub_item_any_{n}_{m}"));
             let event = item(&subject, part(&id, "active", "pro"));
             let body = crate::untidy::raw(event, place, value);
-            let case = Case::new(format!("{place} is {value}"), &subject).sends(body, "applied");
+            let case = Case::new(format!("{place} is {value}"), &subject).sends(&body, "applied");
             cases.push(case.then("export", "PLAN"));
         }
     }
@@ -161,7 +161,7 @@ async fn of_a_repeated_key_that_is_read_the_last_one_counts() {
     {
         let subject = format!("user_twice_{n}");
         let body = edited(&subject, from, &format!("{first},{last}"));
-        let case = Case::new(format!("{first}, {last}"), subject).sends(body, "applied");
+        let case = Case::new(format!("{first}, {last}"), subject).sends(&body, "applied");
         cases.push(case.then("export", reason));
     }
     check(&cases).await;
@@ -171,7 +171,7 @@ async fn of_a_repeated_key_that_is_read_the_last_one_counts() {
 async fn of_a_repeated_key_of_the_envelope_the_last_one_counts() {
     let case = |subject: &str, from: &str, to: &str, result, reason| {
         let body = edited(subject, from, to);
-        Case::new(to, subject).sends(body, result).then("export", reason)
+        Case::new(to, subject).sends(&body, result).then("export", reason)
     };
     let ending = "\"type\":\"subscriptionItem.active\"}";
     let other = "\"type\":\"user.updated\"";
@@ -202,8 +202,8 @@ async fn a_byte_order_mark_and_white_space_around_a_body_change_nothing() {
         let listed = snapshot(&subject, "active", vec![ended]);
         let listed = with(listed, "/data/updated_at", SENT + 9);
         let case = Case::new(format!("{before:?} and {after:?}"), &subject)
-            .sends(format!("{before}{active}{after}"), "applied")
-            .sends(format!("{before}{listed}{after}"), "applied");
+            .sends(&format!("{before}{active}{after}"), "applied")
+            .sends(&format!("{before}{listed}{after}"), "applied");
         cases.push(case.then("export", "ENDED"));
     }
     check(&cases).await;
@@ -217,7 +217,7 @@ async fn a_nul_in_what_is_stored_parks_an_event_about_one_item() {
         let active = item(&subject, part(&id, "active", "pro"));
         let ended = with(part(&id, "ended", "pro"), "/updated_at", SENT + 9);
         let ended = with(item(&subject, ended), place, "ended\0");
-        let case = Case::new(place, &subject).sends(active, "applied").sends(ended, "parked");
+        let case = Case::new(place, &subject).sends(&active, "applied").sends(&ended, "parked");
         cases.push(case.then("export", "PLAN"));
     }
     check(&cases).await;
