@@ -27,6 +27,10 @@ pub struct State {
     /// By subject.
     pub subscriptions: HashMap<String, Value>,
     pub faults: VecDeque<Fault>,
+    /// Status and body of the answers about single subjects, or about `plans`, whatever else is there.
+    pub answers: HashMap<String, (u16, String)>,
+    /// How often each subject was asked about.
+    pub asked: HashMap<String, usize>,
     pub requests: usize,
     /// The instance of the key.
     pub instance: String,
@@ -83,6 +87,21 @@ impl Clerk {
         entitlements::clerk::Api::new(&self.url, &key.to_owned().into()).unwrap()
     }
 
+    /// Answers so about a subject, or about `plans`, from now on.
+    pub fn answers(&self, about: &str, status: u16, body: impl Into<String>) {
+        self.state.lock().unwrap().answers.insert(about.to_owned(), (status, body.into()));
+    }
+
+    /// Has this subscription of a subject, made from a webhook's.
+    pub fn has(&self, subject: &str, event: &str) {
+        self.state.lock().unwrap().subscriptions.insert(subject.into(), subscription(event));
+    }
+
+    /// How often a subject, or `plans`, was asked about.
+    pub fn asked(&self, about: &str) -> usize {
+        self.state.lock().unwrap().asked.get(about).copied().unwrap_or(0)
+    }
+
     pub fn fail(&self, faults: &[Fault]) {
         self.state.lock().unwrap().faults.extend(faults);
     }
@@ -122,6 +141,9 @@ fn answer(state: &mut State, request: &Request<Incoming>) -> Response<Full<Bytes
         None => {}
     }
     let path: Vec<_> = request.uri().path().trim_start_matches("/v1/").split('/').collect();
+    if let Some(answer) = demanded(state, &path) {
+        return answer;
+    }
     match path[..] {
         ["instance"] => json_answer(StatusCode::OK, &json!({ "id": state.instance })),
         ["billing", "plans"] => page(&state.plans, request.uri().query()),
@@ -134,6 +156,20 @@ fn answer(state: &mut State, request: &Request<Incoming>) -> Response<Full<Bytes
         }
         _ => json_answer(StatusCode::BAD_REQUEST, &json!({ "errors": [{ "message": "what?" }] })),
     }
+}
+
+/// The answer that was demanded about a path, which is noted as asked.
+fn demanded(state: &mut State, path: &[&str]) -> Option<Response<Full<Bytes>>> {
+    let about = match path {
+        ["billing", "plans"] => "plans",
+        [_, subject, "billing", "subscription"] => subject,
+        _ => return None,
+    };
+    *state.asked.entry(about.to_owned()).or_default() += 1;
+    let (status, body) = state.answers.get(about)?;
+    let mut answer = Response::new(Full::from(body.clone()));
+    *answer.status_mut() = StatusCode::from_u16(*status).unwrap();
+    Some(answer)
 }
 
 fn too_many(retry_after: &str) -> Response<Full<Bytes>> {
