@@ -100,6 +100,15 @@ impl Finding {
     }
 }
 
+/// What became of refreshing the catalog.
+#[derive(Debug)]
+pub struct Refreshed {
+    /// Of the catalog.
+    pub applied: Applied,
+    /// Why plans of Clerk's list could not be read: what is known of them stays as it is.
+    pub left_out: Vec<String>,
+}
+
 /// How far a backfill came.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backfilled {
@@ -253,12 +262,12 @@ impl Reconciler {
 
     /// Puts in force what Clerk says of its plans now. A plan that it lists no longer stays, as retired, unless those
     /// are to be removed.
-    pub async fn refresh(&self, remove_retired: bool) -> Result<Applied, ReconcileError> {
+    pub async fn refresh(&self, remove_retired: bool) -> Result<Refreshed, ReconcileError> {
         self.check_instance().await?;
         let trace = self.metrics.traces.question("ask Clerk for its plans");
         let Plans { catalog, left_out } = trace.run(self.api.plans()).await?;
         drop(trace);
-        for why in left_out {
+        for why in &left_out {
             tracing::warn!(why, "a plan of Clerk's list cannot be read: it stays as it is known");
         }
         let author = if remove_retired { Author::ClerkWithoutRetired } else { Author::Clerk };
@@ -270,7 +279,7 @@ impl Reconciler {
                 "catalog {number} of Clerk is in force now"
             );
         }
-        Ok(applied)
+        Ok(Refreshed { applied, left_out })
     }
 
     /// Compares candidates at a bounded rate.

@@ -133,12 +133,15 @@ impl Optional<'_> {
         })
     }
 
-    /// The seats; a number that is negative is none.
+    /// The seats; without a number they are unlimited, and a negative number is none.
     fn seats(&mut self, data: &Object<'_>) -> Option<Seats> {
-        let seats = self.take(data.object("seats"))?;
+        let (key, rule) = ("seats", "are no number of seats");
+        let seats = self.take(data.object(key))?;
         match seats.whole("quantity") {
-            Ok(quantity) => Some(Seats(quantity.and_then(|n| n.try_into().ok()))),
-            Err(misfit) => self.leave_out(&misfit),
+            Ok(None) => Some(Seats(None)),
+            Ok(Some(..0)) => None,
+            Ok(Some(i64::MAX)) | Err(_) => self.leave_out(&Misfit { key, rule }),
+            Ok(Some(quantity)) => Some(Seats(Some(quantity.unsigned_abs()))),
         }
     }
 }

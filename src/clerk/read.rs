@@ -95,22 +95,25 @@ fn shape(name: &str, data: &Object<'_>) -> Option<Shape> {
         (_, "organization") if is_deleted => return Some(Shape::Deletion(Kind::Organization)),
         _ => {}
     }
-    let says_subscription = matches!(&*object, "commerce_subscription" | "subscription")
-        || name.starts_with("subscription.")
-        || name == "api.subscription";
+    // `object` counts more than the name: names of events have changed more often.
+    let (subscription, item) = match &*object {
+        object if object.ends_with("subscription_item") => (false, true),
+        object if object.ends_with("subscription") => (true, false),
+        _ => (
+            name.starts_with("subscription.") || name == "api.subscription",
+            name.starts_with("subscriptionItem.") || name == "api.item",
+        ),
+    };
     let has = |key| data.get(key).is_some();
-    if has("items") || (says_subscription && has("subscription_items")) {
-        return Some(Shape::Subscription);
-    }
-    if has("plan") || has("period_start") {
-        return Some(Shape::Item);
-    }
-    match &*object {
-        "commerce_subscription" | "subscription" => Some(Shape::Subscription),
-        "commerce_subscription_item" | "subscription_item" => Some(Shape::Item),
-        _ if !has("id") => None,
-        _ if says_subscription => Some(Shape::Subscription),
-        _ if name.starts_with("subscriptionItem.") || name == "api.item" => Some(Shape::Item),
+    let has_list = has("items") || has("subscription_items");
+    let has_plan = has("plan") || has("period_start");
+    match (subscription, item) {
+        (true, _) if has_plan && !has_list => Some(Shape::Item),
+        (true, _) if has_list || has("id") || !object.is_empty() => Some(Shape::Subscription),
+        (_, true) if matches!(data.array("items"), Ok(Some(_))) && !has_plan => {
+            Some(Shape::Subscription)
+        }
+        (_, true) if has_plan || has("id") || !object.is_empty() => Some(Shape::Item),
         _ => None,
     }
 }
@@ -172,7 +175,7 @@ impl Reader {
             (_, false) if newest.is_empty() => return Err(summary(&left_out)),
             // What was not read may be one that must stay.
             (_, false) => left_out.is_empty().then(ids),
-            (Some("abandoned" | "incomplete"), true) => Some(Vec::new()),
+            (Some("abandoned" | "incomplete"), true) if list.is_ok() => Some(Vec::new()),
             (Some("canceled"), true) => None,
             (_, true) => return Err(contradiction(status, list.as_ref().err())),
         };

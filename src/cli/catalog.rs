@@ -111,7 +111,11 @@ impl CatalogCommand {
         let store = self.offline.store()?;
         match &self.action {
             Action::Pull { remove_retired } => {
-                told(self.offline.reconciler()?.refresh(*remove_retired).await?);
+                let refreshed = self.offline.reconciler()?.refresh(*remove_retired).await?;
+                for why in &refreshed.left_out {
+                    say!("left as it is known: {why}");
+                }
+                told(refreshed.applied);
             }
             Action::Plan { file } => {
                 let (catalog, _) = read_catalog(file)?;

@@ -1,18 +1,22 @@
 //! Whether an account answers as Clerk's own answer about it would.
 
 use crate::access::{
-    Account, Catalog, Grace, Item, Items, News, Payment, Snapshot, Verdict, entitlements,
+    Access, Account, Catalog, Grace, Item, Items, News, Payment, Snapshot, Verdict, entitlements,
 };
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 
-/// What differs, in words, if something does. An answer that lists no items says nothing to compare.
+/// What differs, in words, if something does. An answer that lists no items says nothing to compare, and what is granted
+/// by a plan that is not in the catalog is not known.
 pub(super) fn difference(
     known: &Account,
     clerk: &News,
     catalog: &Catalog,
     now: DateTime<Utc>,
 ) -> Option<String> {
+    if let Some(unknown) = unknown_plan(known, catalog, now) {
+        return Some(unknown);
+    }
     let clerk = as_clerk_says(known, clerk)?;
     let (ours, theirs) = (features(known, catalog, now), features(&clerk, catalog, now));
     let differing = ours.keys().chain(theirs.keys());
@@ -22,6 +26,19 @@ pub(super) fn difference(
         (Some(_), None) => format!("`{feature}` is granted here, and not by Clerk's answer"),
         (None, Some(_)) => format!("`{feature}` is granted by Clerk's answer, and not here"),
         _ => format!("`{feature}` has another limit here than by Clerk's answer"),
+    })
+}
+
+fn unknown_plan(known: &Account, catalog: &Catalog, now: DateTime<Utc>) -> Option<String> {
+    let plans = catalog.shelf(known.subject.kind());
+    let standing = known.standing(Grace::default(), now);
+    let unknown = known.items.iter().find(|item| {
+        plans.find(item.plan_id, item.plan).is_none()
+            && matches!(standing.access(item), Access::Granted(..))
+    });
+    unknown.map(|item| match item.plan.or(item.plan_id) {
+        Some(plan) => format!("the plan `{plan}` of item {} is not in the catalog", item.id),
+        None => format!("nothing says of which plan item {} is", item.id),
     })
 }
 

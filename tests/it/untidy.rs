@@ -181,7 +181,10 @@ pub fn snapshot(subject: &str, status: &str, items: Vec<Value>) -> Value {
 /// The same with one value put at a JSON pointer.
 pub fn with(mut event: Value, place: &str, value: impl Into<Value>) -> Value {
     let (parent, key) = place.rsplit_once('/').unwrap();
-    event.pointer_mut(parent).unwrap()[key] = value.into();
+    match event.pointer_mut(parent).unwrap() {
+        Value::Array(list) => list[key.parse::<usize>().unwrap()] = value.into(),
+        object => object[key] = value.into(),
+    }
     event
 }
 

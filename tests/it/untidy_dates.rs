@@ -44,13 +44,29 @@ async fn a_date_of_an_item_that_is_not_positive_is_absent() {
     cases.extend(dated("/data/ended_at", "active", &NO_DATES, "PLAN"));
     cases.extend(dated("/data/created_at", "active", &NO_DATES, "PLAN"));
     cases.extend(dated("/data/past_due_at", "past_due", &NO_DATES, "PAST_DUE_IN_GRACE"));
-    cases.extend(dated("/data/period_end", "canceled", &NO_DATES, "PERIOD_OVER"));
+    let unreadable = |text: &&str| ["\"soon\"", "true", "{}", "[]"].contains(text);
+    let none: Vec<_> = NO_DATES.into_iter().filter(|text| !unreadable(text)).collect();
+    cases.extend(dated("/data/period_end", "canceled", &none, "PERIOD_OVER"));
     cases.extend(dated("/data/period_start", "canceled", &NO_DATES, "CANCELED_BUT_PAID"));
     cases.extend(dated("/data/canceled_at", "canceled", &NO_DATES, "CANCELED_BUT_PAID"));
     cases.extend(dated("/data/period_end", "ended", &NO_DATES, "ENDED"));
     cases.extend(dated("/data/period_start", "ended", &NO_DATES, "ENDED"));
     cases.extend(dated("/data/period_start", "upcoming", &NO_DATES, "NOT_STARTED"));
     check(&cases).await;
+}
+
+#[tokio::test]
+async fn a_cancellation_whose_end_cannot_be_read_is_parked_and_takes_nothing() {
+    let cases =
+        ["\"soon\"", "true", "{}", "[]", "1792497600"].into_iter().enumerate().map(|(n, text)| {
+            let (subject, id) = (format!("user_end_{n}"), format!("csub_item_end_{n}"));
+            let canceled = item(&subject, part(&id, "canceled", "pro"));
+            let case = Case::new(format!("period_end is {text}"), &subject)
+                .sends(&item(&subject, part(&id, "active", "pro")), "applied")
+                .sends(&raw(canceled, "/data/period_end", text), "parked");
+            case.then("export", "PLAN")
+        });
+    check(&cases.collect::<Vec<_>>()).await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// Ways in which an item of a list can be bad: what is so, where, its text, and words that name it.
-const BAD: [(&str, &str, &str, &str); 20] = [
+const BAD: [Bad; 20] = [
     ("an empty id", "/id", "\"\"", "id"),
     ("no id", "/id", "null", "id"),
     ("a number as id", "/id", "7", "id"),
@@ -36,6 +36,13 @@ const BAD: [(&str, &str, &str, &str); 20] = [
     ("a text as seats", "/seats", "\"five\"", "seats"),
     ("true as number of seats", "/seats", "{\"quantity\":true}", "seats"),
 ];
+
+type Bad = (&'static str, &'static str, &'static str, &'static str);
+
+/// Those of which nothing can be used: not what it is, or not how it stands.
+fn lost() -> impl Iterator<Item = (usize, Bad)> {
+    BAD.into_iter().enumerate().filter(|(_, (_, place, ..))| ["/id", "/status"].contains(place))
+}
 
 /// A snapshot of a good item and a bad one, in which an item that was known before is missing.
 fn beside(n: usize, name: &str, listed: [Value; 2], edit: (&str, &str), words: &[&str]) -> Case {
@@ -84,7 +91,7 @@ async fn an_item_that_is_no_object_is_left_out_alone_and_nothing_is_withdrawn() 
         let n = 100 + n;
         let good = part(&format!("csub_item_good_{n}"), "active", "pro");
         let edit = ("/data/items/0", text);
-        cases.push(beside(n, text, [json!({}), good], edit, &["item"]));
+        cases.push(beside(n, text, [json!({ "id": "csub_item_none" }), good], edit, &["item"]));
     }
     check(&cases).await;
 }
@@ -92,7 +99,7 @@ async fn an_item_that_is_no_object_is_left_out_alone_and_nothing_is_withdrawn() 
 #[tokio::test]
 async fn a_known_item_whose_part_cannot_be_read_stays_as_it_is() {
     let mut cases = Vec::new();
-    for (n, (name, place, text, _)) in BAD.into_iter().enumerate() {
+    for (n, (name, place, text, _)) in lost() {
         let (subject, id) = (format!("user_kept_{n}"), format!("csub_item_kept_{n}"));
         let good = part(&format!("csub_item_kept_good_{n}"), "active", "free_user");
         let bad = with(part(&id, "ended", "pro"), "/updated_at", SENT + 4);
@@ -106,9 +113,28 @@ async fn a_known_item_whose_part_cannot_be_read_stays_as_it_is() {
 }
 
 #[tokio::test]
+async fn an_item_whose_plan_or_seats_cannot_be_read_ends_nevertheless() {
+    let mut cases = Vec::new();
+    let lost: Vec<_> = lost().map(|(n, _)| n).collect();
+    for (n, (name, place, text, word)) in BAD.into_iter().enumerate() {
+        if lost.contains(&n) {
+            continue;
+        }
+        let (subject, id) = (format!("user_over_{n}"), format!("csub_item_over_{n}"));
+        let over = with(part(&id, "ended", "pro"), "/updated_at", SENT + 4);
+        let event = snapshot(&subject, "active", vec![over]);
+        let case = Case::new(name, &subject)
+            .sends(&item(&subject, part(&id, "active", "pro")), "applied")
+            .sends(&raw(event, &format!("/data/items/0{place}"), text), "applied");
+        cases.push(case.explained(&[word, &id]).then("export", "ENDED"));
+    }
+    check(&cases).await;
+}
+
+#[tokio::test]
 async fn a_subscription_none_of_whose_items_can_be_read_is_parked() {
     let mut cases = Vec::new();
-    for (n, (name, place, text, _)) in BAD.into_iter().enumerate() {
+    for (n, (name, place, text, _)) in lost() {
         let (subject, id) = (format!("user_none_{n}"), format!("csub_item_none_{n}"));
         let bad = part(&format!("csub_item_none_bad_{n}"), "active", "free_user");
         let event = snapshot(&subject, "active", vec![bad]);
