@@ -6,7 +6,7 @@ use crate::{
     clerk::Api,
     config::{Backend, Database, read_catalog},
     deliveries::{Deliveries, ServedInstance},
-    reconcile::Reconciler,
+    reconcile::{Reconciler, Refreshed},
     store::{Applied, Author, Store, Version},
     telemetry::Metrics,
 };
@@ -111,11 +111,7 @@ impl CatalogCommand {
         let store = self.offline.store()?;
         match &self.action {
             Action::Pull { remove_retired } => {
-                let refreshed = self.offline.reconciler()?.refresh(*remove_retired).await?;
-                for why in &refreshed.left_out {
-                    say!("left as it is known: {why}");
-                }
-                told(refreshed.applied);
+                pulled(&self.offline.reconciler()?.refresh(*remove_retired).await?);
             }
             Action::Plan { file } => {
                 let (catalog, _) = read_catalog(file)?;
@@ -158,6 +154,13 @@ fn missing(number: Option<u64>) -> String {
         }
         None => "there is no catalog yet: `catalog apply FILE` makes one".into(),
     }
+}
+
+fn pulled(refreshed: &Refreshed) {
+    for why in &refreshed.left_out {
+        say!("left as it is known: {why}");
+    }
+    told(refreshed.applied);
 }
 
 fn told(applied: Applied) {
