@@ -45,7 +45,7 @@ pub struct UnknownPlan {
 
 impl Store {
     /// Subjects that are to be compared with Clerk: with an item past its end, begun though upcoming, or of a plan
-    /// that the catalog does not know; or noted by [`want`]. Those first that were never compared. It costs time by
+    /// that the catalog does not know; or noted by [`Store::want_compared`]. Those first that were never compared. It costs time by
     /// their number, not by that of all subjects.
     pub async fn candidates(
         &self,
