@@ -1,8 +1,13 @@
 -- What reading leniently needs: plans by id, payments that failed, parts that were left out, what to compare with Clerk.
 
+-- In the order in which a delivery locks them.
+lock table subject, item, delivery;
+
 alter table delivery
     -- The time that was signed with the first attempt that arrived: it dates a body that has no date of its own.
-    add column signed_at timestamptz;
+    add column signed_at timestamptz,
+    -- Whether it is of another Clerk instance than the one that is served.
+    add column is_foreign boolean not null default false;
 
 alter table item
     -- The version of the newest observation that named the plan; null: none did. An observation that does not name the
@@ -40,15 +45,15 @@ create table plan_name (
     kind text not null check (kind in ('user', 'organization')),
     plan_id text collate "C" not null,
     slug text not null,
-    -- The order in which they were seen.
-    seen bigint generated always as identity,
-    seen_at timestamptz not null default clock_timestamp(),
+    -- When Clerk said them together, at first.
+    seen_at timestamptz not null,
     primary key (kind, plan_id, slug)
 );
 
-insert into plan_name (kind, plan_id, slug)
-select distinct case when subject like 'user\_%' then 'user' else 'organization' end, plan_id, plan
-from item where plan is not null and plan_id is not null;
+insert into plan_name (kind, plan_id, slug, seen_at)
+select case when subject like 'user\_%' then 'user' else 'organization' end as kind, plan_id, plan, min(sent_at)
+from item where plan is not null and plan_id is not null
+group by 1, 2, 3;
 
 alter table subject
     -- Why it should be compared with Clerk, beside what its items tell; null: no reason.

@@ -162,7 +162,7 @@ impl Changes {
             }
             for change in page.rows {
                 after = change.at;
-                if !place.heard.insert(change.at) {
+                if place.heard.contains(&change.at) {
                     continue;
                 }
                 self.metrics.change_lag.observe(self.lag(&change));
@@ -170,6 +170,7 @@ impl Changes {
                     Some(subject) => self.accounts.changed(subject, change.revision),
                     None => self.accounts.reload_catalog().await?,
                 }
+                place.heard.insert(change.at); // not before: what fails is to be done again
             }
             let settled = *settled.get_or_insert(page.here.horizon);
             if !page.more {

@@ -129,6 +129,12 @@ impl Moment {
         self.version.number
     }
 
+    /// How many names plans were seen with: they can change answers without a new version.
+    #[must_use]
+    pub fn plan_names(&self) -> usize {
+        self.version.names.count()
+    }
+
     /// How long access outlives its dates.
     #[must_use]
     pub fn grace(&self) -> Grace {

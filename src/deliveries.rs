@@ -9,7 +9,7 @@ use crate::{
     access::{Message, Reading, Subject},
     accounts::Accounts,
     clerk::{self, Verified},
-    store::{Delivery, Entry, Filter, Outcome, Position, Shared, Store, StoreError},
+    store::{Delivery, Entry, Filter, Names, Outcome, Position, Shared, Store, StoreError},
     telemetry::{Labels, Metrics, chain, trace_id},
 };
 use bytes::Bytes;
@@ -109,10 +109,11 @@ impl Deliveries {
         if let Some(why) = self.instance.refuses(message.instance.as_deref()) {
             message.reading = Reading::Foreign(why);
         }
-        let names = match &message.reading {
+        let new = match &message.reading {
             Reading::News(news) => self.accounts.catalog().names.new_in(news),
             Reading::Ignored(_) | Reading::Parked(_) | Reading::Foreign(_) => Vec::new(),
         };
+        let names = Names { new, seen_at: message.sent_at.or(signed_at).unwrap_or(now) };
         Delivery { svix_id, body, signed_at, message, names }
     }
 
@@ -160,7 +161,7 @@ impl Deliveries {
         if let Some((subject, _)) = outcome.changed() {
             self.accounts.forget(subject);
         }
-        if !delivery.names.is_empty()
+        if !delivery.names.new.is_empty()
             && let Err(error) = self.accounts.reload_catalog().await
         {
             // The change log says it once more.

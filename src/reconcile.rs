@@ -26,7 +26,7 @@ const CATALOG_AT_MOST: Duration = Duration::from_secs(2);
 const CANDIDATES_EVERY: Duration = Duration::from_secs(30);
 /// How often a replica looks whether another is done with the backfill.
 const BACKFILL_EVERY: Duration = Duration::from_secs(20);
-/// How many of them are compared each time: far below Clerk's limit of 100 requests in 10 s.
+/// How many candidates are compared each time: far below Clerk's limit of 100 requests in 10 s.
 const CANDIDATES_AT_ONCE: i64 = 60;
 /// After so many failures in a row the others wait for the next time: Clerk is likely to be away.
 const FAILURES_IN_A_ROW: usize = 5;
@@ -59,6 +59,9 @@ pub enum ReconcileError {
         /// The one that is served.
         served: String,
     },
+    /// A plan could not be read, so that nobody knows whether it was retired.
+    #[error("no plan is removed, because one of Clerk's list cannot be read: {0}")]
+    Unreadable(String),
     /// The database did not.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -142,6 +145,7 @@ impl Reconciler {
         tokio::select! {
             never = self.keep_catalog() => never,
             never = self.heal() => never,
+            never = self.backfill_once() => never,
         }
     }
 
@@ -200,6 +204,9 @@ impl Reconciler {
         let changes = outcome.changed().is_some();
         if dry_run && changes {
             return Ok(Finding::Healed(outcome));
+        }
+        if !news.is_complete() {
+            return Ok(Finding::NotUnderstood("it does not list its items".into()));
         }
         let account = self.store.account(subject).await?;
         let version = self.accounts.catalog();
@@ -270,6 +277,9 @@ impl Reconciler {
         for why in &left_out {
             tracing::warn!(why, "a plan of Clerk's list cannot be read: it stays as it is known");
         }
+        if let (true, Some(why)) = (remove_retired, left_out.first()) {
+            return Err(ReconcileError::Unreadable(why.clone()));
+        }
         let author = if remove_retired { Author::ClerkWithoutRetired } else { Author::Clerk };
         let applied = self.store.apply_catalog(author, &catalog, "Clerk").await?;
         if let Applied::New(number) = applied {
@@ -284,7 +294,6 @@ impl Reconciler {
 
     /// Compares candidates at a bounded rate.
     async fn heal(&self) -> Infallible {
-        self.backfill_once().await;
         let mut tick = interval(CANDIDATES_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -324,11 +333,11 @@ impl Reconciler {
 
     /// Sees to it that all subscriptions were taken over once, here or by another replica. One that was cut short
     /// is begun again.
-    async fn backfill_once(&self) {
+    async fn backfill_once(&self) -> Infallible {
         let mut pause = Duration::from_secs(1);
         loop {
             match self.backfill_if_ours().await {
-                Ok(Backfill::Done | Backfill::Ours) => return,
+                Ok(Backfill::Done | Backfill::Ours) => std::future::pending().await,
                 Ok(Backfill::Theirs) => sleep(BACKFILL_EVERY).await,
                 Err(error) => {
                     self.metrics.clerk_errors.inc();

@@ -25,10 +25,10 @@ pub use doorbell::{Changed, Ring};
 pub use error::StoreError;
 pub use inspect::{Inspection, Migrated, Pulse};
 pub use lane::Pool;
-pub use ledger::{Delivery, Outcome, Shared};
+pub use ledger::{Delivery, Names, Outcome, Shared};
 pub use schema::{Schema, migrate};
 
-use crate::access::{Account, Catalog, PlanName, Subject};
+use crate::access::{Account, Catalog, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use doorbell::Doorbell;
@@ -175,8 +175,8 @@ impl Store {
         self.doorbell.ring(content)
     }
 
-    fn tell(&self, outcome: &Outcome, names: &[PlanName]) {
-        if !names.is_empty() {
+    fn tell(&self, outcome: &Outcome, names: &Names) {
+        if !names.new.is_empty() {
             self.doorbell.unnamed();
         }
         if let Some((subject, revision)) = outcome.changed() {

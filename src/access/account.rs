@@ -35,7 +35,7 @@ impl Account {
     /// What its items grant at `now`.
     #[must_use]
     pub fn standing(&self, grace: Grace, now: DateTime<Utc>) -> Standing<'_> {
-        Standing { account: self, grace, now, has_active: OnceCell::new() }
+        Standing { account: self, grace, now, lasted: OnceCell::new() }
     }
 
     /// The first instant after `now` at which time alone may change any answer about the subject, or its reason.
@@ -53,29 +53,36 @@ pub struct Standing<'a> {
     account: &'a Account,
     grace: Grace,
     now: DateTime<Utc>,
-    has_active: OnceCell<bool>,
+    /// Until when items that were active lasted, the longest.
+    lasted: OnceCell<Option<Until>>,
 }
 
 impl Standing<'_> {
-    /// What an item grants. A payment that failed for an item that never was active, while another item is, is a failed
+    /// What an item grants. A payment that failed for an item that never was active, while another item was, is a failed
     /// upgrade: it was never paid for.
     #[must_use]
     pub fn access(&self, item: &Item<&str>) -> Access {
-        let never_paid = matches!(item.status, Status::PastDue) && !item.was_active;
-        if never_paid && self.has_active() {
-            return Access::Refused(Denial::PastDue);
+        if matches!(item.status, Status::PastDue) && !item.was_active {
+            let failed_at = item.past_due_at.unwrap_or(item.updated_at);
+            let lasted = *self.lasted.get_or_init(|| self.lasted());
+            if lasted.is_some_and(|until| until > Until::Instant(failed_at)) {
+                return Access::Refused(Denial::PastDue);
+            }
         }
         item.access(self.grace, self.now)
     }
 
-    fn has_active(&self) -> bool {
-        *self.has_active.get_or_init(|| {
-            let active = |item: Item<&str>| {
-                matches!(item.status, Status::Active)
-                    && matches!(item.access(self.grace, self.now), Access::Granted(..))
-            };
-            self.account.items.iter().any(active)
-        })
+    fn lasted(&self) -> Option<Until> {
+        let active = self.account.items.iter().filter(|item| item.was_active);
+        let until = active.filter_map(|item| match item.status {
+            _ if item.is_canceled() => item.period_end.map(Until::Instant),
+            Status::Active => Some(item.period_end.map_or(Until::Forever, Until::Instant)),
+            Status::Ended | Status::Expired | Status::Withdrawn => {
+                Some(Until::Instant(item.updated_at))
+            }
+            _ => None,
+        });
+        until.max()
     }
 }
 

@@ -120,9 +120,19 @@ impl Catalog {
             let listed: BTreeSet<_> = now.plans.values().filter_map(|p| p.id.clone()).collect();
             let is_listed = |plan: &Plan| plan.id.as_ref().is_some_and(|id| listed.contains(id));
             for (slug, plan) in &before.plans {
-                if now.plans.contains_key(slug) || is_listed(plan) {
+                if is_listed(plan) {
                     continue;
                 }
+                // Another plan may have taken the slug over; the id is a name that nobody else has.
+                let slug = match now.plans.get(slug) {
+                    None => slug.clone(),
+                    Some(other) if other.id == plan.id => continue,
+                    Some(_) => match plan.id.as_ref().and_then(|id| id.parse().ok()) {
+                        Some(slug) => slug,
+                        None => continue,
+                    },
+                };
+                let slug = &slug;
                 if now.default_plan.is_none() && before.default_plan.as_ref() == Some(slug) {
                     now.default_plan = Some(slug.clone());
                 }

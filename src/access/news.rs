@@ -75,6 +75,17 @@ impl News {
         }
     }
 
+    /// Whether it says all that a subject has.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        match self {
+            Self::Items { snapshot, .. } => {
+                snapshot.as_ref().is_some_and(|snapshot| snapshot.listed.is_some())
+            }
+            Self::Deleted { .. } => true,
+        }
+    }
+
     /// The parts that could not be read.
     #[must_use]
     pub fn left_out(&self) -> &[String] {

@@ -184,8 +184,10 @@ impl Api {
             let total = loop {
                 let page = self.page(path, offset).await?;
                 let count = page.rows.len();
+                // One without an id is known by its text.
                 let id = |row: &str| object(row)?.text("id").ok().flatten();
-                rows.extend(page.rows.into_iter().map(|row| (id(&row), row)));
+                let keyed = |row: String| (id(&row).unwrap_or_else(|| row.clone()), row);
+                rows.extend(page.rows.into_iter().map(keyed));
                 offset += count;
                 if count == 0 || offset >= page.total {
                     break page.total;

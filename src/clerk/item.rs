@@ -11,6 +11,9 @@ const LATEST: i64 = 253_402_300_799_999;
 /// How far ahead of our clock a version may be. A single one dated 2099 would outrank all that follows.
 const AHEAD: Duration = Duration::hours(24);
 
+/// A payment that fails sooner after an item was created was the first one.
+const FIRST_PAYMENT: Duration = Duration::hours(24);
+
 /// What the subscription around an item says about it.
 pub(super) struct Subscription {
     updated_at: DateTime<Utc>,
@@ -69,7 +72,7 @@ pub(super) fn observe(
         period_end,
         canceled_at,
         past_due_at: past_due_at.or(inherited),
-        was_active: matches!(status, Status::Active),
+        was_active: was_active(data, &status, past_due_at.or(inherited).unwrap_or(updated_at)),
         seats: optional.seats(data),
         id: id.as_str().into(),
         status: if of.is_over { Status::Ended } else { status },
@@ -81,13 +84,27 @@ pub(super) fn observe(
 
 /// What an item says of its payment, or the subscription around it.
 fn payment(item: &Item, of: &Subscription) -> Payment {
-    let is_over = item.period_end.is_some_and(|end| end <= item.updated_at.max(of.updated_at));
-    let failed_by = |since: DateTime<Utc>| Payment::FailedBy(since.min(item.updated_at));
-    match (&item.status, is_over, of.past_due) {
-        (Status::PastDue, _, _) => failed_by(item.past_due_at.unwrap_or(item.updated_at)),
-        (Status::Active, true, Some(since)) => failed_by(since),
-        (Status::Active, false, _) => Payment::UpToDate,
+    let last_change = item.updated_at.max(of.updated_at);
+    let over = item.period_end.filter(|end| *end <= last_change);
+    match (&item.status, over, of.past_due) {
+        // It had failed by the time that says so.
+        (Status::PastDue, _, _) => {
+            Payment::FailedBy(item.past_due_at.unwrap_or(item.updated_at).min(item.updated_at))
+        }
+        // Its own change was the last renewal: what failed is what was due at the end of that period.
+        (Status::Active, Some(end), Some(since)) => Payment::FailedBy(since.max(end)),
+        (Status::Active, None, _) => Payment::UpToDate,
         _ => Payment::Unknown,
+    }
+}
+
+/// Whether the item was active at some time: it is, or its payment failed long after it was created.
+fn was_active(data: &Object<'_>, status: &Status, failed_at: DateTime<Utc>) -> bool {
+    let created_at = date(data, "created_at").ok().flatten();
+    match status {
+        Status::Active => true,
+        Status::PastDue => created_at.is_some_and(|at| at + FIRST_PAYMENT < failed_at),
+        _ => false,
     }
 }
 

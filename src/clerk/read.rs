@@ -63,7 +63,9 @@ fn open(
     let timestamp = event.whole("timestamp").ok().flatten().map(in_ms);
     message.sent_at = instant("timestamp", timestamp, now)?;
     let reader = Reader { asked, sent_at: message.sent_at, signed_at, now };
-    reader.news(shape, &data).map(Reading::News)
+    let news = reader.news(shape, &data)?;
+    message.subject = Some(news.subject().clone()); // its items may name the payer where it does not
+    Ok(Reading::News(news))
 }
 
 /// Whether an event of this name must be about billing, so that nothing it says may be lost.
@@ -268,10 +270,16 @@ fn contradiction(status: Option<&str>, unreadable: Option<&Misfit>) -> String {
 
 /// The payer, or another subject of the event, as far as it can be told from what may not be understood otherwise.
 fn payer_in(data: &Object<'_>) -> Option<Subject> {
-    let id = |of: &'static str, key| data.object(of).ok().flatten()?.text(key).ok().flatten();
-    if let Some(payer) = id("payer", "organization_id").or_else(|| id("payer", "user_id")) {
+    let id = |data: &Object<'_>, of: &'static str, key| {
+        data.object(of).ok().flatten()?.text(key).ok().flatten()
+    };
+    let payer = |data: &Object<'_>| {
+        id(data, "payer", "organization_id").or_else(|| id(data, "payer", "user_id"))
+    };
+    let items = || list(data).unwrap_or_default().iter().find_map(|item| payer(&item.object()?));
+    if let Some(payer) = payer(data).or_else(items) {
         return payer.parse().ok();
     }
     let own = data.text("id").ok().flatten().and_then(|id| id.parse().ok());
-    own.or_else(|| id("public_user_data", "user_id").and_then(|id| id.parse().ok()))
+    own.or_else(|| id(data, "public_user_data", "user_id").and_then(|id| id.parse().ok()))
 }

@@ -1,9 +1,9 @@
 //! Who is signed in, for the protocols of gateways.
 
-use super::Protocol;
+use super::{Protocol, values::switch};
 use crate::clerk::{Instance, Keys, Rules, Sessions, TrustedClaims};
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{ArgAction, Args};
 
 /// How session tokens are verified.
 #[derive(Debug, Clone, Args)]
@@ -25,7 +25,13 @@ pub struct SessionSettings {
     pub clerk_authorized_parties: Vec<String>,
 
     /// Accept session tokens without `azp` although `CLERK_AUTHORIZED_PARTIES` is set: native apps have no origin
-    #[arg(long, env)]
+    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true
+    )]
     pub clerk_allow_missing_azp: bool,
 
     /// Who must have issued session tokens (`iss`): the URL of Clerk's Frontend API; several, separated by commas, for

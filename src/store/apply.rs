@@ -1,7 +1,7 @@
 //! News into rows: what is newer is written, what is older is not, in any order of arrival.
 
-use super::{Outcome, Shared, StoreError, candidates};
-use crate::access::{News, Observation, Payment, PlanName, Snapshot, Subject};
+use super::{Names, Outcome, Shared, StoreError, candidates};
+use crate::access::{News, Observation, Payment, Snapshot, Subject};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
@@ -10,7 +10,7 @@ pub(super) async fn apply(
     tx: &mut PgConnection,
     svix_id: &str,
     news: &News,
-    names: &[PlanName],
+    names: &Names,
 ) -> Result<Outcome, StoreError> {
     let subject = news.subject();
     if lock(tx, subject).await?.is_some() {
@@ -384,13 +384,12 @@ async fn fill_in(
 async fn remember(
     tx: &mut PgConnection,
     subject: &Subject,
-    names: &[PlanName],
+    Names { new, seen_at }: &Names,
 ) -> Result<(), StoreError> {
-    if names.is_empty() {
+    if new.is_empty() {
         return Ok(());
     }
-    let (ids, slugs): (Vec<_>, Vec<_>) =
-        names.iter().map(|name| (name.id.to_string(), name.slug.to_string())).unzip();
-    super::catalog::remember(tx, subject.kind(), &ids, &slugs).await?;
-    Ok(())
+    let pairs = new.iter().map(|name| (name.id.to_string(), name.slug.to_string()));
+    let (ids, slugs): (Vec<_>, Vec<_>) = pairs.unzip();
+    super::catalog::remember(tx, subject.kind(), &ids, &slugs, *seen_at).await
 }

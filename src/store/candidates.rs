@@ -82,22 +82,28 @@ async fn candidates(
     limit: i64,
 ) -> Result<Vec<Subject>, StoreError> {
     let Unknown { kinds, ids, slugs } = unknown(db, catalog).await?;
+    let (from, to) = ranges(&kinds);
     let subjects = sqlx::query_scalar!(
         r#"
         with unknown as (
-            select * from unnest($1::text[], $2::text[], $3::text[]) as t (kind, id, slug)
+            select * from unnest($1::text[], $2::text[], $3::text[], $4::text[])
+                as t (first, after, id, slug)
         ), candidate as (
             select subject from item
             where status = 'active' and canceled_at is null and period_end < now()
             union
             select subject from item where status = 'upcoming' and period_start < now()
             union
-            select item.subject from item
-            join unknown on coalesce(plan_id, '') = unknown.id and coalesce(plan, '') = unknown.slug
-                and item.subject like unknown.kind
+            select held.subject from unknown cross join lateral (
+                -- By the index on plans, also where nothing is known of how they are spread.
+                select subject, status from item
+                where coalesce(plan_id, '') = unknown.id and coalesce(plan, '') = unknown.slug
+                    and subject >= unknown.first and subject < unknown.after
+                order by coalesce(plan_id, ''), coalesce(plan, ''), subject limit $6
+            ) as held
             -- What is over is compared once: no answer depends on its plan.
             join subject using (subject)
-            where status not in ('ended', 'expired', 'abandoned') or reconciled_at is null
+            where held.status not in ('ended', 'expired', 'abandoned') or reconciled_at is null
             union
             select subject from subject where reconcile_for is not null
         )
@@ -107,22 +113,27 @@ async fn candidates(
             and (reconcile_at is null or reconcile_at <= now()
                 or (revision <> reconciled_revision and reconciled_at < now() - interval '1 minute'))
         order by reconciled_at nulls first
-        limit $4
+        limit $5
         "#,
-        &kinds,
+        &from,
+        &to,
         &ids,
         &slugs,
         limit,
+        OF_ONE_PLAN,
     )
     .fetch_all(db)
     .await?;
     parsed(subjects)
 }
 
-/// Pairs of id and slug, and the pattern of the subjects that hold them.
+/// How many holders of one unknown plan are looked at each time.
+const OF_ONE_PLAN: i64 = 10_000;
+
+/// Pairs of id and slug, and the kind of the subjects that hold them.
 #[derive(Default)]
 struct Unknown {
-    kinds: Vec<String>,
+    kinds: Vec<Kind>,
     ids: Vec<String>,
     slugs: Vec<String>,
 }
@@ -154,7 +165,7 @@ async fn unknown(db: &mut PgConnection, catalog: &Catalog) -> Result<Unknown, St
         let known = catalog.shelf(kind);
         let said = |text| Some(text).filter(|text: &&str| !text.is_empty());
         for plan in held.iter().filter(|p| known.find(said(&p.id), said(&p.slug)).is_none()) {
-            unknown.kinds.push(kind.prefix().replace('_', "\\_") + "%");
+            unknown.kinds.push(kind);
             unknown.ids.push(plan.id.clone());
             unknown.slugs.push(plan.slug.clone());
         }
@@ -162,32 +173,44 @@ async fn unknown(db: &mut PgConnection, catalog: &Catalog) -> Result<Unknown, St
     Ok(unknown)
 }
 
+/// Where the ids of subjects of these kinds begin and end, as the database orders them.
+fn ranges(kinds: &[Kind]) -> (Vec<String>, Vec<String>) {
+    let prefixes = kinds.iter().map(|kind| kind.prefix());
+    // In ASCII, "`" comes right after "_", with which the prefixes end.
+    prefixes.map(|prefix| (prefix.to_owned(), prefix.replace('_', "`"))).unzip()
+}
+
 async fn unknown_plans(
     db: &mut PgConnection,
     catalog: &Catalog,
 ) -> Result<Vec<UnknownPlan>, StoreError> {
     let Unknown { kinds, ids, slugs } = unknown(db, catalog).await?;
-    let held = sqlx::query!(
+    let (from, to) = ranges(&kinds);
+    let held = sqlx::query_scalar!(
         r#"
-        select kind as "kind!", id as "id!", slug as "slug!"
-        from unnest($1::text[], $2::text[], $3::text[]) as t (kind, id, slug)
-        where exists (
-            select from item
+        select place as "place!"
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[])
+            with ordinality as t (first, after, id, slug, place)
+        cross join lateral (
+            select status from item
             where coalesce(plan_id, '') = t.id and coalesce(plan, '') = t.slug
-                and subject like t.kind and status in ('active', 'past_due', 'canceled')
-        )
+                and subject >= t.first and subject < t.after
+            order by coalesce(plan_id, ''), coalesce(plan, ''), subject limit $5
+        ) as held
+        where status in ('active', 'past_due', 'canceled')
+        group by place order by place
         "#,
-        &kinds,
+        &from,
+        &to,
         &ids,
         &slugs,
+        OF_ONE_PLAN,
     )
     .fetch_all(db)
     .await?;
-    let found = held.into_iter().map(|row| UnknownPlan {
-        kind: if row.kind.starts_with("user") { Kind::User } else { Kind::Organization },
-        name: if row.slug.is_empty() { row.id } else { row.slug },
-    });
-    Ok(found.collect())
+    let found = held.into_iter().filter_map(|place| usize::try_from(place - 1).ok());
+    let name = |at: usize| if slugs[at].is_empty() { ids[at].clone() } else { slugs[at].clone() };
+    Ok(found.map(|at| UnknownPlan { kind: kinds[at], name: name(at) }).collect())
 }
 
 /// Notes that a subject is to be compared with Clerk, also one that was not known; locks its row.

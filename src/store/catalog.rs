@@ -106,7 +106,8 @@ pub(super) async fn newest(db: &mut PgConnection) -> Result<Option<Version>, Sto
 
 /// All names that plans were seen with.
 async fn names(db: &mut PgConnection) -> Result<PlanNames, StoreError> {
-    let rows = sqlx::query!("select kind, plan_id, slug from plan_name order by seen");
+    let rows =
+        sqlx::query!("select kind, plan_id, slug from plan_name order by seen_at, plan_id, slug");
     let mut names = PlanNames::default();
     for row in rows.fetch_all(db).await? {
         let kind = if row.kind == "user" { Kind::User } else { Kind::Organization };
@@ -121,12 +122,14 @@ pub(super) async fn remember(
     kind: Kind,
     ids: &[String],
     slugs: &[String],
+    seen_at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "
         with new as (
-            insert into plan_name (kind, plan_id, slug)
-            select $1, * from unnest($2::text[], $3::text[])
+            insert into plan_name (kind, plan_id, slug, seen_at)
+            select $1, id, slug, $4 from unnest($2::text[], $3::text[]) as t (id, slug)
+            order by id, slug -- so that two at a time cannot wait for each other
             on conflict do nothing returning 1
         )
         insert into change (subject) select null from new limit 1
@@ -134,6 +137,7 @@ pub(super) async fn remember(
         kind.to_string(),
         ids,
         slugs,
+        seen_at,
     )
     .execute(tx)
     .await?;
@@ -225,7 +229,7 @@ async fn remember_plans(tx: &mut PgConnection, said: &Catalog) -> Result<(), Sto
         let plans = said.shelf(kind).plans.iter();
         let names = plans.filter_map(|(slug, plan)| Some((plan.id.as_deref()?.to_owned(), slug)));
         let (ids, slugs): (Vec<_>, Vec<_>) = names.map(|(id, slug)| (id, slug.to_string())).unzip();
-        remember(tx, kind, &ids, &slugs).await?;
+        remember(tx, kind, &ids, &slugs, Utc::now()).await?;
     }
     Ok(())
 }

@@ -135,6 +135,7 @@ pub(super) async fn replay(
             result = case when result = 'applied' then result else $5 end,
             detail = case when result = 'applied' then detail else $6 end,
             revision = coalesce($7, revision),
+            is_foreign = $8,
             body = case when exists (select from subject where subject = $4 and deleted_at is not null)
                 then null else body end
         where svix_id = $1
@@ -146,6 +147,7 @@ pub(super) async fn replay(
         outcome.word(),
         outcome.detail(),
         outcome.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX)),
+        matches!(delivery.message.reading, Reading::Foreign(_)),
     )
     .execute(tx)
     .await?;
@@ -153,7 +155,7 @@ pub(super) async fn replay(
 }
 
 /// Lets go of bodies received before an instant; returns how many. What is parked keeps its body until it is
-/// understood. Replicas that do this at the same time pass each other by.
+/// understood, unless it is of another Clerk instance. Replicas that do this at the same time pass each other by.
 pub(super) async fn drop_bodies(
     db: &mut PgConnection,
     before: DateTime<Utc>,
@@ -162,7 +164,7 @@ pub(super) async fn drop_bodies(
         "
         update delivery set body = null where svix_id in (
             select svix_id from delivery
-            where body is not null and received_at < $1 and result <> 'parked'
+            where body is not null and received_at < $1 and (result <> 'parked' or is_foreign)
             order by received_at limit 1000 for update skip locked
         )
         ",
@@ -173,12 +175,12 @@ pub(super) async fn drop_bodies(
     Ok(dropped.rows_affected())
 }
 
-/// How many deliveries are parked; beyond the most that are counted, that many.
+/// How many deliveries are parked that are of the instance that is served; beyond the most that are counted, that many.
 pub(super) async fn parked(db: &mut PgConnection) -> Result<i64, StoreError> {
     let parked = sqlx::query_scalar!(
         r#"
         select count(*) as "count!"
-        from (select from delivery where result = 'parked' limit 10000) as parked
+        from (select from delivery where result = 'parked' and not is_foreign limit 10000) as parked
         "#
     );
     Ok(parked.fetch_one(db).await?)

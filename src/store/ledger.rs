@@ -21,8 +21,17 @@ pub struct Delivery {
     pub signed_at: Option<DateTime<Utc>>,
     /// What they say.
     pub message: Message,
-    /// The names of plans in them that were not seen before.
-    pub names: Vec<PlanName>,
+    /// The names of plans in them.
+    pub names: Names,
+}
+
+/// The names of plans in a delivery that were not seen before.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// Pairs of id and slug.
+    pub new: Vec<PlanName>,
+    /// When Clerk said them.
+    pub seen_at: DateTime<Utc>,
 }
 
 impl Delivery {
@@ -153,11 +162,11 @@ pub(super) async fn observe(
     dry_run: bool,
 ) -> Result<End<Outcome>, StoreError> {
     let outcome = follow(tx, delivery).await?;
-    if !dry_run && outcome.changed().is_some() && enter(tx, delivery, &outcome).await? {
-        Ok(End::Commit(outcome))
-    } else {
-        Ok(End::RollBack(outcome))
+    if dry_run || outcome.changed().is_none() {
+        return Ok(End::RollBack(outcome));
     }
+    enter(tx, delivery, &outcome).await?; // the same may have been entered by a release that read less of it
+    Ok(End::Commit(outcome))
 }
 
 /// Writes what a delivery says, without entering it.
@@ -205,11 +214,11 @@ async fn enter(
         "
         insert into delivery
             (svix_id, event, sent_at, subject, result, detail, revision, body, body_sha256, instance,
-             signed_at)
+             signed_at, is_foreign)
         select $1, $2, $3, $4, $5, $6, $7,
             case when exists (select from subject where subject = $4 and deleted_at is not null)
                 then null else $8::bytea end,
-            $9, $10, $11
+            $9, $10, $11, $12
         on conflict (svix_id) do nothing
         ",
         delivery.svix_id,
@@ -223,6 +232,7 @@ async fn enter(
         &*Sha256::digest(&delivery.body),
         delivery.message.instance,
         delivery.signed_at,
+        matches!(delivery.message.reading, Reading::Foreign(_)),
     )
     .execute(db)
     .await?;

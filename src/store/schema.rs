@@ -67,7 +67,7 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<i64, MigrateError> {
     for attempt in 1.. {
         match migrations().run_direct(None, &mut db, false).await {
             Ok(()) => break,
-            Err(error) if attempt < 5 && is_lock_timeout(&error) => tokio::time::sleep(pause).await,
+            Err(error) if attempt < 5 && is_in_the_way(&error) => tokio::time::sleep(pause).await,
             Err(error) => return Err(error),
         }
         pause *= 2;
@@ -77,9 +77,11 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<i64, MigrateError> {
     Ok(newest)
 }
 
-fn is_lock_timeout(error: &MigrateError) -> bool {
+/// Whether others held locks for too long, or wanted them in another order.
+fn is_in_the_way(error: &MigrateError) -> bool {
     let (MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) = error else {
         return false;
     };
-    source.as_database_error().is_some_and(|e| e.code().as_deref() == Some("55P03"))
+    let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    matches!(code.as_deref(), Some("55P03" | "40P01"))
 }

@@ -37,6 +37,10 @@ struct Item<'m> {
     /// The newest name of the plan, with the version of that.
     plan: ((i64, i64), &'m str, &'m str),
     was_active: bool,
+    /// The newest time at which nothing was owed.
+    paid_at: i64,
+    /// Failed payments: when the item was changed last, and when they failed.
+    failed: Vec<(i64, i64)>,
 }
 
 pub fn fold(messages: &[Message], catalog: &Value, kind: &str, now: i64) -> State {
@@ -55,7 +59,9 @@ pub fn fold(messages: &[Message], catalog: &Value, kind: &str, now: i64) -> Stat
         }
         for item in if is_item { vec![data] } else { listed.clone() } {
             let status = if !is_item && top == "ended" { "ended" } else { text(&item["status"]) };
+            let of = (!is_item).then_some(data);
             observe(&mut items, item, status, sent, svix_id);
+            pay(items.get_mut(text(&item["id"])).unwrap(), item, of);
         }
         let updated_at = |value: &Value| value["updated_at"].as_i64().unwrap();
         let shown = listed.iter().map(|item| updated_at(item)).max();
@@ -69,7 +75,7 @@ pub fn fold(messages: &[Message], catalog: &Value, kind: &str, now: i64) -> Stat
         }
     }
     let mut state = State::default();
-    let mut found = Vec::new();
+    let (mut found, mut lasted) = (Vec::new(), 0);
     for (id, item) in items {
         let (((times, ..), observed, status), plan) = (item.newest, item.plan.2.to_owned());
         let withdrawn = |((of, _), ids): &(_, Vec<&str>)| times <= *of && !ids.contains(&id);
@@ -85,16 +91,28 @@ pub fn fold(messages: &[Message], catalog: &Value, kind: &str, now: i64) -> Stat
         let unpaid =
             observed["is_free_trial"] == true && end.is_some_and(|end| end + TRIAL_GRACE <= now);
         let paid = end.is_some_and(|end| now < end);
-        found.push((plan.clone(), status, unpaid, paid, item.was_active));
+        let since = item.failed.iter().filter(|(at, _)| *at >= item.paid_at);
+        let failed_at = since.map(|(_, failed_at)| *failed_at).min().unwrap_or(times.0);
+        if item.was_active {
+            lasted = lasted.max(match status {
+                "active" => end.unwrap_or(i64::MAX),
+                "canceled" => end.unwrap_or(0),
+                "ended" | "expired" | "withdrawn" => times.0,
+                _ => 0,
+            });
+        }
+        found.push((plan.clone(), status, unpaid, paid, item.was_active, failed_at));
         state.items.insert(id.into(), (plan, status.into()));
     }
-    let has_active = found.iter().any(|(_, status, unpaid, ..)| *status == "active" && !unpaid);
-    let live = found.into_iter().filter(|(_, status, unpaid, paid, was_active)| match *status {
-        "active" => !unpaid,
-        "past_due" => *was_active || !has_active,
-        "canceled" => *paid,
-        _ => false,
-    });
+    let live =
+        found.into_iter().filter(
+            |(_, status, unpaid, paid, was_active, failed_at)| match *status {
+                "active" => !unpaid,
+                "past_due" => *was_active || lasted <= *failed_at,
+                "canceled" => *paid,
+                _ => false,
+            },
+        );
     let mut live: BTreeSet<_> = live.map(|(plan, ..)| plan).collect();
     if live.is_empty() {
         live.extend(catalog[kind]["default_plan"].as_str().map(str::to_owned));
@@ -116,12 +134,34 @@ fn observe<'m>(
     let times = (item["updated_at"].as_i64().unwrap(), sent);
     let newest = ((times, rank, svix_id), item, status);
     let plan = (times, text(&item["plan"]["id"]), text(&item["plan"]["slug"]));
-    let known = items.entry(text(&item["id"])).or_insert(Item { newest, plan, was_active: false });
+    let known = items.entry(text(&item["id"])).or_insert(Item {
+        newest,
+        plan,
+        was_active: false,
+        paid_at: 0,
+        failed: Vec::new(),
+    });
     if newest.0 > known.newest.0 {
         known.newest = newest;
     }
     known.plan = known.plan.max(plan);
     known.was_active |= item["status"] == "active";
+}
+
+/// What an observation says of the item's payment; `of` is the subscription around it.
+fn pay(known: &mut Item<'_>, item: &Value, of: Option<&Value>) {
+    let updated_at = |value: &Value| value["updated_at"].as_i64().unwrap();
+    let changed = updated_at(item);
+    let last = of.map_or(changed, |of| updated_at(of).max(changed));
+    let over = item["period_end"].as_i64().filter(|end| *end <= last);
+    let past_due = of.filter(|of| of["status"] == "past_due").map(updated_at);
+    match (text(&item["status"]), over, past_due) {
+        _ if of.is_some_and(|of| of["status"] == "ended") => {}
+        ("past_due", _, _) => known.failed.push((changed, changed)),
+        ("active", Some(end), Some(since)) => known.failed.push((changed, since.max(end))),
+        ("active", None, _) => known.paid_at = known.paid_at.max(changed),
+        _ => {}
+    }
 }
 
 fn text(value: &Value) -> &str {

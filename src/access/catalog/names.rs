@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-/// Every pair of id and slug that was ever seen together, in the order in which they were first seen.
+/// Every pair of id and slug that was ever seen together, in the order in which Clerk said them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlanNames {
     seen: Vec<(Kind, Arc<str>, Slug)>,
@@ -77,15 +77,20 @@ impl PlanNames {
         Shelf { default_plan, plans, ids, former }
     }
 
-    /// Gives plans without an id the one that Clerk's plan of the same slug has, or that was last seen with the slug.
+    /// Gives plans without an id the one that Clerk's plan of the same slug has; else an id goes to the newest slug that it
+    /// was seen with.
     fn identify(&self, kind: Kind, ours: &mut Shelf, theirs: &Shelf) {
         let mut taken: BTreeSet<_> = ours.plans.values().filter_map(|p| p.id.clone()).collect();
         for (slug, plan) in ours.plans.iter_mut().filter(|(_, plan)| plan.id.is_none()) {
-            let id = match theirs.plans.get(slug) {
-                Some(same) => same.id.clone(),
-                None => self.of(kind).find(|(_, seen)| *seen == slug).map(|(id, _)| id.clone()),
-            };
-            plan.id = id.filter(|id| taken.insert(id.clone()));
+            let same = theirs.plans.get(slug).and_then(|same| same.id.clone());
+            plan.id = same.filter(|id| taken.insert(id.clone()));
+        }
+        for (id, slug) in self.of(kind).filter(|(_, slug)| !theirs.plans.contains_key(*slug)) {
+            if let Some(plan) = ours.plans.get_mut(slug).filter(|plan| plan.id.is_none())
+                && taken.insert(id.clone())
+            {
+                plan.id = Some(id.clone());
+            }
         }
     }
 }

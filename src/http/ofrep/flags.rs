@@ -31,7 +31,8 @@ pub(super) fn flags(checks: &Checks, moment: &Moment, facts: &Facts, whom: &Whom
     evaluated.collect()
 }
 
-/// What all flags of these subjects follow from: the state of subjects and catalog, the next instant at which time
+/// What all flags of these subjects follow from: the state of subjects and catalog, the names that
+/// plans were seen with, the next instant at which time
 /// alone changes something, whether the facts may be outdated, the settings, and how flags are written. Two equal
 /// tags have equal flags, so that nothing need be decided to find out that nothing changed.
 pub(super) fn tag(moment: &Moment, facts: &Facts) -> String {
@@ -39,11 +40,13 @@ pub(super) fn tag(moment: &Moment, facts: &Facts) -> String {
     let grace = moment.grace();
     let days = |grace: Option<TimeDelta>| grace.map_or(-1, |grace| grace.num_milliseconds());
     format!(
-        "{}~{boundary}~{}~{}.{}~{}",
+        "{}~{boundary}~{}~{}.{}.{}~{}~{}",
         moment.revision(facts),
         u8::from(facts.stale_for().is_some()),
         days(grace.past_due),
         days(grace.renewal),
+        days(Some(grace.trial)),
+        moment.plan_names(),
         env!("CARGO_PKG_VERSION"),
     )
 }
