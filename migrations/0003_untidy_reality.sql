@@ -14,6 +14,9 @@ alter table item
     -- plan leaves it as it is.
     add column plan_updated_at timestamptz,
     add column plan_sent_at timestamptz,
+    -- The end of the period by the newest observation that had one: a cancellation need not say it again.
+    add column known_end timestamptz,
+    add column known_end_at timestamptz,
     -- Whether any observation said that it is active.
     add column was_active boolean not null default false,
     -- The newest observation that said that nothing is owed.
@@ -22,6 +25,8 @@ alter table item
 update item set
     plan_updated_at = case when plan is not null or plan_id is not null then updated_at end,
     plan_sent_at = case when plan is not null or plan_id is not null then sent_at end,
+    known_end = period_end,
+    known_end_at = case when period_end is not null then updated_at end,
     was_active = status in ('active', 'past_due', 'canceled'),
     paid_at = case when status = 'active' then updated_at end;
 

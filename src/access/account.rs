@@ -65,7 +65,7 @@ impl Standing<'_> {
         if matches!(item.status, Status::PastDue) && !item.was_active {
             let failed_at = item.past_due_at.unwrap_or(item.updated_at);
             let lasted = *self.lasted.get_or_init(|| self.lasted());
-            if lasted.is_some_and(|until| until > Until::Instant(failed_at)) {
+            if lasted.is_some_and(|until| until >= Until::Instant(failed_at)) {
                 return Access::Refused(Denial::PastDue);
             }
         }
@@ -74,13 +74,11 @@ impl Standing<'_> {
 
     fn lasted(&self) -> Option<Until> {
         let active = self.account.items.iter().filter(|item| item.was_active);
-        let until = active.filter_map(|item| match item.status {
-            _ if item.is_canceled() => item.period_end.map(Until::Instant),
-            Status::Active => Some(item.period_end.map_or(Until::Forever, Until::Instant)),
-            Status::Ended | Status::Expired | Status::Withdrawn => {
-                Some(Until::Instant(item.updated_at))
+        let until = active.map(|item| match item.status {
+            Status::Active | Status::Canceled | Status::Withdrawn => {
+                item.period_end.map_or(Until::Forever, Until::Instant)
             }
-            _ => None,
+            _ => Until::Instant(item.updated_at),
         });
         until.max()
     }

@@ -28,8 +28,10 @@ pub struct Shelf {
     pub default_plan: Option<Slug>,
     /// The plans, by slug, which is unique only among plans of one kind.
     pub plans: BTreeMap<Slug, Plan>,
-    /// The plans by Clerk's ids, also those that a plan was only seen with.
+    /// The plans by Clerk's ids, as the catalog's authors say them.
     ids: BTreeMap<Arc<str>, Slug>,
+    /// The plans by ids that they were only seen with.
+    seen: BTreeMap<Arc<str>, Slug>,
     /// Slugs that plans had before they were renamed.
     former: BTreeMap<Slug, Slug>,
 }
@@ -46,15 +48,15 @@ pub struct Plan {
 }
 
 impl Shelf {
-    /// The plan of an item: by its id, which cannot change, else by a slug that it has, or had.
+    /// The plan of an item: by its id, which cannot change, where the catalog says it; else by its slug; else by a slug that
+    /// the id was seen with, or that the plan had.
     #[must_use]
     pub fn find(&self, id: Option<&str>, slug: Option<&str>) -> Option<(&Slug, &Plan)> {
-        let by_id = id.and_then(|id| self.plans.get_key_value(self.ids.get(id)?));
-        by_id.or_else(|| {
-            let slug = slug?;
-            let by_slug = self.plans.get_key_value(slug);
-            by_slug.or_else(|| self.plans.get_key_value(self.former.get(slug)?))
-        })
+        let by_id = |ids: &BTreeMap<Arc<str>, Slug>| self.plans.get_key_value(ids.get(id?)?);
+        by_id(&self.ids)
+            .or_else(|| self.plans.get_key_value(slug?))
+            .or_else(|| by_id(&self.seen))
+            .or_else(|| self.plans.get_key_value(self.former.get(slug?)?))
     }
 }
 

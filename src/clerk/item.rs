@@ -11,9 +11,6 @@ const LATEST: i64 = 253_402_300_799_999;
 /// How far ahead of our clock a version may be. A single one dated 2099 would outrank all that follows.
 const AHEAD: Duration = Duration::hours(24);
 
-/// A payment that fails sooner after an item was created was the first one.
-const FIRST_PAYMENT: Duration = Duration::hours(24);
-
 /// What the subscription around an item says about it.
 pub(super) struct Subscription {
     updated_at: DateTime<Utc>,
@@ -72,7 +69,7 @@ pub(super) fn observe(
         period_end,
         canceled_at,
         past_due_at: past_due_at.or(inherited),
-        was_active: was_active(data, &status, past_due_at.or(inherited).unwrap_or(updated_at)),
+        was_active: matches!(status, Status::Active),
         seats: optional.seats(data),
         id: id.as_str().into(),
         status: if of.is_over { Status::Ended } else { status },
@@ -95,16 +92,6 @@ fn payment(item: &Item, of: &Subscription) -> Payment {
         (Status::Active, Some(end), Some(since)) => Payment::FailedBy(since.max(end)),
         (Status::Active, None, _) => Payment::UpToDate,
         _ => Payment::Unknown,
-    }
-}
-
-/// Whether the item was active at some time: it is, or its payment failed long after it was created.
-fn was_active(data: &Object<'_>, status: &Status, failed_at: DateTime<Utc>) -> bool {
-    let created_at = date(data, "created_at").ok().flatten();
-    match status {
-        Status::Active => true,
-        Status::PastDue => created_at.is_some_and(|at| at + FIRST_PAYMENT < failed_at),
-        _ => false,
     }
 }
 

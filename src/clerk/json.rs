@@ -64,8 +64,8 @@ impl<'j> Json<'j> {
         self.0.starts_with('"').then(|| serde_json::from_str(self.0).ok()).flatten()
     }
 
-    /// The whole number that this is, also as text; one that is out of range is the nearest that is not, and of
-    /// a fraction the whole part counts only if there is nothing else.
+    /// The whole number that this is, also as text or written as `5.0`; one that is out of range is the nearest that is
+    /// not.
     fn whole(self) -> Option<i64> {
         let string = self.string();
         let text = string.as_deref().unwrap_or(self.0).trim();
@@ -113,17 +113,19 @@ impl<'j> Object<'j> {
         }
     }
 
-    /// A whole number, also as text or as a fraction of nothing.
+    /// A whole number, also as text or written as `5.0`.
     pub(super) fn whole(&self, key: &'static str) -> Read<i64> {
         self.read(key, "is no whole number", Json::whole)
     }
 
     /// Yes or no, also as text or as 1 and 0.
     pub(super) fn truth(&self, key: &'static str) -> Read<bool> {
-        self.read(key, "is neither true nor false", |value| match value.0.trim_matches('"') {
-            "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
-            _ => None,
+        self.read(key, "is neither true nor false", |value| {
+            match &*value.0.trim_matches('"').to_ascii_lowercase() {
+                "true" | "yes" | "1" | "1.0" => Some(true),
+                "false" | "no" | "0" | "0.0" => Some(false),
+                _ => None,
+            }
         })
     }
 

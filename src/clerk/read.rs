@@ -14,6 +14,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// Envelope times below this are seconds; Clerk's documentation says milliseconds, its examples are seconds.
 const SECONDS_BELOW: i64 = 100_000_000_000;
+/// More items than a body of Svix's usual size holds; each costs a round trip to Postgres.
+const MOST_ITEMS: usize = 1000;
 /// Longer than any id of an instance.
 const LONGEST_INSTANCE: usize = 100;
 
@@ -40,14 +42,16 @@ fn open(
     }
     let event = Json::parse(body).map_err(|e| format!("the body is not JSON: {e}"))?;
     let event = event.object().ok_or("the body is not an event: it is no object")?;
+    let data = event.object("data");
+    message.subject = payer_in(data.as_ref().ok().and_then(Option::as_ref));
+    // One that cannot be read is not the one that is served.
+    let instance = event.word("instance_id").unwrap_or_else(|_| Some("unreadable".into()));
+    message.instance = instance.filter(|id| id.len() <= LONGEST_INSTANCE);
     let name = event.word("type").map_err(|e| e.to_string())?.ok_or("there is no `type`")?;
     message.event = Some(name.clone());
-    let instance = event.word("instance_id").ok().flatten();
-    message.instance = instance.filter(|id| id.len() <= LONGEST_INSTANCE);
-    let data = event.object("data");
     let of = event.text("subject").ok().flatten().filter(|_| name.starts_with("api."));
     let asked = of.and_then(|id| id.parse().ok());
-    message.subject = asked.clone().or_else(|| payer_in(data.as_ref().ok()?.as_ref()?));
+    message.subject = asked.clone().or(message.subject.take());
 
     let data = match data {
         Ok(data) => data.unwrap_or_default(),
@@ -139,13 +143,18 @@ impl Reader {
     }
 
     fn deletion(&self, kind: Kind, data: &Object<'_>) -> Result<News, String> {
+        if data.truth("deleted") == Ok(Some(false)) {
+            return Err(
+                "it says of itself that nothing was deleted, and a deletion is final".into()
+            );
+        }
         let id = data.text("id").map_err(|e| e.to_string())?.ok_or("the deletion names no id")?;
         let subject = Subject::of(kind, &id).map_err(|e| format!("`data.id` {e}"))?;
         Ok(News::Deleted { subject, at: self.sent_at.or(self.signed_at).unwrap_or(self.now) })
     }
 
     fn item_alone(&self, data: &Object<'_>) -> Result<News, String> {
-        let (subject, remark) = self.payer([data].into_iter())?;
+        let (subject, remark) = self.payer(data, &[])?;
         let updated_at = self.version(data)?;
         let mut left_out = Vec::new();
         let alone = Subscription::none(updated_at, self.sent_at);
@@ -156,8 +165,11 @@ impl Reader {
     fn subscription(&self, data: &Object<'_>) -> Result<News, String> {
         let list = list(data);
         let elements = list.as_deref().unwrap_or_default();
+        if elements.len() > MOST_ITEMS {
+            return Err(format!("the subscription lists more than {MOST_ITEMS} items"));
+        }
         let objects: Vec<_> = elements.iter().filter_map(|element| element.object()).collect();
-        let (subject, remark) = self.payer([data].into_iter().chain(&objects))?;
+        let (subject, remark) = self.payer(data, &objects)?;
         let mut left_out = Vec::new();
         let status = data.word("status").unwrap_or_else(|misfit| {
             left_out.push(format!("the subscription's {misfit}"));
@@ -223,27 +235,47 @@ impl Reader {
         dated.ok_or_else(|| "neither `updated_at` nor `timestamp`".into())
     }
 
-    /// The payer that the first of these names which names one.
-    fn payer<'d>(
+    /// The payer that `data` names, else the one that its items name.
+    fn payer(
         &self,
-        mut named: impl Iterator<Item = &'d Object<'d>>,
+        data: &Object<'_>,
+        items: &[Object<'_>],
     ) -> Result<(Subject, Option<&'static str>), String> {
         if let Some(asked) = &self.asked {
             return Ok((asked.clone(), None));
         }
-        let payer = named.find_map(|data| data.object("payer").ok().flatten());
-        let payer = payer.ok_or("no payer")?;
-        let id = |key| payer.text(key).ok().flatten();
-        let both = "both payer ids are filled: the organization pays";
-        let (kind, id, remark) = match (id("organization_id"), id("user_id")) {
-            (Some(id), Some(_)) => (Kind::Organization, id, Some(both)),
-            (Some(id), None) => (Kind::Organization, id, None),
-            (None, Some(id)) => (Kind::User, id, None),
-            (None, None) => return Err("no payer: both its ids are empty".into()),
+        let found = match payer(data)? {
+            Some(found) => Some(found),
+            None => {
+                let mut named = items.iter().filter_map(|item| payer(item).transpose());
+                let first = named.next().transpose()?;
+                for other in named {
+                    if first.as_ref().map(|(subject, _)| subject) != Some(&other?.0) {
+                        return Err("its items name several payers".into());
+                    }
+                }
+                first
+            }
         };
-        let subject = Subject::of(kind, &id).map_err(|e| format!("the payer's id {e}"))?;
-        Ok((subject, remark))
+        found.ok_or_else(|| "no payer: no id of one is filled".into())
     }
+}
+
+/// The payer that an object names, with a remark if that is odd.
+fn payer(data: &Object<'_>) -> Result<Option<(Subject, Option<&'static str>)>, String> {
+    let Some(payer) = data.object("payer").ok().flatten() else { return Ok(None) };
+    let id = |key| payer.text(key).map_err(|misfit| format!("the payer's {misfit}"));
+    let both = "both payer ids are filled: the organization pays";
+    let (kind, id, remark) = match (id("organization_id")?, id("user_id")) {
+        (Some(id), Ok(None)) => (Kind::Organization, id, None),
+        (Some(id), _) => (Kind::Organization, id, Some(both)),
+        (None, user) => match user? {
+            Some(id) => (Kind::User, id, None),
+            None => return Ok(None),
+        },
+    };
+    let subject = Subject::of(kind, &id).map_err(|e| format!("the payer's id {e}"))?;
+    Ok(Some((subject, remark)))
 }
 
 /// The items of a subscription: webhooks and the Backend API call them by two names. Nothing is an empty list.
@@ -269,7 +301,8 @@ fn contradiction(status: Option<&str>, unreadable: Option<&Misfit>) -> String {
 }
 
 /// The payer, or another subject of the event, as far as it can be told from what may not be understood otherwise.
-fn payer_in(data: &Object<'_>) -> Option<Subject> {
+fn payer_in(data: Option<&Object<'_>>) -> Option<Subject> {
+    let data = data?;
     let id = |data: &Object<'_>, of: &'static str, key| {
         data.object(of).ok().flatten()?.text(key).ok().flatten()
     };

@@ -28,10 +28,14 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
             i.free_trial as "free_trial?",
             i.period_start,
             i.period_end,
+            i.known_end,
             i.canceled_at,
             coalesce(
                 (
-                    select min(failed_at) from failed_payment f
+                    -- A date from before the last payment is of an older failure.
+                    select min(case when f.failed_at >= coalesce(i.paid_at, '-infinity')
+                        then f.failed_at else f.updated_at end)
+                    from failed_payment f
                     where i.status in ('active', 'past_due') and f.subject = i.subject and f.item = i.id
                         and f.updated_at >= coalesce(i.paid_at, '-infinity')
                 ),
@@ -87,6 +91,7 @@ struct Row {
     free_trial: Option<bool>,
     period_start: Option<DateTime<Utc>>,
     period_end: Option<DateTime<Utc>>,
+    known_end: Option<DateTime<Utc>>,
     canceled_at: Option<DateTime<Utc>>,
     past_due_at: Option<DateTime<Utc>>,
     was_active: Option<bool>,
@@ -106,6 +111,9 @@ impl Row {
             Status::Active if self.canceled => Status::Canceled,
             status => status,
         };
+        // What ends with its period need not say that end again.
+        let is_canceled = matches!(status, Status::Canceled) || self.canceled_at.is_some();
+        let ends = is_canceled || self.free_trial == Some(true);
         let quantity = self.seats.and_then(|n| u64::try_from(n).ok());
         Some(Item {
             id,
@@ -115,7 +123,7 @@ impl Row {
             status,
             free_trial: self.free_trial?,
             period_start: self.period_start,
-            period_end: self.period_end,
+            period_end: self.period_end.or(self.known_end.filter(|_| ends)),
             canceled_at: self.canceled_at,
             past_due_at: self.past_due_at,
             seats: self.has_seats?.then_some(Seats(quantity)),

@@ -263,8 +263,9 @@ async fn write_newest(
         insert into item
             (subject, id, plan, plan_id, status, free_trial, period_start, period_end,
              canceled_at, past_due_at, has_seats, seats, updated_at, sent_at, rank, svix_id,
-             plan_updated_at, plan_sent_at, was_active, paid_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+             plan_updated_at, plan_sent_at, was_active, paid_at, known_end, known_end_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+            $8, case when $8::timestamptz is not null then $13::timestamptz end)
         on conflict (subject, id) do update set
             (plan, plan_id, plan_updated_at, plan_sent_at) = (
                 select * from (values
@@ -288,7 +289,13 @@ async fn write_newest(
             rank = excluded.rank,
             svix_id = excluded.svix_id,
             was_active = item.was_active or excluded.was_active,
-            paid_at = greatest(item.paid_at, excluded.paid_at)
+            paid_at = greatest(item.paid_at, excluded.paid_at),
+            (known_end, known_end_at) = (
+                select * from (values
+                    (item.known_end, item.known_end_at), (excluded.known_end, excluded.known_end_at)
+                ) as ends (known, at)
+                order by at desc nulls last, known desc nulls last limit 1
+            )
         where (excluded.updated_at, excluded.sent_at, excluded.rank, excluded.svix_id)
             > (item.updated_at, item.sent_at, item.rank, item.svix_id)
         returning exists (
@@ -352,7 +359,10 @@ async fn fill_in(
                     coalesce(said.plan, '') collate "C")
                     > (item.plan_updated_at, item.plan_sent_at, coalesce(item.plan_id, ''),
                     coalesce(item.plan, ''))
-            ) as names
+            ) as names, $9::timestamptz is not null and (
+                item.known_end_at is null
+                or ($10::timestamptz, $9::timestamptz) > (item.known_end_at, item.known_end)
+            ) as ends
             from item, said where item.subject = $1 and item.id = $2
         )
         update item set
@@ -361,10 +371,12 @@ async fn fill_in(
             plan_updated_at = case when names then said.updated_at else plan_updated_at end,
             plan_sent_at = case when names then said.sent_at else plan_sent_at end,
             was_active = was_active or $7,
-            paid_at = greatest(paid_at, $8)
+            paid_at = greatest(paid_at, $8),
+            known_end = case when newer.ends then $9 else known_end end,
+            known_end_at = case when newer.ends then $10 else known_end_at end
         from said, newer
         where item.subject = $1 and item.id = $2
-            and (names or $7 > was_active or coalesce($8 > paid_at, $8 is not null))
+            and (names or newer.ends or $7 > was_active or coalesce($8 > paid_at, $8 is not null))
         "#,
         subject.as_str(),
         &*item.id,
@@ -374,6 +386,8 @@ async fn fill_in(
         named.map(|(_, sent_at)| sent_at),
         item.was_active,
         paid(observed),
+        item.period_end,
+        item.updated_at,
     )
     .execute(tx)
     .await?;

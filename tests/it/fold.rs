@@ -37,6 +37,8 @@ struct Item<'m> {
     /// The newest name of the plan, with the version of that.
     plan: ((i64, i64), &'m str, &'m str),
     was_active: bool,
+    /// The newest end of a period that was said, behind the time of the change that said it.
+    known_end: Option<(i64, i64)>,
     /// The newest time at which nothing was owed.
     paid_at: i64,
     /// Failed payments: when the item was changed last, and when they failed.
@@ -82,12 +84,15 @@ pub fn fold(messages: &[Message], catalog: &Value, kind: &str, now: i64) -> Stat
         let ends = |(of, _): &(_, _)| {
             times <= *of && listing.as_ref().is_none_or(|((last, _), _)| last <= of)
         };
+        let is_canceled = canceled.as_ref().is_some_and(ends);
         let status = match status {
             _ if listing.as_ref().is_some_and(withdrawn) => "withdrawn",
-            "active" if canceled.as_ref().is_some_and(ends) => "canceled",
+            "active" if is_canceled => "canceled",
             status => status,
         };
-        let end = observed["period_end"].as_i64();
+        let known = item.known_end.map(|(_, end)| end);
+        let may_be_older = observed["is_free_trial"] == true || status == "canceled";
+        let end = observed["period_end"].as_i64().or(known.filter(|_| may_be_older));
         let unpaid =
             observed["is_free_trial"] == true && end.is_some_and(|end| end + TRIAL_GRACE <= now);
         let paid = end.is_some_and(|end| now < end);
@@ -95,10 +100,8 @@ pub fn fold(messages: &[Message], catalog: &Value, kind: &str, now: i64) -> Stat
         let failed_at = since.map(|(_, failed_at)| *failed_at).min().unwrap_or(times.0);
         if item.was_active {
             lasted = lasted.max(match status {
-                "active" => end.unwrap_or(i64::MAX),
-                "canceled" => end.unwrap_or(0),
-                "ended" | "expired" | "withdrawn" => times.0,
-                _ => 0,
+                "active" | "canceled" | "withdrawn" => end.unwrap_or(i64::MAX),
+                _ => times.0,
             });
         }
         found.push((plan.clone(), status, unpaid, paid, item.was_active, failed_at));
@@ -108,7 +111,7 @@ pub fn fold(messages: &[Message], catalog: &Value, kind: &str, now: i64) -> Stat
         found.into_iter().filter(
             |(_, status, unpaid, paid, was_active, failed_at)| match *status {
                 "active" => !unpaid,
-                "past_due" => *was_active || lasted <= *failed_at,
+                "past_due" => *was_active || lasted < *failed_at,
                 "canceled" => *paid,
                 _ => false,
             },
@@ -138,6 +141,7 @@ fn observe<'m>(
         newest,
         plan,
         was_active: false,
+        known_end: None,
         paid_at: 0,
         failed: Vec::new(),
     });
@@ -146,6 +150,7 @@ fn observe<'m>(
     }
     known.plan = known.plan.max(plan);
     known.was_active |= item["status"] == "active";
+    known.known_end = known.known_end.max(item["period_end"].as_i64().map(|end| (times.0, end)));
 }
 
 /// What an observation says of the item's payment; `of` is the subscription around it.

@@ -65,27 +65,30 @@ impl PlanNames {
         let default_plan = default_plan.map(|slug| former.get(&slug).cloned().unwrap_or(slug));
         plans.extend(ours.plans);
         let ids = plans.iter().filter_map(|(slug, plan)| Some((plan.id.clone()?, slug.clone())));
-        let mut ids: BTreeMap<_, _> = ids.collect();
+        let (ids, mut seen): (BTreeMap<_, _>, BTreeMap<Arc<str>, Slug>) =
+            (ids.collect(), BTreeMap::new());
         for (id, slug) in self.of(kind).filter(|(_, slug)| plans.contains_key(*slug)) {
-            ids.entry(id.clone()).or_insert_with(|| slug.clone());
+            seen.entry(id.clone()).or_insert_with(|| slug.clone());
         }
         for (id, slug) in self.of(kind).filter(|(_, slug)| !plans.contains_key(*slug)) {
-            if let (Some(now), false) = (ids.get(id), former.contains_key(slug)) {
+            if let (Some(now), false) = (ids.get(id).or(seen.get(id)), former.contains_key(slug)) {
                 former.insert(slug.clone(), now.clone());
             }
         }
-        Shelf { default_plan, plans, ids, former }
+        Shelf { default_plan, plans, ids, seen, former }
     }
 
-    /// Gives plans without an id the one that Clerk's plan of the same slug has; else an id goes to the newest slug that it
-    /// was seen with.
+    /// Gives plans without an id the one that Clerk's plan of the same slug has. An id that Clerk lists under a slug that
+    /// is not here goes to the newest slug that it had before.
     fn identify(&self, kind: Kind, ours: &mut Shelf, theirs: &Shelf) {
         let mut taken: BTreeSet<_> = ours.plans.values().filter_map(|p| p.id.clone()).collect();
         for (slug, plan) in ours.plans.iter_mut().filter(|(_, plan)| plan.id.is_none()) {
             let same = theirs.plans.get(slug).and_then(|same| same.id.clone());
             plan.id = same.filter(|id| taken.insert(id.clone()));
         }
-        for (id, slug) in self.of(kind).filter(|(_, slug)| !theirs.plans.contains_key(*slug)) {
+        let renamed = theirs.plans.iter().filter(|(slug, _)| !ours.plans.contains_key(*slug));
+        let renamed: BTreeSet<_> = renamed.filter_map(|(_, plan)| plan.id.clone()).collect();
+        for (id, slug) in self.of(kind).filter(|(id, _)| renamed.contains(*id)) {
             if let Some(plan) = ours.plans.get_mut(slug).filter(|plan| plan.id.is_none())
                 && taken.insert(id.clone())
             {
