@@ -16,6 +16,7 @@ use clap::ValueEnum;
 use file::{Document, document};
 use key::Hash;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -52,6 +53,14 @@ pub struct Caller {
     pub scopes: Vec<Scope>,
 }
 
+/// The first 48 bits of the SHA-256 of a file's content, as a number: `serve` exports it of the content in force as the
+/// gauge `entitlements_callers_in_force`, and a gauge holds 48 bits exactly.
+#[must_use]
+pub fn fingerprint(content: &[u8]) -> u64 {
+    let digest: [u8; 32] = Sha256::digest(content).into();
+    digest[..6].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// All who may call, as the file says now.
 pub struct Callers(Reread<Known>);
 
@@ -60,7 +69,10 @@ impl Callers {
     pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
         let files = file.map(Path::to_path_buf).into_iter().collect::<Vec<PathBuf>>();
         let read = |contents: &[Vec<u8>]| match contents {
-            [text] => Ok(Known::from(document(std::str::from_utf8(text)?)?)),
+            [text] => {
+                let known = Known::from(document(std::str::from_utf8(text)?)?);
+                Ok(Known { fingerprint: Some(fingerprint(text)), ..known })
+            }
             _ => Ok(Known::default()),
         };
         Ok(Self(Reread::new("CALLERS", files, Box::new(read))?))
@@ -69,6 +81,18 @@ impl Callers {
     /// Reads the file again when it changes, for ever.
     pub async fn follow(&self) -> Infallible {
         self.0.follow().await
+    }
+
+    /// The [`fingerprint`] of the content in force; `None` without a file.
+    #[must_use]
+    pub fn in_force(&self) -> Option<u64> {
+        self.0.current().fingerprint
+    }
+
+    /// Whether the file changed and could not be used, so that an older content is in force.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.0.is_broken()
     }
 
     /// Whether there is any key.
@@ -109,6 +133,7 @@ impl Callers {
 struct Known {
     keys: Vec<(Hash, Arc<Caller>)>,
     certificates: BTreeMap<String, Arc<Caller>>,
+    fingerprint: Option<u64>,
 }
 
 impl From<Document> for Known {
@@ -121,6 +146,7 @@ impl From<Document> for Known {
             certificates: certificates
                 .map(|(name, certificate)| (name.clone(), caller(&name, certificate.scopes)))
                 .collect(),
+            fingerprint: None,
         }
     }
 }

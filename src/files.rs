@@ -14,7 +14,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -35,6 +35,7 @@ pub struct Reread<T> {
     first: Content,
     current: ArcSwap<T>,
     generation: AtomicU64,
+    is_broken: AtomicBool,
 }
 
 impl<T> Reread<T> {
@@ -42,8 +43,15 @@ impl<T> Reread<T> {
     pub fn new(name: &'static str, files: Vec<PathBuf>, read: Read<T>) -> anyhow::Result<Self> {
         let first = Content::of(&files);
         let current = first.read(&read).context(name)?;
-        let (current, generation) = (ArcSwap::from_pointee(current), AtomicU64::new(0));
-        Ok(Self { name, files, read, first, current, generation })
+        Ok(Self {
+            name,
+            files,
+            read,
+            first,
+            current: ArcSwap::from_pointee(current),
+            generation: AtomicU64::new(0),
+            is_broken: AtomicBool::new(false),
+        })
     }
 
     /// What is in force.
@@ -55,6 +63,11 @@ impl<T> Reread<T> {
     /// number has not missed what came before the number changed.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether the files changed and could not be used, so that an older content is in force.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
     }
 
     /// Looks at the files again and again, for ever.
@@ -73,8 +86,9 @@ impl<T> Reread<T> {
     }
 
     fn replace(&self, content: &Content) {
-        let name = self.name;
-        match content.read(&self.read) {
+        let (name, new) = (self.name, content.read(&self.read));
+        self.is_broken.store(new.is_err(), Ordering::Relaxed);
+        match new {
             Ok(new) => {
                 self.current.store(Arc::new(new));
                 self.generation.fetch_add(1, Ordering::Release);

@@ -18,7 +18,7 @@ pub use webhook::Webhooks;
 
 use crate::{
     accounts::Accounts,
-    callers::{Refusal, Session},
+    callers::{Callers, Refusal, Session},
     net::{self, Listener, Peer},
     store::Store,
     telemetry::Metrics,
@@ -63,6 +63,8 @@ pub struct Probed {
     pub calls_in_progress: Box<dyn Fn() -> usize + Send + Sync>,
     /// When the first of the listeners' certificates expires, if they have any.
     pub certificate_expires_at: Box<dyn Fn() -> Option<DateTime<Utc>> + Send + Sync>,
+    /// Who may call, if that is restricted.
+    pub callers: Option<Arc<Callers>>,
     /// Set once the service was asked to stop.
     pub draining: CancellationToken,
 }

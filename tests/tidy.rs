@@ -29,13 +29,14 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("doctor", &["access", "clerk", "config", "probe", "store", "telemetry"]),
+    ("doctor", &["access", "callers", "clerk", "config", "probe", "store", "telemetry"]),
     ("config", &["access", "callers", "clerk", "http", "telemetry", "tls"]),
     (
         "service",
         &[
             "access",
             "accounts",
+            "callers",
             "changes",
             "checks",
             "clerk",

