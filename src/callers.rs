@@ -8,7 +8,7 @@ mod key;
 mod session;
 
 pub use file::{Entry, KeyFile};
-pub use session::{Place, Refusal, Session};
+pub use session::{Admission, Place, Refusal, Session};
 
 use crate::files::Reread;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -24,6 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio::sync::watch;
 
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -105,9 +106,12 @@ impl Callers {
         self.0.generation()
     }
 
-    /// Whose key this is. All hashes are compared, each in constant time.
-    fn of_key(&self, key: &[u8]) -> Option<Arc<Caller>> {
-        let hash = Hash::of(key);
+    fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes()
+    }
+
+    /// The caller whose key has this hash. All hashes are compared, each in constant time.
+    fn of_key(&self, hash: &Hash) -> Option<Arc<Caller>> {
         let known = self.0.current();
         let same = |(stored, _): &&(Hash, _)| verify_slices_are_equal(&stored.0, &hash.0).is_ok();
         let mut found = known.keys.iter().filter(same);

@@ -18,7 +18,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -35,6 +35,7 @@ pub struct Reread<T> {
     first: Content,
     current: ArcSwap<T>,
     generation: AtomicU64,
+    changed: watch::Sender<()>,
     is_broken: AtomicBool,
 }
 
@@ -50,6 +51,7 @@ impl<T> Reread<T> {
             first,
             current: ArcSwap::from_pointee(current),
             generation: AtomicU64::new(0),
+            changed: watch::Sender::default(),
             is_broken: AtomicBool::new(false),
         })
     }
@@ -63,6 +65,11 @@ impl<T> Reread<T> {
     /// number has not missed what came before the number changed.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Notifies of each content that comes in force after this call.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Whether the files changed and could not be used, so that an older content is in force.
@@ -92,6 +99,7 @@ impl<T> Reread<T> {
             Ok(new) => {
                 self.current.store(Arc::new(new));
                 self.generation.fetch_add(1, Ordering::Release);
+                self.changed.send_replace(());
                 tracing::info!(setting = name, "{name} has changed, and is in force");
             }
             Err(error) => tracing::error!(

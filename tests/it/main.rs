@@ -8,6 +8,7 @@ mod bad_requests;
 mod callers;
 mod callers_http;
 mod callers_in_force;
+mod callers_streams;
 mod canaries;
 mod certificates;
 mod clerk;

@@ -40,7 +40,10 @@ use tonic::{
 };
 
 /// A channel to a replica's gRPC.
-async fn channel(to: SocketAddr, tls: ClientTlsConfig) -> Result<Channel, tonic::transport::Error> {
+pub async fn channel(
+    to: SocketAddr,
+    tls: ClientTlsConfig,
+) -> Result<Channel, tonic::transport::Error> {
     Endpoint::from_shared(format!("https://{to}")).unwrap().tls_config(tls)?.connect().await
 }
 
