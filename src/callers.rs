@@ -10,7 +10,7 @@ mod session;
 pub use file::{Entry, KeyFile};
 pub use session::{Admission, Place, Refusal, Session};
 
-use crate::files::Reread;
+use crate::{files::Reread, tls::Name as CertificateName};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use clap::ValueEnum;
 use file::{Document, document};
@@ -120,15 +120,23 @@ impl Callers {
         first.map(|(_, caller)| caller.clone())
     }
 
-    /// Whose certificate has these names: the first one that the file has; may check, if it has none of them.
-    fn of_certificate(&self, names: &[String]) -> Option<Arc<Caller>> {
-        let known = self.0.current();
-        let listed = names.iter().find_map(|name| known.certificates.get(name)).cloned();
-        let unlisted = || {
-            let (name, scopes) = (names.first()?.clone(), vec![Scope::Check]);
-            Some(Arc::new(Caller { name, scopes }))
-        };
-        listed.or_else(unlisted)
+    /// The caller whose certificate has these names. A name that is listed without scopes shuts the certificate out,
+    /// whatever else it has. Otherwise the first listed name counts, and a certificate with no listed name may check. A
+    /// common name counts only in a certificate without URIs and DNS names. A name that is listed as another kind is
+    /// somebody else's: it has no scopes.
+    fn of_certificate(&self, names: &[CertificateName]) -> Option<Arc<Caller>> {
+        let (known, first) = (self.0.current(), names.first()?);
+        let listed = |name| known.certificates.get(name);
+        let shut_out = names.iter().filter_map(listed).find(|caller| caller.scopes.is_empty());
+        let mut counted = names.iter().filter(|name| name.is_common() == first.is_common());
+        if let Some(caller) = shut_out.or_else(|| counted.clone().find_map(listed)) {
+            return Some(caller.clone());
+        }
+        let same = |a: &CertificateName, b: &str| a.text().eq_ignore_ascii_case(b);
+        let is_of_another_kind =
+            counted.any(|name| known.certificates.keys().any(|key| same(key, name.text())));
+        let scopes = if is_of_another_kind { Vec::new() } else { vec![Scope::Check] };
+        Some(Arc::new(Caller { name: first.to_string(), scopes }))
     }
 }
 
@@ -136,7 +144,7 @@ impl Callers {
 #[derive(Default)]
 struct Known {
     keys: Vec<(Hash, Arc<Caller>)>,
-    certificates: BTreeMap<String, Arc<Caller>>,
+    certificates: BTreeMap<CertificateName, Arc<Caller>>,
     fingerprint: Option<u64>,
 }
 
@@ -148,7 +156,10 @@ impl From<Document> for Known {
         Self {
             keys: keys.map(|(name, key)| (key.sha256, caller(name.as_str(), key.scopes))).collect(),
             certificates: certificates
-                .map(|(name, certificate)| (name.clone(), caller(&name, certificate.scopes)))
+                .map(|(name, certificate)| {
+                    let caller = caller(&name.to_string(), certificate.scopes);
+                    (name, caller)
+                })
                 .collect(),
             fingerprint: None,
         }

@@ -68,7 +68,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("clerk", &["access", "telemetry"]),
     ("access", &[]),
     ("embedded", &[]),
-    ("callers", &["files"]),
+    ("callers", &["files", "tls"]),
     ("tls", &["files"]),
     ("files", &["telemetry"]),
     ("net", &["tls"]),

@@ -4,6 +4,7 @@ use super::{
     Scope,
     key::{Hash, Name, make},
 };
+use crate::tls::Name as CertificateName;
 use anyhow::{Context, bail};
 use chrono::{SecondsFormat, Utc};
 use serde::Deserialize;
@@ -22,7 +23,8 @@ const NEW_FILE: u32 = 0o644;
 const HEAD: &str = "\
 # Who may call, read again by `entitlements serve` when it changes. `entitlements keys` edits the keys.
 #
-# Client certificates that GRPC_CLIENT_CA trusts may check. Other scopes for one of them, by a name in it:
+# Client certificates that GRPC_CLIENT_CA trusts may check. Other scopes for one of them, by a name in it: a URI, a DNS
+# name in lower case, or a common name as `cn:NAME`. With `scopes = []` the certificate is shut out.
 #
 #   [certificates.\"spiffe://example.org/billing\"]
 #   scopes = [\"check\", \"admin\"]
@@ -35,7 +37,7 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) keys: BTreeMap<Name, Key>,
     #[serde(default)]
-    pub(super) certificates: BTreeMap<String, Certificate>,
+    pub(super) certificates: BTreeMap<CertificateName, Certificate>,
 }
 
 /// A key in the file.

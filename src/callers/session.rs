@@ -1,6 +1,7 @@
 //! Who calls on one connection.
 
 use super::{Caller, Callers, Scope, key::Hash};
+use crate::tls::Name as CertificateName;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::{cell::RefCell, future::pending, sync::Arc};
@@ -55,7 +56,7 @@ pub enum Place {
 pub struct Session {
     callers: Arc<Callers>,
     /// The names in the certificate that the connection was opened with.
-    certificate: Vec<String>,
+    certificate: Vec<CertificateName>,
     last: RefCell<Option<Last>>,
 }
 
@@ -69,7 +70,7 @@ struct Last {
 impl Session {
     /// A connection that has presented a certificate with these names, if any.
     #[must_use]
-    pub fn new(callers: Arc<Callers>, certificate: Vec<String>) -> Self {
+    pub fn new(callers: Arc<Callers>, certificate: Vec<CertificateName>) -> Self {
         Self { callers, certificate, last: RefCell::default() }
     }
 
@@ -126,7 +127,7 @@ impl Session {
 pub struct Admission {
     callers: Arc<Callers>,
     key: Option<Hash>,
-    certificate: Vec<String>,
+    certificate: Vec<CertificateName>,
     needed: Option<Scope>,
     changes: watch::Receiver<()>,
 }
