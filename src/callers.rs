@@ -8,14 +8,15 @@ mod key;
 mod session;
 
 pub use file::{Entry, KeyFile};
-pub use session::{Place, Refusal, Session};
+pub use session::{Admission, Place, Refusal, Session};
 
-use crate::files::Reread;
+use crate::{files::Reread, tls::Name as CertificateName};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use clap::ValueEnum;
 use file::{Document, document};
 use key::Hash;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -23,6 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio::sync::watch;
 
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -52,6 +54,14 @@ pub struct Caller {
     pub scopes: Vec<Scope>,
 }
 
+/// The first 48 bits of the SHA-256 of a file's content, as a number: `serve` exports it of the content in force as the
+/// gauge `entitlements_callers_in_force`, and a gauge holds 48 bits exactly.
+#[must_use]
+pub fn fingerprint(content: &[u8]) -> u64 {
+    let digest: [u8; 32] = Sha256::digest(content).into();
+    digest[..6].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// All who may call, as the file says now.
 pub struct Callers(Reread<Known>);
 
@@ -60,7 +70,10 @@ impl Callers {
     pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
         let files = file.map(Path::to_path_buf).into_iter().collect::<Vec<PathBuf>>();
         let read = |contents: &[Vec<u8>]| match contents {
-            [text] => Ok(Known::from(document(std::str::from_utf8(text)?)?)),
+            [text] => {
+                let known = Known::from(document(std::str::from_utf8(text)?)?);
+                Ok(Known { fingerprint: Some(fingerprint(text)), ..known })
+            }
             _ => Ok(Known::default()),
         };
         Ok(Self(Reread::new("CALLERS", files, Box::new(read))?))
@@ -69,6 +82,18 @@ impl Callers {
     /// Reads the file again when it changes, for ever.
     pub async fn follow(&self) -> Infallible {
         self.0.follow().await
+    }
+
+    /// The [`fingerprint`] of the content in force; `None` without a file.
+    #[must_use]
+    pub fn in_force(&self) -> Option<u64> {
+        self.0.current().fingerprint
+    }
+
+    /// Whether the file changed and could not be used, so that an older content is in force.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.0.is_broken()
     }
 
     /// Whether there is any key.
@@ -81,9 +106,12 @@ impl Callers {
         self.0.generation()
     }
 
-    /// Whose key this is. All hashes are compared, each in constant time.
-    fn of_key(&self, key: &[u8]) -> Option<Arc<Caller>> {
-        let hash = Hash::of(key);
+    fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes()
+    }
+
+    /// The caller whose key has this hash. All hashes are compared, each in constant time.
+    fn of_key(&self, hash: &Hash) -> Option<Arc<Caller>> {
         let known = self.0.current();
         let same = |(stored, _): &&(Hash, _)| verify_slices_are_equal(&stored.0, &hash.0).is_ok();
         let mut found = known.keys.iter().filter(same);
@@ -92,15 +120,23 @@ impl Callers {
         first.map(|(_, caller)| caller.clone())
     }
 
-    /// Whose certificate has these names: the first one that the file has; may check, if it has none of them.
-    fn of_certificate(&self, names: &[String]) -> Option<Arc<Caller>> {
-        let known = self.0.current();
-        let listed = names.iter().find_map(|name| known.certificates.get(name)).cloned();
-        let unlisted = || {
-            let (name, scopes) = (names.first()?.clone(), vec![Scope::Check]);
-            Some(Arc::new(Caller { name, scopes }))
-        };
-        listed.or_else(unlisted)
+    /// The caller whose certificate has these names. A name that is listed without scopes shuts the certificate out,
+    /// whatever else it has. Otherwise the first listed name counts, and a certificate with no listed name may check. A
+    /// common name counts only in a certificate without URIs and DNS names. A name that is listed as another kind is
+    /// somebody else's: it has no scopes.
+    fn of_certificate(&self, names: &[CertificateName]) -> Option<Arc<Caller>> {
+        let (known, first) = (self.0.current(), names.first()?);
+        let listed = |name| known.certificates.get(name);
+        let shut_out = names.iter().filter_map(listed).find(|caller| caller.scopes.is_empty());
+        let mut counted = names.iter().filter(|name| name.is_common() == first.is_common());
+        if let Some(caller) = shut_out.or_else(|| counted.clone().find_map(listed)) {
+            return Some(caller.clone());
+        }
+        let same = |a: &CertificateName, b: &str| a.text().eq_ignore_ascii_case(b);
+        let is_of_another_kind =
+            counted.any(|name| known.certificates.keys().any(|key| same(key, name.text())));
+        let scopes = if is_of_another_kind { Vec::new() } else { vec![Scope::Check] };
+        Some(Arc::new(Caller { name: first.to_string(), scopes }))
     }
 }
 
@@ -108,7 +144,8 @@ impl Callers {
 #[derive(Default)]
 struct Known {
     keys: Vec<(Hash, Arc<Caller>)>,
-    certificates: BTreeMap<String, Arc<Caller>>,
+    certificates: BTreeMap<CertificateName, Arc<Caller>>,
+    fingerprint: Option<u64>,
 }
 
 impl From<Document> for Known {
@@ -119,8 +156,12 @@ impl From<Document> for Known {
         Self {
             keys: keys.map(|(name, key)| (key.sha256, caller(name.as_str(), key.scopes))).collect(),
             certificates: certificates
-                .map(|(name, certificate)| (name.clone(), caller(&name, certificate.scopes)))
+                .map(|(name, certificate)| {
+                    let caller = caller(&name.to_string(), certificate.scopes);
+                    (name, caller)
+                })
                 .collect(),
+            fingerprint: None,
         }
     }
 }

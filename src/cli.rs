@@ -90,7 +90,7 @@ pub fn main() -> ExitCode {
                 Command::Check(check) => check.run().await,
                 Command::Ready(ready) => ready.run().await,
                 Command::Deliveries(deliveries) => deliveries.run().await,
-                Command::Keys(keys) => keys.run(),
+                Command::Keys(keys) => keys.run().await,
                 Command::Catalog(catalog) => catalog.run().await,
                 Command::Reconcile(reconcile) => reconcile.run().await,
             }

@@ -2,6 +2,7 @@
 //!
 //! What must always hold: it changes nothing, it prints no secret, and no check waits for ever.
 
+mod callers;
 mod clerk;
 mod database;
 mod listeners;
@@ -82,6 +83,9 @@ pub async fn examine(settings: &Settings, mut tell: impl FnMut(&Finding)) -> Ver
     };
     settings::all(settings).into_iter().for_each(&mut found);
     for finding in listeners::all(settings).await {
+        found(finding);
+    }
+    for finding in callers::all(settings).await {
         found(finding);
     }
     let mut instances = Vec::new();

@@ -14,11 +14,11 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -35,6 +35,8 @@ pub struct Reread<T> {
     first: Content,
     current: ArcSwap<T>,
     generation: AtomicU64,
+    changed: watch::Sender<()>,
+    is_broken: AtomicBool,
 }
 
 impl<T> Reread<T> {
@@ -42,8 +44,16 @@ impl<T> Reread<T> {
     pub fn new(name: &'static str, files: Vec<PathBuf>, read: Read<T>) -> anyhow::Result<Self> {
         let first = Content::of(&files);
         let current = first.read(&read).context(name)?;
-        let (current, generation) = (ArcSwap::from_pointee(current), AtomicU64::new(0));
-        Ok(Self { name, files, read, first, current, generation })
+        Ok(Self {
+            name,
+            files,
+            read,
+            first,
+            current: ArcSwap::from_pointee(current),
+            generation: AtomicU64::new(0),
+            changed: watch::Sender::default(),
+            is_broken: AtomicBool::new(false),
+        })
     }
 
     /// What is in force.
@@ -55,6 +65,16 @@ impl<T> Reread<T> {
     /// number has not missed what came before the number changed.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Notifies of each content that comes in force after this call.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Whether the files changed and could not be used, so that an older content is in force.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
     }
 
     /// Looks at the files again and again, for ever.
@@ -73,11 +93,13 @@ impl<T> Reread<T> {
     }
 
     fn replace(&self, content: &Content) {
-        let name = self.name;
-        match content.read(&self.read) {
+        let (name, new) = (self.name, content.read(&self.read));
+        self.is_broken.store(new.is_err(), Ordering::Relaxed);
+        match new {
             Ok(new) => {
                 self.current.store(Arc::new(new));
                 self.generation.fetch_add(1, Ordering::Release);
+                self.changed.send_replace(());
                 tracing::info!(setting = name, "{name} has changed, and is in force");
             }
             Err(error) => tracing::error!(

@@ -12,6 +12,7 @@ mod ext_authz;
 pub mod flagd;
 mod guard;
 mod health;
+mod revocation;
 
 pub use admin::AdminApi;
 pub use auth::Door;

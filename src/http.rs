@@ -18,7 +18,7 @@ pub use webhook::Webhooks;
 
 use crate::{
     accounts::Accounts,
-    callers::{Refusal, Session},
+    callers::{Admission, Callers, Refusal, Session},
     net::{self, Listener, Peer},
     store::Store,
     telemetry::Metrics,
@@ -63,6 +63,8 @@ pub struct Probed {
     pub calls_in_progress: Box<dyn Fn() -> usize + Send + Sync>,
     /// When the first of the listeners' certificates expires, if they have any.
     pub certificate_expires_at: Box<dyn Fn() -> Option<DateTime<Utc>> + Send + Sync>,
+    /// Who may call, if that is restricted.
+    pub callers: Option<Arc<Callers>>,
     /// Set once the service was asked to stop.
     pub draining: CancellationToken,
 }
@@ -100,11 +102,15 @@ impl Face {
         }
     }
 
-    /// Whether who calls may ask this.
-    fn admit<B>(&self, session: Option<&Session>, request: &Request<B>) -> Result<(), Refusal> {
+    /// Lets a request in; tells of the admission if its answer is a stream.
+    fn admit<B>(
+        &self,
+        session: Option<&Session>,
+        request: &Request<B>,
+    ) -> Result<Option<Admission>, Refusal> {
         match (self, session) {
             (Self::Internal(_, protocols), Some(session)) => protocols.admit(session, request),
-            (Self::Public(..) | Self::Internal(..), _) => Ok(()),
+            (Self::Public(..) | Self::Internal(..), _) => Ok(None),
         }
     }
 }
@@ -114,7 +120,7 @@ type Answer = Response<Body>;
 async fn answer(
     face: Face,
     request: Request<Incoming>,
-    admitted: Result<(), Refusal>,
+    admitted: Result<Option<Admission>, Refusal>,
 ) -> Result<Answer, Infallible> {
     if let Some(reason) = misframed(&request) {
         return Ok(refuse(StatusCode::BAD_REQUEST, reason));

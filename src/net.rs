@@ -3,7 +3,7 @@
 
 mod bounds;
 
-use crate::tls::Tls;
+use crate::tls::{Name, Tls};
 use hyper_util::{rt::TokioIo, server::graceful::GracefulConnection};
 use std::{
     fmt::Display,
@@ -175,7 +175,7 @@ fn is_the_peers_fault(error: &io::Error) -> bool {
 pub struct Peer {
     io: Io,
     /// The names in the certificate that it has presented.
-    names: Vec<String>,
+    names: Vec<Name>,
     heard: usize,
     deadline: Option<Pin<Box<Sleep>>>,
     /// When it is too late for the peer to take what is to be written; `None` while it takes all.
@@ -193,7 +193,7 @@ enum Io {
 impl Peer {
     /// The names in the certificate that the peer has presented; none if it has not.
     #[must_use]
-    pub fn names(&self) -> &[String] {
+    pub fn names(&self) -> &[Name] {
         &self.names
     }
 

@@ -15,6 +15,13 @@ pub async fn ask(url: String, patience: Duration) -> reqwest::Result<Response> {
     client.get(url).send().await
 }
 
+/// The value of a gauge on a service's metrics page; `None` if nothing answers there, or the page lacks the gauge.
+pub async fn gauge(service: &str, name: &str, patience: Duration) -> Option<u64> {
+    let page = ask(format!("{service}/metrics"), patience).await.ok()?.text().await.ok()?;
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    value.parse().ok()
+}
+
 /// Where a listener that was given this address, with TLS or without, can be asked.
 #[must_use]
 pub fn url(listener: SocketAddr, speaks_tls: bool) -> String {

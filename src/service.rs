@@ -5,6 +5,7 @@ mod protocols;
 use crate::{
     access::{Catalog, Grace},
     accounts::Accounts,
+    callers::Callers,
     changes::Changes,
     checks::Checks,
     clerk::Api,
@@ -92,7 +93,7 @@ impl Service {
         let services = services.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
         let webhooks = Webhooks::new(config.verifier, deliveries.clone(), shared.metrics.clone());
         let calls = Arc::new(grpc::Calls::new(shared.metrics.clone()));
-        let probed = Arc::new(shared.probed(calls.clone()));
+        let probed = Arc::new(shared.probed(calls.clone(), config.locks.callers.clone()));
         let (accounts, draining) = (shared.accounts.clone(), shared.draining.clone());
         let follower = Follower {
             migrate: config.migrate.then_some(config.database),
@@ -196,7 +197,7 @@ impl Shared {
         Changes::new(self.store.clone(), self.accounts.clone(), self.metrics.clone())
     }
 
-    fn probed(&self, calls: Arc<grpc::Calls>) -> Probed {
+    fn probed(&self, calls: Arc<grpc::Calls>, callers: Option<Arc<Callers>>) -> Probed {
         let certificates = self.certificates.clone();
         let expires_at = move || certificates.iter().filter_map(|tls| tls.expires_at()).min();
         Probed {
@@ -205,6 +206,7 @@ impl Shared {
             store: self.store.clone(),
             calls_in_progress: Box::new(move || calls.in_progress()),
             certificate_expires_at: Box::new(expires_at),
+            callers,
             draining: self.draining.clone(),
         }
     }

@@ -5,6 +5,8 @@ mod der;
 mod expiry;
 mod names;
 
+pub use names::{InvalidName, Name};
+
 use crate::files::Reread;
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
@@ -70,7 +72,7 @@ impl Tls {
     }
 
     /// Shakes hands; tells the names in the certificate that the peer has presented, if it has.
-    pub async fn accept(&self, peer: TcpStream) -> io::Result<(TlsStream<TcpStream>, Vec<String>)> {
+    pub async fn accept(&self, peer: TcpStream) -> io::Result<(TlsStream<TcpStream>, Vec<Name>)> {
         let stream = TlsAcceptor::from(self.0.current().config.clone()).accept(peer).await?;
         let certificates = stream.get_ref().1.peer_certificates();
         let names = certificates.and_then(<[_]>::first).map(names::of).unwrap_or_default();

@@ -4,6 +4,7 @@ use super::{
     Scope,
     key::{Hash, Name, make},
 };
+use crate::tls::Name as CertificateName;
 use anyhow::{Context, bail};
 use chrono::{SecondsFormat, Utc};
 use serde::Deserialize;
@@ -11,15 +12,19 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{ErrorKind, Write},
-    os::unix::fs::{MetadataExt, fchown},
+    os::unix::fs::{MetadataExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
+
+/// The mode of a new file. It holds only hashes of keys, so everybody may read it: the service often runs as another user.
+const NEW_FILE: u32 = 0o644;
 
 /// What a new file begins with.
 const HEAD: &str = "\
 # Who may call, read again by `entitlements serve` when it changes. `entitlements keys` edits the keys.
 #
-# Client certificates that GRPC_CLIENT_CA trusts may check. Other scopes for one of them, by a name in it:
+# Client certificates that GRPC_CLIENT_CA trusts may check. Other scopes for one of them, by a name in it: a URI, a DNS
+# name in lower case, or a common name as `cn:NAME`. With `scopes = []` the certificate is shut out.
 #
 #   [certificates.\"spiffe://example.org/billing\"]
 #   scopes = [\"check\", \"admin\"]
@@ -32,7 +37,7 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) keys: BTreeMap<Name, Key>,
     #[serde(default)]
-    pub(super) certificates: BTreeMap<String, Certificate>,
+    pub(super) certificates: BTreeMap<CertificateName, Certificate>,
 }
 
 /// A key in the file.
@@ -155,17 +160,20 @@ impl KeyFile {
         self.write(&left)
     }
 
-    /// Replaces the file as a whole: whoever reads it sees the old content or the new one.
+    /// Replaces the file as a whole, so a reader sees the old content or the new one. It keeps the file's owner and mode:
+    /// a service that could read the old content can read the new one.
     fn write(&self, text: &str) -> anyhow::Result<()> {
         document(text).context("the edited file would be broken: it was left as it is")?;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let replace = || -> std::io::Result<()> {
-            // Readable and writable for its owner alone.
             let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
             file.write_all(text.as_bytes())?;
+            let mut mode = NEW_FILE;
             if let Ok(old) = fs::metadata(&self.path) {
                 fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
+                mode = old.mode() & 0o777;
             }
+            file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
             file.as_file().sync_all()?;
             file.persist(&self.path)?;
             self.folder.sync_all()

@@ -1,9 +1,11 @@
 //! Who calls on one connection.
 
-use super::{Caller, Callers, Scope};
+use super::{Caller, Callers, Scope, key::Hash};
+use crate::tls::Name as CertificateName;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, future::pending, sync::Arc};
+use tokio::sync::watch;
 
 /// The header of a bare key.
 static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -54,7 +56,7 @@ pub enum Place {
 pub struct Session {
     callers: Arc<Callers>,
     /// The names in the certificate that the connection was opened with.
-    certificate: Vec<String>,
+    certificate: Vec<CertificateName>,
     last: RefCell<Option<Last>>,
 }
 
@@ -68,7 +70,7 @@ struct Last {
 impl Session {
     /// A connection that has presented a certificate with these names, if any.
     #[must_use]
-    pub fn new(callers: Arc<Callers>, certificate: Vec<String>) -> Self {
+    pub fn new(callers: Arc<Callers>, certificate: Vec<CertificateName>) -> Self {
         Self { callers, certificate, last: RefCell::default() }
     }
 
@@ -86,10 +88,22 @@ impl Session {
             Some(last) if last.is_still(self.callers.generation(), key) => last,
             other => other.insert(self.recognize(key)?),
         };
-        match needed {
-            Some(scope) if !last.caller.scopes.contains(&scope) => Err(Refusal::NoScope(scope)),
-            Some(_) | None => Ok(()),
-        }
+        last.caller.may(needed)
+    }
+
+    /// Lets a call in as [`Session::admit`] does, whose answer goes on until its caller is no longer let in.
+    pub fn admit_stream(
+        &self,
+        headers: &HeaderMap,
+        place: Place,
+        needed: Option<Scope>,
+    ) -> Result<Admission, Refusal> {
+        // Before the caller is looked up, so that no change after it is missed.
+        let changes = self.callers.changes();
+        self.admit(headers, place, needed)?;
+        let key = place.key(headers)?.map(Hash::of);
+        let (callers, certificate) = (self.callers.clone(), self.certificate.clone());
+        Ok(Admission { callers, key, certificate, needed, changes })
     }
 
     /// The name of who was let in last.
@@ -102,10 +116,52 @@ impl Session {
         // Before the callers are looked up: if they change in between, this is looked up again.
         let generation = self.callers.generation();
         let caller = match key {
-            Some(key) => self.callers.of_key(key).ok_or(Refusal::WrongKey)?,
+            Some(key) => self.callers.of_key(&Hash::of(key)).ok_or(Refusal::WrongKey)?,
             None => self.callers.of_certificate(&self.certificate).ok_or(Refusal::NoKey)?,
         };
         Ok(Last { generation, key: key.map(Into::into), caller })
+    }
+}
+
+/// A caller who was let in to a stream.
+pub struct Admission {
+    callers: Arc<Callers>,
+    key: Option<Hash>,
+    certificate: Vec<CertificateName>,
+    needed: Option<Scope>,
+    changes: watch::Receiver<()>,
+}
+
+impl Admission {
+    /// Waits until the caller is no longer let in, and says why.
+    pub async fn withdrawn(mut self) -> Refusal {
+        loop {
+            if let Err(refusal) = self.check() {
+                return refusal;
+            }
+            if self.changes.changed().await.is_err() {
+                return pending().await; // the file is no longer followed
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        let caller = match &self.key {
+            Some(key) => self.callers.of_key(key).ok_or(Refusal::WrongKey)?,
+            None => self.callers.of_certificate(&self.certificate).ok_or(Refusal::NoKey)?,
+        };
+        caller.may(self.needed)
+    }
+}
+
+impl Caller {
+    /// Whether it has the scope, or any where none is needed: a caller without scopes is shut out.
+    fn may(&self, needed: Option<Scope>) -> Result<(), Refusal> {
+        match needed {
+            Some(scope) if !self.scopes.contains(&scope) => Err(Refusal::NoScope(scope)),
+            None if self.scopes.is_empty() => Err(Refusal::NoScope(Scope::Check)),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 

@@ -26,6 +26,9 @@ fn a_file_that_says_what_cannot_be_is_refused_in_words() {
         ("[keys.A]\nsha256 = 'HASH'\nscopes = ['check']", "`A` is no name of a key"),
         ("[keys.a]\nsha256 = 'HASH'\nscopes = []\n[keys.b]\nsha256 = 'HASH'\nscopes = []", "same"),
         ("[certificates.a]\nscope = ['check']", "unknown field `scope`"),
+        ("[certificates.'Billing service']\nscopes = []", "as `cn:Billing service`"),
+        ("[certificates.Ops]\nscopes = []", "as `cn:Ops`, and a DNS name in lower case"),
+        ("[certificates.'cn:']\nscopes = []", "neither a URI nor a DNS name"),
         ("keys = 1", "invalid type"),
         ("[keys", "TOML parse error"),
     ] {

@@ -1,14 +1,15 @@
 //! Who is let in, and to which methods.
 
+use super::revocation::{bound, is_stream};
 use crate::{
-    callers::{Callers, Place, Refusal, Scope, Session},
+    callers::{Admission, Callers, Place, Refusal, Scope, Session},
     net::Peer,
     telemetry::{Labels, Metrics},
 };
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
 use hyper::{body::Incoming, service::Service};
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, pin::Pin, sync::Arc};
 use tonic::{Status, body::Body};
 
 /// What a method asks of its caller.
@@ -90,27 +91,33 @@ pub(super) struct Admitted<S> {
 }
 
 impl<S> Admitted<S> {
-    fn admit(&self, request: &Request<Incoming>) -> Result<(), Status> {
-        let Some(session) = &self.session else { return Ok(()) };
+    /// Lets a call in; tells of the admission if its answer is a stream.
+    fn admit(&self, request: &Request<Incoming>) -> Result<Option<Admission>, Status> {
+        let Some(session) = &self.session else { return Ok(None) };
         let method = request.uri().path();
         let needs = Needs::of(method);
         let scope = match needs {
-            Needs::Nothing => return Ok(()),
+            Needs::Nothing => return Ok(None),
             Needs::Caller | Needs::Unlisted => None,
             Needs::Scope(scope) => Some(scope),
         };
         let place = Place::Authorization;
-        let admitted = session.admit(request.headers(), place, scope);
-        admitted.map_err(|refusal| self.refuse(refusal))?;
+        let headers = request.headers();
+        let admitted = if is_stream(method) {
+            session.admit_stream(headers, place, scope).map(Some)
+        } else {
+            session.admit(headers, place, scope).map(|()| None)
+        };
+        let admission = admitted.map_err(|refusal| self.refuse(refusal))?;
         match needs {
             Needs::Unlisted => Err(Status::unimplemented("there is no such method")),
             Needs::Scope(Scope::Admin) => {
                 let caller = session.last_caller();
                 let caller = caller.as_ref().map(|caller| caller.name.as_str());
                 tracing::info!(caller, method, "an operator calls");
-                Ok(())
+                Ok(admission)
             }
-            Needs::Scope(Scope::Check) | Needs::Caller | Needs::Nothing => Ok(()),
+            Needs::Scope(Scope::Check) | Needs::Caller | Needs::Nothing => Ok(admission),
         }
     }
 
@@ -130,18 +137,27 @@ impl<S> Admitted<S> {
     }
 }
 
+type Answer = Result<Response<Body>, Infallible>;
+
 impl<S> Service<Request<Incoming>> for Admitted<S>
 where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, Infallible>>>;
+    type Future =
+        Either<S::Future, Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         match self.admit(&request) {
-            Ok(()) => Either::Left(self.service.call(request)),
-            Err(refused) => Either::Right(ready(Ok(refused.into_http()))),
+            Ok(None) => Either::Left(self.service.call(request)),
+            Ok(Some(admission)) => {
+                let (answer, metrics) = (self.service.call(request), self.metrics.clone());
+                let bound = async move { Ok(bound(answer.await?, admission, metrics)) };
+                Either::Right(Either::Right(Box::pin(bound)))
+            }
+            Err(refused) => Either::Right(Either::Left(ready(Ok(refused.into_http())))),
         }
     }
 }

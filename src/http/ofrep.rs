@@ -109,6 +109,11 @@ impl Ofrep {
         Self { checks, cors, streams }
     }
 
+    /// Whether the answer at this path goes on for longer than a request may take.
+    pub(super) fn is_stream(path: &str) -> bool {
+        path == EVENTS
+    }
+
     /// Answers one request, unless there are too many already.
     pub(super) async fn answer(&self, request: Request<Incoming>, gate: Gate) -> Reply {
         let origin = request.headers().get(header::ORIGIN).cloned();

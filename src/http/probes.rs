@@ -55,6 +55,11 @@ fn look(probed: &Probed) {
     gauges.calls_in_progress.set(whole((probed.calls_in_progress)() as u64));
     let expires_at = (probed.certificate_expires_at)();
     gauges.certificate_expires_at.set(expires_at.map_or(0, |at| at.timestamp()));
+    let callers = probed.callers.as_ref();
+    let in_force = callers.and_then(|callers| callers.in_force());
+    gauges.callers_in_force.set(whole(in_force.unwrap_or(0)));
+    let is_broken = callers.is_some_and(|callers| callers.is_broken());
+    gauges.callers_broken.set(i64::from(is_broken));
     for (lane, pool) in probed.store.pools() {
         let labels = Labels([("lane", lane)]);
         gauges.pool_size.get_or_create(&labels).set(pool.size.into());

@@ -1,16 +1,18 @@
 //! The protocols that other systems ask through, on the internal listener, and what holds for all of them: who may
 //! ask, a bound on the requests in progress, and a count of what became of each.
 
-use super::{Answer, AuthZen, ForwardAuth, Ofrep, refuse};
+use super::{Answer, AuthZen, ForwardAuth, Ofrep, body::Body, refuse};
 use crate::{
     access::Decision,
-    callers::{Callers, Place, Refusal, Scope, Session},
+    callers::{Admission, Callers, Place, Refusal, Scope, Session},
     checks::Facts,
     net::Peer,
     telemetry::{Labels, Metrics},
 };
 use chrono::SecondsFormat;
+use futures_util::StreamExt;
 use http::{Method, Request, StatusCode};
+use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -80,20 +82,39 @@ impl Protocols {
         callers.map(|callers| Session::new(callers, peer.names().to_vec()))
     }
 
-    /// Lets a request go on if its caller may ask it; counts whom it does not let.
-    pub(super) fn admit<B>(&self, session: &Session, request: &Request<B>) -> Result<(), Refusal> {
+    /// Lets a request go on if its caller may ask it, and counts refusals; tells of the admission if the answer is a
+    /// stream.
+    pub(super) fn admit<B>(
+        &self,
+        session: &Session,
+        request: &Request<B>,
+    ) -> Result<Option<Admission>, Refusal> {
         let path = request.uri().path();
         let place = if path.starts_with(FORWARD_AUTH) {
             Place::ApiKey // `authorization` is of the user who is asked about
         } else if is_open(request) {
-            return Ok(());
+            return Ok(None);
         } else {
             Place::Either
         };
-        let admitted = session.admit(request.headers(), place, Some(Scope::Check));
-        admitted.inspect_err(|refusal| {
-            let cause = Labels([("cause", refusal.cause())]);
-            self.metrics.calls_refused.get_or_create(&cause).inc();
+        let (headers, scope) = (request.headers(), Some(Scope::Check));
+        let admitted = if Ofrep::is_stream(path) {
+            session.admit_stream(headers, place, scope).map(Some)
+        } else {
+            session.admit(headers, place, scope).map(|()| None)
+        };
+        admitted.inspect_err(|refusal| count(&self.metrics, *refusal))
+    }
+
+    /// Closes a stream when its caller is no longer let in, and counts that as a refusal.
+    fn bound(&self, answer: Answer, admission: Admission) -> Answer {
+        let metrics = self.metrics.clone();
+        let withdrawn = async move { count(&metrics, admission.withdrawn().await) };
+        answer.map(|body| match body {
+            Body::Right(events) => {
+                Body::Right(StreamBody::new(Box::pin(events.take_until(Box::pin(withdrawn)))))
+            }
+            Body::Left(whole) => Body::Left(whole),
         })
     }
 
@@ -101,9 +122,12 @@ impl Protocols {
     pub(super) async fn take(
         &self,
         request: Request<Incoming>,
-        admitted: Result<(), Refusal>,
+        admitted: Result<Option<Admission>, Refusal>,
     ) -> Answer {
-        let slot = admitted.map(|()| self.slots.try_acquire().ok());
+        let (admission, slot) = match admitted {
+            Ok(admission) => (admission, Ok(self.slots.try_acquire().ok())),
+            Err(refusal) => (None, Err(refusal)),
+        };
         let gate = match &slot {
             Ok(Some(_)) => Gate::Open,
             Ok(None) => Gate::Crowded,
@@ -124,8 +148,15 @@ impl Protocols {
         };
         let labels = Labels([("protocol", protocol), ("result", reply.result)]);
         self.metrics.protocol_requests.get_or_create(&labels).inc();
-        reply.answer
+        match admission {
+            Some(admission) => self.bound(reply.answer, admission),
+            None => reply.answer,
+        }
     }
+}
+
+fn count(metrics: &Metrics, refusal: Refusal) {
+    metrics.calls_refused.get_or_create(&Labels([("cause", refusal.cause())])).inc();
 }
 
 /// Whether everybody may ask this: a browser's question before the request, which cannot have a key; where things are;

@@ -35,6 +35,10 @@ pub struct Gauges {
     pub calls_in_progress: Gauge,
     /// Unix time until which the first certificate to expire of this replica's listeners is valid; 0: there is none.
     pub certificate_expires_at: Gauge,
+    /// The fingerprint of the file of callers in force; 0: there is none.
+    pub callers_in_force: Gauge,
+    /// 1 while the file of callers changed and cannot be used.
+    pub callers_broken: Gauge,
     /// What the operating system knows of this process.
     pub process: Process,
 }
@@ -67,5 +71,14 @@ impl Gauges {
             self.certificate_expires_at.clone(),
         );
         all.register_with_unit("certificate_expires_at", help, Unit::Seconds, gauge);
+        self.register_callers(all);
+    }
+
+    fn register_callers(&self, all: &mut Registry) {
+        let help = "First 48 bits of the SHA-256 of the file of callers in force; 0: there is none";
+        all.register("callers_in_force", help, self.callers_in_force.clone());
+        let help =
+            "1 while the file of callers changed and cannot be used: an older content is in force";
+        all.register("callers_broken", help, self.callers_broken.clone());
     }
 }

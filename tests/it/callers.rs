@@ -74,8 +74,15 @@ fn is_let_in(status: &Status) -> bool {
         || (status.code() == Code::Unavailable && is_about_sessions)
 }
 
-/// The paths of all rpcs, with whether they are of Admin.
-fn methods() -> Vec<(String, bool)> {
+/// A method of a descriptor.
+pub struct Method {
+    pub path: String,
+    pub is_admin: bool,
+    pub is_stream: bool,
+}
+
+/// All rpcs.
+pub fn methods() -> Vec<Method> {
     let others = [envoy::DESCRIPTOR, flagd::pb::EVALUATION, flagd::pb::SYNC];
     let files = [pb::DESCRIPTOR].into_iter().chain(others);
     let files = files.map(|descriptor| FileDescriptorSet::decode(descriptor).unwrap().file);
@@ -84,11 +91,12 @@ fn methods() -> Vec<(String, bool)> {
         for service in &file.service {
             for method in &service.method {
                 let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                found.push((path, service.name() == "Admin"));
+                let is_admin = service.name() == "Admin";
+                found.push(Method { path, is_admin, is_stream: method.server_streaming() });
             }
         }
     }
-    assert!(found.len() >= 24, "{found:?}");
+    assert!(found.len() >= 24, "{}", found.len());
     found
 }
 
@@ -99,7 +107,7 @@ async fn every_method_needs_a_scope() {
     let admin = file.create("operator", &[Scope::Admin]);
     let replica = file.replica(&db).await;
     let connection = raw::http2(replica.bound.grpc).await;
-    for (method, is_admin) in methods() {
+    for Method { path: method, is_admin, .. } in methods() {
         assert_eq!(call(&connection, &method, &[]).await.code(), Code::Unauthenticated, "{method}");
         let (with, without, scope) =
             if is_admin { (&admin, &check, "`admin`") } else { (&check, &admin, "`check`") };
@@ -231,13 +239,13 @@ async fn a_broken_file_is_told_of_once_and_changes_nothing() {
 
 #[tokio::test]
 async fn keys_are_made_listed_and_revoked_on_the_command_line() {
-    let shell = Shell::new(&[("CALLERS", "callers.toml")]);
+    let shell = Shell::new(&[("CALLERS", "callers.toml"), ("INTERNAL_LISTEN", "127.0.0.1:1")]);
     let (code, key, stderr) = shell.run(&["keys", "create", "backend", "--scope", "check"]).await;
     assert!(code == 0 && key.starts_with("ent_backend_") && stderr.contains("Keep it"), "{stderr}");
     let scopes = ["keys", "create", "ops", "--scope", "check", "--scope", "admin"];
     assert_eq!(shell.run(&scopes).await.0, 0);
     let file = shell.path("callers.toml");
-    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
     let text = fs::read_to_string(&file).unwrap();
     assert!(!text.contains(key.trim()) && text.contains("sha256 = "), "{text}");
     shell.write(

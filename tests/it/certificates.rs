@@ -20,6 +20,7 @@ pub struct Authority {
 }
 
 /// What a certificate is for.
+#[derive(Debug)]
 pub enum Name<'n> {
     Uri(&'n str),
     Dns(&'n str),

@@ -241,7 +241,11 @@ async fn compose_starts_the_service_beside_its_database() {
     });
     let sources: BTreeMap<_, _> = mounted.map(|(from, to)| (to, from)).collect();
     for (path, name) in container.files() {
-        assert!(sources.contains_key(path), "{name} names {path}: not mounted");
+        let folder = path.rsplit_once('/').unwrap().0;
+        // A file that is replaced while serving must be mounted by its folder: a mounted file keeps its old content.
+        let is_replaced = name == "CALLERS";
+        let is_mounted = sources.contains_key(if is_replaced { folder } else { path });
+        assert!(is_mounted, "{name} names {path}: not mounted");
     }
     let catalog = &*container.variables["CATALOG"];
     let files = BTreeMap::from([(catalog.to_owned(), file(sources[catalog]))]);

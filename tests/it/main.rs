@@ -7,6 +7,8 @@ mod bad_calls;
 mod bad_requests;
 mod callers;
 mod callers_http;
+mod callers_in_force;
+mod callers_streams;
 mod canaries;
 mod certificates;
 mod clerk;

@@ -40,7 +40,10 @@ use tonic::{
 };
 
 /// A channel to a replica's gRPC.
-async fn channel(to: SocketAddr, tls: ClientTlsConfig) -> Result<Channel, tonic::transport::Error> {
+pub async fn channel(
+    to: SocketAddr,
+    tls: ClientTlsConfig,
+) -> Result<Channel, tonic::transport::Error> {
     Endpoint::from_shared(format!("https://{to}")).unwrap().tls_config(tls)?.connect().await
 }
 
@@ -124,7 +127,8 @@ async fn client_certificates_are_callers_by_the_names_in_them() {
     let text = text
         + "[certificates.\"spiffe://test/ops\"]\nscopes = ['check', 'admin']\n"
         + "[certificates.\"ops.test\"]\nscopes = ['admin']\n"
-        + "[certificates.\"Ops\"]\nscopes = ['admin']\n"
+        + "[certificates.\"cn:Ops\"]\nscopes = ['admin']\n"
+        + "[certificates.\"cn:Gone\"]\nscopes = []\n"
         + "[certificates.\"out.test\"]\nscopes = []\n";
     fs::write(file.path(), text).unwrap();
     let grpc = Some(authority.tls(Protocol::Http2, true));
@@ -139,11 +143,22 @@ async fn client_certificates_are_callers_by_the_names_in_them() {
         (vec![Name::Common("Ops")], refused, allowed),
         (vec![Name::Common("Ops"), Name::Dns("any.test")], allowed, refused),
         (vec![Name::Dns("out.test")], refused, refused),
+        // A name without scopes shuts the certificate out, wherever it stands.
+        (vec![Name::Dns("OUT.test")], refused, refused),
+        (vec![Name::Dns("ops.test"), Name::Dns("out.test")], refused, refused),
+        (vec![Name::Dns("out.test"), Name::Uri("spiffe://test/ops")], refused, refused),
+        (vec![Name::Dns("ops.test"), Name::Common("Gone")], refused, refused),
+        // A common name stands for no name of another kind.
+        (vec![Name::Common("spiffe://test/ops")], refused, refused),
+        (vec![Name::Common("ops.test")], refused, refused),
+        (vec![Name::Common("Ops.Test")], refused, refused),
+        (vec![Name::Common("cn:Ops")], allowed, refused),
+        (vec![Name::Common("spiffe://test/ops"), Name::Dns("any.test")], allowed, refused),
         (vec![], Code::Unauthenticated, Code::Unauthenticated),
     ] {
         let channel = channel(to, authority.client(Some(authority.issue(&names)))).await.unwrap();
         let checked = check(&channel, None).await.map_or_else(|s| s.code(), |_| Code::Ok);
-        assert_eq!((checked, look(&channel).await), (may_check, may_look));
+        assert_eq!((checked, look(&channel).await), (may_check, may_look), "{names:?}");
         assert!(check(&channel, Some(&key)).await.is_ok(), "a key that is presented counts");
         assert_eq!(
             check(&channel, Some("Bearer x")).await.unwrap_err().code(),
