@@ -290,7 +290,7 @@ impl Follower {
         let pulse = pulse::run(self.store.clone(), self.metrics.clone());
         let reconcile = async {
             match &self.reconciler {
-                Some(reconciler) => reconciler.run().await,
+                Some(reconciler) => Box::pin(reconciler.run()).await,
                 None => std::future::pending().await,
             }
         };

@@ -244,19 +244,16 @@ impl Reader {
         if let Some(asked) = &self.asked {
             return Ok((asked.clone(), None));
         }
-        let found = match payer(data)? {
-            Some(found) => Some(found),
-            None => {
-                let mut named = items.iter().filter_map(|item| payer(item).transpose());
-                let first = named.next().transpose()?;
-                for other in named {
-                    if first.as_ref().map(|(subject, _)| subject) != Some(&other?.0) {
-                        return Err("its items name several payers".into());
-                    }
-                }
-                first
+        if let Some(found) = payer(data)? {
+            return Ok(found);
+        }
+        let mut named = items.iter().filter_map(|item| payer(item).transpose());
+        let found = named.next().transpose()?;
+        for other in named {
+            if found.as_ref().map(|(subject, _)| subject) != Some(&other?.0) {
+                return Err("its items name several payers".into());
             }
-        };
+        }
         found.ok_or_else(|| "no payer: no id of one is filled".into())
     }
 }
