@@ -129,10 +129,11 @@ impl Moment {
         self.version.number
     }
 
-    /// How many names plans were seen with: they can change answers without a new version.
+    /// How many names plans were seen with, where these facts depend on them: an item whose plan's slug was never said.
     #[must_use]
-    pub fn plan_names(&self) -> usize {
-        self.version.names.count()
+    pub fn plan_names(&self, facts: &Facts) -> usize {
+        let mut items = facts.accounts().flat_map(|account| &account.items);
+        if items.any(|item| item.plan.is_none()) { self.version.names.count() } else { 0 }
     }
 
     /// How long access outlives its dates.

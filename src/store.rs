@@ -9,6 +9,7 @@ mod apply;
 mod candidates;
 mod catalog;
 mod changes;
+mod deletions;
 mod deliveries;
 mod doorbell;
 mod error;

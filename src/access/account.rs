@@ -53,32 +53,31 @@ pub struct Standing<'a> {
     account: &'a Account,
     grace: Grace,
     now: DateTime<Utc>,
-    /// Until when items that were active lasted, the longest.
-    lasted: OnceCell<Option<Until>>,
+    /// Until when items that were paid for lasted, the longest.
+    lasted: OnceCell<Option<DateTime<Utc>>>,
 }
 
 impl Standing<'_> {
-    /// What an item grants. A payment that failed for an item that never was active, while another item was, is a failed
-    /// upgrade: it was never paid for.
+    /// What an item grants. A payment that failed for an item that never was active, while another one lasted that was paid
+    /// for, is a failed upgrade: it was never paid for itself.
     #[must_use]
     pub fn access(&self, item: &Item<&str>) -> Access {
         if matches!(item.status, Status::PastDue) && !item.was_active {
             let failed_at = item.past_due_at.unwrap_or(item.updated_at);
             let lasted = *self.lasted.get_or_init(|| self.lasted());
-            if lasted.is_some_and(|until| until >= Until::Instant(failed_at)) {
+            if lasted.is_some_and(|until| until >= failed_at) {
                 return Access::Refused(Denial::PastDue);
             }
         }
         item.access(self.grace, self.now)
     }
 
-    fn lasted(&self) -> Option<Until> {
+    fn lasted(&self) -> Option<DateTime<Utc>> {
         let active = self.account.items.iter().filter(|item| item.was_active);
-        let until = active.map(|item| match item.status {
-            Status::Active | Status::Canceled | Status::Withdrawn => {
-                item.period_end.map_or(Until::Forever, Until::Instant)
-            }
-            _ => Until::Instant(item.updated_at),
+        // What has no end is free: whoever holds it may well have paid for something else meanwhile.
+        let until = active.filter_map(|item| match item.status {
+            Status::Active | Status::Canceled | Status::Withdrawn => item.period_end,
+            _ => Some(item.updated_at),
         });
         until.max()
     }

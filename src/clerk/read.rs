@@ -165,9 +165,6 @@ impl Reader {
     fn subscription(&self, data: &Object<'_>) -> Result<News, String> {
         let list = list(data);
         let elements = list.as_deref().unwrap_or_default();
-        if elements.len() > MOST_ITEMS {
-            return Err(format!("the subscription lists more than {MOST_ITEMS} items"));
-        }
         let objects: Vec<_> = elements.iter().filter_map(|element| element.object()).collect();
         let (subject, remark) = self.payer(data, &objects)?;
         let mut left_out = Vec::new();
@@ -198,8 +195,8 @@ impl Reader {
         let updated_at = shown.map_or(updated_at, |shown| shown.max(updated_at));
         let sent_at = self.sent_at.unwrap_or(updated_at);
         let canceled = elements.is_empty() && listed.is_none();
-        let says_more = listed.is_some() || canceled;
-        let snapshot = says_more.then_some(Snapshot { updated_at, sent_at, listed, canceled });
+        let snapshot = Snapshot { updated_at, sent_at, listed, canceled };
+        let snapshot = Some(snapshot).filter(|new| new.listed.is_some() || canceled);
         let items = newest.into_values().collect();
         Ok(News::Items { subject, items, snapshot, remark, left_out })
     }
@@ -277,12 +274,16 @@ fn payer(data: &Object<'_>) -> Result<Option<(Subject, Option<&'static str>)>, S
 
 /// The items of a subscription: webhooks and the Backend API call them by two names. Nothing is an empty list.
 fn list<'j>(data: &Object<'j>) -> Result<Vec<Json<'j>>, Misfit> {
-    match (data.array("items"), data.array("subscription_items")) {
-        (Ok(Some(items)), _) if !items.is_empty() => Ok(items),
-        (_, Ok(Some(items))) => Ok(items),
-        (Err(misfit), _) | (_, Err(misfit)) => Err(misfit),
-        (Ok(items), _) => Ok(items.unwrap_or_default()),
+    let items = match (data.array("items"), data.array("subscription_items")) {
+        (Ok(Some(items)), _) if !items.is_empty() => items,
+        (_, Ok(Some(items))) => items,
+        (Err(misfit), _) | (_, Err(misfit)) => return Err(misfit),
+        (Ok(items), _) => items.unwrap_or_default(),
+    };
+    if items.len() > MOST_ITEMS {
+        return Err(Misfit { key: "items", rule: "lists more than 1,000 of them" });
     }
+    Ok(items)
 }
 
 /// A subscription that goes on has items: without any, something about it was not understood.

@@ -1,6 +1,6 @@
 //! News into rows: what is newer is written, what is older is not, in any order of arrival.
 
-use super::{Names, Outcome, Shared, StoreError, candidates};
+use super::{Names, Outcome, Shared, StoreError, candidates, deletions};
 use crate::access::{News, Observation, Payment, Snapshot, Subject};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -19,7 +19,7 @@ pub(super) async fn apply(
     }
     match news {
         News::Deleted { at, .. } => {
-            delete(tx, subject, *at).await?;
+            deletions::delete(tx, subject, *at).await?;
             let revision = log_change(tx, subject).await?;
             let (subject, remark, shared) = (subject.clone(), None, Vec::new());
             Ok(Outcome::Applied { subject, revision, remark, shared })
@@ -116,42 +116,6 @@ pub(super) async fn log_change(
     .fetch_one(tx)
     .await?;
     u64::try_from(revision).map_err(|_| StoreError::Corrupt(format!("revision {revision}")))
-}
-
-/// Keeps a subject from being deleted by others until the transaction ends, also one of whom nothing is known yet: a
-/// body that is entered meanwhile would outlive the deletion.
-pub(super) async fn put_off_deletion(
-    tx: &mut PgConnection,
-    subject: &Subject,
-) -> Result<(), StoreError> {
-    let id = subject.as_str();
-    sqlx::query!("select pg_advisory_xact_lock_shared(hashtextextended($1, 0)) as lock", id)
-        .execute(tx)
-        .await?;
-    Ok(())
-}
-
-/// Ends everything for a subject, for good, and lets go of the bodies that told of it: they hold names and addresses.
-async fn delete(
-    tx: &mut PgConnection,
-    subject: &Subject,
-    at: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    let id = subject.as_str();
-    sqlx::query!("update subject set deleted_at = $2 where subject = $1", id, at)
-        .execute(&mut *tx)
-        .await?;
-    sqlx::query!("delete from failed_payment where subject = $1", id).execute(&mut *tx).await?;
-    sqlx::query!("delete from item where subject = $1", id).execute(&mut *tx).await?;
-    sqlx::query!("delete from snapshot where subject = $1", id).execute(&mut *tx).await?;
-    sqlx::query!("delete from override where subject = $1", id).execute(&mut *tx).await?;
-    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0)) as lock", id)
-        .execute(&mut *tx)
-        .await?;
-    sqlx::query!("update delivery set body = null where subject = $1 and body is not null", id)
-        .execute(tx)
-        .await?;
-    Ok(())
 }
 
 async fn write_newer(

@@ -1,6 +1,6 @@
 //! Looking into the ledger, replaying what is in it, and letting go of bodies.
 
-use super::{Delivery, Outcome, StoreError, apply, lane::End, ledger};
+use super::{Delivery, Outcome, StoreError, deletions, lane::End, ledger};
 use crate::access::{Reading, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -124,7 +124,7 @@ pub(super) async fn replay(
     if let (Some(subject), Reading::Ignored(_) | Reading::Parked(_) | Reading::Foreign(_)) =
         (delivery.subject(), &delivery.message.reading)
     {
-        apply::put_off_deletion(tx, subject).await?; // news locks its subject anyway
+        deletions::put_off_deletion(tx, subject).await?; // news locks its subject anyway
     }
     let outcome = ledger::follow(tx, delivery).await?;
     sqlx::query!(

@@ -1,7 +1,7 @@
 //! The ledger: every authentic delivery, once, and what became of it.
 
 use super::{
-    StoreError, apply, candidates,
+    StoreError, apply, candidates, deletions,
     lane::{End, Lane},
 };
 use crate::access::{Message, News, PlanName, Reading, Subject};
@@ -187,7 +187,7 @@ async fn keep(lane: &Lane, delivery: &Delivery, outcome: Outcome) -> Result<Outc
     lane.transact(async |tx| {
         match (delivery.subject(), &delivery.message.reading) {
             (Some(subject), Reading::Ignored(_) | Reading::Foreign(_)) => {
-                apply::put_off_deletion(tx, subject).await?;
+                deletions::put_off_deletion(tx, subject).await?;
             }
             (Some(subject), Reading::News(_) | Reading::Parked(_)) => {
                 candidates::want(tx, subject, "a delivery is parked").await?;

@@ -327,7 +327,7 @@ async fn help_of_serve_is_the_manual_of_all_settings() {
           --clerk-authorized-parties <ORIGIN>
               Origins that session tokens may have been made for (`azp`), separated by commas [default:
               any] [env: CLERK_AUTHORIZED_PARTIES=]
-          --clerk-allow-missing-azp
+          --clerk-allow-missing-azp[=<BOOL>]
               Accept session tokens without `azp` although `CLERK_AUTHORIZED_PARTIES` is set: native
               apps have no origin [env: CLERK_ALLOW_MISSING_AZP=]
           --clerk-issuer <URL>

@@ -100,7 +100,7 @@ pub fn fold(messages: &[Message], catalog: &Value, kind: &str, now: i64) -> Stat
         let failed_at = since.map(|(_, failed_at)| *failed_at).min().unwrap_or(times.0);
         if item.was_active {
             lasted = lasted.max(match status {
-                "active" | "canceled" | "withdrawn" => end.unwrap_or(i64::MAX),
+                "active" | "canceled" | "withdrawn" => end.unwrap_or(0),
                 _ => times.0,
             });
         }

@@ -46,7 +46,7 @@ pub(super) fn tag(moment: &Moment, facts: &Facts) -> String {
         days(grace.past_due),
         days(grace.renewal),
         days(Some(grace.trial)),
-        moment.plan_names(),
+        moment.plan_names(facts),
         env!("CARGO_PKG_VERSION"),
     )
 }
