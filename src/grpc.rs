@@ -180,6 +180,6 @@ pub async fn serve<S>(
         let guard = door.before(guard.clone(), io.inner());
         builder.serve_connection(io, guard)
     };
-    let limits = net::Limits { connections: CONNECTIONS, age };
+    let limits = net::Limits { connections: CONNECTIONS, age, unverified: None };
     net::serve(listener, limits, stop, connect, Connection).await;
 }

@@ -19,7 +19,7 @@ pub use webhook::Webhooks;
 use crate::{
     accounts::Accounts,
     callers::{Admission, Callers, Refusal, Session},
-    net::{self, Listener, Peer},
+    net::{self, Listener, Peer, Place},
     store::Store,
     telemetry::Metrics,
 };
@@ -37,6 +37,12 @@ use tokio_util::sync::CancellationToken;
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// The most connections open at once to the world.
 const CONNECTIONS: usize = 512;
+/// What unsigned requests may hold: bodies of 64 MiB; of one address, 16 connections and four of the largest bodies.
+const UNVERIFIED: net::Unverified = net::Unverified {
+    connections_per_address: 16,
+    bytes_per_address: 4 * webhook::LARGEST_BODY,
+    bytes: 64 * 1024 * 1024,
+};
 /// The most from the inside, half of which may be event streams.
 const INTERNAL_CONNECTIONS: usize = 2048;
 /// How long a connection may last.
@@ -79,17 +85,18 @@ pub async fn serve(listener: Listener, face: Face, stop: CancellationToken) {
         .max_buf_size(16 * 1024);
     let connect = |io: TokioIo<Peer>| {
         let (face, session) = (face.clone(), face.session(io.inner()));
+        let place = io.inner().place();
         let answer = move |request| {
             let admitted = face.admit(session.as_ref(), &request);
-            answer(face.clone(), request, admitted)
+            answer(face.clone(), place.clone(), request, admitted)
         };
         builder.serve_connection(io, service_fn(answer))
     };
-    let connections = match face {
-        Face::Public(..) => CONNECTIONS,
-        Face::Internal(..) => INTERNAL_CONNECTIONS,
+    let (connections, unverified) = match face {
+        Face::Public(..) => (CONNECTIONS, Some(UNVERIFIED)),
+        Face::Internal(..) => (INTERNAL_CONNECTIONS, None),
     };
-    let limits = net::Limits { connections, age: AGE };
+    let limits = net::Limits { connections, age: AGE, unverified };
     net::serve(listener, limits, stop, connect, |connection| connection).await;
 }
 
@@ -119,6 +126,7 @@ type Answer = Response<Body>;
 
 async fn answer(
     face: Face,
+    place: Place,
     request: Request<Incoming>,
     admitted: Result<Option<Admission>, Refusal>,
 ) -> Result<Answer, Infallible> {
@@ -128,7 +136,7 @@ async fn answer(
     let path = request.uri().path();
     Ok(match (&face, path) {
         (Face::Public(webhooks, _), "/webhooks/clerk") => match *request.method() {
-            Method::POST => webhooks.take(request).await,
+            Method::POST => webhooks.take(request, &place).await,
             _ => not_allowed("POST"),
         },
         (Face::Internal(probed, _), "/metrics") => read_only(&request, || probes::metrics(probed)),

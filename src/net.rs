@@ -2,8 +2,14 @@
 //! nothing or take nothing, do TLS, wait out a lack of file descriptors, and drain.
 
 mod bounds;
+mod connections;
+#[cfg(test)]
+mod tests;
+
+pub use connections::Place;
 
 use crate::tls::{Name, Tls};
+use connections::{Connections, Held};
 use hyper_util::{rt::TokioIo, server::graceful::GracefulConnection};
 use std::{
     fmt::Display,
@@ -17,7 +23,6 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
     time::{Sleep, sleep, timeout},
 };
@@ -70,6 +75,24 @@ pub struct Limits {
     pub connections: usize,
     /// How long each may last.
     pub age: Duration,
+    /// What peers may hold whose requests are not verified. With it, a full listener closes the connection that has
+    /// gone longest without a verified request; without it, a full listener waits until a connection ends.
+    pub unverified: Option<Unverified>,
+}
+
+/// What peers may hold whose requests are not verified.
+///
+/// The limits of one address hold for public addresses that no verified request came from. A loopback or private
+/// address is that of a proxy in front, which makes one address of all peers; an address that sends verified requests
+/// is a sender's or a proxy's.
+#[derive(Debug, Clone, Copy)]
+pub struct Unverified {
+    /// The most connections of one address.
+    pub connections_per_address: usize,
+    /// The most bytes of bodies of one address.
+    pub bytes_per_address: usize,
+    /// The most bytes of bodies of all.
+    pub bytes: usize,
 }
 
 /// Accepts connections until `stop`, then lets the open ones finish what they are doing. `connect` makes a connection
@@ -85,25 +108,26 @@ pub async fn serve<C, D>(
     C::Error: Display + Send,
     D: Future<Output = Result<(), C::Error>> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(bounds::connections(limits.connections)));
+    let table = Arc::new(Connections::new(limits));
     let (opened, told) = (TaskTracker::new(), CancellationToken::new());
-    let open = |peer| {
+    let open = |peer: Peer| {
+        let close = peer.close.clone();
         let connection = connect(TokioIo::new(peer));
         let connection = drive(Box::pin(bounds::watch(connection, limits.age, told.clone())));
-        opened.spawn(run(connection));
+        opened.spawn(run(connection, close));
     };
     let mut handshakes = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            peer = accept(&listener.socket, &slots) => {
+            peer = accept(&listener.socket, &table) => {
                 greet(peer, &listener, &mut handshakes).into_iter().for_each(&open);
             }
             Some(peer) = handshakes.join_next() => shaken(peer).into_iter().for_each(&open),
         }
     }
     // Who has connected already is not cut off, but told to go once it can be told.
-    while let Ok(peer) = timeout(Duration::from_millis(1), accept(&listener.socket, &slots)).await {
+    while let Ok(peer) = timeout(Duration::from_millis(1), accept(&listener.socket, &table)).await {
         greet(peer, &listener, &mut handshakes).into_iter().for_each(&open);
     }
     drop(listener);
@@ -114,9 +138,14 @@ pub async fn serve<C, D>(
     opened.wait().await;
 }
 
-async fn run<E: Display>(connection: impl Future<Output = Result<(), E>>) {
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "a connection failed");
+async fn run<E: Display>(
+    connection: impl Future<Output = Result<(), E>>,
+    close: CancellationToken,
+) {
+    match close.run_until_cancelled(connection).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(%error, "a connection failed"),
+        None => tracing::debug!("closed a connection to make room for others"),
     }
 }
 
@@ -141,19 +170,21 @@ fn shaken(peer: Result<io::Result<Peer>, JoinError>) -> Option<Peer> {
     peer.ok()?.inspect_err(|error| tracing::debug!(%error, "a TLS handshake failed")).ok()
 }
 
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Peer {
-    let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> Peer {
+    connections.room().await;
     loop {
         match listener.accept().await {
-            Ok((io, _)) => {
+            Ok((io, address)) => {
                 let _ = io.set_nodelay(true); // only slower without
+                let (held, close) = connections.enter(address.ip());
                 return Peer {
                     io: Io::Plain(io),
                     names: Vec::new(),
                     heard: 0,
                     deadline: Some(Box::pin(sleep(FIRST_BYTES))),
                     stalled: None,
-                    _slot: slot,
+                    close,
+                    held,
                 };
             }
             Err(error) if is_the_peers_fault(&error) => {}
@@ -180,7 +211,9 @@ pub struct Peer {
     deadline: Option<Pin<Box<Sleep>>>,
     /// When it is too late for the peer to take what is to be written; `None` while it takes all.
     stalled: Option<Pin<Box<Sleep>>>,
-    _slot: OwnedSemaphorePermit,
+    /// Fires when the connection is closed to make room for others.
+    close: CancellationToken,
+    held: Held,
 }
 
 /// What bytes come from and go to.
@@ -197,6 +230,12 @@ impl Peer {
         &self.names
     }
 
+    /// The connection's place in the listener.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.held.place()
+    }
+
     async fn shake_hands(mut self, tls: Arc<Tls>) -> io::Result<Self> {
         let (Io::Plain(io), Some(deadline)) = (self.io, &mut self.deadline) else {
             return Err(io::ErrorKind::InvalidInput.into()); // shaken before
@@ -204,6 +243,7 @@ impl Peer {
         let (io, names) = tokio::select! {
             shaken = tls.accept(io) => shaken?,
             () = deadline => return Err(io::ErrorKind::TimedOut.into()),
+            () = self.close.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
         };
         Ok(Self { io: Io::Tls(Box::new(io)), names, ..self })
     }

@@ -13,6 +13,9 @@ use svix::webhooks::{Webhook, WebhookError};
 /// documentation has 18, and a word such as `changeme` has 6.
 const SHORTEST_KEY: usize = 16;
 
+/// How far a delivery's timestamp may be from now, in seconds, as in Svix's libraries.
+const TOLERANCE: u64 = 5 * 60;
+
 /// One signing secret, `whsec_…`, known to be strong enough.
 pub struct Secret {
     webhook: Webhook,
@@ -84,9 +87,16 @@ impl Verifier {
         Self(secrets)
     }
 
+    /// Whether the headers can be those of a delivery that was signed within five minutes of `now` (Unix seconds):
+    /// what can be judged before the body is read.
+    pub fn judge(&self, headers: &HeaderMap, now: i64) -> Result<(), Refusal> {
+        Envelope::of(headers)?.check_time(now)
+    }
+
     /// The delivery, if Clerk signed exactly these bytes within five minutes of `now` (Unix seconds).
     pub fn verify(&self, headers: &HeaderMap, body: &[u8], now: i64) -> Result<Verified, Refusal> {
         let envelope = Envelope::of(headers)?;
+        envelope.check_time(now)?;
         if std::str::from_utf8(body).is_err() {
             return Err(Refusal::Malformed("the body is not UTF-8".into()));
         }
@@ -97,7 +107,7 @@ impl Verifier {
                 Err(error) => refused = error,
             }
         }
-        Err(envelope.explain(&refused, now))
+        Err(envelope.explain(&refused))
     }
 }
 
@@ -140,29 +150,35 @@ impl<'h> Envelope<'h> {
         Ok(Self { id, timestamp, signatures })
     }
 
+    fn check_time(&self, now: i64) -> Result<(), Refusal> {
+        let age = now.saturating_sub(self.timestamp);
+        let by = age.unsigned_abs();
+        if by <= TOLERANCE {
+            return Ok(());
+        }
+        let when = if age > 0 { "past" } else { "future" };
+        Err(Refusal::Unverified(format!(
+            "the signature's timestamp is {by} s in the {when}: check this machine's clock"
+        )))
+    }
+
     fn verified(&self) -> Result<Verified, Refusal> {
         let signed_at = DateTime::from_timestamp_secs(self.timestamp);
         let absurd = || Refusal::Malformed("the timestamp is no instant".into());
         Ok(Verified { id: self.id.into(), signed_at: signed_at.ok_or_else(absurd)? })
     }
 
-    fn explain(&self, error: &WebhookError, now: i64) -> Refusal {
+    fn explain(&self, error: &WebhookError) -> Refusal {
         let reason = match error {
-            WebhookError::TimestampTooOldError => format!(
-                "the signature's timestamp is {} s in the past: check this machine's clock",
-                now.saturating_sub(self.timestamp)
-            ),
-            WebhookError::FutureTimestampError => format!(
-                "the signature's timestamp is {} s in the future: check this machine's clock",
-                self.timestamp.saturating_sub(now)
-            ),
-            _ if self.signatures > 1 => {
-                "the signature does not verify; only the first signature header is read".into()
+            WebhookError::TimestampTooOldError | WebhookError::FutureTimestampError => {
+                "the signature's timestamp is more than 5 min off: check this machine's clock"
             }
-            _ => "the signature does not verify: wrong signing secret, or the body was changed"
-                .into(),
+            _ if self.signatures > 1 => {
+                "the signature does not verify; only the first signature header is read"
+            }
+            _ => "the signature does not verify: wrong signing secret, or the body was changed",
         };
-        Refusal::Unverified(reason)
+        Refusal::Unverified(reason.into())
     }
 }
 

@@ -1,13 +1,19 @@
 //! `POST /webhooks/clerk`: one delivery. A 2xx means that it is durable and applied, not that it is queued.
+//!
+//! Anybody may post here, so a request holds no more than it has proved: its headers and timestamp are judged before its
+//! body is read, the bytes of its body count against a budget, and only a signed delivery takes one of the slots for
+//! database work and begins a span.
 
 use super::{Answer, body, json_body, refuse};
 use crate::{
     access::Revision,
     clerk::{Refusal, Verified, Verifier},
     deliveries::Deliveries,
+    net::Place,
     store::{Outcome, StoreError},
     telemetry::{Labels, Metrics, Sampler, Share, chain},
 };
+use bytes::Bytes;
 use chrono::Utc;
 use http::{HeaderMap, Request, StatusCode, header};
 use hyper::body::Incoming;
@@ -16,8 +22,8 @@ use std::{sync::Arc, time::Instant};
 use tokio::{sync::Semaphore, task::yield_now};
 
 /// Svix sends up to about 350 kB.
-const LARGEST_BODY: usize = 512 * 1024;
-/// The most deliveries in progress: an unsigned body costs a hash before it can be refused.
+pub(super) const LARGEST_BODY: usize = 512 * 1024;
+/// The most signed deliveries in progress.
 const IN_PROGRESS: usize = 64;
 /// The most refusals that are logged in a second; all are counted.
 const LOGGED: u32 = 10;
@@ -42,19 +48,11 @@ impl Webhooks {
         Self { verifier, deliveries, metrics, slots: Semaphore::new(IN_PROGRESS), logged }
     }
 
-    /// Answers one request.
-    pub(super) async fn take(&self, request: Request<Incoming>) -> Answer {
+    /// Answers one request on a connection with this place.
+    pub(super) async fn take(&self, request: Request<Incoming>, place: &Place) -> Answer {
         let began = Instant::now();
-        let trace = self.metrics.traces.request("POST /webhooks/clerk", request.headers());
-        let answer = if let Ok(_slot) = self.slots.try_acquire() {
-            trace.run(self.deliver(request)).await.unwrap_or_else(|refused| *refused)
-        } else {
-            body::ignore(request.into_body());
-            let reason = "too many deliveries at once";
-            self.log(reason);
-            busy(reason)
-        };
-        trace.note("http.response.status_code", i64::from(answer.status().as_u16()));
+        let answer = self.deliver(request, place).await.unwrap_or_else(|refused| *refused);
+        place.release();
         if !answer.status().is_success() {
             self.metrics.refused.get_or_create(&Labels([("status", status(&answer))])).inc();
         }
@@ -64,32 +62,73 @@ impl Webhooks {
         answer
     }
 
-    async fn deliver(&self, request: Request<Incoming>) -> Result<Answer, Box<Answer>> {
+    async fn deliver(
+        &self,
+        request: Request<Incoming>,
+        place: &Place,
+    ) -> Result<Answer, Box<Answer>> {
         let (head, body) = request.into_parts();
-        let body = body::read(body, LARGEST_BODY).await;
-        let body = body.map_err(|unread| {
+        let body = self.read(&head.headers, body, place).await?;
+        let verified = self.verify(&head.headers, &body)?;
+        place.verified();
+        let trace = self.metrics.traces.request("POST /webhooks/clerk", &head.headers);
+        let answer = trace.run(self.record(&verified, body)).await;
+        trace.note("http.response.status_code", i64::from(answer.status().as_u16()));
+        Ok(answer)
+    }
+
+    /// The body, if its headers can be those of a delivery and it is not too large.
+    async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Incoming,
+        place: &Place,
+    ) -> Result<Bytes, Box<Answer>> {
+        if !body::is_too_large(&body, LARGEST_BODY)
+            && let Err(refusal) = self.verifier.judge(headers, Utc::now().timestamp())
+        {
+            body::ignore(body);
+            return Err(self.refused(&refusal));
+        }
+        let read = body::read_counted(body, LARGEST_BODY, |bytes| place.hold(bytes)).await;
+        read.map_err(|unread| {
             let reason = unread.to_string();
             self.log(&reason);
-            Box::new(refuse(unread.status(), &reason))
-        })?;
-        let verified = self.verify(&head.headers, &body)?;
-        let outcome = self.deliveries.take(&verified, body, Utc::now()).await;
-        let outcome = outcome.map_err(|error| Box::new(failed(&verified.id, &error)))?;
-        yield_now().await; // other replicas are told before the answer is written
-        Ok(tell(&outcome))
+            Box::new(match unread.status() {
+                StatusCode::SERVICE_UNAVAILABLE => busy(&reason),
+                status => refuse(status, &reason),
+            })
+        })
+    }
+
+    async fn record(&self, verified: &Verified, body: Bytes) -> Answer {
+        let Ok(_slot) = self.slots.try_acquire() else {
+            let reason = "too many deliveries at once";
+            self.log(reason);
+            return busy(reason);
+        };
+        match self.deliveries.take(verified, body, Utc::now()).await {
+            Ok(outcome) => {
+                yield_now().await; // other replicas are told before the answer is written
+                tell(&outcome)
+            }
+            Err(error) => failed(&verified.id, &error),
+        }
     }
 
     fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<Verified, Box<Answer>> {
         let verified = self.verifier.verify(headers, body, Utc::now().timestamp());
-        verified.map_err(|refusal| {
-            let status = match refusal {
-                Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
-                Refusal::Unverified(_) => StatusCode::UNAUTHORIZED,
-            };
-            let reason = refusal.to_string();
-            self.log(&reason);
-            Box::new(refuse(status, &reason))
-        })
+        verified.map_err(|refusal| self.refused(&refusal))
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Box<Answer> {
+        let status = match refusal {
+            Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+            Refusal::Unverified(_) => StatusCode::UNAUTHORIZED,
+        };
+        let reason = refusal.to_string();
+        self.log(&reason);
+        Box::new(refuse(status, &reason))
     }
 
     /// A line for a request that is no delivery: nothing in it is to be believed, so it says only what is wrong.

@@ -177,6 +177,12 @@ async fn signatures_made_while_rotating_secrets_are_accepted() {
     }
 }
 
+/// The headers of a delivery of now that nobody signed: what can be judged before the body fits.
+pub fn unsigned() -> String {
+    let now = Utc::now().timestamp();
+    format!("svix-id: msg_1\r\nsvix-timestamp: {now}\r\nsvix-signature: v1,AAAA\r\n")
+}
+
 /// Raw requests, each the whole of a connection, and the status it is answered with.
 fn requests_that_are_wrong() -> Vec<(String, &'static [u16])> {
     let large = "x".repeat(512 * 1024 + 1);
@@ -184,10 +190,11 @@ fn requests_that_are_wrong() -> Vec<(String, &'static [u16])> {
     let long = format!("x: {}\r\n", "y".repeat(20_000));
     let post = |rest: &str| format!("POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\n{rest}");
     let hit = |line: &str| format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    let chunked = "transfer-encoding: chunked\r\n";
+    let (chunked, unsigned) = ("transfer-encoding: chunked\r\n", unsigned());
     vec![
         (post(&format!("content-length: {}\r\n\r\n", large.len())), &[413]),
-        (post(&format!("{chunked}\r\n{:x}\r\n{large}", large.len())), &[413]),
+        (post(&format!("{unsigned}{chunked}\r\n{:x}\r\n{large}", large.len())), &[413]),
+        (post(&format!("{chunked}\r\n{:x}\r\n{large}", large.len())), &[400]),
         (post(&format!("{many}content-length: 0\r\n\r\n")), &[431]),
         (post(&format!("{long}content-length: 0\r\n\r\n")), &[431]),
         (hit("GET /webhooks/clerk"), &[405]),
@@ -247,10 +254,11 @@ async fn who_sends_all_of_a_body_that_is_too_large_is_told_so() {
     let replica = Replica::start(&db).await;
     let bound = replica.bound;
     let json = "content-type: application/json\r\n";
-    let expect = "expect: 100-continue\r\n";
+    let unsigned = unsigned();
+    let expect = format!("{unsigned}expect: 100-continue\r\n");
     for (to, path, headers, lengths) in [
-        (bound.http, "/webhooks/clerk", "", &[600_000, 2_000_000, 7_000_000][..]),
-        (bound.http, "/webhooks/clerk", expect, &[600_000, 2_000_000, 7_000_000]),
+        (bound.http, "/webhooks/clerk", &*unsigned, &[600_000, 2_000_000, 7_000_000][..]),
+        (bound.http, "/webhooks/clerk", &*expect, &[600_000, 2_000_000, 7_000_000]),
         (bound.internal, "/ofrep/v1/evaluate/flags", json, &[600_000, 7_000_000]),
         (bound.internal, "/access/v1/evaluation", json, &[600_000, 7_000_000]),
     ] {
@@ -310,6 +318,7 @@ async fn peers_that_say_nothing_or_little_are_let_go() {
     let replica = Replica::start(&db).await;
     let http = replica.bound.http;
     let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n";
+    let post = &*format!("{post}{}", unsigned());
     let silent = join_all(["", "P", "PRI * HTTP/2.0\r\n", post].map(|said| exchange(http, said)));
     let short = exchange(http, format!("{post}\r\n{{\"type\":"));
     let (body_head, header_head) = (format!("{post}\r\n"), format!("{post}x-drip: "));
@@ -323,24 +332,58 @@ async fn peers_that_say_nothing_or_little_are_let_go() {
 }
 
 #[tokio::test]
-async fn more_deliveries_at_once_than_are_taken_are_told_to_come_again() {
+async fn what_cannot_be_a_delivery_is_refused_before_its_body_comes() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let old = unsigned().replacen("svix-timestamp: 1", "svix-timestamp: ", 1);
+    for (headers, refused) in [(String::new(), 400), (old, 401)] {
+        let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n";
+        let asked = std::time::Instant::now();
+        let answer = exchange(replica.bound.http, format!("{post}{headers}\r\n{{")).await;
+        assert_eq!(status(&answer), refused, "{headers:?}: {answer}");
+        // Reading a body would have ended with 408, after a pause of 3 s.
+        assert!(asked.elapsed().as_secs() < 3, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_being_read_take_no_slot_of_a_delivery() {
     let db = Db::new().await;
     let replica = Replica::start(&db).await;
     let http = replica.bound.http;
-    let head = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n";
-    let holding: Vec<_> = (0..64).map(|_| tokio::spawn(drip(http, head))).collect();
-    crate::service::eventually("the 65th is refused", async || {
-        replica.send("{}").await.status == 503
-    })
-    .await;
-    let busy = exchange(http, head).await;
-    assert_eq!(status(&busy), 503, "{busy}");
-    assert!(busy.contains("retry-after: 5"), "{busy}");
-    holding.iter().for_each(tokio::task::JoinHandle::abort);
-    crate::service::eventually("deliveries are taken again", async || {
-        replica.send("{}").await.status == 200
-    })
-    .await;
+    let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 400000\r\n";
+    let head = format!("{post}{}\r\n", unsigned());
+    let holding: Vec<_> = (0..100)
+        .map(|_| {
+            let head = head.clone();
+            tokio::spawn(async move { drip(http, &head).await })
+        })
+        .collect();
+    for _ in 0..20 {
+        let answer = replica.send(&payload("subscriptionItem.active")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    for answer in join_all(holding).await {
+        let answer = answer.unwrap();
+        assert_eq!(status(&answer), 408, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn more_signed_deliveries_at_once_than_are_taken_are_told_to_come_again() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let body = payload("subscriptionItem.active");
+    assert_eq!(replica.send(&body).await.status, 200);
+    let pool = db.pool().await;
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::raw_sql("select from subject for update").execute(&mut *tx).await.unwrap();
+    let all = join_all((0..100).map(|_| replica.send(&body))).await;
+    let busy = all.iter().filter(|answer| answer.body["error"] == "too many deliveries at once");
+    assert!(busy.clone().count() >= 36, "{all:?}");
+    assert!(busy.clone().all(|answer| answer.status == 503), "{all:?}");
+    tx.rollback().await.unwrap();
+    assert_eq!(replica.send(&body).await.status, 200);
 }
 
 #[tokio::test]

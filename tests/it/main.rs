@@ -37,6 +37,7 @@ mod healing_goes_on;
 mod history;
 mod instances;
 mod ledger;
+mod listener;
 mod logs;
 mod manifests;
 mod metrics;

@@ -215,3 +215,27 @@ async fn without_a_collector_nothing_is_made_and_one_that_is_away_disturbs_nobod
     let (code, _, stderr) = shell.run(&["serve"]).await;
     assert!(code == 2 && stderr.contains("must be as http://host:4317"), "{stderr}");
 }
+
+#[tokio::test]
+async fn unsigned_requests_are_counted_and_begin_no_span() {
+    let (db, (collector, url)) = (Db::new().await, Collector::start());
+    let replica = replica(&db, &url).await;
+    let now = Utc::now().timestamp();
+    let traceparent = ("traceparent", format!("00-{TRACE}-{CALLER}-01"));
+    let unsigned = [
+        traceparent.clone(),
+        ("svix-id", "msg_1".to_owned()),
+        ("svix-timestamp", now.to_string()),
+        ("svix-signature", "v1,AAAA".to_owned()),
+    ];
+    for _ in 0..10 {
+        assert_eq!(replica.post(std::slice::from_ref(&traceparent), "").await.status, 400);
+        assert_eq!(replica.post(&unsigned, "{}").await.status, 401);
+    }
+    for refused in ["{status=\"400\"} 10", "{status=\"401\"} 10"] {
+        let (_, metrics) = replica.get("/metrics").await;
+        assert!(metrics.contains(&format!("entitlements_webhooks_refused_total{refused}")));
+    }
+    replica.stop().await.unwrap();
+    assert_eq!(collector.named("POST /webhooks/clerk").len(), 0);
+}
