@@ -195,6 +195,8 @@ fn requests_that_are_wrong() -> Vec<(String, &'static [u16])> {
         (post(&format!("content-length: {}\r\n\r\n", large.len())), &[413]),
         (post(&format!("{unsigned}{chunked}\r\n{:x}\r\n{large}", large.len())), &[413]),
         (post(&format!("{chunked}\r\n{:x}\r\n{large}", large.len())), &[400]),
+        (post("host: y\r\ncontent-length: 2\r\n\r\n{}"), &[400]),
+        ("GET /livez HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n".into(), &[400]),
         (post(&format!("{many}content-length: 0\r\n\r\n")), &[431]),
         (post(&format!("{long}content-length: 0\r\n\r\n")), &[431]),
         (hit("GET /webhooks/clerk"), &[405]),
