@@ -1,8 +1,10 @@
 //! The keys that Clerk signs session tokens with: one that is given, or those that Clerk publishes.
 //!
 //! Published keys are fetched when they are first needed, once an hour, and when a token names an unknown one; never
-//! more often than every ten seconds, so that forged tokens cannot make this service ask. While they cannot be
-//! fetched, those that are known go on.
+//! more often than every ten seconds, so that forged tokens cannot make this service ask. A token that names an unknown
+//! key waits only for a fetch of its own: while another fetch is under way, or within ten seconds of one, it is refused
+//! at once, so that forged tokens do not pile up while Clerk answers slowly. While keys cannot be fetched, those that
+//! are known go on.
 //!
 //! A `kid` says nothing by itself: two instances may call different keys the same. So keys are kept with the address
 //! that they came from, never in a place that two addresses share. A token's own `iss` does not choose the key, because
@@ -114,11 +116,17 @@ impl Published {
                 Ok(mut tried) => drop(self.fetch(&mut tried).await),
                 Err(_) => return Ok(key),
             },
-            (None, _) => {
+            // Without any keys nobody can be answered before the first fetch ends.
+            (None, _) if self.known.load().is_none() => {
                 let mut tried = self.tried.lock().await;
                 if let (Some(key), _) = self.look(id) {
                     return Ok(key);
                 }
+                self.fetch(&mut tried).await?;
+            }
+            (None, _) => {
+                let under_way = |_| NoKey::Away("Clerk's keys are being fetched".into());
+                let mut tried = self.tried.try_lock().map_err(under_way)?;
                 self.fetch(&mut tried).await?;
             }
         }

@@ -10,7 +10,7 @@ use super::{
     Answer, PublicUrl,
     body::{self, Unread},
     json_body, not_allowed,
-    protocols::{Gate, LARGEST_BODY, Reply, explanation, refusal},
+    protocols::{Crowded, Gate, LARGEST_BODY, Reply, Waiting, explanation, refusal},
 };
 use crate::{
     access::Decision,
@@ -36,6 +36,7 @@ pub struct AuthZen {
     checks: Arc<Checks>,
     /// Where callers reach it, if that is known.
     public_url: Option<PublicUrl>,
+    waiting: Waiting,
 }
 
 /// Why a request as a whole is not answered.
@@ -70,11 +71,18 @@ impl From<Failure> for Fault {
     }
 }
 
+impl From<Crowded> for Fault {
+    fn from(Crowded: Crowded) -> Self {
+        let reason = "too many requests in progress".into();
+        Self { status: StatusCode::TOO_MANY_REQUESTS, reason, result: "overloaded" }
+    }
+}
+
 impl AuthZen {
     /// Answers what these checks decide; callers reach it at `public_url`.
     #[must_use]
     pub fn new(checks: Arc<Checks>, public_url: Option<PublicUrl>) -> Self {
-        Self { checks, public_url }
+        Self { checks, public_url, waiting: Waiting::new() }
     }
 
     /// Whether a path is one of `AuthZEN`'s.
@@ -87,16 +95,11 @@ impl AuthZen {
         path == CONFIGURATION
     }
 
-    /// Answers one request, unless there are too many already.
+    /// Answers one request, unless it had to wait for the database and too many wait already.
     pub(super) async fn answer(&self, request: Request<Incoming>, gate: Gate) -> Reply {
         let id = request.headers().get(REQUEST_ID).cloned();
         let mut reply = match gate {
             Gate::Open => self.route(request).await.unwrap_or_else(Fault::tell),
-            Gate::Crowded => {
-                let status = StatusCode::TOO_MANY_REQUESTS;
-                let reason = "too many requests in progress".into();
-                Fault { status, reason, result: "overloaded" }.tell()
-            }
             Gate::Closed(why) => {
                 let (status, result) = refusal(why);
                 let reason = "send an API key with the scope `check` as Authorization: Bearer KEY";
@@ -153,7 +156,8 @@ impl AuthZen {
 
     async fn one(&self, document: &Document) -> Result<Reply, Fault> {
         let asked = document.alone().map_err(Fault::invalid)?;
-        let facts = self.checks.facts(asked.payers, &Need::default()).await?;
+        let need = Need::default();
+        let facts = self.waiting.bound(self.checks.facts(asked.payers, &need)).await??;
         let moment = self.checks.moment();
         let decision = self.checks.decide(&moment, &facts, asked.payers, &asked.question);
         let result = if decision.verdict.told().allowed { "allowed" } else { "denied" };
@@ -166,7 +170,8 @@ impl AuthZen {
         let asked: Vec<_> = document.each().collect();
         let understood = asked.iter().filter_map(|asked| asked.as_ref().ok());
         let payers = understood.map(|asked| asked.payers);
-        let facts = self.checks.each(payers, &Need::default()).await?;
+        let need = Need::default();
+        let facts = self.waiting.bound(self.checks.each(payers, &need)).await??;
         let (moment, mut facts) = (self.checks.moment(), facts.iter());
         let mut decisions = Vec::with_capacity(asked.len());
         for asked in asked {

@@ -3,7 +3,7 @@
 
 use super::{
     Answer, json_body,
-    protocols::{FORWARD_AUTH, Gate, Reply},
+    protocols::{Crowded, FORWARD_AUTH, Gate, Reply, Waiting},
 };
 use crate::{
     clerk::Credentials,
@@ -16,23 +16,21 @@ use std::sync::Arc;
 /// Answers gateways that ask over HTTP.
 pub struct ForwardAuth {
     gateways: Arc<Gateways>,
+    waiting: Waiting,
 }
 
 impl ForwardAuth {
     /// Answers what these gateways are told.
     #[must_use]
     pub fn new(gateways: Arc<Gateways>) -> Self {
-        Self { gateways }
+        Self { gateways, waiting: Waiting::new() }
     }
 
-    /// Answers one request, unless there are too many already; the status of a denial may be in the query.
+    /// Answers one request, unless it had to wait for the database and too many wait already; the status of a denial
+    /// may be in the query.
     pub(super) async fn answer<B>(&self, request: &Request<B>, gate: Gate) -> Reply {
         match gate {
             Gate::Open => {}
-            Gate::Crowded => {
-                let passage = unavailable("too many requests in progress");
-                return tell(Passage { result: "overloaded", ..passage });
-            }
             Gate::Closed(_) => return tell(not_let_in()),
         }
         let fields = request.headers().iter();
@@ -44,7 +42,11 @@ impl ForwardAuth {
         let mut pairs = request.uri().query().unwrap_or_default().split('&');
         let denied = pairs.find_map(|pair| pair.strip_prefix("denied="));
         let session = self.gateways.session(&credentials).await;
-        tell(self.gateways.pass(session, Route { feature: &feature, denied }).await)
+        let pass = self.gateways.pass(session, Route { feature: &feature, denied });
+        tell(self.waiting.bound(pass).await.unwrap_or_else(|Crowded| {
+            let passage = unavailable("too many requests in progress");
+            Passage { result: "overloaded", ..passage }
+        }))
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     Answer,
     body::{self, Unread},
     empty, json_body, not_allowed,
-    protocols::{Gate, LARGEST_BODY, Reply, refusal},
+    protocols::{Crowded, Gate, LARGEST_BODY, Reply, Waiting, refusal},
 };
 use crate::{
     access::Question,
@@ -42,6 +42,7 @@ pub struct Ofrep {
     checks: Arc<Checks>,
     cors: Cors,
     streams: Streams,
+    waiting: Waiting,
 }
 
 /// Why a request is not answered, as OFREP says it.
@@ -94,6 +95,12 @@ impl From<Failure> for Fault {
     }
 }
 
+impl From<Crowded> for Fault {
+    fn from(Crowded: Crowded) -> Self {
+        Self::overloaded("too many requests in progress")
+    }
+}
+
 impl From<Unread> for Fault {
     fn from(unread: Unread) -> Self {
         let (status, code) = (unread.status(), Some("PARSE_ERROR"));
@@ -106,7 +113,7 @@ impl Ofrep {
     #[must_use]
     pub fn new(checks: Arc<Checks>, cors: Cors, draining: CancellationToken) -> Self {
         let streams = Streams::new(checks.clone(), draining);
-        Self { checks, cors, streams }
+        Self { checks, cors, streams, waiting: Waiting::new() }
     }
 
     /// Whether the answer at this path goes on for longer than a request may take.
@@ -114,13 +121,12 @@ impl Ofrep {
         path == EVENTS
     }
 
-    /// Answers one request, unless there are too many already.
+    /// Answers one request, unless it had to wait for the database and too many wait already.
     pub(super) async fn answer(&self, request: Request<Incoming>, gate: Gate) -> Reply {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut reply = match (self.cors.preflight(&request), gate) {
             (Some(answer), _) => Reply { answer, result: "preflight" },
             (None, Gate::Open) => self.route(request).await,
-            (None, Gate::Crowded) => Fault::overloaded("too many requests in progress").tell(None),
             (None, Gate::Closed(why)) => {
                 let (status, result) = refusal(why);
                 Reply { answer: empty(status), result }
@@ -158,7 +164,7 @@ impl Ofrep {
     async fn evaluate(&self, key: &str, request: Request<Incoming>) -> Result<Reply, Fault> {
         let whom = whom(request).await?;
         let question = Question::feature(key).map_err(|_| Fault::not_found(key))?;
-        let facts = self.checks.facts(whom.payers(), &Need::default()).await?;
+        let facts = self.facts(&whom, &Need::default()).await?;
         let moment = self.checks.moment();
         let decision = self.checks.decide(&moment, &facts, whom.payers(), &question);
         if decision.verdict.is_about_nothing() {
@@ -167,6 +173,10 @@ impl Ofrep {
         let result = if decision.verdict.told().allowed { "allowed" } else { "denied" };
         let body = flag(key, &decision, &facts, &moment.revision(&facts));
         Ok(Reply { answer: json_body(StatusCode::OK, &body), result })
+    }
+
+    async fn facts(&self, whom: &Whom, need: &Need) -> Result<Facts, Fault> {
+        Ok(self.waiting.bound(self.checks.facts(whom.payers(), need)).await??)
     }
 
     /// Every flag, unless the caller knows them all already.
@@ -179,16 +189,16 @@ impl Ofrep {
     async fn caught_up(&self, whom: &Whom, event: &str, known: Facts) -> Result<Facts, Fault> {
         if let Some(revision) = revision(event) {
             let need = Need { at_least: Some(revision), ..Need::default() };
-            return Ok(self.checks.facts(whom.payers(), &need).await?);
+            return self.facts(whom, &need).await;
         }
         let need = Need { fully_consistent: true, ..Need::default() };
-        Ok(self.checks.facts(whom.payers(), &need).await.unwrap_or(known))
+        Ok(self.facts(whom, &need).await.unwrap_or(known))
     }
 
     async fn evaluate_all(&self, request: Request<Incoming>) -> Result<Reply, Fault> {
         let (known, event) = (known(request.headers()), event(request.uri().query()));
         let whom = whom(request).await?;
-        let mut facts = self.checks.facts(whom.payers(), &Need::default()).await?;
+        let mut facts = self.facts(&whom, &Need::default()).await?;
         let mut moment = self.checks.moment();
         let mut tag = tag_of(&moment, &facts);
         let mut is_other = event.as_ref().is_some_and(|event| *event != tag);

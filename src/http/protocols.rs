@@ -1,5 +1,5 @@
 //! The protocols that other systems ask through, on the internal listener, and what holds for all of them: who may
-//! ask, a bound on the requests in progress, and a count of what became of each.
+//! ask, a bound for each on the requests that wait for the database, and a count of what became of each.
 
 use super::{Answer, AuthZen, ForwardAuth, Ofrep, body::Body, refuse};
 use crate::{
@@ -10,16 +10,17 @@ use crate::{
     telemetry::{Labels, Metrics},
 };
 use chrono::SecondsFormat;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, poll};
 use http::{Method, Request, StatusCode};
 use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, task::Poll};
 use tokio::sync::Semaphore;
 
-/// The most requests in progress. A cached check never waits, so these wait for the database or for a body.
-const IN_PROGRESS: usize = 256;
+/// The most requests of one protocol that wait for the database: less than a third of the readings of Postgres that all
+/// may have in progress, so that one protocol leaves room for the others.
+const WAITING: usize = 80;
 /// The largest body: a full batch with the longest ids fits.
 pub(super) const LARGEST_BODY: usize = 64 * 1024;
 
@@ -39,7 +40,28 @@ pub struct Protocols {
     /// Who may ask; everybody, if this is not known.
     callers: Option<Arc<Callers>>,
     metrics: Arc<Metrics>,
-    slots: Semaphore,
+}
+
+/// Bounds the requests of one protocol that wait for the database. A cached check never waits.
+pub(super) struct Waiting(Semaphore);
+
+/// Too many requests of the protocol wait already.
+pub(super) struct Crowded;
+
+impl Waiting {
+    pub(super) fn new() -> Self {
+        Self(Semaphore::new(WAITING))
+    }
+
+    /// Does work that may wait for the database; only if it does, it needs one of the places.
+    pub(super) async fn bound<F: Future>(&self, work: F) -> Result<F::Output, Crowded> {
+        let mut work = Box::pin(work);
+        if let Poll::Ready(done) = poll!(work.as_mut()) {
+            return Ok(done);
+        }
+        let _place = self.0.try_acquire().map_err(|_| Crowded)?;
+        Ok(work.await)
+    }
 }
 
 /// An answer, and one word for what became of the request: a label of few values.
@@ -52,8 +74,6 @@ pub(super) struct Reply {
 #[derive(Clone, Copy)]
 pub(super) enum Gate {
     Open,
-    /// There are too many in progress.
-    Crowded,
     /// Its caller may not ask.
     Closed(Refusal),
 }
@@ -72,8 +92,7 @@ impl Protocols {
     /// None yet; asked by these callers only, if they are known.
     #[must_use]
     pub fn none(callers: Option<Arc<Callers>>, metrics: Arc<Metrics>) -> Self {
-        let slots = Semaphore::new(IN_PROGRESS);
-        Self { ofrep: None, authzen: None, forward_auth: None, callers, metrics, slots }
+        Self { ofrep: None, authzen: None, forward_auth: None, callers, metrics }
     }
 
     /// Who calls on a connection of this peer, if that is to be known.
@@ -124,14 +143,9 @@ impl Protocols {
         request: Request<Incoming>,
         admitted: Result<Option<Admission>, Refusal>,
     ) -> Answer {
-        let (admission, slot) = match admitted {
-            Ok(admission) => (admission, Ok(self.slots.try_acquire().ok())),
-            Err(refusal) => (None, Err(refusal)),
-        };
-        let gate = match &slot {
-            Ok(Some(_)) => Gate::Open,
-            Ok(None) => Gate::Crowded,
-            Err(refusal) => Gate::Closed(*refusal),
+        let (admission, gate) = match admitted {
+            Ok(admission) => (admission, Gate::Open),
+            Err(refusal) => (None, Gate::Closed(refusal)),
         };
         let path = request.uri().path();
         let (protocol, reply) = match self {

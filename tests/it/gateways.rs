@@ -2,6 +2,7 @@
 
 use crate::{
     db::Db,
+    frames::Attacker,
     outside::{Outside, Told, counted},
     service::{ACME, ADA, GRACE, Replica, config, eventually, payload},
     session::{Publisher, Signer},
@@ -21,11 +22,16 @@ use entitlements::{
         },
     },
 };
+use futures_util::future::join_all;
 use insta::assert_snapshot;
 use prost_types::{Struct, Value as ProtoValue, value::Kind};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 use tonic::{Code, Status};
 
 /// A replica that knows one key.
@@ -249,6 +255,64 @@ async fn published_keys_are_fetched_once_and_anew_for_an_unknown_one_but_not_for
     let status = check(&lost, &token, &[("feature", "basic_reports")], None).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(counted(&lost, "ext-authz", "unavailable").await, 1);
+}
+
+#[tokio::test]
+async fn nobody_waits_while_somebody_else_fetches_the_keys() {
+    let db = Db::new().await;
+    let (known, forger) = (Signer::new("ins_1"), Signer::new("ins_3"));
+    let publisher = Publisher::of(&[&known]).await;
+    let mut fetching = config(&db);
+    fetching.sessions =
+        Some(Sessions::new(Keys::published(&publisher.url).unwrap(), Rules::default()));
+    let replica = serving(fetching).await;
+    let outside = Outside::of(&replica);
+    let token = known.token(ADA, &json!({}));
+    assert_eq!(ask(&outside, "basic_reports", &token).await.status, 200);
+    publisher.hang();
+    // Ten seconds after the last fetch, an unknown key makes the service ask again, and wait for the answer.
+    let waits = async {
+        while publisher.asked.load(Ordering::SeqCst) < 2 {
+            ask(&outside, "basic_reports", &forger.token(ADA, &json!({}))).await;
+        }
+    };
+    let others = async {
+        eventually("the keys are asked for", async || publisher.asked.load(Ordering::SeqCst) == 2)
+            .await;
+        let began = Instant::now();
+        let unknown = forger.token(ADA, &json!({}));
+        let crowd = (0..100).map(|_| ask(&outside, "basic_reports", &unknown));
+        let refused = join_all(crowd).await;
+        assert!(refused.iter().all(|told| told.status == 503), "{refused:?}");
+        assert_eq!(ask(&outside, "basic_reports", &token).await.status, 200);
+        began.elapsed()
+    };
+    let ((), took) = tokio::join!(waits, others);
+    assert!(took < Duration::from_secs(3), "a fetch may take 3 s: {took:?}");
+}
+
+#[tokio::test]
+async fn slow_bodies_of_other_protocols_do_not_close_the_gateway() {
+    let db = Db::new().await;
+    let signer = Signer::new("ins_1");
+    let replica = replica(&db, &signer).await;
+    let internal = replica.bound.internal;
+    let heads = ["/ofrep/v1/evaluate/flags", "/access/v1/evaluation"].map(|path| {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n");
+        format!("{head}content-length: 100\r\n\r\n{{")
+    });
+    let slow = (0..300).flat_map(|_| &heads);
+    let _slow = join_all(slow.map(|head| Attacker::saying(internal, head.as_bytes()))).await;
+    let outside = Outside::of(&replica);
+    let token = signer.token(ADA, &json!({}));
+    for _ in 0..20 {
+        let told = ask(&outside, "basic_reports", &token).await;
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+    let json = [("content-type", "application/json")];
+    let user = json!({ "context": { "targetingKey": ADA } }).to_string();
+    let told = outside.ask(Method::POST, "/ofrep/v1/evaluate/flags", &json, &user).await;
+    assert_eq!(told.status, 200, "{told:?}");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 use tokio::net::TcpListener;
@@ -97,6 +97,7 @@ pub fn message(header: &Value, claims: &Value) -> String {
 pub struct Publisher {
     pub url: String,
     pub asked: Arc<AtomicUsize>,
+    hangs: Arc<AtomicBool>,
     keys: Arc<Mutex<Value>>,
 }
 
@@ -105,17 +106,24 @@ impl Publisher {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/.well-known/jwks.json", listener.local_addr().unwrap());
         let publisher =
-            Self { url, asked: Arc::default(), keys: Arc::new(Mutex::new(Value::Null)) };
+            Self { url, asked: Arc::default(), hangs: Arc::default(), keys: Arc::default() };
         publisher.publish(signers);
         let (asked, keys) = (publisher.asked.clone(), publisher.keys.clone());
+        let hangs = publisher.hangs.clone();
         tokio::spawn(async move {
             loop {
                 let (peer, _) = listener.accept().await.unwrap();
-                let (asked, keys) = (asked.clone(), keys.clone());
+                let (asked, keys, hangs) = (asked.clone(), keys.clone(), hangs.clone());
                 let answer = service_fn(move |_| {
                     asked.fetch_add(1, Ordering::SeqCst);
-                    let keys = keys.lock().unwrap().clone();
-                    async move { Ok::<_, Infallible>(answer(&keys)) }
+                    let (keys, hangs) =
+                        (keys.lock().unwrap().clone(), hangs.load(Ordering::SeqCst));
+                    async move {
+                        if hangs {
+                            std::future::pending::<()>().await;
+                        }
+                        Ok::<_, Infallible>(answer(&keys))
+                    }
                 });
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(peer), answer));
             }
@@ -126,6 +134,11 @@ impl Publisher {
     pub fn publish(&self, signers: &[&Signer]) {
         let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
         *self.keys.lock().unwrap() = json!({ "keys": keys });
+    }
+
+    /// Answers no more from now on, although it is asked.
+    pub fn hang(&self) {
+        self.hangs.store(true, Ordering::SeqCst);
     }
 
     /// Answers with an error from now on.
