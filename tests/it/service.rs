@@ -25,7 +25,10 @@ use tokio::{
     task::JoinHandle,
     time::{interval, timeout},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code, Response, Status,
+    transport::{Channel, Endpoint},
+};
 use tonic_health::{
     ServingStatus,
     pb::{HealthCheckRequest, health_client::HealthClient},
@@ -210,7 +213,7 @@ impl Replica {
             feature: feature.into(),
             ..Default::default()
         };
-        self.client.clone().check_feature(request).await.unwrap().into_inner()
+        answered(async || self.client.clone().check_feature(request.clone()).await).await
     }
 
     /// Everything of one subject.
@@ -221,8 +224,9 @@ impl Replica {
         } else {
             request.user_id = subject.into();
         }
-        let response = self.client.clone().list_entitlements(request).await.unwrap();
-        response.into_inner().accounts.remove(0)
+        let response =
+            answered(async || self.client.clone().list_entitlements(request.clone()).await).await;
+        response.accounts.into_iter().next().unwrap()
     }
 
     /// Stops as on SIGTERM, and tells how that went.
@@ -236,6 +240,20 @@ impl Replica {
     pub async fn ended(self) -> anyhow::Result<()> {
         timeout(PATIENCE, self.task).await.expect("it ends at last").unwrap()
     }
+}
+
+/// The answer of a call, made again while the service is too busy, as a client would.
+async fn answered<T>(call: impl AsyncFn() -> Result<Response<T>, Status>) -> T {
+    let mut answer = None;
+    eventually("the call is answered", async || match call().await {
+        Err(status) if status.code() == Code::Unavailable => false,
+        other => {
+            answer = Some(other.unwrap().into_inner());
+            true
+        }
+    })
+    .await;
+    answer.unwrap()
 }
 
 /// Waits until a condition holds.
