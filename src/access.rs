@@ -19,7 +19,7 @@ mod told;
 
 pub use account::{Account, Effect, Override, Standing};
 pub use catalog::{Catalog, InvalidCatalog, Plan, PlanNames, Shelf};
-pub use decide::{Decision, Entitlement, Verdict, decide, entitlements};
+pub use decide::{Decision, Entitlement, PreparedAccounts, Verdict, decide, entitlements};
 pub use item::{Access, Grace, Item, Seats, Status, Until};
 pub use items::{Items, TooLong};
 pub use news::{Message, News, Observation, Payment, PlanName, Reading, Snapshot, summary};

@@ -1,8 +1,10 @@
 //! All that is known of one subject.
 
-use super::{Access, Denial, Grace, Item, Items, Slug, Status, Subject, Until};
+use super::{
+    Access, Catalog, Denial, Grace, Item, Items, Slug, Status, Subject, Until, item::Claim,
+};
 use chrono::{DateTime, Utc};
-use std::cell::OnceCell;
+use std::{cell::OnceCell, collections::BTreeSet};
 
 /// A subject's items and overrides at a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +34,18 @@ impl Account {
         }
     }
 
-    /// What its items grant at `now`.
+    /// What its items grant.
     #[must_use]
-    pub fn standing(&self, grace: Grace, now: DateTime<Utc>) -> Standing<'_> {
-        Standing { account: self, grace, now, lasted: OnceCell::new() }
+    pub fn standing(&self, grace: Grace) -> Standing<'_> {
+        Standing { account: self, grace, lasted: OnceCell::new() }
+    }
+
+    /// Every feature that the account may have: by a plan for its kind of subject, or by an override.
+    #[must_use]
+    pub fn features<'a>(&'a self, catalog: &'a Catalog) -> BTreeSet<&'a Slug> {
+        let plans = catalog.shelf(self.subject.kind()).plans.values();
+        let by_plan = plans.flat_map(|plan| plan.features.keys());
+        by_plan.chain(self.overrides.iter().map(|o| &o.feature)).collect()
     }
 
     /// The first instant after `now` at which time alone may change any answer about the subject, or its reason.
@@ -47,29 +57,33 @@ impl Account {
     }
 }
 
-/// What the items of an account grant at one instant.
+/// What the items of an account grant.
 #[derive(Debug)]
 pub struct Standing<'a> {
     account: &'a Account,
     grace: Grace,
-    now: DateTime<Utc>,
     /// Until when items that were paid for lasted, the longest.
     lasted: OnceCell<Option<DateTime<Utc>>>,
 }
 
 impl Standing<'_> {
-    /// What an item grants. A payment that failed for an item that never was active, while another one lasted that was paid
-    /// for, is a failed upgrade: it was never paid for itself.
+    /// What an item grants at `now`.
     #[must_use]
-    pub fn access(&self, item: &Item<&str>) -> Access {
+    pub fn access(&self, item: &Item<&str>, now: DateTime<Utc>) -> Access {
+        self.claim(item).at(now)
+    }
+
+    /// What an item grants, whatever the time is. A payment that failed for an item that never was active, while another one lasted that was paid
+    /// for, is a failed upgrade: it was never paid for itself.
+    pub(super) fn claim(&self, item: &Item<&str>) -> Claim {
         if matches!(item.status, Status::PastDue) && !item.was_active {
             let failed_at = item.past_due_at.unwrap_or(item.updated_at);
             let lasted = *self.lasted.get_or_init(|| self.lasted());
             if lasted.is_some_and(|until| until >= failed_at) {
-                return Access::Refused(Denial::PastDue);
+                return Claim::Refused(Denial::PastDue);
             }
         }
-        item.access(self.grace, self.now)
+        item.claim(self.grace)
     }
 
     fn lasted(&self) -> Option<DateTime<Utc>> {

@@ -1,11 +1,22 @@
 //! The decision: accounts, a catalog, a question and an instant in; an answer with its reason out.
+//!
+//! Deciding is linear in the items of the accounts: a verdict comes with the next instant at which it may change, so
+//! that `valid_until` is found in a few steps, however many items end on the way.
+
+mod candidates;
+mod prepared;
+
+#[cfg(test)]
+pub(super) use prepared::LOOKED_AT;
+pub use prepared::PreparedAccounts;
 
 use super::{
-    Access, Account, Catalog, Denial, Effect, Grace, Grant, Item, Override, Question, Scope, Slug,
-    Subject, Until, Wanted,
+    Access, Account, Catalog, Denial, Effect, Grace, Grant, Item, Override, Plan, Question, Scope,
+    Slug, Subject, Until, Wanted,
 };
+use candidates::{Against, For, Scales};
 use chrono::{DateTime, Utc};
-use std::{cmp::Reverse, collections::BTreeSet};
+use prepared::{Held, Holder};
 
 /// The answer at one instant. What it names is borrowed from the accounts and the catalog it was decided from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,19 +61,7 @@ pub fn decide<'a>(
     question: &Question<'_>,
     now: DateTime<Utc>,
 ) -> Decision<'a> {
-    let case = Case { accounts, catalog, grace, question };
-    let verdict = case.verdict(now);
-    let mut at = now;
-    let valid_until = loop {
-        match case.next_boundary(at) {
-            None => break None,
-            Some(boundary) if !case.verdict(boundary).same_answer(&verdict) => {
-                break Some(boundary);
-            }
-            Some(boundary) => at = boundary,
-        }
-    };
-    Decision { verdict, valid_until }
+    Case { accounts, catalog, grace, question }.decision(now)
 }
 
 impl Decision<'_> {
@@ -95,13 +94,10 @@ pub fn entitlements<'a>(
     grace: Grace,
     now: DateTime<Utc>,
 ) -> Vec<Entitlement<'a>> {
-    let shelf = catalog.shelf(account.subject.kind());
-    let by_plan = shelf.plans.values().flat_map(|plan| plan.features.keys());
-    let by_override = account.overrides.iter().map(|o| &o.feature);
-    let features: BTreeSet<&Slug> = by_plan.chain(by_override).collect();
-    let asked = features.into_iter().map(|feature| {
-        let question = Question::of(feature);
-        Entitlement { feature, decision: decide(&[account], catalog, grace, &question, now) }
+    let prepared = PreparedAccounts::new([account], catalog, grace);
+    let asked = account.features(catalog).into_iter().map(|feature| Entitlement {
+        feature,
+        decision: prepared.decide(&Question::of(feature), now),
     });
     asked.filter(|e| matches!(e.decision.verdict, Verdict::Allowed { .. })).collect()
 }
@@ -115,8 +111,8 @@ impl Account {
         grace: Grace,
         now: DateTime<Utc>,
     ) -> Option<&'c Slug> {
-        let standing = self.standing(grace, now);
-        let live = |item: Item<&str>| matches!(standing.access(&item), Access::Granted(..));
+        let standing = self.standing(grace);
+        let live = |item: Item<&str>| matches!(standing.access(&item, now), Access::Granted(..));
         if self.deleted_at.is_some() || self.items.iter().any(live) {
             return None;
         }
@@ -139,61 +135,92 @@ impl Verdict<'_> {
 }
 
 /// One question and all that is needed to answer it, but for the time.
-struct Case<'a, 'q> {
-    accounts: &'q [&'a Account],
+struct Case<'a, 'q, H> {
+    accounts: &'q [H],
     catalog: &'a Catalog,
     grace: Grace,
     question: &'q Question<'q>,
 }
 
-impl<'a> Case<'a, '_> {
-    fn verdict(&self, now: DateTime<Utc>) -> Verdict<'a> {
-        let mut scales = Scales { heaviest: None, limit: Some(0), telling: None };
-        for account in self.in_scope() {
-            self.weigh(account, now, &mut scales);
-        }
-        match (scales.heaviest, scales.telling) {
-            (_, Some(against)) if against.reason == Denial::OverrideDenies => against.into(),
-            (Some(heaviest), _) => heaviest.allows(scales.limit),
-            (None, against) => self.denied(against),
-        }
+impl<'a, H: Holder<'a>> Case<'a, '_, H> {
+    /// The verdict, and the first instant at which it is another one. Few steps lead there: at each of them an override or
+    /// the best reason to grant has come to its end, or a default plan begins.
+    fn decision(&self, now: DateTime<Utc>) -> Decision<'a> {
+        let (verdict, mut next) = self.verdict(now);
+        let valid_until = loop {
+            let Until::Instant(at) = next else { break None };
+            let (then, after) = self.verdict(at);
+            if !then.same_answer(&verdict) {
+                break Some(at);
+            }
+            next = after;
+        };
+        Decision { verdict, valid_until }
     }
 
-    fn in_scope(&self) -> impl Iterator<Item = &'a Account> {
+    /// The verdict at `now`, and the next instant at which it may change.
+    fn verdict(&self, now: DateTime<Utc>) -> (Verdict<'a>, Until) {
         let scope = self.question.scope;
-        self.accounts.iter().copied().filter(move |a| scope.covers(a.subject.kind()))
+        let mut scales = Scales::default();
+        for holder in self.accounts.iter().filter(|h| scope.covers(h.account().subject.kind())) {
+            self.weigh(holder, now, &mut scales);
+        }
+        let verdict = match (&scales.heaviest, scales.telling) {
+            (_, Some(against)) if against.reason == Denial::OverrideDenies => against.into(),
+            (Some(heaviest), _) => heaviest.allows(scales.limit()),
+            (None, against) => self.denied(against),
+        };
+        (verdict, scales.next_change())
     }
 
     /// Puts all that speaks for and against one account on the scales.
-    fn weigh(&self, account: &'a Account, now: DateTime<Utc>, scales: &mut Scales<'a>) {
+    fn weigh(&self, holder: &H, now: DateTime<Utc>, scales: &mut Scales<'a>) {
+        let account = holder.account();
         if account.deleted_at.is_some() {
             return scales.against(Denial::SubjectDeleted, account, None);
         }
         self.weigh_overrides(account, now, scales);
-        let standing = account.standing(self.grace, now);
-        let mut live = false;
-        for item in &account.items {
-            let (plan, included) = self.included(account, item.plan_id, item.plan);
-            match (standing.access(&item), included) {
-                (Access::Granted(reason, until), Included::Yes(limit)) => {
-                    live = true;
-                    scales.favour(For { reason, until, account, plan, limit });
-                }
-                (Access::Granted(..), Included::UnknownPlan) => {
-                    live = true;
-                    scales.against(Denial::UnknownPlan, account, plan);
-                }
-                (Access::Granted(..), Included::No) => live = true,
-                (Access::Refused(reason), Included::Yes(_)) => {
-                    scales.against(reason, account, plan);
-                }
-                (Access::Refused(_), Included::No | Included::UnknownPlan) => {}
+        let mut live_until = None;
+        for held in holder.held(self.catalog, self.grace) {
+            #[cfg(test)]
+            prepared::LOOKED_AT.with(|count| count.set(count.get() + 1));
+            if let Access::Granted(_, until) = held.claim.at(now) {
+                live_until = live_until.max(Some(until));
             }
+            self.weigh_item(account, &held, now, scales);
         }
-        if live {
-            scales.against(Denial::NotInPlan, account, None);
-        } else {
-            self.weigh_default_plan(account, scales);
+        match live_until {
+            Some(until) => {
+                scales.against(Denial::NotInPlan, account, None);
+                if until != Until::Forever
+                    && matches!(self.default_plan(account).1, Included::Yes(_))
+                {
+                    scales.begins(until);
+                }
+            }
+            None => self.weigh_default_plan(account, scales),
+        }
+    }
+
+    fn weigh_item(
+        &self,
+        account: &'a Account,
+        held: &Held<'a>,
+        now: DateTime<Utc>,
+        scales: &mut Scales<'a>,
+    ) {
+        let plan = held.named;
+        match (held.claim.at(now), self.included(account, held.plan)) {
+            (Access::Granted(reason, until), Included::Yes(limit)) => {
+                let steady_until = held.claim.reason_until(now);
+                scales.favour(For { reason, until, steady_until, account, plan, limit });
+            }
+            (Access::Granted(..), Included::UnknownPlan) => {
+                scales.against(Denial::UnknownPlan, account, plan);
+            }
+            (Access::Refused(reason), Included::Yes(_)) => scales.against(reason, account, plan),
+            (Access::Granted(..), Included::No)
+            | (Access::Refused(_), Included::No | Included::UnknownPlan) => {}
         }
     }
 
@@ -203,10 +230,11 @@ impl<'a> Case<'a, '_> {
         let counts = |o: &&Override| o.feature.as_str() == feature && o.until > Until::Instant(now);
         for found in account.overrides.iter().filter(counts) {
             match found.effect {
-                Effect::Deny => scales.against(Denial::OverrideDenies, account, None),
+                Effect::Deny => scales.denies(account, found.until),
                 Effect::Grant(limit) => scales.favour(For {
                     reason: Grant::OverrideGrants,
                     until: found.until,
+                    steady_until: found.until,
                     account,
                     plan: None,
                     limit,
@@ -217,41 +245,39 @@ impl<'a> Case<'a, '_> {
 
     /// The plan of those who hold no other.
     fn weigh_default_plan(&self, account: &'a Account, scales: &mut Scales<'a>) {
-        let plan = self.catalog.shelf(account.subject.kind()).default_plan.as_ref();
-        let plan = plan.map(Slug::as_str);
         let (reason, until) = (Grant::DefaultPlan, Until::Forever);
-        match self.included(account, None, plan).1 {
-            Included::Yes(limit) => scales.favour(For { reason, until, account, plan, limit }),
-            Included::No => scales.against(Denial::NotInPlan, account, None),
-            Included::UnknownPlan => scales.against(Denial::NoSubscription, account, None),
+        match self.default_plan(account) {
+            (plan, Included::Yes(limit)) => {
+                scales.favour(For { reason, until, steady_until: until, account, plan, limit });
+            }
+            (_, Included::No) => scales.against(Denial::NotInPlan, account, None),
+            (_, Included::UnknownPlan) => scales.against(Denial::NoSubscription, account, None),
         }
     }
 
-    /// The plan of an item, by the slug that it has now, and whether it is, or has, what is wanted.
-    fn included<'s>(
-        &self,
-        account: &Account,
-        id: Option<&'s str>,
-        slug: Option<&'s str>,
-    ) -> (Option<&'s str>, Included)
-    where
-        'a: 's,
-    {
+    fn default_plan(&self, account: &Account) -> (Option<&'a str>, Included) {
         let plans = self.catalog.shelf(account.subject.kind());
-        let Some((slug, plan)) = plans.find(id, slug) else {
-            return (slug.or(id), Included::UnknownPlan);
-        };
-        let included = match self.question.wanted {
+        let plan =
+            plans.default_plan.as_ref().and_then(|slug| plans.find(None, Some(slug.as_str())));
+        (plan.map(|(slug, _)| slug.as_str()), self.included(account, plan))
+    }
+
+    /// Whether a plan is, or has, what is wanted.
+    fn included(&self, account: &Account, plan: Option<(&Slug, &Plan)>) -> Included {
+        let Some((slug, plan)) = plan else { return Included::UnknownPlan };
+        match self.question.wanted {
             Wanted::Feature(feature) => match plan.features.get(feature) {
                 Some(limit) => Included::Yes(*limit),
                 None => Included::No,
             },
-            Wanted::Plan(wanted) => match plans.find(None, Some(wanted)) {
-                Some((wanted, _)) if wanted == slug => Included::Yes(None),
-                Some(_) | None => Included::No,
-            },
-        };
-        (Some(slug.as_str()), included)
+            Wanted::Plan(wanted) => {
+                let plans = self.catalog.shelf(account.subject.kind());
+                match plans.find(None, Some(wanted)) {
+                    Some((wanted, _)) if wanted == slug => Included::Yes(None),
+                    Some(_) | None => Included::No,
+                }
+            }
+        }
     }
 
     /// The most telling denial: what is wrong with the question itself, else with the accounts.
@@ -268,16 +294,6 @@ impl<'a> Case<'a, '_> {
         };
         Verdict::Denied { reason, subject: None, plan: None }
     }
-
-    /// The first instant after `at` at which time alone ends something that could matter.
-    fn next_boundary(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let ends = |account: &'a Account| {
-            let items = account.items.iter().filter_map(|item| item.end(self.grace));
-            let overrides = account.overrides.iter().filter_map(|o| o.until.instant());
-            items.chain(overrides)
-        };
-        self.in_scope().flat_map(ends).filter(|end| *end > at).min()
-    }
 }
 
 /// Whether a plan has what is wanted, and the number that comes with it.
@@ -285,65 +301,4 @@ enum Included {
     Yes(Option<u64>),
     No,
     UnknownPlan,
-}
-
-/// What was found for and against, so far.
-struct Scales<'a> {
-    heaviest: Option<For<'a>>,
-    /// The largest number of all that grant; `None` as soon as one grants without a number.
-    limit: Option<u64>,
-    telling: Option<Against<'a>>,
-}
-
-/// Something that grants.
-struct For<'a> {
-    reason: Grant,
-    until: Until,
-    account: &'a Account,
-    plan: Option<&'a str>,
-    limit: Option<u64>,
-}
-
-/// Something that explains a denial.
-#[derive(Clone, Copy)]
-struct Against<'a> {
-    reason: Denial,
-    account: &'a Account,
-    plan: Option<&'a str>,
-}
-
-impl<'a> Scales<'a> {
-    fn favour(&mut self, found: For<'a>) {
-        self.limit = self.limit.zip(found.limit).map(|(a, b)| a.max(b));
-        if self.heaviest.as_ref().is_none_or(|heaviest| found.weight() > heaviest.weight()) {
-            self.heaviest = Some(found);
-        }
-    }
-
-    fn against(&mut self, reason: Denial, account: &'a Account, plan: Option<&'a str>) {
-        if self.telling.is_none_or(|telling| reason > telling.reason) {
-            self.telling = Some(Against { reason, account, plan });
-        }
-    }
-}
-
-impl<'a> For<'a> {
-    /// An operator's word first, then what lasts longest; the rest only makes the order total.
-    fn weight(&self) -> impl Ord + use<'a> {
-        let no_number = self.limit.is_none();
-        let by_operator = self.reason == Grant::OverrideGrants;
-        (by_operator, self.until, self.reason, no_number, self.limit, Reverse(self.plan))
-    }
-
-    fn allows(&self, limit: Option<u64>) -> Verdict<'a> {
-        let (reason, subject, plan) = (self.reason, &self.account.subject, self.plan);
-        Verdict::Allowed { reason, subject, plan, limit }
-    }
-}
-
-impl<'a> From<Against<'a>> for Verdict<'a> {
-    fn from(found: Against<'a>) -> Self {
-        let (reason, subject) = (found.reason, Some(&found.account.subject));
-        Self::Denied { reason, subject, plan: found.plan }
-    }
 }

@@ -156,15 +156,7 @@ impl<T> Item<T> {
     /// What the item grants at `now`. The windows are half open: at its end, access is over.
     #[must_use]
     pub fn access(&self, grace: Grace, now: DateTime<Utc>) -> Access {
-        let (until, refused) = match self.claim(grace) {
-            Claim::Granted { until, after } => (until, after),
-            Claim::Refused(denial) => return Access::Refused(denial),
-        };
-        if until > Until::Instant(now) {
-            Access::Granted(self.grant(now), until)
-        } else {
-            Access::Refused(refused)
-        }
+        self.claim(grace).at(now)
     }
 
     /// The instant at which time alone ends what the item grants.
@@ -210,16 +202,21 @@ impl<T> Item<T> {
         }
     }
 
-    fn claim(&self, grace: Grace) -> Claim {
+    /// What the item grants, whatever the time is.
+    pub(super) fn claim(&self, grace: Grace) -> Claim {
         match self.status {
             _ if self.is_canceled() => match self.period_end {
-                Some(end) => Claim::until(Until::Instant(end), Denial::PeriodOver),
+                Some(end) => {
+                    let until = Until::Instant(end);
+                    Claim::until(until, Grant::CanceledButPaid, Denial::PeriodOver)
+                }
                 None => Claim::Refused(Denial::PeriodOver),
             },
             Status::Active => self.active_claim(grace),
             Status::PastDue => {
                 let since = self.past_due_at.unwrap_or(self.updated_at);
-                Claim::until(outlive(Some(since), grace.past_due), Denial::PastDue)
+                let until = outlive(Some(since), grace.past_due);
+                Claim::until(until, Grant::PastDueInGrace, Denial::PastDue)
             }
             Status::Canceled => Claim::Refused(Denial::PeriodOver),
             Status::Ended | Status::Expired | Status::Withdrawn => Claim::Refused(Denial::Ended),
@@ -243,31 +240,55 @@ impl<T> Item<T> {
         });
         let (until, after) =
             unpaid.into_iter().fold(unannounced, |a, b| if b.0 < a.0 { b } else { a });
-        Claim::until(until, after)
-    }
-
-    /// The reason that fits an item which grants at `now`.
-    fn grant(&self, now: DateTime<Utc>) -> Grant {
-        match self.status {
-            Status::PastDue => Grant::PastDueInGrace,
-            _ if self.is_canceled() => Grant::CanceledButPaid,
-            _ if self.is_overdue(now) && self.past_due_at.is_some() => Grant::PastDueInGrace,
-            _ if self.is_overdue(now) => Grant::RenewalOverdue,
-            _ if self.free_trial => Grant::Trial,
-            _ => Grant::Plan,
-        }
+        let overdue = match self.past_due_at {
+            Some(_) => Grant::PastDueInGrace,
+            None => Grant::RenewalOverdue,
+        };
+        let reason = if self.free_trial { Grant::Trial } else { Grant::Plan };
+        let overdue = self.period_end.map(|end| (end, overdue));
+        Claim::Granted { until, reason, overdue, after }
     }
 }
 
 /// What an item's status and dates claim, whatever the time is.
-enum Claim {
-    Granted { until: Until, after: Denial },
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Claim {
+    Granted {
+        until: Until,
+        reason: Grant,
+        /// The reason from an instant on at which the item should have been renewed.
+        overdue: Option<(DateTime<Utc>, Grant)>,
+        /// Why it grants nothing from its end on.
+        after: Denial,
+    },
     Refused(Denial),
 }
 
 impl Claim {
-    fn until(until: Until, after: Denial) -> Self {
-        Self::Granted { until, after }
+    fn until(until: Until, reason: Grant, after: Denial) -> Self {
+        Self::Granted { until, reason, overdue: None, after }
+    }
+
+    /// What is granted at `now`.
+    pub(super) fn at(self, now: DateTime<Utc>) -> Access {
+        match self {
+            Self::Granted { until, reason, overdue, .. } if until > Until::Instant(now) => {
+                let overdue = overdue.filter(|(since, _)| *since <= now);
+                Access::Granted(overdue.map_or(reason, |(_, reason)| reason), until)
+            }
+            Self::Granted { after: denial, .. } | Self::Refused(denial) => Access::Refused(denial),
+        }
+    }
+
+    /// Until when what is granted at `now` is granted for the same reason.
+    pub(super) fn reason_until(self, now: DateTime<Utc>) -> Until {
+        match self {
+            Self::Granted { until, overdue: Some((since, _)), .. } if since > now => {
+                until.min(Until::Instant(since))
+            }
+            Self::Granted { until, .. } => until,
+            Self::Refused(_) => Until::Forever,
+        }
     }
 }
 

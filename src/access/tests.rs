@@ -1,6 +1,7 @@
 //! The rules of access, in sentences; and the laws that hold whatever the facts are.
 
 mod laws;
+mod many;
 mod plans;
 mod texts;
 

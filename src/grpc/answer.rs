@@ -62,10 +62,10 @@ pub(super) fn account(account: &Account, moment: &Moment, is_stale: bool) -> pb:
         entitlements.retain(|found| !catalog.is_strict(Wanted::Feature(found.feature.as_str())));
     }
     let default_plan = account.default_plan(catalog, grace, now);
-    let (plans, standing) = (catalog.shelf(account.subject.kind()), account.standing(grace, now));
+    let (plans, standing) = (catalog.shelf(account.subject.kind()), account.standing(grace));
     let items = account.items.iter().map(|found| {
         let plan = plans.find(found.plan_id, found.plan).map(|(slug, _)| slug.as_str());
-        item(&found, standing.access(&found), plan)
+        item(&found, standing.access(&found, now), plan)
     });
     pb::Account {
         subject: account.subject.to_string(),

@@ -31,10 +31,10 @@ pub(super) fn difference(
 
 fn unknown_plan(known: &Account, catalog: &Catalog, now: DateTime<Utc>) -> Option<String> {
     let plans = catalog.shelf(known.subject.kind());
-    let standing = known.standing(Grace::default(), now);
+    let standing = known.standing(Grace::default());
     let unknown = known.items.iter().find(|item| {
         plans.find(item.plan_id, item.plan).is_none()
-            && matches!(standing.access(item), Access::Granted(..))
+            && matches!(standing.access(item, now), Access::Granted(..))
     });
     unknown.map(|item| match item.plan.or(item.plan_id) {
         Some(plan) => format!("the plan `{plan}` of item {} is not in the catalog", item.id),

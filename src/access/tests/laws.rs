@@ -18,7 +18,7 @@ const STATUSES: [&str; 10] = [
     "active",
 ];
 const PLANS: [&str; 6] = ["free", "pro", "max", "team", "gold", "pro"];
-const FEATURES: [&str; 9] = [
+pub(super) const FEATURES: [&str; 9] = [
     "reports",
     "export",
     "assistant",
@@ -30,12 +30,12 @@ const FEATURES: [&str; 9] = [
     "x:sso",
 ];
 
-fn instant() -> impl Strategy<Value = DateTime<Utc>> {
+pub(super) fn instant() -> impl Strategy<Value = DateTime<Utc>> {
     (0..60i64).prop_map(|day| super::at("2026-01-01") + Duration::days(day))
 }
 
 prop_compose! {
-    fn an_item()(
+    pub(super) fn an_item()(
         plan in option::weighted(0.9, select(&PLANS[..])),
         status in select(&STATUSES[..]),
         free_trial: bool,
@@ -59,7 +59,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn an_override()(
+    pub(super) fn an_override()(
         feature in select(&FEATURES[..6]),
         limit in option::of(0..50u64),
         denies in prop::bool::weighted(0.3),
@@ -86,7 +86,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn a_grace()(
+    pub(super) fn a_grace()(
         past_due in option::of(0..9i64), renewal in option::of(0..9i64), trial in 0..9i64,
     ) -> Grace {
         let [past_due, renewal] = [past_due, renewal].map(|days| days.map(Duration::days));
@@ -105,7 +105,9 @@ fn ask<'a>(
 }
 
 /// What a caller sees of a verdict, but for the reason, which may be refined.
-fn seen<'a>(verdict: &Verdict<'a>) -> Option<(&'a Subject, Option<&'a str>, Option<u64>)> {
+pub(super) fn seen<'a>(
+    verdict: &Verdict<'a>,
+) -> Option<(&'a Subject, Option<&'a str>, Option<u64>)> {
     match *verdict {
         Verdict::Allowed { subject, plan, limit, .. } => Some((subject, plan, limit)),
         Verdict::Denied { .. } => None,
