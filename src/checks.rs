@@ -3,15 +3,17 @@
 
 mod denials;
 mod failure;
+mod pieces;
 mod whom;
 
 pub use failure::{Failure, FailureKind};
+pub use pieces::Pieces;
 pub use whom::{Payers, Whom};
 
 use crate::{
     access::{
-        self, Account, Catalog, Decision, Denial, Grace, Grant, Id, Question, Revision, Slug,
-        Verdict,
+        self, Account, Catalog, Decision, Denial, Grace, Grant, Id, Items, PreparedAccounts,
+        Question, Revision, Slug, Verdict,
     },
     accounts::{Accounts, Known, Need, Unavailable},
     store::Version,
@@ -59,6 +61,12 @@ impl Facts {
         all.map(|known| Self { first: known.clone(), second: None })
     }
 
+    /// How many items the accounts have, at most.
+    #[must_use]
+    pub fn items(&self) -> usize {
+        self.accounts().map(|account| account.items.bytes() / Items::SHORTEST).sum()
+    }
+
     /// How far behind they may be; `None`: not at all.
     #[must_use]
     pub fn stale_for(&self) -> Option<Duration> {
@@ -103,6 +111,13 @@ impl Moment {
         }
     }
 
+    /// The same facts, prepared for many questions.
+    #[must_use]
+    pub fn prepare<'a>(&'a self, facts: &'a Facts) -> Prepared<'a> {
+        let accounts = PreparedAccounts::new(facts.accounts(), self.catalog(), self.grace);
+        Prepared { moment: self, accounts, is_stale: facts.stale_for().is_some() }
+    }
+
     /// Every feature of which anything is known: by a plan, or by an override of these subjects.
     #[must_use]
     pub fn features<'a>(&'a self, facts: &'a Facts) -> BTreeSet<&'a Slug> {
@@ -140,6 +155,37 @@ impl Moment {
     #[must_use]
     pub fn grace(&self) -> Grace {
         self.grace
+    }
+}
+
+/// Facts that many questions are asked about at a moment.
+pub struct Prepared<'a> {
+    moment: &'a Moment,
+    accounts: PreparedAccounts<'a>,
+    is_stale: bool,
+}
+
+impl<'a> Prepared<'a> {
+    /// Answers as [`Moment::decide`] does.
+    #[must_use]
+    pub fn decide(&self, question: &Question<'_>) -> Decision<'a> {
+        self.decide_at(self.moment.now, question)
+    }
+
+    /// Answers as [`Moment::decide_at`] does.
+    #[must_use]
+    pub fn decide_at(&self, at: DateTime<Utc>, question: &Question<'_>) -> Decision<'a> {
+        let decision = self.accounts.decide(question, at);
+        if !self.is_stale {
+            return decision;
+        }
+        decision.although_stale(self.moment.catalog(), question.wanted)
+    }
+
+    /// How many items there are to look at for each question.
+    #[must_use]
+    pub fn items(&self) -> usize {
+        self.accounts.items()
     }
 }
 
@@ -188,12 +234,17 @@ impl Checks {
         question: &Question<'_>,
     ) -> Decision<'a> {
         let decision = moment.decide(facts, question);
+        self.count(payers, question, &decision);
+        decision
+    }
+
+    /// Counts an answer to a question about these.
+    pub fn count(&self, payers: Payers<'_>, question: &Question<'_>, decision: &Decision<'_>) {
         match decision.verdict {
             Verdict::Allowed { reason, .. } => self.grants[reason as usize].inc(),
             Verdict::Denied { reason, .. } => self.denials[reason as usize].inc(),
         };
-        self.log.note(payers, question, &decision);
-        decision
+        self.log.note(payers, question, decision);
     }
 
     /// The same for many, in their order. Each of them is read once, so that all answers about it agree.

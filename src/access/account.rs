@@ -87,13 +87,7 @@ impl Standing<'_> {
     }
 
     fn lasted(&self) -> Option<DateTime<Utc>> {
-        let active = self.account.items.iter().filter(|item| item.was_active);
-        // What has no end is free: whoever holds it may well have paid for something else meanwhile.
-        let until = active.filter_map(|item| match item.status {
-            Status::Active | Status::Canceled | Status::Withdrawn => item.period_end,
-            _ => Some(item.updated_at),
-        });
-        until.max()
+        self.account.items.iter().filter_map(|item| item.lasted()).max()
     }
 }
 

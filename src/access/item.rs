@@ -186,6 +186,22 @@ impl<T> Item<T> {
             && self.period_end.is_some_and(|end| end <= now)
     }
 
+    /// Until when it lasted, if it was paid for. What has no end is free: whoever holds it may well have paid for
+    /// something else meanwhile.
+    pub(super) fn lasted(&self) -> Option<DateTime<Utc>> {
+        match self.status {
+            _ if !self.was_active => None,
+            Status::Active | Status::Canceled | Status::Withdrawn => self.period_end,
+            _ => Some(self.updated_at),
+        }
+    }
+
+    /// Whether its status is one that can grant, now or at another time.
+    #[must_use]
+    pub fn may_grant(&self) -> bool {
+        matches!(self.status, Status::Active | Status::PastDue | Status::Canceled)
+    }
+
     /// Which of two observations tells the later state, where their times are the same.
     #[must_use]
     pub fn rank(&self) -> i16 {

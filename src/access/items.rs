@@ -6,7 +6,7 @@
 
 use super::{Item, Seats, Status};
 use chrono::{DateTime, Utc};
-use std::fmt;
+use std::{cmp::Reverse, fmt};
 
 /// Items in one piece of memory, in the order in which they were put there.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -15,6 +15,34 @@ pub struct Items(Box<[u8]>);
 impl Items {
     /// The longest text that an item may have, in bytes.
     pub const LONGEST: usize = u8::MAX as usize;
+
+    /// The fewest bytes that an item takes: marks, status, the length of its id, a date.
+    pub const SHORTEST: usize = 12;
+
+    /// The most items of an account that are kept, unless more of them may still grant.
+    pub const MOST: usize = 1_000;
+
+    /// Keeps at most [`Self::MOST`] items, in their order: all that may still grant, however many, so that nobody loses
+    /// what is paid for; and of the others, which only explain denials, the newest. One of them can do more: the one that
+    /// lasted longest tells a failed upgrade from a failed renewal, so it is always kept.
+    pub fn bound<T>(items: &mut Vec<Item<T>>) {
+        if items.len() <= Self::MOST {
+            return;
+        }
+        let mut others: Vec<_> =
+            items.iter().filter(|item| !item.may_grant()).map(|item| item.updated_at).collect();
+        let room = Self::MOST.saturating_sub(items.len() - others.len() + 1);
+        others.sort_unstable_by_key(|date| Reverse(*date));
+        let too_old = others.get(room).copied();
+        let mut longest = items.iter().filter_map(Item::lasted).max();
+        items.retain(|item| {
+            let is_longest = longest.is_some() && item.lasted() == longest;
+            if is_longest {
+                longest = None;
+            }
+            is_longest || item.may_grant() || too_old.is_none_or(|old| item.updated_at > old)
+        });
+    }
 
     /// The items, borrowing their text from here.
     #[must_use]

@@ -2,9 +2,12 @@
 
 use super::pb;
 use crate::{
-    access::{self, Access, Account, Decision, Denial, Grant, Item, Subject, Verdict, Wanted},
+    access::{
+        Access, Account, Decision, Denial, Grant, Item, PreparedAccounts, Question, Slug, Subject,
+        Verdict,
+    },
     accounts::State,
-    checks::{Facts, Failure, FailureKind, Moment},
+    checks::{Facts, Failure, FailureKind, Moment, Pieces},
 };
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
@@ -55,11 +58,18 @@ pub(super) fn stale_for(facts: &Facts) -> Option<prost_types::Duration> {
 }
 
 /// Everything one subject has.
-pub(super) fn account(account: &Account, moment: &Moment, is_stale: bool) -> pb::Account {
+pub(super) async fn account(account: &Account, moment: &Moment, is_stale: bool) -> pb::Account {
     let (catalog, grace, now) = (moment.catalog(), moment.grace(), moment.now);
-    let mut entitlements = access::entitlements(account, catalog, grace, now);
-    if is_stale {
-        entitlements.retain(|found| !catalog.is_strict(Wanted::Feature(found.feature.as_str())));
+    let prepared = PreparedAccounts::new([account], catalog, grace);
+    let (mut entitlements, mut pieces) = (Vec::new(), Pieces::default());
+    for feature in account.features(catalog) {
+        let question = Question::of(feature);
+        let decision = prepared.decide(&question, now);
+        let is_strict = is_stale && catalog.is_strict(question.wanted);
+        if matches!(decision.verdict, Verdict::Allowed { .. }) && !is_strict {
+            entitlements.push(entitlement(feature, decision));
+        }
+        pieces.answered(prepared.items()).await;
     }
     let default_plan = account.default_plan(catalog, grace, now);
     let (plans, standing) = (catalog.shelf(account.subject.kind()), account.standing(grace));
@@ -69,21 +79,21 @@ pub(super) fn account(account: &Account, moment: &Moment, is_stale: bool) -> pb:
     });
     pb::Account {
         subject: account.subject.to_string(),
-        entitlements: entitlements.into_iter().map(entitlement).collect(),
+        entitlements,
         items: items.collect(),
         default_plan: default_plan.map(ToString::to_string).unwrap_or_default(),
         deleted_at: instant(account.deleted_at),
     }
 }
 
-fn entitlement(found: access::Entitlement<'_>) -> pb::Entitlement {
-    let told = found.decision.verdict.told();
+fn entitlement(feature: &Slug, decision: Decision<'_>) -> pb::Entitlement {
+    let told = decision.verdict.told();
     pb::Entitlement {
-        feature: found.feature.to_string(),
-        reason: reason(found.decision.verdict),
+        feature: feature.to_string(),
+        reason: reason(decision.verdict),
         plan: text(told.plan),
         limit: told.limit,
-        valid_until: instant(found.decision.valid_until),
+        valid_until: instant(decision.valid_until),
     }
 }
 

@@ -5,7 +5,10 @@ use super::{
     ask::{self, Faults},
     pb,
 };
-use crate::{access::Question, checks::Checks};
+use crate::{
+    access::Question,
+    checks::{Checks, Pieces},
+};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -54,10 +57,23 @@ impl pb::entitlements_server::Entitlements for Api {
         let payers = asked.iter().map(|(payers, _)| *payers);
         let facts = self.checks.each(payers, &need).await.map_err(answer::status)?;
         let moment = self.checks.moment();
-        let mut answers = Vec::with_capacity(asked.len());
-        for (facts, (payers, question)) in facts.iter().zip(&asked) {
-            let decision = self.checks.decide(&moment, facts, *payers, question);
-            answers.push(answer::feature(decision, &moment, facts));
+        let (mut answers, mut pieces) = (Vec::with_capacity(asked.len()), Pieces::default());
+        // Questions about the same are often side by side.
+        for alike in asked.chunk_by(|(payers, _), (next, _)| payers == next) {
+            let facts = &facts[answers.len()];
+            if let [(payers, question)] = alike {
+                let decision = self.checks.decide(&moment, facts, *payers, question);
+                answers.push(answer::feature(decision, &moment, facts));
+                pieces.answered(facts.items()).await;
+                continue;
+            }
+            let prepared = moment.prepare(facts);
+            for (payers, question) in alike {
+                let decision = prepared.decide(question);
+                self.checks.count(*payers, question, &decision);
+                answers.push(answer::feature(decision, &moment, facts));
+                pieces.answered(prepared.items()).await;
+            }
         }
         Ok(Response::new(pb::CheckFeaturesResponse { answers }))
     }
@@ -92,9 +108,12 @@ impl pb::entitlements_server::Entitlements for Api {
         let facts = self.checks.facts(payers, &need).await.map_err(answer::status)?;
         let moment = self.checks.moment();
         let is_stale = facts.stale_for().is_some();
-        let told = facts.accounts().map(|account| answer::account(account, &moment, is_stale));
+        let mut accounts = Vec::new();
+        for account in facts.accounts() {
+            accounts.push(answer::account(account, &moment, is_stale).await);
+        }
         Ok(Response::new(pb::ListEntitlementsResponse {
-            accounts: told.collect(),
+            accounts,
             checked_at: answer::instant(Some(moment.now)),
             stale_for: answer::stale_for(&facts),
             revision: moment.revision(&facts),

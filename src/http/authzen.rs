@@ -15,7 +15,7 @@ use super::{
 use crate::{
     access::Decision,
     accounts::Need,
-    checks::{Checks, Facts, Failure, FailureKind, Moment},
+    checks::{Checks, Facts, Failure, FailureKind, Moment, Pieces},
 };
 use evaluation::Document;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -173,13 +173,14 @@ impl AuthZen {
         let need = Need::default();
         let facts = self.waiting.bound(self.checks.each(payers, &need)).await??;
         let (moment, mut facts) = (self.checks.moment(), facts.iter());
-        let mut decisions = Vec::with_capacity(asked.len());
+        let (mut decisions, mut pieces) = (Vec::with_capacity(asked.len()), Pieces::default());
         for asked in asked {
             let (permitted, decision) = match asked {
                 Ok(asked) => {
                     let facts = facts.next().expect("there are facts for each that is understood");
                     let (payers, question) = (asked.payers, asked.question);
                     let decision = self.checks.decide(&moment, facts, payers, &question);
+                    pieces.answered(facts.items()).await;
                     (decision.verdict.told().allowed, tell(&decision, &moment, facts))
                 }
                 Err(message) => {

@@ -211,8 +211,9 @@ impl Ofrep {
         let (mut answer, result) = if known.contains(&tag) && !is_other {
             (empty(StatusCode::NOT_MODIFIED), "not_modified")
         } else {
+            let flags = flags(&self.checks, &moment, &facts, &whom).await;
             let body = json!({
-                "flags": flags(&self.checks, &moment, &facts, &whom),
+                "flags": flags,
                 "metadata": { "catalog": moment.catalog_number(), "stale": facts.stale_for().is_some() },
                 "eventStreams": [events::stream(&whom)],
             });

@@ -75,7 +75,16 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
     let deleted_at = first.deleted_at;
     let overrides = first.overrides.iter().flat_map(|Json(rows)| rows).map(Override::try_from);
     let overrides = overrides.collect::<Result<_, _>>()?;
-    let items = Items::pack(rows.iter().filter_map(Row::item));
+    let mut items = rows.iter().filter_map(Row::item).collect();
+    Items::bound(&mut items);
+    if items.len() > Items::MOST {
+        tracing::warn!(
+            subject = subject.as_str(),
+            items = items.len(),
+            "an account has more than 1,000 items that may still grant"
+        );
+    }
+    let items = Items::pack(items);
     let items = items.map_err(|TooLong(column)| corrupt(column))?;
     Ok(Account { subject: subject.clone(), revision, deleted_at, items, overrides })
 }

@@ -117,3 +117,38 @@ fn an_answer_whose_plan_is_overtaken_by_an_item_that_is_not_overdue_ends_then() 
     let decision = decide(&[&ada], catalog(), Grace::default(), &question, at("2026-01-15"));
     assert_eq!(super::told(&decision), "allowed Plan max of user_ada until 2026-02-01");
 }
+
+#[test]
+fn of_too_many_items_those_stay_that_may_grant_and_the_newest_of_the_others() {
+    let ended = |days: i64| {
+        let updated_at = at("2026-01-01") - Duration::days(days);
+        Item { updated_at, was_active: false, ..with_status("pro", "ended") }
+    };
+    let failed = Item {
+        was_active: false,
+        past_due_at: Some(at("2020-01-01")),
+        ..with_status("max", "past_due")
+    };
+    let oldest = Item { was_active: true, ..ended(2_001) };
+    for live in [0, 1, 999, 1_000, 1_500] {
+        let live_items = (0..live).map(|_| failed.clone());
+        let mut items: Vec<_> = (0..2_000).map(ended).chain(live_items).collect();
+        items.push(oldest.clone());
+        let before = user(items.clone());
+        Items::bound(&mut items);
+        assert!(items.len() <= 1_000.max(live + 1), "{}", items.len());
+        assert!(items.contains(&oldest), "it tells a failed upgrade");
+        assert_eq!(items.iter().filter(|item| item.may_grant()).count(), live);
+        assert_eq!(items.contains(&ended(0)), live < 998, "{live}");
+        let [before, after] = [before, user(items)].map(|account| {
+            let decision = ask(&account, "assistant");
+            (super::told(&decision), decision.valid_until)
+        });
+        assert_eq!(before, after);
+    }
+}
+
+fn ask<'a>(account: &'a Account, feature: &str) -> Decision<'a> {
+    let question = Question::feature(feature).unwrap();
+    decide(&[account], catalog(), Grace::default(), &question, at("2026-01-15"))
+}

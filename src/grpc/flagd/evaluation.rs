@@ -9,7 +9,7 @@ use super::{
 use crate::{
     access::{Denial, Question, Verdict},
     accounts::Need,
-    checks::{Facts, Whom},
+    checks::{Facts, Pieces, Whom},
     grpc::{answer, pb::CheckFeatureResponse},
 };
 use futures_util::StreamExt;
@@ -63,9 +63,11 @@ impl Answers {
         let whom = context::whom(context)?;
         let facts = self.facts(&whom).await?;
         let (moment, mut flags) = (self.checks.moment(), HashMap::new());
+        let (prepared, mut pieces) = (moment.prepare(&facts), Pieces::default());
         for feature in moment.features(&facts) {
             let question = Question::of(feature);
-            let decision = self.checks.decide(&moment, &facts, whom.payers(), &question);
+            let decision = prepared.decide(&question);
+            self.checks.count(whom.payers(), &question, &decision);
             let answer = answer::feature(decision, &moment, &facts);
             let has_number =
                 answer.limit.is_some() || flags::has_number(moment.catalog(), question.wanted);
@@ -75,6 +77,7 @@ impl Answers {
                 flags.insert(format!("{feature}{}", flags::LIMIT), found.any(number));
             }
             flags.insert(feature.to_string(), found.any(Value::BoolValue(found.answer.allowed)));
+            pieces.answered(prepared.items()).await;
         }
         Ok(pb::v1::ResolveAllResponse { flags, metadata: Some(Struct::default()) })
     }

@@ -7,7 +7,7 @@
 use super::{context, flags, words};
 use crate::{
     access::{Denial, Question, Subject, Verdict},
-    checks::{Facts, Moment, Whom},
+    checks::{Facts, Moment, Pieces, Prepared, Whom},
     grpc::answer,
 };
 use serde_json::{Map, Value, json};
@@ -16,19 +16,22 @@ use serde_json::{Map, Value, json};
 type Variant = (String, Value);
 
 /// The flag set of these subjects, as JSON.
-pub(super) fn flag_set(moment: &Moment, facts: &Facts, whom: &Whom) -> String {
-    let alone = facts.each_alone().collect();
-    let set = Set { moment, facts, alone, whom };
-    let mut all = Map::new();
+pub(super) async fn flag_set(moment: &Moment, facts: &Facts, whom: &Whom) -> String {
+    let alone: Vec<_> = facts.each_alone().collect();
+    let alone: Vec<_> = alone.iter().map(|facts| moment.prepare(facts)).collect();
+    let set = Set { moment, facts, together: moment.prepare(facts), alone, whom };
+    let (mut all, mut pieces) = (Map::new(), Pieces::default());
     for feature in moment.features(facts) {
         let question = Question::of(feature);
         if moment.catalog().is_strict(question.wanted) {
             continue; // it may not be granted from what may be outdated, which nobody here knows of a copy
         }
+        let courses = set.courses(&question, &mut pieces).await;
         if flags::has_number(moment.catalog(), question.wanted) {
-            all.insert(format!("{feature}{}", flags::LIMIT), set.flag(&question, number));
+            let flag = set.flag(&question, &courses, number);
+            all.insert(format!("{feature}{}", flags::LIMIT), flag);
         }
-        all.insert(feature.to_string(), set.flag(&question, truth));
+        all.insert(feature.to_string(), set.flag(&question, &courses, truth));
     }
     let revision = moment.revision(facts);
     let ids: Vec<_> = whom.iter().map(Subject::as_str).collect();
@@ -63,26 +66,34 @@ fn number(verdict: Verdict<'_>) -> Variant {
 /// What answers are to be decided from, and about whom.
 struct Set<'a> {
     moment: &'a Moment,
-    /// Of all of them together.
     facts: &'a Facts,
+    /// Of all of them together.
+    together: Prepared<'a>,
     /// Of each of them.
-    alone: Vec<Facts>,
+    alone: Vec<Prepared<'a>>,
     whom: &'a Whom,
 }
 
-impl Set<'_> {
+/// The answers as time passes: each with the Unix second at which it ends, but for the last one.
+type Course<'a> = Vec<(Verdict<'a>, Option<i64>)>;
+
+impl<'a> Set<'a> {
     /// One flag, whose variants are made by `variant`.
-    fn flag(&self, question: &Question<'_>, variant: fn(Verdict<'_>) -> Variant) -> Value {
+    fn flag(
+        &self,
+        question: &Question<'_>,
+        courses: &[(Value, Course<'_>)],
+        variant: fn(Verdict<'_>) -> Variant,
+    ) -> Value {
         let nobody = Verdict::Denied { reason: Denial::OutOfScope, subject: None, plan: None };
         let mut variants = Map::from_iter([variant(nobody)]);
         let mut rules = Vec::new();
-        for (condition, asked) in self.cases() {
-            let course = self.course(asked, question).into_iter();
-            let course = course.map(|(verdict, until)| (variant(verdict), until));
-            rules.extend([condition, rule(course, &mut variants)]);
+        for (condition, course) in courses {
+            let course = course.iter().map(|(verdict, until)| (variant(*verdict), *until));
+            rules.extend([condition.clone(), rule(course, &mut variants)]);
         }
         rules.push(words::OFF.into());
-        let decision = self.moment.decide(self.facts, question);
+        let decision = self.together.decide(question);
         let told = answer::feature(decision, self.moment, self.facts);
         json!({
             "state": "ENABLED",
@@ -94,40 +105,54 @@ impl Set<'_> {
     }
 
     /// Whom a context may ask about, each with the condition that it does.
-    fn cases(&self) -> Vec<(Value, &Facts)> {
+    fn cases(&self) -> Vec<(Value, &Prepared<'a>)> {
         let ids = context::NAMES.map(|(name, _)| json!({ "var": name }));
         let named = |subject: &Subject| json!({ "in": [subject.as_str(), ids] });
         let mut cases = Vec::new();
         if self.alone.len() > 1 {
             let both: Vec<_> = self.whom.iter().map(named).collect();
-            cases.push((json!({ "and": both }), self.facts));
+            cases.push((json!({ "and": both }), &self.together));
         }
         cases.extend(self.whom.iter().map(named).zip(&self.alone));
-        cases.push((json!({ "!": [{ "or": ids }] }), self.facts));
+        cases.push((json!({ "!": [{ "or": ids }] }), &self.together));
         cases
     }
 
-    /// The answers as time passes: each with the Unix second at which it ends, but for the last one.
-    fn course<'f>(
-        &'f self,
-        facts: &'f Facts,
+    /// What is answered in each case, as time passes.
+    async fn courses(
+        &self,
         question: &Question<'_>,
-    ) -> Vec<(Verdict<'f>, Option<i64>)> {
-        let (mut at, mut course) = (self.moment.now, Vec::new());
-        loop {
-            let now = self.moment.decide_at(at, facts, question);
-            let Some(end) = now.valid_until else {
-                course.push((now.verdict, None));
-                return course;
-            };
-            at = end;
-            let next = self.moment.decide_at(at, facts, question).verdict;
+        pieces: &mut Pieces,
+    ) -> Vec<(Value, Course<'a>)> {
+        let mut courses = Vec::new();
+        for (condition, asked) in self.cases() {
+            courses.push((condition, self.course(asked, question, pieces).await));
+        }
+        courses
+    }
+
+    async fn course(
+        &self,
+        asked: &Prepared<'a>,
+        question: &Question<'_>,
+        pieces: &mut Pieces,
+    ) -> Course<'a> {
+        let (mut now, mut course) = (asked.decide(question), Vec::new());
+        while let Some(end) = now.valid_until {
+            let next = asked.decide_at(end, question);
             // Evaluators know whole seconds: a grant ends in the second of its end, and begins in the one after.
-            let begins =
-                matches!((now.verdict, next), (Verdict::Denied { .. }, Verdict::Allowed { .. }));
+            let begins = matches!(
+                (now.verdict, next.verdict),
+                (Verdict::Denied { .. }, Verdict::Allowed { .. })
+            );
             let end = end.timestamp() + i64::from(begins && end.timestamp_subsec_nanos() > 0);
             course.push((now.verdict, Some(end)));
+            now = next;
+            pieces.answered(asked.items()).await;
         }
+        course.push((now.verdict, None));
+        pieces.answered(asked.items()).await;
+        course
     }
 }
 

@@ -66,7 +66,7 @@ impl Answers {
     async fn flag_set(&self, whom: &Whom) -> Result<(String, bool), Status> {
         let facts = self.facts(whom).await?;
         let moment = self.checks.moment();
-        Ok((flag_set(&moment, &facts, whom), facts.stale_for().is_some()))
+        Ok((flag_set(&moment, &facts, whom).await, facts.stale_for().is_some()))
     }
 
     /// The flag set of who is selected.

@@ -2,7 +2,7 @@
 
 use crate::{
     access::{Decision, Question, Revision},
-    checks::{Checks, Facts, Moment, Whom},
+    checks::{Checks, Facts, Moment, Pieces, Whom},
     http::protocols::explanation,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -22,13 +22,23 @@ pub(super) fn flag(key: &str, decision: &Decision<'_>, facts: &Facts, revision: 
 }
 
 /// Every feature that some plan has, or some override of these subjects names.
-pub(super) fn flags(checks: &Checks, moment: &Moment, facts: &Facts, whom: &Whom) -> Vec<Value> {
+pub(super) async fn flags(
+    checks: &Checks,
+    moment: &Moment,
+    facts: &Facts,
+    whom: &Whom,
+) -> Vec<Value> {
     let revision = moment.revision(facts);
-    let evaluated = moment.features(facts).into_iter().map(|feature| {
-        let decision = checks.decide(moment, facts, whom.payers(), &Question::of(feature));
-        flag(feature.as_str(), &decision, facts, &revision)
-    });
-    evaluated.collect()
+    let (prepared, mut pieces) = (moment.prepare(facts), Pieces::default());
+    let mut flags = Vec::new();
+    for feature in moment.features(facts) {
+        let question = Question::of(feature);
+        let decision = prepared.decide(&question);
+        checks.count(whom.payers(), &question, &decision);
+        flags.push(flag(feature.as_str(), &decision, facts, &revision));
+        pieces.answered(prepared.items()).await;
+    }
+    flags
 }
 
 /// What all flags of these subjects follow from: the state of subjects and catalog, the names that
