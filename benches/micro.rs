@@ -5,7 +5,9 @@
 use chrono::Utc;
 use divan::{Bencher, black_box};
 use entitlements::{
-    access::{Catalog, Grace, Id, Kind, Question},
+    access::{
+        self, Account, Catalog, Grace, Id, Item, Items, Kind, PreparedAccounts, Question, Status,
+    },
     accounts::{Accounts, Need},
     checks::{Checks, Facts, Payers},
     clerk::{Secret, Verified, Verifier},
@@ -87,6 +89,52 @@ fn decide(bencher: Bencher) {
     let (facts, moment) = (known(), CHECKS.moment());
     let question = Question::feature("export").expect("a slug");
     bencher.bench(|| black_box(moment.decide(&facts, black_box(&question))).valid_until);
+}
+
+/// An account with so many canceled items of one plan, which all end on different days and are still running.
+fn account(items: usize) -> Account {
+    let now = Utc::now();
+    let items = (0..items).map(|n| Item {
+        id: format!("csub_item_{n:027}"),
+        plan: Some("pro".to_owned()),
+        plan_id: Some(format!("cplan_{:027}", 1)),
+        status: Status::Canceled,
+        free_trial: false,
+        period_start: Some(now),
+        period_end: Some(now + chrono::Duration::days(i64::try_from(n + 1).expect("few"))),
+        canceled_at: Some(now),
+        past_due_at: None,
+        was_active: true,
+        seats: None,
+        updated_at: now,
+    });
+    let subject = USER.parse().expect("a user's id");
+    Account { items: Items::pack(items).expect("short texts"), ..Account::unknown(subject) }
+}
+
+/// One decision about an account with so many running items.
+#[divan::bench(args = [1, 3, 1_000])]
+fn decide_about_items(bencher: Bencher, items: usize) {
+    let (account, moment) = (account(items), CHECKS.moment());
+    let question = Question::feature("export").expect("a slug");
+    let (catalog, grace, now) = (moment.catalog(), moment.grace(), moment.now);
+    bencher.bench(|| {
+        access::decide(&[black_box(&account)], catalog, grace, &question, now).valid_until
+    });
+}
+
+/// 100 decisions about an account with 1,000 running items.
+#[divan::bench]
+fn decide_hundred_about_thousand(bencher: Bencher) {
+    let (account, moment) = (account(1_000), CHECKS.moment());
+    let question = Question::feature("export").expect("a slug");
+    let (catalog, grace, now) = (moment.catalog(), moment.grace(), moment.now);
+    bencher.bench(|| {
+        let prepared = PreparedAccounts::new([black_box(&account)], catalog, grace);
+        for _ in 0..100 {
+            black_box(prepared.decide(&question, now));
+        }
+    });
 }
 
 /// The clock and the catalog.

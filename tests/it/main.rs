@@ -40,6 +40,7 @@ mod ledger;
 mod listener;
 mod logs;
 mod manifests;
+mod many_items;
 mod metrics;
 mod misconfigured;
 mod model;
