@@ -77,9 +77,9 @@ fn running(items: i64, status: &str) -> Account {
 
 /// How many items are looked at.
 fn looked_at(work: impl FnOnce()) -> usize {
-    LOOKED_AT.with(|count| count.set(0));
+    LOOKED_AT.set(0);
     work();
-    LOOKED_AT.with(|count| count.get())
+    LOOKED_AT.get()
 }
 
 #[test]
