@@ -18,6 +18,7 @@ mod signature;
 #[cfg(test)]
 mod tests;
 mod token;
+mod transport;
 
 pub use admission::{Rules, TrustedClaims};
 pub use api::{Api, ApiError, Items, Observation, Plans};

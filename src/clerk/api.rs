@@ -6,6 +6,7 @@
 use super::{
     json::{Json, Object},
     pace::Pace,
+    transport::{self, InvalidUrl, Unread},
 };
 use crate::{
     access::{Catalog, Kind, Plan, Slug, Subject},
@@ -31,6 +32,8 @@ const VERSION: &str = "2026-05-12";
 const PAGE: usize = 500;
 /// How many items are asked for again with the next page: so many may go meanwhile without hiding another.
 const OVERLAP: usize = 20;
+/// The largest answer: a page of items has about 1 MiB.
+const LARGEST_ANSWER: usize = 32 * 1024 * 1024;
 /// How often a request is tried.
 const ATTEMPTS: u32 = 5;
 /// The longest pause before another try, also if Clerk asks for more.
@@ -108,9 +111,14 @@ struct Listing {
 impl Api {
     /// Asks at `base`, such as `https://api.clerk.com/v1`, with this secret key.
     pub fn new(base: &str, key: &SecretString) -> Result<Self, ApiError> {
-        let base = Url::parse(base).ok().filter(Url::has_host);
-        let base =
-            base.ok_or(ApiError::Setting("CLERK_API_URL must be as https://api.clerk.com/v1"))?;
+        let base = transport::url(base).map_err(|invalid| {
+            ApiError::Setting(match invalid {
+                InvalidUrl::Malformed => "CLERK_API_URL must be as https://api.clerk.com/v1",
+                InvalidUrl::PlainText => {
+                    "CLERK_API_URL is http://, which would send CLERK_SECRET_KEY in plain text: use https://"
+                }
+            })
+        })?;
         let key = key.expose_secret().trim();
         let bearer = HeaderValue::from_str(&format!("Bearer {key}")).ok();
         let mut bearer = bearer.filter(|_| key.starts_with("sk_")).ok_or(ApiError::Setting(
@@ -120,11 +128,10 @@ impl Api {
         let version = HeaderValue::from_static(VERSION);
         let headers =
             [(AUTHORIZATION, bearer), ("clerk-api-version".parse().expect("a name"), version)];
-        let client = Client::builder()
+        let client = transport::client()
             .default_headers(HeaderMap::from_iter(headers))
             .connect_timeout(Duration::from_secs(5))
             .timeout(Duration::from_secs(20))
-            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| ApiError::Unavailable(e.to_string()))?;
         let pace = Arc::new(Pace::of(key));
@@ -245,7 +252,7 @@ impl Api {
         match answer.status() {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {
-                let bytes = answer.bytes().await.map_err(for_now)?;
+                let bytes = transport::read(answer, LARGEST_ANSWER).await.map_err(unread)?;
                 let malformed = |e| Failed::ForNow(format!("a malformed answer: {e}"), None);
                 Ok(Some(Json::parse(&bytes).map_err(malformed)?.to_string()))
             }
@@ -268,14 +275,14 @@ enum Failed {
 }
 
 fn for_now(error: reqwest::Error) -> Failed {
-    let error = error.without_url();
-    let mut told = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        told = format!("{told}: {cause}");
-        source = cause.source();
+    Failed::ForNow(transport::failure(error), None)
+}
+
+fn unread(unread: Unread) -> Failed {
+    match unread {
+        Unread::Failed(failure) => Failed::ForNow(failure, None),
+        Unread::TooLarge(_) => Failed::Finally(unexpected(unread.into())),
     }
-    Failed::ForNow(told, None)
 }
 
 /// A pause that doubles with each attempt, and differs between replicas.
@@ -298,7 +305,7 @@ fn refused(status: StatusCode, code: Option<&str>) -> ApiError {
 
 /// What Clerk says is wrong, by its code: the sentence beside it may name people.
 async fn code(answer: Response) -> Option<String> {
-    let body = answer.bytes().await.unwrap_or_default();
+    let body = transport::read(answer, LARGEST_ANSWER).await.ok()?;
     let errors = Json::parse(&body).ok()?.object()?.array("errors").ok()??;
     errors.first()?.object()?.word("code").ok()?
 }

@@ -4,12 +4,13 @@
 //! more often than every ten seconds, so that forged tokens cannot make this service ask. A token that names an unknown
 //! key waits only for a fetch of its own: while another fetch is under way, or within ten seconds of one, it is refused
 //! at once, so that forged tokens do not pile up while Clerk answers slowly. While keys cannot be fetched, those that
-//! are known go on.
+//! are known go on, for a day: a key that Clerk withdrew must not live as long as somebody keeps Clerk out of reach.
 //!
 //! A `kid` says nothing by itself: two instances may call different keys the same. So keys are kept with the address
 //! that they came from, never in a place that two addresses share. A token's own `iss` does not choose the key, because
 //! nobody has verified it yet.
 
+use super::transport::{self, InvalidUrl};
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -29,6 +30,10 @@ use tokio::sync::Mutex;
 const WITHIN: Duration = Duration::from_secs(3);
 /// How long fetched keys are taken for all that there are.
 const FRESH: Duration = Duration::from_hours(1);
+/// How long fetched keys are used at most, where they cannot be fetched again.
+const USABLE: Duration = Duration::from_hours(24);
+/// The largest key set that is read; Clerk's has about 2 KiB.
+const LARGEST_SET: usize = 256 * 1024;
 /// How often they are fetched at most.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -87,11 +92,17 @@ impl Keys {
 
     /// The keys that are published at this URL.
     pub fn published(url: &str) -> Result<Self, InvalidKeys> {
-        let url = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "https" | "http"));
-        let url = url.ok_or(InvalidKeys(
-            "is no URL: give `https://` and Clerk's Frontend API, then `/.well-known/jwks.json`",
-        ))?;
-        let client = Client::builder().timeout(WITHIN).build();
+        let url = transport::url(url).map_err(|invalid| {
+            InvalidKeys(match invalid {
+                InvalidUrl::Malformed => {
+                    "is no URL: give `https://` and Clerk's Frontend API, then `/.well-known/jwks.json`"
+                }
+                InvalidUrl::PlainText => {
+                    "is http://: whoever is in between could publish keys of their own; use https://"
+                }
+            })
+        })?;
+        let client = transport::client().timeout(WITHIN).build();
         let client = client.map_err(|_| InvalidKeys("cannot be asked: TLS does not work here"))?;
         let (known, tried) = (ArcSwapOption::empty(), Mutex::new(None));
         Ok(Self::Published(Published { client, url, known, tried }))
@@ -117,7 +128,7 @@ impl Published {
                 Err(_) => return Ok(key),
             },
             // Without any keys nobody can be answered before the first fetch ends.
-            (None, _) if self.known.load().is_none() => {
+            (None, _) if self.usable().is_none() => {
                 let mut tried = self.tried.lock().await;
                 if let (Some(key), _) = self.look(id) {
                     return Ok(key);
@@ -135,17 +146,22 @@ impl Published {
 
     /// The key, and whether those known are all that there are.
     fn look(&self, id: &str) -> (Option<Arc<DecodingKey>>, bool) {
-        match &*self.known.load() {
+        match self.usable() {
             Some(known) => (known.keys.get(id).cloned(), known.at.elapsed() < FRESH),
             None => (None, false),
         }
+    }
+
+    /// The keys that are known, unless they were fetched too long ago.
+    fn usable(&self) -> Option<Arc<Known>> {
+        self.known.load_full().filter(|known| known.at.elapsed() < USABLE)
     }
 
     /// Fetches the keys, unless that was just tried.
     async fn fetch(&self, tried: &mut Option<Instant>) -> Result<(), NoKey> {
         if tried.is_some_and(|at| at.elapsed() < AGAIN) {
             let away = || NoKey::Away("Clerk's keys could not be fetched just now".into());
-            return if self.known.load().is_some() { Ok(()) } else { Err(away()) };
+            return if self.usable().is_some() { Ok(()) } else { Err(away()) };
         }
         *tried = Some(Instant::now());
         match self.ask().await {
@@ -161,10 +177,13 @@ impl Published {
     }
 
     async fn ask(&self) -> Result<HashMap<String, Arc<DecodingKey>>, String> {
-        let tell = |error: reqwest::Error| error.without_url().to_string();
-        let answer = self.client.get(self.url.clone()).send().await.map_err(tell)?;
-        let text = answer.error_for_status().map_err(tell)?.text().await.map_err(tell)?;
-        let set: JwkSet = serde_json::from_str(&text).map_err(|_| "the answer is no key set")?;
+        let answer = self.client.get(self.url.clone()).send().await.map_err(transport::failure)?;
+        let status = answer.status();
+        if !status.is_success() {
+            return Err(format!("the answer is {status}"));
+        }
+        let text = transport::read(answer, LARGEST_SET).await?;
+        let set: JwkSet = serde_json::from_slice(&text).map_err(|_| "the answer is no key set")?;
         let keys = set.keys.into_iter().filter_map(|jwk| {
             let is_rsa = matches!(jwk.algorithm, AlgorithmParameters::RSA(_));
             let signs = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
@@ -173,5 +192,37 @@ impl Published {
         });
         let keys: HashMap<_, _> = keys.collect();
         if keys.is_empty() { Err("the key set has no RSA key".into()) } else { Ok(keys) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys that were fetched so long ago, from where nobody answers now.
+    fn fetched(ago: Duration) -> Keys {
+        let Keys::Published(published) = Keys::published("http://127.0.0.1:1/jwks").unwrap() else {
+            unreachable!("they are published")
+        };
+        let key = Arc::new(DecodingKey::from_secret(b"any"));
+        let keys = HashMap::from([("ins_key".to_owned(), key)]);
+        let at = Instant::now().checked_sub(ago).expect("the clock goes back a day");
+        published.known.store(Some(Arc::new(Known { keys, at })));
+        Keys::Published(published)
+    }
+
+    #[tokio::test]
+    async fn keys_that_cannot_be_fetched_again_go_on_for_a_day() {
+        let hour = Duration::from_hours(1);
+        for ago in [Duration::ZERO, 2 * hour, 23 * hour] {
+            assert!(fetched(ago).key(Some("ins_key")).await.is_ok(), "{ago:?}");
+        }
+        for ago in [24 * hour, 48 * hour] {
+            let keys = fetched(ago);
+            for _ in 0..2 {
+                let refused = keys.key(Some("ins_key")).await;
+                assert!(matches!(refused, Err(NoKey::Away(_))), "{ago:?}: {refused:?}");
+            }
+        }
     }
 }

@@ -1,0 +1,70 @@
+//! How Clerk is asked: over https, unless it is on this machine; without following redirects; for answers of a bounded
+//! size. Plain http would let anybody in between read the secret key, or publish keys of their own.
+
+use crate::telemetry::told;
+use reqwest::{Client, ClientBuilder, Response, Url, redirect::Policy};
+use std::net::IpAddr;
+
+/// Why a URL of Clerk's cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InvalidUrl {
+    /// The text is not a URL with a host.
+    Malformed,
+    /// The connection would not be encrypted.
+    PlainText,
+}
+
+/// Why an answer was not read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    Failed(String),
+    /// It is larger than this many bytes.
+    TooLarge(usize),
+}
+
+/// Parses the URL of one of Clerk's APIs.
+pub(super) fn url(text: &str) -> Result<Url, InvalidUrl> {
+    let url = Url::parse(text.trim()).ok().filter(Url::has_host).ok_or(InvalidUrl::Malformed)?;
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_on_this_machine(&url) => Ok(url),
+        "http" => Err(InvalidUrl::PlainText),
+        _ => Err(InvalidUrl::Malformed),
+    }
+}
+
+fn is_on_this_machine(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+}
+
+/// A client that goes where it is sent, and nowhere else.
+pub(super) fn client() -> ClientBuilder {
+    Client::builder().redirect(Policy::none())
+}
+
+/// Reads an answer of at most this many bytes.
+pub(super) async fn read(mut answer: Response, most: usize) -> Result<Vec<u8>, Unread> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|e| Unread::Failed(failure(e)))? {
+        if body.len() + chunk.len() > most {
+            return Err(Unread::TooLarge(most));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// What went wrong, and why; the URL is not part of it.
+pub(super) fn failure(error: reqwest::Error) -> String {
+    told(&error.without_url())
+}
+
+impl From<Unread> for String {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Failed(failure) => failure,
+            Unread::TooLarge(most) => format!("the answer is larger than {} KiB", most / 1024),
+        }
+    }
+}
