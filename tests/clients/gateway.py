@@ -4,8 +4,9 @@ COMMAND starts it on $PORT. It asks the service before it passes /export on to w
 answers with the headers that it was sent. CALL `all` asks everything; any other name is one row, of what Ada is told.
 """
 
-import http.server, json, os, subprocess, sys, threading, time, urllib.error, urllib.request
+import http.server, json, os, socket, subprocess, sys, threading, time, urllib.error, urllib.request
 
+from attacks import Attack
 from table import Table, story
 from webhook import ADA
 
@@ -14,7 +15,11 @@ URL = f"http://127.0.0.1:{os.environ['PORT']}"
 
 
 class Backend(http.server.BaseHTTPRequestHandler):
+    arrived = []  # the target and the headers of each request
+
     def do_GET(self):
+        target = self.raw_requestline.split(b" ")[1]
+        self.arrived.append((target, list(self.headers.items())))
         body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -40,18 +45,34 @@ def ask(path, bearer=None, headers=None):
         return refused.code, refused.read()
 
 
+def send(target, *headers):
+    """Sends these bytes, and says what was answered and what arrived at the backend."""
+    Backend.arrived.clear()
+    host = URL.removeprefix("http://").encode()
+    lines = [b"GET %s HTTP/1.1" % target.replace(b"HOST", host), b"Host: " + host, *headers]
+    if not any(header.lower().startswith(b"connection:") for header in headers):
+        lines.append(b"Connection: close")
+    with socket.create_connection(("127.0.0.1", int(os.environ["PORT"])), 10) as gateway:
+        gateway.sendall(b"\r\n".join([*lines, b"", b""]))
+        answer = gateway.recv(65536)
+        while answer.startswith(b"HTTP/1.1 100"):
+            answer = answer.partition(b"\r\n\r\n")[2] or gateway.recv(65536)
+    return int(answer.split(b" ")[1]) if answer else 0, list(Backend.arrived)
+
+
 def started(gateway):
     for _ in range(200):
         assert gateway.poll() is None, "the gateway has ended"
         try:
-            return ask("/open")
+            return ask("/sign-in")
         except OSError:
             time.sleep(0.1)
 
 
 def everything(table):
     ada = token(ADA)
-    table.row("route without a feature", ask("/open")[0], 200)
+    table.row("open route", ask("/sign-in")[0], 200)
+    table.row("no token, route that no rule names", ask("/x")[0], 401)
     table.row("no token", ask("/export")[0], 401)
     table.row("forged token", ask("/export", ada.rsplit(".", 1)[0] + ".AAAA")[0], 401)
     table.row("expired token", ask("/export", token(ADA, -60))[0], 401)
@@ -61,6 +82,7 @@ def everything(table):
     _, told = ask("/export", ada, forged)
     table.row("the backend is told who and why, whatever the browser says",
               f"{told.get('x-entitlement-user')}, {told.get('x-entitlement-plan')}", f"{ADA}, pro")
+    Attack(table, send, token, ADA, rewrites=CLIENT.startswith("Envoy")).everything()
     tokens = {}
 
     def allowed(user):

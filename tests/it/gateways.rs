@@ -12,6 +12,7 @@ use chrono::Utc;
 use entitlements::{
     clerk::{Keys, Rules, Sessions, TrustedClaims},
     config::Config,
+    gateways::HEADERS,
     grpc::envoy::{
         config::core::v3::{HeaderValueOption, Metadata},
         service::auth::v3::{
@@ -157,6 +158,70 @@ async fn no_cache_keeps_an_answer() {
     ] {
         let told = ask(&outside, "export", &token).await;
         assert_eq!((told.status, told.header("cache-control")), (status, "no-store"));
+    }
+}
+
+/// Gateways pass on what a client sends, and add headers of their own.
+#[tokio::test]
+async fn only_the_path_names_the_feature_and_only_the_token_the_user() {
+    let db = Db::new().await;
+    let signer = Signer::new("ins_1");
+    let replica = replica(&db, &signer).await;
+    let outside = Outside::of(&replica);
+    replica.send(&payload("subscriptionItem.active")).await;
+    let [ada, grace] =
+        [ADA, GRACE].map(|user| format!("Bearer {}", signer.token(user, &json!({}))));
+    for (name, value) in [
+        ("x-forwarded-uri", "/auth/basic_reports"),
+        ("x-original-uri", "/auth/basic_reports"),
+        ("x-original-url", "/auth/basic_reports"),
+        ("x-rewrite-url", "/auth/basic_reports"),
+        ("x-forwarded-method", "OPTIONS"),
+        ("x-http-method-override", "OPTIONS"),
+        ("forwarded", "for=127.0.0.1;host=x"),
+        ("x-forwarded-user", ADA),
+        ("x-user-id", ADA),
+        ("x-entitlement-user", ADA),
+        ("x-entitlement-plan", "pro"),
+        ("x-api-key", "ent_guess"),
+        ("proxy-authorization", &ada),
+        ("if-none-match", "*"),
+        ("range", "bytes=0-0"),
+    ] {
+        let headers = [("authorization", &*grace), (name, value)];
+        let told = outside.ask(Method::GET, "/auth/export", &headers, "").await;
+        assert_eq!(told.status, 403, "{name}: {told:?}");
+        assert_eq!(told.header("x-entitlement-user"), GRACE, "{name}");
+    }
+    for path in [
+        "/auth/export?feature=basic_reports",
+        "/auth/basic_reports%2f..%2fexport",
+        "/auth//basic_reports",
+    ] {
+        let told = outside.ask(Method::GET, path, &[("authorization", &grace)], "").await;
+        assert_eq!(told.status, 403, "{path}: {told:?}");
+    }
+    // The backend might take the other one.
+    for pair in [[&ada, &grace], [&grace, &ada], [&ada, &ada]] {
+        let headers = pair.map(|one| ("authorization", &**one));
+        let told = outside.ask(Method::GET, "/auth/export", &headers, "").await;
+        assert_eq!(told.status, 401, "{told:?}");
+    }
+}
+
+/// A header that a configuration forgets comes through as the client sent it.
+#[test]
+fn the_manual_clears_every_header_of_ours() {
+    let page = include_str!("../../docs/nginx-caddy.md");
+    for (gateway, clears) in
+        [("## nginx", "proxy_set_header NAME "), ("## Traefik", "NAME: \"\"\n")]
+    {
+        let section = page.split_once(gateway).unwrap().1.split("\n## ").next().unwrap();
+        let section = section.to_lowercase();
+        for name in HEADERS {
+            let clears = clears.replace("NAME", name);
+            assert!(section.contains(&clears), "{gateway} does not clear {name}");
+        }
     }
 }
 
