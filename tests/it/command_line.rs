@@ -112,6 +112,13 @@ async fn serve_refuses_to_start_on_settings_that_cannot_work_and_names_them() {
         (vec![database, secret, ("CLERK_SECRET_KEY", "pk_test_x")], "is no secret key (sk_…)"),
         (vec![database, secret, ("CLERK_PUBLISHABLE_KEY", "sk_live_x")], "not a publishable key"),
         (vec![database, secret, key, ("CLERK_API_URL", "api.clerk.com")], "must be as https://"),
+        (vec![database, secret, key, ("CLERK_API_URL", "http://api.clerk.com/v1")], "use https://"),
+        (vec![database, secret, ("CLERK_JWKS_URL", "http://10.0.0.1/jwks")], "use https://"),
+        (
+            vec![database, secret, ("CLERK_JWKS_URL", "http://127.0.0.1.nip.io/jwks")],
+            "use https://",
+        ),
+        (vec![database, secret, ("CLERK_JWKS_URL", "ftp://clerk.example.com")], "is no URL"),
     ] {
         check_refused(&variables, 2, words).await;
     }

@@ -323,6 +323,24 @@ async fn published_keys_are_fetched_once_and_anew_for_an_unknown_one_but_not_for
 }
 
 #[tokio::test]
+async fn keys_are_taken_neither_from_a_redirect_nor_from_a_body_without_end() {
+    let (db, clerk) = (Db::new().await, Signer::new("ins_1"));
+    let elsewhere = Publisher::of(&[&clerk]).await;
+    let (redirecting, bloated) = (Publisher::of(&[]).await, Publisher::of(&[]).await);
+    redirecting.redirect(&elsewhere.url);
+    bloated.bloat(&[&clerk]);
+    for (publisher, status) in [(&redirecting, 503), (&bloated, 503), (&elsewhere, 200)] {
+        let mut fetching = config(&db);
+        let keys = Keys::published(&publisher.url).unwrap();
+        fetching.sessions = Some(Sessions::new(keys, Rules::default()));
+        let replica = serving(fetching).await;
+        let token = clerk.token(ADA, &json!({}));
+        let told = ask(&Outside::of(&replica), "basic_reports", &token).await;
+        assert_eq!((told.status, publisher.asked.load(Ordering::SeqCst)), (status, 1), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_waits_while_somebody_else_fetches_the_keys() {
     let db = Db::new().await;
     let (known, forger) = (Signer::new("ins_1"), Signer::new("ins_3"));

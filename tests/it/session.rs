@@ -20,9 +20,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::{
     convert::Infallible,
+    future::pending,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 use tokio::net::TcpListener;
@@ -97,33 +98,36 @@ pub fn message(header: &Value, claims: &Value) -> String {
 pub struct Publisher {
     pub url: String,
     pub asked: Arc<AtomicUsize>,
-    hangs: Arc<AtomicBool>,
-    keys: Arc<Mutex<Value>>,
+    answers: Arc<Mutex<Answers>>,
+}
+
+/// What a publisher answers.
+#[derive(Clone)]
+enum Answers {
+    Keys(Value),
+    /// 502.
+    Failure,
+    Nothing,
+    /// 302 to a URL.
+    Redirect(String),
+    /// These keys, and white space after them: some MiB.
+    Bloated(Value),
 }
 
 impl Publisher {
     pub async fn of(signers: &[&Signer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/.well-known/jwks.json", listener.local_addr().unwrap());
-        let publisher =
-            Self { url, asked: Arc::default(), hangs: Arc::default(), keys: Arc::default() };
-        publisher.publish(signers);
-        let (asked, keys) = (publisher.asked.clone(), publisher.keys.clone());
-        let hangs = publisher.hangs.clone();
+        let answers = Arc::new(Mutex::new(Answers::Keys(key_set(signers))));
+        let publisher = Self { url, asked: Arc::default(), answers };
+        let (asked, answers) = (publisher.asked.clone(), publisher.answers.clone());
         tokio::spawn(async move {
             loop {
                 let (peer, _) = listener.accept().await.unwrap();
-                let (asked, keys, hangs) = (asked.clone(), keys.clone(), hangs.clone());
+                let (asked, answers) = (asked.clone(), answers.clone());
                 let answer = service_fn(move |_| {
                     asked.fetch_add(1, Ordering::SeqCst);
-                    let (keys, hangs) =
-                        (keys.lock().unwrap().clone(), hangs.load(Ordering::SeqCst));
-                    async move {
-                        if hangs {
-                            std::future::pending::<()>().await;
-                        }
-                        Ok::<_, Infallible>(answer(&keys))
-                    }
+                    answer(answers.lock().unwrap().clone())
                 });
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(peer), answer));
             }
@@ -131,26 +135,42 @@ impl Publisher {
         publisher
     }
 
-    pub fn publish(&self, signers: &[&Signer]) {
-        let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
-        *self.keys.lock().unwrap() = json!({ "keys": keys });
-    }
-
     /// Answers no more from now on, although it is asked.
     pub fn hang(&self) {
-        self.hangs.store(true, Ordering::SeqCst);
+        *self.answers.lock().unwrap() = Answers::Nothing;
     }
 
     /// Answers with an error from now on.
     pub fn fail(&self) {
-        *self.keys.lock().unwrap() = Value::Null;
+        *self.answers.lock().unwrap() = Answers::Failure;
+    }
+
+    /// Sends whoever asks somewhere else from now on.
+    pub fn redirect(&self, url: &str) {
+        *self.answers.lock().unwrap() = Answers::Redirect(url.into());
+    }
+
+    /// Answers with these keys in a body that is far too large from now on.
+    pub fn bloat(&self, signers: &[&Signer]) {
+        *self.answers.lock().unwrap() = Answers::Bloated(key_set(signers));
     }
 }
 
-fn answer(keys: &Value) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::from(keys.to_string()));
-    if keys.is_null() {
-        *answer.status_mut() = StatusCode::BAD_GATEWAY;
-    }
-    answer
+fn key_set(signers: &[&Signer]) -> Value {
+    let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
+    json!({ "keys": keys })
+}
+
+async fn answer(answers: Answers) -> Result<Response<Full<Bytes>>, Infallible> {
+    let answer = Response::builder();
+    let answer = match answers {
+        Answers::Keys(keys) => answer.body(keys.to_string()),
+        Answers::Failure => answer.status(StatusCode::BAD_GATEWAY).body(String::new()),
+        Answers::Nothing => pending().await,
+        Answers::Redirect(url) => {
+            answer.status(StatusCode::FOUND).header("location", url).body(String::new())
+        }
+        Answers::Bloated(keys) => answer.body(keys.to_string() + &" ".repeat(4 * 1024 * 1024)),
+    };
+    Ok(answer.unwrap().map(|text| Full::from(text)))
 }
