@@ -9,13 +9,15 @@ mod account;
 mod binaries;
 mod fetch;
 mod server;
+mod site;
 #[cfg(test)]
 mod tests;
 
 pub use binaries::{Binaries, Fetch};
 
 use anyhow::{Context, bail};
-use server::{Running, Site};
+use server::Running;
+use site::Site;
 use sqlx::{Connection, PgConnection};
 use std::{path::Path, time::Duration};
 use tokio::time::timeout;
@@ -41,7 +43,7 @@ impl Embedded {
     /// server of the first.
     pub async fn persistent(dir: &Path, binaries: &Binaries) -> anyhow::Result<Self> {
         let (bin, major) = binaries.locate().await?;
-        Self::start(&bin, major, Site::kept(dir, major)?, &[]).await
+        Self::start(&bin, major, Site::kept(dir, major).await?, &[]).await
     }
 
     /// Begins empty, and leaves nothing behind when this process ends.
@@ -83,14 +85,19 @@ impl Embedded {
         }
     }
 
-    async fn start(bin: &Path, major: u32, site: Site, settings: &[&str]) -> anyhow::Result<Self> {
-        let _one_at_a_time = site.lock().await?;
+    async fn start(
+        bin: &Path,
+        major: u32,
+        mut site: Site,
+        settings: &[&str],
+    ) -> anyhow::Result<Self> {
         site.initialize(bin).await?;
         let running = match ping(&site).await {
             Ok(()) => None,
             Err(_) => Some(server::start(bin, &site, settings).await?),
         };
         make_database(&site).await?;
+        site.unlock();
         Ok(Self { site, major, running })
     }
 }

@@ -25,6 +25,7 @@ pub mod gateways;
 pub mod grpc;
 pub mod http;
 pub mod net;
+pub mod private;
 pub mod probe;
 pub mod pulse;
 pub mod reconcile;

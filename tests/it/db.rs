@@ -50,8 +50,18 @@ impl Db {
         self.admin("drop database {} with (force)").await;
     }
 
+    /// The URL of the server's own database, as the superuser.
+    pub fn admin_url() -> String {
+        server().postgres.url("postgres")
+    }
+
+    /// The URL as another role, which its password lets in: a role has its name as password here.
+    pub fn url_as(&self, role: &str) -> String {
+        self.url.replace("entitlements@", &format!("{role}:{role}@"))
+    }
+
     async fn admin(&self, command: &str) {
-        let mut db = PgConnection::connect(&server().postgres.url("postgres")).await.unwrap();
+        let mut db = PgConnection::connect(&Self::admin_url()).await.unwrap();
         let command = command.replace("{}", &self.name);
         sqlx::query(AssertSqlSafe(command)).execute(&mut db).await.unwrap();
         db.close().await.unwrap();

@@ -160,13 +160,13 @@ async fn a_schema_that_does_not_fit_is_told_with_its_numbers() {
 async fn rights_that_are_missing_are_told_as_the_grants_that_give_them() {
     let db = in_use().await;
     let role = format!("{}_clerk", db.name());
-    let url = db.url.replace("entitlements@", &format!("{role}@"));
+    let url = db.url_as(&role);
     assert_ne!(url, db.url);
-    run(
-        &db,
-        &format!("create role {role} login; grant select on all tables in schema public to {role}"),
-    )
-    .await;
+    let create = format!(
+        "create role {role} login password '{role}';
+        grant select on all tables in schema public to {role}"
+    );
+    run(&db, &create).await;
     let missing = "delete on change, failed_payment, item, override, snapshot; insert on backfill, catalog, \
                    change, delivery, failed_payment, item, override, plan_name, snapshot, subject";
     let grant =

@@ -63,6 +63,7 @@ mod sdk;
 mod service;
 mod session;
 mod settings;
+mod shared_machine;
 mod signed_in;
 mod soak;
 mod stories;

@@ -64,12 +64,12 @@ async fn error_of_start(config: Config) -> String {
 async fn role(db: &Db) -> (String, String) {
     let role = format!("{}_limited", db.name());
     let grants = format!(
-        "create role {role} login;
+        "create role {role} login password '{role}';
         grant select, insert, update, delete on all tables in schema public to {role};
         grant usage on all sequences in schema public to {role}"
     );
     run(db, &grants).await;
-    let url = db.url.replace("entitlements@", &format!("{role}@"));
+    let url = db.url_as(&role);
     (role, url)
 }
 

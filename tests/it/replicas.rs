@@ -147,14 +147,14 @@ async fn a_postgres_that_refuses_to_tell_its_history_is_followed_all_the_same() 
     let db = Db::new().await;
     let role = db.name();
     for command in [
-        format!("create role {role} login"),
+        format!("create role {role} login password '{role}'"),
         format!("grant all on all tables in schema public to {role}"),
         "revoke execute on function pg_walfile_name(pg_lsn) from public".into(),
     ] {
         sqlx::raw_sql(sqlx::AssertSqlSafe(command)).execute(&db.pool().await).await.unwrap();
     }
     let mut config = config(&db);
-    config.database = config.database.username(role);
+    config.database = config.database.username(role).password(role);
     let (one, other) = (Replica::launch(config).await, Replica::start(&db).await);
     one.serving().await;
     assert!(!one.check(ADA, "", "export").await.allowed);
