@@ -125,14 +125,12 @@ impl Folder {
 /// Refuses a folder in which other users can replace what we make.
 pub fn check_shared(folder: &Path) -> anyhow::Result<()> {
     let found = fs::metadata(folder).with_context(|| folder.display().to_string())?;
-    let is_guarded = found.mode() & WRITABLE == 0 || found.mode() & 0o1000 != 0;
     ensure!(
-        is_guarded && [0, geteuid().as_raw()].contains(&found.uid()),
-        "other users can replace what is in {} (mode {:o}, of uid {}): it has to belong to root or to you, and be \
-         sticky (`chmod +t`) where others can write",
+        found.mode() & WRITABLE == 0 || found.mode() & 0o1000 != 0,
+        "other users can replace what is in {} (mode {:o}): run `chmod +t '{}'` as its owner",
         folder.display(),
         found.mode() & 0o7777,
-        found.uid(),
+        folder.display()
     );
     Ok(())
 }

@@ -7,10 +7,14 @@ use crate::{
 };
 use entitlements::{config::Config, grpc::pb::Reason, store::Store};
 use futures_util::future::join_all;
+use nix::unistd::User;
 use rustix::process::geteuid;
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        net::UnixStream,
+    },
     process::{Child, Command, Stdio},
 };
 use tempfile::TempDir;
@@ -32,7 +36,7 @@ impl PgBouncer {
         }
         let server = Proxy::before(&db.url).await;
         let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let settings = folder.path().join("pgbouncer.ini");
         let text = format!(
             "[databases]\n* = host={} port={} user=entitlements\n[pgbouncer]\nlisten_addr =\n\
@@ -44,6 +48,8 @@ impl PgBouncer {
         fs::write(&settings, text).unwrap();
         let mut command = Command::new("pgbouncer");
         if geteuid().is_root() {
+            let nobody = User::from_name("nobody").unwrap().unwrap();
+            chown(folder.path(), Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw())).unwrap();
             command.args(["-u", "nobody"]);
         }
         let child = command.arg(settings).stderr(Stdio::null()).spawn().unwrap();

@@ -42,7 +42,7 @@ pub const JOAN: &str = "user_3RVkjAMD6tuLJUtI1bOUSpCxDTw";
 pub const ACME: &str = "org_33t5p7lH0lkGbc1kebn7yzQP47w";
 
 /// How long a condition may take to hold, on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One replica, in this process, on ports that the kernel picked.
 pub struct Replica {

@@ -2,8 +2,9 @@
 
 use crate::{
     db::Db,
+    proxy::Proxy,
     rig::signal,
-    service::{SECRET, eventually},
+    service::{PATIENCE, SECRET, eventually},
 };
 use nix::unistd::User;
 use rustix::process::{Signal, geteuid};
@@ -16,7 +17,10 @@ use std::{
     process::Stdio,
 };
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
 
 /// A user that is neither root nor anybody else here.
 const ATTACKER: u32 = 4343;
@@ -133,7 +137,9 @@ impl Checkout {
 
     /// What `dev` says when it refuses to start.
     async fn refusal(&self) -> String {
-        let output = self.dev().output().await.unwrap();
+        let output =
+            timeout(PATIENCE, self.dev().output()).await.expect("`dev` starts all the same");
+        let output = output.unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");
         said
@@ -284,6 +290,23 @@ async fn the_postgres_of_the_tests_is_private() {
     assert_eq!(fs::metadata(&sockets).unwrap().mode() & 0o7777, 0o700, "{sockets}");
     let socket = Path::new(&sockets).join(".s.PGSQL.5432");
     assert_eq!(fs::metadata(socket).unwrap().mode() & 0o7777, 0o700);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_proxy_of_the_tests_is_open_to_nobody_else() {
+    let Some(checkout) = Checkout::of_daemon(8).await else { return };
+    let db = Db::new().await;
+    let proxy = Proxy::before(&db.url).await;
+    let migrate = || {
+        let mut migrate = Command::new(checkout.binary());
+        migrate.arg("migrate").env("DATABASE_URL", proxy.url(db.name()));
+        migrate
+    };
+    assert!(migrate().status().await.unwrap().success());
+    let (uid, gid) = checkout.ids();
+    let refused = migrate().uid(uid).gid(gid).output().await.unwrap();
+    assert!(!refused.status.success(), "{refused:?}");
 }
 
 #[tokio::test]
