@@ -86,7 +86,7 @@ pub(super) async fn fetch_into(
     if bin.exists() {
         return Ok(bin);
     }
-    let lock = folder.file("fetch.lock")?;
+    let lock = folder.file("download.lock")?;
     let _one_at_a_time = spawn_blocking(|| lock.lock().map(|()| lock)).await??;
     if bin.exists() {
         return Ok(bin);

@@ -55,7 +55,7 @@ async fn index(page: &'static str, file: Vec<u8>) -> reqwest::Url {
 /// The names of what is left in a folder.
 fn left(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name());
-    names.map(|name| name.to_string_lossy().into_owned()).filter(|n| n != "fetch.lock").collect()
+    names.map(|name| name.to_string_lossy().into_owned()).filter(|n| n != "download.lock").collect()
 }
 
 #[tokio::test]
