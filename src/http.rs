@@ -3,6 +3,7 @@
 mod authzen;
 mod body;
 mod forward_auth;
+mod hosts;
 mod ofrep;
 mod probes;
 mod protocols;
@@ -11,6 +12,7 @@ mod webhook;
 
 pub use authzen::AuthZen;
 pub use forward_auth::ForwardAuth;
+pub use hosts::Hosts;
 pub use ofrep::{Cors, InvalidOrigin, Ofrep};
 pub use protocols::Protocols;
 pub use public_url::{InvalidPublicUrl, PublicUrl};
@@ -25,7 +27,7 @@ use crate::{
 };
 use body::Body;
 use chrono::{DateTime, Utc};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -47,6 +49,12 @@ const UNVERIFIED: net::Unverified = net::Unverified {
 const INTERNAL_CONNECTIONS: usize = 2048;
 /// How long a connection may last.
 const AGE: Duration = Duration::from_mins(10);
+
+/// What is said to a request that names another host.
+const MISDIRECTED: &str = "the Host header names neither this machine nor PUBLIC_URL: ask by `localhost` or \
+     `127.0.0.1`, set PUBLIC_URL, or name the callers (CALLERS)";
+/// Browsers take an answer for what its content type says.
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Which routes a listener has.
 #[derive(Clone)]
@@ -120,6 +128,38 @@ impl Face {
             (Self::Public(..) | Self::Internal(..), _) => Ok(None),
         }
     }
+
+    /// Whether the request names a host that the listener answers to.
+    fn is_called_by_its_name<B>(&self, request: &Request<B>) -> bool {
+        match self {
+            Self::Public(..) => true,
+            Self::Internal(_, protocols) => protocols.hosts.allow(request),
+        }
+    }
+
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        place: &Place,
+        admitted: Result<Option<Admission>, Refusal>,
+    ) -> Answer {
+        let path = request.uri().path();
+        match (self, path) {
+            (Self::Public(webhooks, _), "/webhooks/clerk") => match *request.method() {
+                Method::POST => webhooks.take(request, place).await,
+                _ => not_allowed("POST"),
+            },
+            (Self::Internal(probed, _), "/metrics") => {
+                read_only(&request, || probes::metrics(probed))
+            }
+            (Self::Public(..) | Self::Internal(..), "/livez") => read_only(&request, probes::livez),
+            (Self::Public(_, probed) | Self::Internal(probed, _), "/readyz") => {
+                read_only(&request, || probes::readyz(probed))
+            }
+            (Self::Internal(_, protocols), _) => protocols.take(request, admitted).await,
+            (Self::Public(..), _) => refuse(StatusCode::NOT_FOUND, "there is nothing here"),
+        }
+    }
 }
 
 type Answer = Response<Body>;
@@ -133,20 +173,12 @@ async fn answer(
     if let Some(reason) = misframed(&request) {
         return Ok(refuse(StatusCode::BAD_REQUEST, reason));
     }
-    let path = request.uri().path();
-    Ok(match (&face, path) {
-        (Face::Public(webhooks, _), "/webhooks/clerk") => match *request.method() {
-            Method::POST => webhooks.take(request, &place).await,
-            _ => not_allowed("POST"),
-        },
-        (Face::Internal(probed, _), "/metrics") => read_only(&request, || probes::metrics(probed)),
-        (Face::Public(..) | Face::Internal(..), "/livez") => read_only(&request, probes::livez),
-        (Face::Public(_, probed) | Face::Internal(probed, _), "/readyz") => {
-            read_only(&request, || probes::readyz(probed))
-        }
-        (Face::Internal(_, protocols), _) => protocols.take(request, admitted).await,
-        (Face::Public(..), _) => refuse(StatusCode::NOT_FOUND, "there is nothing here"),
-    })
+    if !face.is_called_by_its_name(&request) {
+        return Ok(refuse(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED));
+    }
+    let mut answer = face.route(request, &place, admitted).await;
+    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    Ok(answer)
 }
 
 /// What hyper lets pass although proxies in front may read it in another way. A message with both Content-Length and
@@ -168,14 +200,14 @@ fn read_only(request: &Request<Incoming>, answer: impl FnOnce() -> Answer) -> An
 
 fn not_allowed(allow: &'static str) -> Answer {
     let mut answer = refuse(StatusCode::METHOD_NOT_ALLOWED, "the method is not allowed here");
-    answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     answer
 }
 
 /// An error in words; the connection ends with it, because the rest of the request may be unread.
 fn refuse(status: StatusCode, reason: &str) -> Answer {
     let mut answer = json_body(status, &json!({ "error": reason }));
-    answer.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
@@ -192,8 +224,6 @@ fn json_body(status: StatusCode, body: &serde_json::Value) -> Answer {
 fn with_type(status: StatusCode, content_type: &'static str, body: String) -> Answer {
     let mut answer = Response::new(Body::Left(Full::from(body)));
     *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }

@@ -1,7 +1,7 @@
 //! The protocols that other systems ask through, on the internal listener, and what holds for all of them: who may
 //! ask, a bound for each on the requests that wait for the database, and a count of what became of each.
 
-use super::{Answer, AuthZen, ForwardAuth, Ofrep, body::Body, refuse};
+use super::{Answer, AuthZen, ForwardAuth, Hosts, Ofrep, body::Body, refuse};
 use crate::{
     access::Decision,
     callers::{Admission, Callers, Place, Refusal, Scope, Session},
@@ -39,6 +39,8 @@ pub struct Protocols {
     pub forward_auth: Option<ForwardAuth>,
     /// Who may ask; everybody, if this is not known.
     callers: Option<Arc<Callers>>,
+    /// The names that the listener answers to.
+    pub(super) hosts: Hosts,
     metrics: Arc<Metrics>,
 }
 
@@ -91,8 +93,8 @@ pub(super) fn refusal(refusal: Refusal) -> (StatusCode, &'static str) {
 impl Protocols {
     /// None yet; asked by these callers only, if they are known.
     #[must_use]
-    pub fn none(callers: Option<Arc<Callers>>, metrics: Arc<Metrics>) -> Self {
-        Self { ofrep: None, authzen: None, forward_auth: None, callers, metrics }
+    pub fn none(callers: Option<Arc<Callers>>, hosts: Hosts, metrics: Arc<Metrics>) -> Self {
+        Self { ofrep: None, authzen: None, forward_auth: None, callers, hosts, metrics }
     }
 
     /// Who calls on a connection of this peer, if that is to be known.

@@ -28,6 +28,12 @@ impl FromStr for PublicUrl {
 }
 
 impl PublicUrl {
+    /// Its host name, in lower case.
+    #[must_use]
+    pub fn host(&self) -> Option<String> {
+        Url::parse(&self.0).ok()?.host_str().map(str::to_owned)
+    }
+
     /// The URL of a listener; `None` if it listens on all addresses of the machine, none of which is known to be right.
     #[must_use]
     pub fn of(listener: SocketAddr, has_tls: bool) -> Option<Self> {

@@ -7,7 +7,7 @@ use crate::{
     deliveries::Deliveries,
     gateways::Gateways,
     grpc::{AdminApi, Beside, ExtAuthz, Flagd},
-    http::{AuthZen, ForwardAuth, Ofrep, Protocols, PublicUrl},
+    http::{AuthZen, ForwardAuth, Hosts, Ofrep, Protocols, PublicUrl},
 };
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,10 +22,12 @@ impl Shared {
     ) -> (Arc<Protocols>, Beside) {
         let sessions = config.sessions.take();
         let gateways = Arc::new(Gateways::new(checks.clone(), sessions));
-        let mut inside = Protocols::none(config.locks.callers.clone(), self.metrics.clone());
         let public_url = config.public_url.clone();
         let public_url =
             public_url.or_else(|| PublicUrl::of(internal, config.locks.internal.is_some()));
+        let callers = config.locks.callers.clone();
+        let hosts = Hosts::of(internal, callers.is_some(), public_url.as_ref());
+        let mut inside = Protocols::none(callers, hosts, self.metrics.clone());
         let admin = config.admin.then(|| AdminApi::new(deliveries.clone()));
         let mut beside = Beside { admin, ..Beside::default() };
         let flagd = || Flagd::new(checks.clone(), self.draining.clone(), self.metrics.clone());

@@ -1,0 +1,50 @@
+//! Which names a request may call the internal listener by, where nothing else keeps strangers out.
+//!
+//! A web page can make its own host name resolve to 127.0.0.1 (DNS rebinding); the browser on that machine then lets
+//! the page read what a loopback listener answers. A request of such a page still names the page's host. Forward
+//! authentication is exempt: a gateway passes on the client's `Host`, and a session token shows who asks.
+
+use super::{PublicUrl, protocols::FORWARD_AUTH};
+use http::{Request, header, uri::Authority};
+use std::net::{IpAddr, SocketAddr};
+
+/// The host names that a listener answers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hosts {
+    /// Every name: other machines reach the listener, or callers show who they are.
+    Any,
+    /// The names of this machine, and the host of `PUBLIC_URL`.
+    OfThisMachine(Option<Box<str>>),
+}
+
+impl Hosts {
+    /// Those of a listener at this address, which callers reach at `public_url`.
+    #[must_use]
+    pub fn of(listener: SocketAddr, knows_callers: bool, public_url: Option<&PublicUrl>) -> Self {
+        if knows_callers || !listener.ip().to_canonical().is_loopback() {
+            return Self::Any;
+        }
+        Self::OfThisMachine(public_url.and_then(PublicUrl::host).map(String::into_boxed_str))
+    }
+
+    /// Whether a request may be answered.
+    pub(super) fn allow<B>(&self, request: &Request<B>) -> bool {
+        let Self::OfThisMachine(public) = self else { return true };
+        if request.uri().path().starts_with(FORWARD_AUTH) {
+            return true;
+        }
+        let Some(named) = request.headers().get(header::HOST) else {
+            return true; // HTTP/1.0, which no browser speaks
+        };
+        Authority::try_from(named.as_bytes()).is_ok_and(|named| {
+            let host = named.host();
+            is_this_machine(host) || public.as_ref().is_some_and(|p| p.eq_ignore_ascii_case(host))
+        })
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || address.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+}
