@@ -2,16 +2,20 @@
 //!
 //! The change log in Postgres is the truth. It is read with each tick and each new listening session; the doorbell tells
 //! of most changes before that, by name, or that the log is to be read now. So a lost notification costs a tick and
-//! nothing else. What must always hold: the cursor moves on only when all rows before it were heard.
+//! nothing else. What must always hold: the cursor moves on only when all rows before it were heard; and what a stranger
+//! sends by NOTIFY costs bounded memory and work.
+
+mod notified;
 
 use crate::{
     accounts::Accounts,
-    store::{Change, Changed, Cursor, Here, Ring, Store, StoreError},
+    store::{Change, Cursor, Here, Ring, Store, StoreError},
     telemetry::{Metrics, chain},
 };
 use chrono::Utc;
+use notified::Notified;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -30,16 +34,14 @@ const TICK: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(250);
 /// How soon after the doorbell was lost, which mostly is back in a moment; the pause doubles until it is [`POLL`].
 const HASTE: Duration = Duration::from_millis(10);
-/// How long a listening session may be silent before it is asked whether it lives.
+/// How long a listening session may be silent before a notification is sent that it must bring.
 const BEAT: Duration = Duration::from_secs(2);
-/// How long it may take to answer, and how long the first notification may take.
+/// How long listening may take, and how long such a notification may.
 const ANSWER: Duration = Duration::from_secs(2);
 /// The pause before listening is tried again; it doubles.
 const AGAIN: Duration = Duration::from_millis(5);
 /// The longest such pause.
 const RETRY: Duration = Duration::from_secs(30);
-/// How long it is remembered what the doorbell told of: until the log was read, which tells of it once more.
-const REMEMBERED: Duration = Duration::from_secs(3);
 /// Log rows are kept for a day; who has not read for longer than this forgets everything instead.
 const MEMORY: Duration = Duration::from_hours(12);
 
@@ -51,8 +53,7 @@ pub struct Changes {
     metrics: Arc<Metrics>,
     bell: Notify,
     listening: AtomicBool,
-    /// What the doorbell told of lately, and when.
-    told: Mutex<HashMap<Changed, Instant>>,
+    notified: Mutex<Notified>,
 }
 
 /// How far the log was read.
@@ -86,7 +87,8 @@ impl Changes {
     #[must_use]
     pub fn new(store: Arc<Store>, accounts: Arc<Accounts>, metrics: Arc<Metrics>) -> Self {
         let (bell, listening) = (Notify::new(), AtomicBool::new(false));
-        Self { store, accounts, metrics, bell, listening, told: Mutex::default() }
+        let notified = Mutex::new(Notified::new(Instant::now()));
+        Self { store, accounts, metrics, bell, listening, notified }
     }
 
     /// Follows the log, listens for the doorbell and rings it, for ever.
@@ -138,7 +140,6 @@ impl Changes {
             *place = self.begin().await?;
         }
         place.at = began;
-        self.told().retain(|_, at| at.elapsed() < REMEMBERED);
         self.metrics.changes_heard_at.set(began_at);
         self.accounts.freshness().heard(began);
         Ok(())
@@ -184,8 +185,8 @@ impl Changes {
     /// How long it took until the change was heard of, in seconds; by the doorbell, if that told of it.
     fn lag(&self, change: &Change) -> f64 {
         let changed = change.subject.clone().zip(change.revision);
-        let told_for = changed.and_then(|changed| Some(self.told().get(&changed)?.elapsed()));
-        (change.age - told_for.unwrap_or_default().as_secs_f64()).max(0.0)
+        let known_for = changed.and_then(|changed| self.notified().since(&changed));
+        (change.age - known_for.unwrap_or_default().as_secs_f64()).max(0.0)
     }
 
     /// Keeps a session that hears the doorbell, and reads the log whenever there is a new one.
@@ -225,22 +226,26 @@ impl Changes {
         *pause = AGAIN;
         self.bell.notify_one();
         loop {
-            match timeout(BEAT, session.try_recv()).await {
-                Ok(Ok(Some(rung))) => self.hear(self.store.ring(rung.payload())),
-                Ok(Ok(None)) => return Err(SessionEnd::Closed),
-                Ok(Err(error)) => return Err(error.into()),
-                Err(_) => {
-                    let beat = sqlx::raw_sql("select 1").execute(&mut session);
-                    timeout(ANSWER, beat).await.map_err(|_| SessionEnd::Silent)??;
-                }
-            }
+            let rung = if let Ok(rung) = timeout(BEAT, session.try_recv()).await {
+                rung?
+            } else {
+                // A query on the session would show as well that it lives, but while one is under way sqlx keeps all
+                // notifications that come, without a bound.
+                self.store.notify().await?;
+                timeout(ANSWER, session.try_recv()).await.map_err(|_| SessionEnd::Silent)??
+            };
+            self.hear(rung.ok_or(SessionEnd::Closed)?.payload());
         }
     }
 
     /// Sees to it that nothing is served any more that the doorbell says has changed. What was written here is not
-    /// served since it was written.
-    fn hear(&self, ring: Ring) {
-        let changed = match ring {
+    /// served since it was written. A flood of names sends to the log, as a notification without names does.
+    fn hear(&self, content: &str) {
+        let now = Instant::now();
+        if !self.notified().has_room(now) {
+            return self.bell.notify_one();
+        }
+        let changed = match self.store.ring(content) {
             Ring::Unnamed => return self.bell.notify_one(),
             Ring::Own(changed) => changed,
             Ring::Others(changed) => {
@@ -250,12 +255,11 @@ impl Changes {
                 changed
             }
         };
-        let now = Instant::now();
-        self.told().extend(changed.into_iter().map(|changed| (changed, now)));
+        self.notified().add(changed, now);
     }
 
-    fn told(&self) -> MutexGuard<'_, HashMap<Changed, Instant>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn notified(&self) -> MutexGuard<'_, Notified> {
+        self.notified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rings for what was written here. What is written while it rings is told by the next ring.
