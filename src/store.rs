@@ -27,7 +27,7 @@ pub use error::StoreError;
 pub use inspect::{Inspection, Migrated, Pulse};
 pub use lane::Pool;
 pub use ledger::{Delivery, Names, Outcome, Shared};
-pub use schema::{Schema, migrate};
+pub use schema::{NotMigrated, Schema, migrate};
 
 use crate::access::{Account, Catalog, Subject};
 use bytes::Bytes;

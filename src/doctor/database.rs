@@ -15,6 +15,7 @@ const VERSION: &str = "Postgres version";
 const TLS: &str = "TLS to Postgres";
 const CLOCK: &str = "clock";
 const RIGHTS: &str = "rights";
+const SCHEMA: &str = "schema";
 const MIGRATIONS: &str = "migrations";
 const LISTEN: &str = "notifications";
 const PARKED: &str = "parked";
@@ -94,6 +95,7 @@ pub(super) async fn look(
             tell(tls(&seen, options));
             tell(clock(seen.skew));
             tell(rights(&seen));
+            tell(schema(&seen));
         }
         Err(error) => tell(Finding::fail(DATABASE, told(&error), SLOW)),
     }
@@ -182,6 +184,29 @@ fn rights(seen: &Inspection) -> Finding {
     let grants: Vec<_> = missing.iter().map(|m| format!("grant {m} to \"{role}\"")).collect();
     let what = format!("`{role}` lacks {}", missing.join("; "));
     Finding::fail(RIGHTS, what, format!("as the owner: {}", grants.join("; ")))
+}
+
+/// Names are looked for in schemas: what others put there can stand in for what this service uses.
+fn schema(seen: &Inspection) -> Finding {
+    let mut by_schema: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (schema, role) in &seen.open_schemas {
+        by_schema.entry(schema).or_default().push(role.as_str());
+    }
+    if by_schema.is_empty() {
+        return Finding::ok(SCHEMA, "nobody else may create in it");
+    }
+    let who = by_schema.iter().map(|(schema, roles)| format!("in {schema}: {}", roles.join(", ")));
+    let revoke = |(schema, roles): (&&String, &Vec<_>)| {
+        format!("revoke create on schema {schema} from {}", roles.join(", "))
+    };
+    let revokes: Vec<_> = by_schema.iter().map(revoke).collect();
+    let seen = format!("others may create {}", who.collect::<Vec<_>>().join("; "));
+    let way_out = format!(
+        "a table, function or operator of theirs can stand in for what this service uses and run with its rights: as \
+         the schema's owner, {}",
+        revokes.join("; ")
+    );
+    Finding::fail(SCHEMA, seen, way_out)
 }
 
 fn migrations(migrated: Result<Migrated, StoreError>, at_start: bool) -> Finding {
@@ -283,3 +308,6 @@ async fn plans_held(store: &Store, version: &Version) -> Finding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

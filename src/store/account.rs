@@ -19,7 +19,7 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
         select
             s.revision,
             s.deleted_at,
-            (select json_agg(o) from override o where o.subject = s.subject)
+            (select pg_catalog.json_agg(o) from override o where o.subject = s.subject)
                 as "overrides: Json<Vec<OverrideRow>>",
             i.id as "id?",
             i.plan,
@@ -33,7 +33,7 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
             coalesce(
                 (
                     -- A date from before the last payment is of an older failure.
-                    select min(case when f.failed_at >= coalesce(i.paid_at, '-infinity')
+                    select pg_catalog.min(case when f.failed_at >= coalesce(i.paid_at, '-infinity')
                         then f.failed_at else f.updated_at end)
                     from failed_payment f
                     where i.status in ('active', 'past_due') and f.subject = i.subject and f.item = i.id

@@ -86,13 +86,15 @@ async fn candidates(
     let subjects = sqlx::query_scalar!(
         r#"
         with unknown as (
-            select * from unnest($1::text[], $2::text[], $3::text[], $4::text[])
-                as t (first, after, id, slug)
+            select * from rows from (
+                pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]),
+                pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[])
+            ) as t (first, after, id, slug)
         ), candidate as (
             select subject from item
-            where status = 'active' and canceled_at is null and period_end < now()
+            where status = 'active' and canceled_at is null and period_end < pg_catalog.now()
             union
-            select subject from item where status = 'upcoming' and period_start < now()
+            select subject from item where status = 'upcoming' and period_start < pg_catalog.now()
             union
             select held.subject from unknown cross join lateral (
                 -- By the index on plans, also where nothing is known of how they are spread.
@@ -110,8 +112,9 @@ async fn candidates(
         select subject as "subject!"
         from candidate join subject using (subject)
         where deleted_at is null
-            and (reconcile_at is null or reconcile_at <= now()
-                or (revision <> reconciled_revision and reconciled_at < now() - interval '1 minute'))
+            and (reconcile_at is null or reconcile_at <= pg_catalog.now()
+                or (revision <> reconciled_revision
+                    and reconciled_at < pg_catalog.now() - interval '1 minute'))
         order by reconciled_at nulls first
         limit $5
         "#,
@@ -189,8 +192,10 @@ async fn unknown_plans(
     let held = sqlx::query_scalar!(
         r#"
         select place as "place!"
-        from unnest($1::text[], $2::text[], $3::text[], $4::text[])
-            with ordinality as t (first, after, id, slug, place)
+        from rows from (
+            pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]),
+            pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[])
+        ) with ordinality as t (first, after, id, slug, place)
         cross join lateral (
             select status from item
             where coalesce(plan_id, '') = t.id and coalesce(plan, '') = t.slug
@@ -221,7 +226,8 @@ pub(super) async fn want(
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "
-        insert into subject (subject, revision, reconcile_for, reconcile_at) values ($1, 0, $2, now())
+        insert into subject (subject, revision, reconcile_for, reconcile_at)
+        values ($1, 0, $2, pg_catalog.now())
         on conflict (subject) do update set
             reconcile_for = excluded.reconcile_for,
             reconcile_at = excluded.reconcile_at,
@@ -252,9 +258,10 @@ async fn compared(
         )
         update subject set
             reconcile_for = case when $2 then null else reconcile_for end,
-            reconcile_at = clock_timestamp() + make_interval(mins => $3 * power(2, tries)::integer),
+            reconcile_at = pg_catalog.clock_timestamp()
+                + pg_catalog.make_interval(mins => $3 * pg_catalog.power(2, tries)::integer),
             reconcile_tries = tries + 1,
-            reconciled_at = clock_timestamp(),
+            reconciled_at = pg_catalog.clock_timestamp(),
             reconciled_revision = revision
         from before where subject = $1
         ",
@@ -276,9 +283,9 @@ pub(super) async fn claim_backfill(
     let found = sqlx::query!(
         r#"
         with claim as (
-            insert into backfill (claimed_until) values (now() + interval '1 minute')
+            insert into backfill (claimed_until) values (pg_catalog.now() + interval '1 minute')
             on conflict (singleton) do update set claimed_until = excluded.claimed_until
-            where backfill.done_at is null and ($1 or backfill.claimed_until < now())
+            where backfill.done_at is null and ($1 or backfill.claimed_until < pg_catalog.now())
             returning true
         )
         select
@@ -300,7 +307,7 @@ pub(super) async fn claim_backfill(
 pub(super) async fn backfilled(db: &mut PgConnection) -> Result<(), StoreError> {
     sqlx::query!(
         "
-        insert into backfill (claimed_until, done_at) values (now(), clock_timestamp())
+        insert into backfill (claimed_until, done_at) values (pg_catalog.now(), pg_catalog.clock_timestamp())
         on conflict (singleton) do update set done_at = excluded.done_at
         "
     )
@@ -335,7 +342,7 @@ async fn instances(db: &mut PgConnection) -> Result<Vec<String>, StoreError> {
             select instance, received_at from delivery order by received_at desc limit 1000
         )
         select instance as "instance!" from lately where instance is not null
-        group by instance order by max(received_at) desc
+        group by instance order by pg_catalog.max(received_at) desc
         "#
     );
     Ok(newest.fetch_all(db).await?)
@@ -343,8 +350,9 @@ async fn instances(db: &mut PgConnection) -> Result<Vec<String>, StoreError> {
 
 /// How many subjects are known.
 pub(super) async fn count(db: &mut PgConnection) -> Result<usize, StoreError> {
-    let count =
-        sqlx::query_scalar!(r#"select count(*) as "count!" from subject where deleted_at is null"#);
+    let count = sqlx::query_scalar!(
+        r#"select pg_catalog.count(*) as "count!" from subject where deleted_at is null"#
+    );
     Ok(usize::try_from(count.fetch_one(db).await?).unwrap_or_default())
 }
 

@@ -128,7 +128,8 @@ pub(super) async fn remember(
         "
         with new as (
             insert into plan_name (kind, plan_id, slug, seen_at)
-            select $1, id, slug, $4 from unnest($2::text[], $3::text[]) as t (id, slug)
+            select $1, id, slug, $4
+            from rows from (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[])) as t (id, slug)
             order by id, slug -- so that two at a time cannot wait for each other
             on conflict do nothing returning 1
         )
@@ -176,7 +177,8 @@ pub(super) async fn apply(
     catalog: &Catalog,
     source: &str,
 ) -> Result<End<Applied>, StoreError> {
-    sqlx::query!("lock table catalog in exclusive mode").execute(&mut *tx).await?;
+    // Stronger locks can be prevented by any role, which need not be allowed to write for PREPARE to lock.
+    sqlx::query!("lock table catalog in share update exclusive mode").execute(&mut *tx).await?;
     let newest =
         sqlx::query!("select number, file, clerk from catalog order by number desc limit 1");
     let newest = newest.fetch_optional(&mut *tx).await?;
@@ -190,12 +192,11 @@ pub(super) async fn apply(
     {
         return Ok(End::RollBack(Applied::InForce(number(now)?)));
     }
-    if let (Author::File, Some(now)) = (author, now) {
-        let then = sqlx::query_scalar!("select max(number) from catalog where file = $1", content);
-        if let Some(then) = then.fetch_one(&mut *tx).await? {
-            let replaced = Applied::Replaced { then: number(then)?, now: number(now)? };
-            return Ok(End::RollBack(replaced));
-        }
+    if let (Author::File, Some(now)) = (author, now)
+        && let Some(then) = last_with(tx, &content).await?
+    {
+        let replaced = Applied::Replaced { then: number(then)?, now: number(now)? };
+        return Ok(End::RollBack(replaced));
     }
     remember_plans(tx, &said).await?;
     let (file, clerk) =
@@ -212,6 +213,13 @@ pub(super) async fn apply(
     .fetch_one(tx)
     .await?;
     Ok(End::Commit(Applied::New(number(new)?)))
+}
+
+/// The last version in which the file said this.
+async fn last_with(tx: &mut PgConnection, content: &str) -> Result<Option<i64>, StoreError> {
+    Ok(sqlx::query_scalar!("select pg_catalog.max(number) from catalog where file = $1", content)
+        .fetch_one(tx)
+        .await?)
 }
 
 /// What an author's part of a new version says. Plans that Clerk lists no longer stay, as retired.

@@ -62,7 +62,7 @@ pub(super) async fn page(db: &mut PgConnection, after: Cursor) -> Result<Page, S
         r#"
         with reading as (
             select
-                pg_snapshot_xmin(pg_current_snapshot())::text::bigint as horizon,
+                pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint as horizon,
                 history() as history
         )
         select
@@ -72,7 +72,7 @@ pub(super) async fn page(db: &mut PgConnection, after: Cursor) -> Result<Page, S
             c.tx::text::bigint as tx,
             c.subject,
             c.revision,
-            extract(epoch from clock_timestamp() - c.at)::float8 as age
+            extract(epoch from pg_catalog.clock_timestamp() - c.at)::float8 as age
         from reading
         left join lateral (
             select id, tx, subject, revision, at from change
@@ -112,12 +112,12 @@ pub(super) async fn prune(db: &mut PgConnection) -> Result<u64, StoreError> {
         "
         delete from change where id in (
             select id from (
-                select id from change where at < now() - interval '24 hours'
+                select id from change where at < pg_catalog.now() - interval '24 hours'
                 order by at limit 10000 for update skip locked
             ) old
             union all
             select id from (
-                select id from change where tx >= pg_snapshot_xmax(pg_current_snapshot())
+                select id from change where tx >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
                 order by tx limit 10000 for update skip locked
             ) elsewhere
         )

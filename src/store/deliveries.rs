@@ -130,7 +130,7 @@ pub(super) async fn replay(
     sqlx::query!(
         "
         update delivery set
-            replayed_at = clock_timestamp(),
+            replayed_at = pg_catalog.clock_timestamp(),
             event = $2, sent_at = $3, subject = $4,
             result = case when result = 'applied' then result else $5 end,
             detail = case when result = 'applied' then detail else $6 end,
@@ -179,7 +179,7 @@ pub(super) async fn drop_bodies(
 pub(super) async fn parked(db: &mut PgConnection) -> Result<i64, StoreError> {
     let parked = sqlx::query_scalar!(
         r#"
-        select count(*) as "count!"
+        select pg_catalog.count(*) as "count!"
         from (select from delivery where result = 'parked' and not is_foreign limit 10000) as parked
         "#
     );

@@ -108,7 +108,7 @@ impl Doorbell {
 /// queue.
 pub(super) async fn notify(db: &mut PgConnection, content: &str) -> Result<(), StoreError> {
     sqlx::query_scalar!(
-        "select pg_notify($1, $2) from set_config('synchronous_commit', 'off', true)",
+        "select pg_catalog.pg_notify($1, $2) from pg_catalog.set_config('synchronous_commit', 'off', true)",
         CHANNEL,
         content,
     )

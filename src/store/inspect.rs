@@ -22,6 +22,8 @@ pub struct Inspection {
     pub missing_rights: Vec<(String, String)>,
     /// Functions that may not be called.
     pub missing_functions: Vec<String>,
+    /// Schemas in which our names are looked for, and into which others may put objects: with who may.
+    pub open_schemas: Vec<(String, String)>,
 }
 
 /// How far the database was migrated, and how far this build goes.
@@ -49,7 +51,8 @@ pub struct Pulse {
 /// Looks at what changes.
 pub(super) async fn pulse(db: &mut PgConnection) -> Result<Pulse, StoreError> {
     let skew = skew(db).await?;
-    let queue = sqlx::query_scalar!(r#"select pg_notification_queue_usage() as "usage!""#);
+    let queue =
+        sqlx::query_scalar!(r#"select pg_catalog.pg_notification_queue_usage() as "usage!""#);
     let queue = queue.fetch_one(&mut *db).await?;
     Ok(Pulse { skew, queue, parked: deliveries::parked(db).await? })
 }
@@ -60,10 +63,10 @@ pub(super) async fn inspect(db: &mut PgConnection) -> Result<Inspection, StoreEr
     let server = sqlx::query!(
         r#"
         select
-            current_setting('server_version_num')::int as "version!",
+            pg_catalog.current_setting('server_version_num')::int as "version!",
             current_user::text as "role!",
-            pg_is_in_recovery() as "is_standby!",
-            (select version from pg_stat_ssl where pid = pg_backend_pid() and ssl) as tls
+            pg_catalog.pg_is_in_recovery() as "is_standby!",
+            (select version from pg_catalog.pg_stat_ssl where pid = pg_catalog.pg_backend_pid() and ssl) as tls
         "#
     )
     .fetch_one(&mut *db)
@@ -76,6 +79,7 @@ pub(super) async fn inspect(db: &mut PgConnection) -> Result<Inspection, StoreEr
         skew,
         missing_rights: missing_rights(db).await?,
         missing_functions: missing_functions(db).await?,
+        open_schemas: open_schemas(db).await?,
     })
 }
 
@@ -85,7 +89,7 @@ pub(super) async fn skew(db: &mut PgConnection) -> Result<f64, StoreError> {
     let (mut least, mut skew) = (Duration::MAX, 0.0);
     for _ in 0..3 {
         let (began, ours) = (Instant::now(), Utc::now());
-        let row = sqlx::raw_sql("select clock_timestamp()").fetch_one(&mut *db).await?;
+        let row = sqlx::raw_sql("select pg_catalog.clock_timestamp()").fetch_one(&mut *db).await?;
         let trip = began.elapsed();
         let theirs: DateTime<Utc> = row.try_get(0)?;
         if trip < least {
@@ -104,6 +108,7 @@ async fn missing_rights(db: &mut PgConnection) -> Result<Vec<(String, String)>, 
             ('backfill', '{select,insert,update}'),
             ('catalog', '{select,insert,update}'),
             ('change', '{select,insert,update,delete}'),
+            ('deletion_lock', '{select,update}'),
             ('delivery', '{select,insert,update}'),
             ('failed_payment', '{select,insert,update,delete}'),
             ('item', '{select,insert,update,delete}'),
@@ -113,8 +118,8 @@ async fn missing_rights(db: &mut PgConnection) -> Result<Vec<(String, String)>, 
             ('subject', '{select,insert,update}')
         )
         select name as "name!", needs as "needs!"
-        from needed, unnest(rights) as needs, to_regclass(name) as found
-        where found is not null and not has_table_privilege(found, needs)
+        from needed, pg_catalog.unnest(rights) as needs, pg_catalog.to_regclass(name) as found
+        where found is not null and not pg_catalog.has_table_privilege(found, needs)
         order by needs, name
         "#
     )
@@ -128,13 +133,58 @@ async fn missing_functions(db: &mut PgConnection) -> Result<Vec<String>, StoreEr
     let missing = sqlx::query_scalar!(
         r#"
         select name as "name!"
-        from unnest(array[
+        from pg_catalog.unnest(array[
             'pg_control_system()', 'pg_current_wal_lsn()', 'pg_walfile_name(pg_lsn)'
         ]) as name
-        where not has_function_privilege(name, 'execute')
+        where not pg_catalog.has_function_privilege(name, 'execute')
         "#
     );
     Ok(missing.fetch_all(db).await?)
+}
+
+/// Roles that may create in our schema, or in one where our tables and Postgres's functions are looked for before, and
+/// are neither superusers nor this role, nor can act as the owner of the schema or of the tables.
+async fn open_schemas(db: &mut PgConnection) -> Result<Vec<(String, String)>, StoreError> {
+    let open = sqlx::query!(
+        r#"
+        with ours as (
+            select relnamespace as schema, relowner as owner from pg_catalog.pg_class
+            where oid = pg_catalog.to_regclass('_sqlx_migrations')::oid
+            union all
+            select oid, nspowner from pg_catalog.pg_namespace
+            where nspname = pg_catalog.current_schema()
+                and pg_catalog.to_regclass('_sqlx_migrations') is null
+        ), path as (
+            select n.oid, n.nspname, n.nspowner, n.nspacl, found.place
+            from pg_catalog.unnest(pg_catalog.current_schemas(true))
+                with ordinality as found (name, place)
+            join pg_catalog.pg_namespace n on n.nspname = found.name
+        ), trusted as (
+            select owner from ours
+            union
+            select nspowner from path where path.oid in (select schema from ours)
+        )
+        select distinct path.place, pg_catalog.quote_ident(path.nspname::text) as "schema!",
+            coalesce(pg_catalog.quote_ident(role.rolname::text), 'public') as "role!"
+        from path
+        cross join lateral pg_catalog.aclexplode(
+            coalesce(path.nspacl, pg_catalog.acldefault('n', path.nspowner))
+        ) as acl
+        left join pg_catalog.pg_roles role on role.oid = acl.grantee
+        where acl.privilege_type = 'CREATE'
+            and path.place <= (
+                select pg_catalog.max(place) from path
+                where path.oid in (select schema from ours) or path.nspname = 'pg_catalog'
+            )
+            and (role.oid is null or role.rolname <> current_user and not exists (
+                select from trusted where pg_catalog.pg_has_role(role.oid, trusted.owner, 'member')
+            ))
+        order by path.place, "role!"
+        "#
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(open.into_iter().map(|row| (row.schema, row.role)).collect())
 }
 
 /// How far the database was migrated.

@@ -108,8 +108,8 @@ impl Route {
 /// Sets a value on the session that a connection has now; returns the one before it.
 async fn replaced(end: &mut PgConnection, by: &str) -> Result<Option<String>, sqlx::Error> {
     let replace = format!(
-        "select current_setting('entitlements.probe', true),
-            set_config('entitlements.probe', '{by}', false)"
+        "select pg_catalog.current_setting('entitlements.probe', true),
+            pg_catalog.set_config('entitlements.probe', '{by}', false)"
     );
     Ok(sqlx::raw_sql(sqlx::AssertSqlSafe(replace)).fetch_one(end).await?.get(0))
 }

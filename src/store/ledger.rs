@@ -182,7 +182,7 @@ pub(super) async fn follow(
 }
 
 /// The ledger row alone. The subject of what was not understood is to be compared with Clerk; that locks its row, and
-/// keeps it from being deleted meanwhile as the advisory lock does.
+/// keeps it from being deleted meanwhile as [`deletions::put_off_deletion`] does.
 async fn keep(lane: &Lane, delivery: &Delivery, outcome: Outcome) -> Result<Outcome, StoreError> {
     lane.transact(async |tx| {
         match (delivery.subject(), &delivery.message.reading) {

@@ -5,6 +5,7 @@ use crate::{
     service::{ADA, Answer, Replica, payload},
 };
 use entitlements::grpc::pb::{ReplayDeliveriesRequest, admin_client::AdminClient};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 /// The deliveries whose bodies are kept, by id.
@@ -106,6 +107,26 @@ async fn a_body_that_comes_together_with_the_deletion_is_not_kept_either() {
             [one.result(), other.result(), deleted.result()],
             ["parked", "parked", "applied"]
         );
+    }
+    assert_eq!(kept(&db).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn deletions_and_what_comes_together_with_them_never_wait_for_each_other_in_a_circle() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    // Whose deletions share one row of the lock.
+    let users = "select 'user_' || n from generate_series(1, 100000) n
+        where hashtextextended('user_' || n, 0) & 1023::bigint = 7 limit 12";
+    let users: Vec<String> = sqlx::query_scalar(users).fetch_all(&db.pool().await).await.unwrap();
+    assert_eq!(users.len(), 12);
+    for _ in 0..3 {
+        let all = users.iter().flat_map(|user| {
+            let bodies = [not_understood(user), membership(user), about("user.deleted", user)];
+            bodies.into_iter().chain([about("subscriptionItem.active", user)])
+        });
+        let answers = join_all(all.map(async |body| replica.send(&body).await)).await;
+        assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
     }
     assert_eq!(kept(&db).await, [""; 0]);
 }

@@ -92,6 +92,7 @@ async fn all_is_well_in_a_good_set_up_and_nothing_is_changed() {
         "TLS to Postgres",
         "clock",
         "rights",
+        "schema",
         "migrations",
         "notifications",
         "parked",
@@ -185,37 +186,31 @@ async fn rights_that_are_missing_are_told_as_the_grants_that_give_them() {
     run(&db, &format!("drop owned by {role}; drop role {role}")).await;
 }
 
-/// Puts a function of one's own before the one of Postgres, for whoever connects to this database.
-async fn pretend(db: &Db, function: &str) {
-    let search = format!("alter database {} set search_path = fake, pg_catalog, public", db.name());
-    run(
-        db,
-        &format!(
-            "create schema if not exists fake; create or replace function fake.{function}; {search}"
-        ),
-    )
-    .await;
-}
-
 #[tokio::test]
-async fn a_clock_that_is_off_and_a_server_that_is_too_old_are_told() {
+async fn a_schema_that_others_may_create_in_is_told_with_the_statements_that_close_it() {
     let db = in_use().await;
-    let url = ("DATABASE_URL", &*db.url);
-    let clock = |ahead| {
-        format!(
-            "clock_timestamp() returns timestamptz language sql
-            as $$ select pg_catalog.clock_timestamp() + interval '{ahead}' $$"
-        )
-    };
-    pretend(&db, &clock("650 s")).await; // give or take how long the answer takes
-    check(&[url], 1, &[&["fail", "clock", "Postgres's is 6", "s ahead of", "NTP"]]).await;
-    pretend(&db, &clock("-30 s")).await;
-    check(&[url], 0, &[&["warn", "clock", "Postgres's is", "s behind"]]).await;
-    pretend(&db, &clock("0")).await;
-    check(&[url], 0, &[&["ok", "clock"]]).await;
-    let version = "current_setting(text) returns text language sql as $$ select '130011'::text $$";
-    pretend(&db, version).await;
-    check(&[url], 1, &[&["fail", "PostgreSQL 13.11 is too old", "14 or newer"]]).await;
+    let (url, role) = (("DATABASE_URL", &*db.url), format!("{}_other", db.name()));
+    check(&[url], 0, &[&["ok", "schema", "nobody else may create"]]).await;
+    run(&db, "grant create on schema public to public").await;
+    let revoke = "as the schema's owner, revoke create on schema public from public";
+    check(&[url], 1, &[&["fail", "schema", "may create in public: public", revoke]]).await;
+    run(&db, &revoke["as the schema's owner, ".len()..]).await;
+    run(&db, &format!("create role {role} login; grant create on schema public to {role}")).await;
+    let revoke = format!("revoke create on schema public from {role}");
+    check(&[url], 1, &[&["fail", "schema", &format!("in public: {role}"), &revoke]]).await;
+    // Who is trusted with the tables anyway: one who can act as their owner, such as the owner of the database.
+    run(&db, &format!("grant entitlements to {role}")).await;
+    check(&[url], 0, &[&["ok", "schema"]]).await;
+    run(&db, &format!("revoke entitlements from {role}; {revoke}")).await;
+    // Where our names are looked for before they are found.
+    let first = format!(
+        "create schema first authorization {role};
+        alter database {} set search_path = first, public",
+        db.name()
+    );
+    run(&db, &first).await;
+    check(&[url], 1, &[&["fail", "schema", &format!("may create in first: {role}")]]).await;
+    run(&db, &format!("drop owned by {role}; drop role {role}")).await;
 }
 
 #[tokio::test]

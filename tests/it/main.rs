@@ -67,6 +67,7 @@ mod shared_machine;
 mod signed_in;
 mod soak;
 mod stories;
+mod strangers;
 mod tls;
 mod traces;
 mod untidy;
