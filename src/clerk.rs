@@ -27,5 +27,5 @@ pub use instance::{Instance, InvalidPublishableKey};
 pub use jwks::{InvalidKeys, Keys};
 pub use read::read;
 pub use session::{Session, Sessions, Unverified};
-pub use signature::{InvalidSecret, Refusal, Secret, Verified, Verifier};
+pub use signature::{InvalidSecret, OBSERVED, Refusal, Secret, Verified, Verifier};
 pub use token::{Claims, Header};

@@ -19,6 +19,7 @@ mod send;
 mod serve;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::{
     fmt,
     io::{self, Write},
@@ -28,7 +29,8 @@ use std::{
 /// Answers over gRPC whether a Clerk user or organization may use a feature: Clerk Billing's webhooks in,
 /// Postgres as the source of truth, answers from memory.
 ///
-/// Every flag is also an environment variable. Start with `entitlements dev`.
+/// Every flag is also an environment variable. Give secrets as variables: other users of the machine can see arguments.
+/// Start with `entitlements dev`.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Cli {
@@ -74,9 +76,16 @@ fn say(line: fmt::Arguments<'_>) {
     }
 }
 
+/// Keeps secrets in memory out of core dumps.
+fn forbid_core_dumps() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, none); // lowering a limit is always allowed
+}
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    forbid_core_dumps();
     let cli = arguments::parse();
     let runtime = tokio::runtime::Runtime::new();
     let done = match runtime {

@@ -209,6 +209,13 @@ impl SigningSecrets {
                  Clerk's dashboard (it begins with whsec_)"
             ));
         }
+        if given.len() > 1 {
+            tracing::info!(
+                secrets = given.len(),
+                "CLERK_WEBHOOK_SIGNING_SECRET has several secrets, and each can change every account: keep only the newest \
+                 once Clerk signs with it"
+            );
+        }
         let parsed: Result<_, InvalidSecret> = given.into_iter().map(Secret::parse).collect();
         parsed.context("CLERK_WEBHOOK_SIGNING_SECRET")
     }

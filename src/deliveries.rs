@@ -8,7 +8,7 @@ pub use served::ServedInstance;
 use crate::{
     access::{Message, Reading, Subject},
     accounts::Accounts,
-    clerk::{self, Verified},
+    clerk::{self, OBSERVED, Verified},
     store::{Delivery, Entry, Filter, Names, Outcome, Position, Shared, Store, StoreError},
     telemetry::{Labels, Metrics, chain, trace_id},
 };
@@ -71,7 +71,7 @@ impl Deliveries {
         now: DateTime<Utc>,
     ) -> Result<(Delivery, Outcome), StoreError> {
         // The same for the same content, so that asking twice tells nothing new.
-        let svix_id = format!("api_{:x}", Sha256::digest(body));
+        let svix_id = format!("{OBSERVED}{:x}", Sha256::digest(body));
         let delivery = self.read(svix_id, body.clone(), None, now);
         let outcome = self.store.observe(&delivery, dry_run).await?;
         if !dry_run && outcome.changed().is_some() {

@@ -187,6 +187,15 @@ impl Reconciler {
         found
     }
 
+    /// Takes back the deletion of a subject that Clerk still knows; it then has what Clerk says.
+    pub async fn undelete(&self, subject: &Subject) -> Result<Finding, ReconcileError> {
+        if self.api.subscription(subject).await?.is_none() {
+            return Ok(Finding::NotAtClerk);
+        }
+        self.store.undelete(subject).await?;
+        self.compare(subject, false).await
+    }
+
     async fn look(&self, subject: &Subject, dry_run: bool) -> Result<Finding, ReconcileError> {
         let trace = self.metrics.traces.question("ask Clerk for a subscription");
         let found = trace.run(self.api.subscription(subject)).await?;

@@ -16,6 +16,10 @@ const SHORTEST_KEY: usize = 16;
 /// How far a delivery's timestamp may be from now, in seconds, as in Svix's libraries.
 const TOLERANCE: u64 = 5 * 60;
 
+/// How the ids begin that this service gives to what Clerk's Backend API says. Svix's begin with `msg_`. A delivery with
+/// such an id, from whoever holds a second secret, would make the answer of the API a duplicate.
+pub const OBSERVED: &str = "api_";
+
 /// One signing secret, `whsec_…`, known to be strong enough.
 pub struct Secret {
     webhook: Webhook,
@@ -136,6 +140,13 @@ impl<'h> Envelope<'h> {
         let id = single(headers, &format!("{family}-id"))?;
         if !is_message_id(id) {
             return Err(malformed(family, "id", "must be 1 to 128 letters, digits, `_` or `-`"));
+        }
+        if id.starts_with(OBSERVED) {
+            return Err(malformed(
+                family,
+                "id",
+                "must not begin with `api_`, which is kept for us",
+            ));
         }
         let text = single(headers, &format!("{family}-timestamp"))?;
         let timestamp = text.parse().ok().filter(|t: &i64| *t >= 0 && t.to_string() == text);

@@ -30,6 +30,10 @@ pub(super) struct Reconcile {
     #[arg(long)]
     dry_run: bool,
 
+    /// Take back that the subject was deleted, if Clerk still knows a subscription of it
+    #[arg(long, requires = "subject", conflicts_with = "dry_run")]
+    undelete: bool,
+
     /// One JSON object a line instead of sentences
     #[arg(long)]
     json: bool,
@@ -55,7 +59,10 @@ impl Reconcile {
         reconciler.prepare().await?;
         let mut tally = Tally::default();
         if let Some(subject) = &self.subject {
-            let finding = reconciler.compare(subject, self.dry_run).await;
+            let finding = match self.undelete {
+                true => reconciler.undelete(subject).await,
+                false => reconciler.compare(subject, self.dry_run).await,
+            };
             self.tell(subject, finding, &mut tally);
         } else {
             if !self.dry_run {

@@ -1,9 +1,28 @@
 //! Deleting a subject, and keeping one from being deleted meanwhile.
 
-use super::StoreError;
+use super::{Store, StoreError, apply::log_change, lane::End};
 use crate::access::Subject;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+
+impl Store {
+    /// Takes back a deletion: the subject is known again, and has nothing. `false`: it was not deleted.
+    pub async fn undelete(&self, subject: &Subject) -> Result<bool, StoreError> {
+        self.upkeep.transact(async |tx| undelete(tx, subject).await).await
+    }
+}
+
+async fn undelete(tx: &mut PgConnection, subject: &Subject) -> Result<End<bool>, StoreError> {
+    let undeleted = sqlx::query!(
+        "update subject set deleted_at = null where subject = $1 and deleted_at is not null",
+        subject.as_str()
+    );
+    if undeleted.execute(&mut *tx).await?.rows_affected() == 0 {
+        return Ok(End::RollBack(false));
+    }
+    log_change(tx, subject).await?;
+    Ok(End::Commit(true))
+}
 
 /// Keeps a subject from being deleted by others until the transaction ends, also one of whom nothing is known yet: a
 /// body that is entered meanwhile would outlive the deletion. A row of `deletion_lock` is locked, because a role without

@@ -116,6 +116,8 @@ fn headers_that_are_wrong() -> Vec<Case> {
         let signed = Signed::of(id, now, ok.body.clone());
         cases.push(case(signed.headers(), 400, "svix-id must be 1 to 128"));
     }
+    let ours = Signed::of("api_0a1b", now, ok.body.clone());
+    cases.push(case(ours.headers(), 400, "must not begin with `api_`"));
     cases.extend(bodies_that_were_changed(&ok, now));
     cases
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     db::Db,
+    rig::Process,
     service::{ADA, Replica, SECRET, eventually, plain_http, said},
 };
 use insta::assert_snapshot;
@@ -122,6 +123,16 @@ async fn serve_refuses_to_start_on_settings_that_cannot_work_and_names_them() {
     ] {
         check_refused(&variables, 2, words).await;
     }
+}
+
+#[tokio::test]
+async fn a_core_dump_cannot_hold_secrets() {
+    let db = Db::new().await;
+    let process = Process::start(&db.url, &[]).await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    assert!(process.terminate().await);
 }
 
 #[tokio::test]

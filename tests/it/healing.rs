@@ -109,6 +109,37 @@ async fn what_clerk_will_not_answer_is_named_and_the_key_never_shown() {
 }
 
 #[tokio::test]
+async fn a_deletion_that_clerk_does_not_confirm_is_taken_back() {
+    let (db, clerk) = (Db::new().await, Clerk::start().await);
+    let replica = Replica::start(&db).await;
+    replica.send_as("msg_1", &payload("subscription.active.user-pro")).await;
+    replica.send_as("msg_2", &payload("user.deleted")).await;
+    let shell = shell(&db, &clerk);
+    let reason = async || replica.check(ADA, "", "export").await.reason();
+
+    let (code, stdout, stderr) = shell.run(&["reconcile", ADA, "--undelete"]).await;
+    assert_eq!((code, stdout.starts_with(&format!("{ADA}: not at Clerk"))), (0, true), "{stderr}");
+    assert_eq!(reason().await, Reason::SubjectDeleted);
+
+    let body = include_str!("../payloads/bapi/user-subscription.canceled-at-period-end.json");
+    let subscription = serde_json::from_str(body).unwrap();
+    clerk.state.lock().unwrap().subscriptions.insert(ADA.into(), subscription);
+    let (_, stdout, _) = shell.run(&["reconcile", ADA]).await;
+    assert!(stdout.contains("1 still different"), "without the flag it stays deleted: {stdout}");
+    assert_eq!(reason().await, Reason::SubjectDeleted);
+    let (code, stdout, stderr) = shell.run(&["reconcile", ADA, "--undelete"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("1 healed"), "{stdout}");
+    eventually("the replica hears of it", async || reason().await == Reason::CanceledButPaid).await;
+
+    let again = replica.send_as("msg_2", &payload("user.deleted")).await;
+    assert_eq!(again.result(), "duplicate");
+    assert_eq!(reason().await, Reason::CanceledButPaid);
+    let (code, _, stderr) = shell.run(&["reconcile", "--undelete"]).await;
+    assert_eq!(code, 2, "{stderr}");
+}
+
+#[tokio::test]
 async fn reconcile_tells_the_differences_and_heals_them() {
     let (db, clerk) = (Db::new().await, Clerk::start().await);
     let replica = Replica::start(&db).await;

@@ -35,6 +35,7 @@ mod guard;
 mod healing;
 mod healing_goes_on;
 mod history;
+mod hosts;
 mod instances;
 mod ledger;
 mod listener;

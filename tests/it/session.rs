@@ -172,5 +172,5 @@ async fn answer(answers: Answers) -> Result<Response<Full<Bytes>>, Infallible> {
         }
         Answers::Bloated(keys) => answer.body(keys.to_string() + &" ".repeat(4 * 1024 * 1024)),
     };
-    Ok(answer.unwrap().map(|text| Full::from(text)))
+    Ok(answer.unwrap().map(Full::from))
 }

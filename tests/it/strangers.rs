@@ -273,9 +273,9 @@ async fn nothing_that_a_stranger_created_is_called() {
 /// Connected as a role without any right.
 async fn connected(db: &Db) -> PgConnection {
     let (pool, role) = (db.pool().await, format!("{}_nobody", db.name()));
-    run(&pool, format!("create role {role} login")).await;
+    run(&pool, format!("create role {role} login password '{role}'")).await;
     pool.close().await;
-    let url = db.url.replace("entitlements@", &format!("{role}@"));
+    let url = db.url_as(&role);
     assert_ne!(url, db.url);
     PgConnection::connect(&url).await.unwrap()
 }
