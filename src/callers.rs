@@ -6,9 +6,11 @@
 mod file;
 mod key;
 mod session;
+mod share;
 
 pub use file::{Entry, KeyFile};
 pub use session::{Admission, Place, Refusal, Session};
+pub use share::{Share, StreamKind, Taken};
 
 use crate::{files::Reread, tls::Name as CertificateName};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -46,12 +48,14 @@ impl fmt::Display for Scope {
 }
 
 /// Somebody who may call.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Caller {
     /// The name of the key, or in the certificate.
     pub name: String,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// What it may have in progress.
+    pub share: Share,
 }
 
 /// The first 48 bits of the SHA-256 of a file's content, as a number: `serve` exports it of the content in force as the
@@ -136,7 +140,7 @@ impl Callers {
         let is_of_another_kind =
             counted.any(|name| known.certificates.keys().any(|key| same(key, name.text())));
         let scopes = if is_of_another_kind { Vec::new() } else { vec![Scope::Check] };
-        Some(Arc::new(Caller { name: first.to_string(), scopes }))
+        Some(Arc::new(Caller { name: first.to_string(), scopes, share: Share::default() }))
     }
 }
 
@@ -150,7 +154,9 @@ struct Known {
 
 impl From<Document> for Known {
     fn from(document: Document) -> Self {
-        let caller = |name: &str, scopes| Arc::new(Caller { name: name.into(), scopes });
+        let caller = |name: &str, scopes| {
+            Arc::new(Caller { name: name.into(), scopes, share: Share::default() })
+        };
         let keys = document.keys.into_iter();
         let certificates = document.certificates.into_iter();
         Self {

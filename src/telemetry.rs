@@ -262,7 +262,7 @@ impl Metrics {
         for status in ["400", "401", "408", "413", "500", "503"] {
             drop(self.refused.get_or_create(&Labels([("status", status)])));
         }
-        for cause in ["no_key", "wrong_key", "several_keys", "no_scope"] {
+        for cause in ["no_key", "wrong_key", "several_keys", "no_scope", "too_many"] {
             drop(self.calls_refused.get_or_create(&Labels([("cause", cause)])));
         }
         for result in ["ok", "failed"] {

@@ -1,6 +1,6 @@
 //! Who calls on one connection.
 
-use super::{Caller, Callers, Scope, key::Hash};
+use super::{Caller, Callers, Scope, StreamKind, Taken, key::Hash};
 use crate::tls::Name as CertificateName;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -25,6 +25,9 @@ pub enum Refusal {
     /// Its caller lacks this scope.
     #[error("no scope `{0}`")]
     NoScope(Scope),
+    /// Its caller has too much in progress.
+    #[error("too much in progress")]
+    TooMany,
 }
 
 impl Refusal {
@@ -36,6 +39,7 @@ impl Refusal {
             Self::WrongKey => "wrong_key",
             Self::SeveralKeys => "several_keys",
             Self::NoScope(_) => "no_scope",
+            Self::TooMany => "too_many",
         }
     }
 }
@@ -81,14 +85,15 @@ impl Session {
         headers: &HeaderMap,
         place: Place,
         needed: Option<Scope>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Arc<Caller>, Refusal> {
         let key = place.key(headers)?;
         let mut last = self.last.borrow_mut();
         let last = match &mut *last {
             Some(last) if last.is_still(self.callers.generation(), key) => last,
             other => other.insert(self.recognize(key)?),
         };
-        last.caller.may(needed)
+        last.caller.may(needed)?;
+        Ok(last.caller.clone())
     }
 
     /// Lets a call in as [`Session::admit`] does, whose answer goes on until its caller is no longer let in.
@@ -97,19 +102,15 @@ impl Session {
         headers: &HeaderMap,
         place: Place,
         needed: Option<Scope>,
+        kind: StreamKind,
     ) -> Result<Admission, Refusal> {
         // Before the caller is looked up, so that no change after it is missed.
         let changes = self.callers.changes();
-        self.admit(headers, place, needed)?;
+        let caller = self.admit(headers, place, needed)?;
+        let taken = caller.share.stream(kind).ok_or(Refusal::TooMany)?;
         let key = place.key(headers)?.map(Hash::of);
         let (callers, certificate) = (self.callers.clone(), self.certificate.clone());
-        Ok(Admission { callers, key, certificate, needed, changes })
-    }
-
-    /// The name of who was let in last.
-    #[must_use]
-    pub fn last_caller(&self) -> Option<Arc<Caller>> {
-        self.last.borrow().as_ref().map(|last| last.caller.clone())
+        Ok(Admission { callers, key, certificate, needed, changes, _taken: taken })
     }
 
     fn recognize(&self, key: Option<&[u8]>) -> Result<Last, Refusal> {
@@ -130,6 +131,7 @@ pub struct Admission {
     certificate: Vec<CertificateName>,
     needed: Option<Scope>,
     changes: watch::Receiver<()>,
+    _taken: Taken,
 }
 
 impl Admission {

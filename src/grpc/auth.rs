@@ -2,14 +2,19 @@
 
 use super::revocation::{bound, is_stream};
 use crate::{
-    callers::{Admission, Callers, Place, Refusal, Scope, Session},
+    callers::{Admission, Caller, Callers, Place, Refusal, Scope, Session, StreamKind, Taken},
     net::Peer,
     telemetry::{Labels, Metrics},
 };
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
 use hyper::{body::Incoming, service::Service};
-use std::{convert::Infallible, pin::Pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 use tonic::{Status, body::Body};
 
 /// What a method asks of its caller.
@@ -90,50 +95,82 @@ pub(super) struct Admitted<S> {
     metrics: Arc<Metrics>,
 }
 
+/// How a call was let in.
+enum Entry {
+    /// Nobody asked who calls.
+    Open,
+    Call(Arc<Caller>),
+    Stream(Admission),
+}
+
 impl<S> Admitted<S> {
-    /// Lets a call in; tells of the admission if its answer is a stream.
-    fn admit(&self, request: &Request<Incoming>) -> Result<Option<Admission>, Status> {
-        let Some(session) = &self.session else { return Ok(None) };
+    fn admit(&self, request: &Request<Incoming>) -> Result<Entry, Status> {
+        let Some(session) = &self.session else { return Ok(Entry::Open) };
         let method = request.uri().path();
         let needs = Needs::of(method);
         let scope = match needs {
-            Needs::Nothing => return Ok(None),
+            Needs::Nothing => return Ok(Entry::Open),
             Needs::Caller | Needs::Unlisted => None,
             Needs::Scope(scope) => Some(scope),
         };
-        let place = Place::Authorization;
-        let headers = request.headers();
-        let admitted = if is_stream(method) {
-            session.admit_stream(headers, place, scope).map(Some)
+        let (headers, place) = (request.headers(), Place::Authorization);
+        let entry = if is_stream(method) {
+            session.admit_stream(headers, place, scope, StreamKind::Grpc).map(Entry::Stream)
         } else {
-            session.admit(headers, place, scope).map(|()| None)
+            session.admit(headers, place, scope).map(Entry::Call)
         };
-        let admission = admitted.map_err(|refusal| self.refuse(refusal))?;
-        match needs {
-            Needs::Unlisted => Err(Status::unimplemented("there is no such method")),
-            Needs::Scope(Scope::Admin) => {
-                let caller = session.last_caller();
-                let caller = caller.as_ref().map(|caller| caller.name.as_str());
-                tracing::info!(caller, method, "an operator calls");
-                Ok(admission)
+        let entry = entry.map_err(|refusal| refused(&self.metrics, refusal))?;
+        match (needs, &entry) {
+            (Needs::Unlisted, _) => Err(Status::unimplemented("there is no such method")),
+            (Needs::Scope(Scope::Admin), Entry::Call(caller)) => {
+                tracing::info!(caller = caller.name, method, "an operator calls");
+                Ok(entry)
             }
-            Needs::Scope(Scope::Check) | Needs::Caller | Needs::Nothing => Ok(admission),
+            (Needs::Scope(_) | Needs::Caller | Needs::Nothing, _) => Ok(entry),
         }
     }
+}
 
-    /// Counts a refusal. Its answer does not tell what was wrong with a key.
-    fn refuse(&self, refusal: Refusal) -> Status {
-        let cause = Labels([("cause", refusal.cause())]);
-        self.metrics.calls_refused.get_or_create(&cause).inc();
-        match refusal {
-            Refusal::NoKey | Refusal::WrongKey | Refusal::SeveralKeys => Status::unauthenticated(
-                "who calls is not known: send a valid API key as `authorization: Bearer KEY`, or use a client \
-                 certificate",
-            ),
-            Refusal::NoScope(scope) => {
-                Status::permission_denied(format!("the caller lacks the scope `{scope}`"))
-            }
+/// Counts a refusal. Its answer does not tell what was wrong with a key.
+fn refused(metrics: &Metrics, refusal: Refusal) -> Status {
+    metrics.calls_refused.get_or_create(&Labels([("cause", refusal.cause())])).inc();
+    match refusal {
+        Refusal::NoKey | Refusal::WrongKey | Refusal::SeveralKeys => Status::unauthenticated(
+            "who calls is not known: send a valid API key as `authorization: Bearer KEY`, or use a client \
+             certificate",
+        ),
+        Refusal::NoScope(scope) => {
+            Status::permission_denied(format!("the caller lacks the scope `{scope}`"))
         }
+        Refusal::TooMany => Status::resource_exhausted(
+            "the caller has too many calls or streams in progress: ask again later",
+        ),
+    }
+}
+
+/// A call of a known caller. If it has to wait, it takes a part of the caller's share.
+pub(super) struct SharedCall<F> {
+    call: F,
+    caller: Option<(Arc<Caller>, Arc<Metrics>)>,
+    taken: Option<Taken>,
+}
+
+impl<F: Future<Output = Answer> + Unpin> Future for SharedCall<F> {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let answer = Pin::new(&mut self.call).poll(cx);
+        if answer.is_pending()
+            && self.taken.is_none()
+            && let Some((caller, metrics)) = &self.caller
+        {
+            let taken = caller.share.wait();
+            if taken.is_none() {
+                return Poll::Ready(Ok(refused(metrics, Refusal::TooMany).into_http()));
+            }
+            self.taken = taken;
+        }
+        answer
     }
 }
 
@@ -142,17 +179,26 @@ type Answer = Result<Response<Body>, Infallible>;
 impl<S> Service<Request<Incoming>> for Admitted<S>
 where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
+    S::Future: Send + Unpin + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future =
-        Either<S::Future, Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>>;
+    type Future = Either<
+        SharedCall<S::Future>,
+        Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    >;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         match self.admit(&request) {
-            Ok(None) => Either::Left(self.service.call(request)),
-            Ok(Some(admission)) => {
+            Ok(Entry::Open) => {
+                let call = self.service.call(request);
+                Either::Left(SharedCall { call, caller: None, taken: None })
+            }
+            Ok(Entry::Call(caller)) => {
+                let (call, caller) = (self.service.call(request), (caller, self.metrics.clone()));
+                Either::Left(SharedCall { call, caller: Some(caller), taken: None })
+            }
+            Ok(Entry::Stream(admission)) => {
                 let (answer, metrics) = (self.service.call(request), self.metrics.clone());
                 let bound = async move { Ok(bound(answer.await?, admission, metrics)) };
                 Either::Right(Either::Right(Box::pin(bound)))

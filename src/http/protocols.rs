@@ -4,7 +4,7 @@
 use super::{Answer, AuthZen, ForwardAuth, Hosts, Ofrep, body::Body, refuse};
 use crate::{
     access::Decision,
-    callers::{Admission, Callers, Place, Refusal, Scope, Session},
+    callers::{Admission, Callers, Place, Refusal, Scope, Session, StreamKind},
     checks::Facts,
     net::Peer,
     telemetry::{Labels, Metrics},
@@ -87,6 +87,7 @@ pub(super) fn refusal(refusal: Refusal) -> (StatusCode, &'static str) {
             (StatusCode::UNAUTHORIZED, "unauthenticated")
         }
         Refusal::NoScope(_) => (StatusCode::FORBIDDEN, "forbidden"),
+        Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
     }
 }
 
@@ -120,9 +121,9 @@ impl Protocols {
         };
         let (headers, scope) = (request.headers(), Some(Scope::Check));
         let admitted = if Ofrep::is_stream(path) {
-            session.admit_stream(headers, place, scope).map(Some)
+            session.admit_stream(headers, place, scope, StreamKind::Ofrep).map(Some)
         } else {
-            session.admit(headers, place, scope).map(|()| None)
+            session.admit(headers, place, scope).map(|_| None)
         };
         admitted.inspect_err(|refusal| count(&self.metrics, *refusal))
     }

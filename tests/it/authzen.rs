@@ -198,10 +198,14 @@ async fn discovery_names_the_public_url_whatever_host_is_asked() {
         let base = public_url.unwrap_or(&outside.base).trim_end_matches('/');
         for host in &hosts {
             let told = outside.ask(Method::GET, path, host, "").await;
+            assert!(!told.body.to_string().contains("evil"), "{told:?}");
+            if host.first().is_some_and(|(name, _)| *name == "host") {
+                assert_eq!(told.status, 421, "a loopback listener has no such name: {told:?}");
+                continue;
+            }
             assert_eq!(told.body["policy_decision_point"], base, "{host:?}");
             let endpoint = &told.body["access_evaluation_endpoint"];
             assert_eq!(*endpoint, format!("{base}{EVALUATION}"), "{host:?}");
-            assert!(!told.body.to_string().contains("evil"), "{told:?}");
         }
     }
     let everywhere = Config { internal: "0.0.0.0:0".parse().unwrap(), ..config(&db) };

@@ -280,7 +280,8 @@ async fn help_is_the_manual() {
     Answers over gRPC whether a Clerk user or organization may use a feature: Clerk Billing's webhooks
     in, Postgres as the source of truth, answers from memory.
 
-    Every flag is also an environment variable. Start with `entitlements dev`.
+    Every flag is also an environment variable. Give secrets as variables: other users of the machine
+    can see arguments. Start with `entitlements dev`.
 
     Usage: entitlements <COMMAND>
 

@@ -5,6 +5,7 @@ mod authzen;
 mod backfill;
 mod bad_calls;
 mod bad_requests;
+mod caller_share;
 mod callers;
 mod callers_http;
 mod callers_in_force;
