@@ -9,11 +9,13 @@
 
 mod epochs;
 mod freshness;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod watchers;
 
 pub use freshness::{Freshness, State};
+pub use shares::Shares;
 pub use watchers::Watch;
 
 use crate::{
@@ -193,7 +195,7 @@ impl Accounts {
     pub async fn ensure_catalog(&self, need: &Need) -> Result<(), Unavailable> {
         let wanted = need.at_least.as_ref().map_or(0, |revision| revision.catalog);
         if need.fully_consistent || self.catalog.load().number < wanted {
-            let _slot = self.waiting.try_acquire().map_err(|_| Unavailable::Crowded)?;
+            let _permits = Shares::permits(&self.waiting)?;
             // In a box, as the wait below: each call takes along what it may need, and is moved several times.
             Box::pin(self.reload_catalog()).await.map_err(Unavailable::Store)?;
         }
@@ -317,9 +319,9 @@ impl Accounts {
     async fn fetch(self: &Arc<Self>, id: Id<'_>, since: u64) -> Result<Arc<Account>, Unavailable> {
         let (this, subject) = (self.clone(), Subject::from(id));
         let asked_at = self.metrics.traces.here();
-        let slot = self.waiting.clone().try_acquire_owned().map_err(|_| Unavailable::Crowded)?;
+        let permits = Shares::permits(&self.waiting)?;
         let fetch = tokio::spawn(async move {
-            let _slot = slot;
+            let _permits = permits;
             let _turn = this.turns[this.epochs.index(subject.id()) % TURNS].lock().await;
             let known = this.found(subject.id());
             if let Some(entry) = known.filter(|entry| entry.loaded >= since) {

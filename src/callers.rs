@@ -9,8 +9,8 @@ mod session;
 mod share;
 
 pub use file::{Entry, KeyFile};
-pub use session::{Admission, Place, Refusal, Session};
-pub use share::{Share, StreamKind, Taken};
+pub use session::{Admission, Entry as Admitted, Place, Refusal, Session};
+pub use share::{Share, StreamKind};
 
 use crate::{files::Reread, tls::Name as CertificateName};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -24,7 +24,7 @@ use std::{
     convert::Infallible,
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::watch;
 
@@ -54,8 +54,6 @@ pub struct Caller {
     pub name: String,
     /// What it may do.
     pub scopes: Vec<Scope>,
-    /// What it may have in progress.
-    pub share: Share,
 }
 
 /// The first 48 bits of the SHA-256 of a file's content, as a number: `serve` exports it of the content in force as the
@@ -67,7 +65,11 @@ pub fn fingerprint(content: &[u8]) -> u64 {
 }
 
 /// All who may call, as the file says now.
-pub struct Callers(Reread<Known>);
+pub struct Callers {
+    file: Reread<Known>,
+    /// What each caller has in progress, by name: a change of the file changes nothing of it.
+    shares: Mutex<BTreeMap<String, Arc<Share>>>,
+}
 
 impl Callers {
     /// Reads the file of callers; without one, only certificates are let in, to check.
@@ -80,43 +82,56 @@ impl Callers {
             }
             _ => Ok(Known::default()),
         };
-        Ok(Self(Reread::new("CALLERS", files, Box::new(read))?))
+        let file = Reread::new("CALLERS", files, Box::new(read))?;
+        Ok(Self { file, shares: Mutex::default() })
     }
 
     /// Reads the file again when it changes, for ever.
     pub async fn follow(&self) -> Infallible {
-        self.0.follow().await
+        self.file.follow().await
     }
 
     /// The [`fingerprint`] of the content in force; `None` without a file.
     #[must_use]
     pub fn in_force(&self) -> Option<u64> {
-        self.0.current().fingerprint
+        self.file.current().fingerprint
     }
 
     /// Whether the file changed and could not be used, so that an older content is in force.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.0.is_broken()
+        self.file.is_broken()
     }
 
     /// Whether there is any key.
     #[must_use]
     pub fn has_keys(&self) -> bool {
-        !self.0.current().keys.is_empty()
+        !self.file.current().keys.is_empty()
+    }
+
+    /// What a caller may have in progress, the same for all its connections.
+    fn share(&self, caller: &str) -> Arc<Share> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(caller) {
+            return share.clone();
+        }
+        shares.retain(|_, share| Arc::strong_count(share) > 1); // of callers who have gone
+        let share = Arc::new(Share::new(caller));
+        shares.insert(caller.into(), share.clone());
+        share
     }
 
     fn generation(&self) -> u64 {
-        self.0.generation()
+        self.file.generation()
     }
 
     fn changes(&self) -> watch::Receiver<()> {
-        self.0.changes()
+        self.file.changes()
     }
 
     /// The caller whose key has this hash. All hashes are compared, each in constant time.
     fn of_key(&self, hash: &Hash) -> Option<Arc<Caller>> {
-        let known = self.0.current();
+        let known = self.file.current();
         let same = |(stored, _): &&(Hash, _)| verify_slices_are_equal(&stored.0, &hash.0).is_ok();
         let mut found = known.keys.iter().filter(same);
         let first = found.next();
@@ -129,7 +144,7 @@ impl Callers {
     /// common name counts only in a certificate without URIs and DNS names. A name that is listed as another kind is
     /// somebody else's: it has no scopes.
     fn of_certificate(&self, names: &[CertificateName]) -> Option<Arc<Caller>> {
-        let (known, first) = (self.0.current(), names.first()?);
+        let (known, first) = (self.file.current(), names.first()?);
         let listed = |name| known.certificates.get(name);
         let shut_out = names.iter().filter_map(listed).find(|caller| caller.scopes.is_empty());
         let mut counted = names.iter().filter(|name| name.is_common() == first.is_common());
@@ -140,7 +155,7 @@ impl Callers {
         let is_of_another_kind =
             counted.any(|name| known.certificates.keys().any(|key| same(key, name.text())));
         let scopes = if is_of_another_kind { Vec::new() } else { vec![Scope::Check] };
-        Some(Arc::new(Caller { name: first.to_string(), scopes, share: Share::default() }))
+        Some(Arc::new(Caller { name: first.to_string(), scopes }))
     }
 }
 
@@ -154,9 +169,7 @@ struct Known {
 
 impl From<Document> for Known {
     fn from(document: Document) -> Self {
-        let caller = |name: &str, scopes| {
-            Arc::new(Caller { name: name.into(), scopes, share: Share::default() })
-        };
+        let caller = |name: &str, scopes| Arc::new(Caller { name: name.into(), scopes });
         let keys = document.keys.into_iter();
         let certificates = document.certificates.into_iter();
         Self {

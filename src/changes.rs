@@ -231,7 +231,10 @@ impl Changes {
             } else {
                 // A query on the session would show as well that it lives, but while one is under way sqlx keeps all
                 // notifications that come, without a bound.
-                self.store.notify().await?;
+                if let Err(error) = self.store.notify().await {
+                    tracing::debug!(error = chain(&error), "cannot test the listening session");
+                    continue; // that says nothing of the session
+                }
                 timeout(ANSWER, session.try_recv()).await.map_err(|_| SessionEnd::Silent)??
             };
             self.hear(rung.ok_or(SessionEnd::Closed)?.payload());

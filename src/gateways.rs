@@ -6,7 +6,7 @@
 use crate::{
     access::{Decision, Question, Subject},
     accounts::Need,
-    checks::{Checks, Payers},
+    checks::{Checks, FailureKind, Payers},
     clerk::{Credentials, Session, Sessions, Unverified},
 };
 use chrono::SecondsFormat;
@@ -88,6 +88,9 @@ impl Gateways {
         let payers = Payers::of_user(session.user.id(), organization);
         let facts = match self.checks.facts(payers, &Need::default()).await {
             Ok(facts) => facts,
+            Err(failure) if failure.kind == FailureKind::Crowded => {
+                return Passage { result: "overloaded", ..unavailable(&failure.reason) };
+            }
             Err(failure) => return unavailable(&failure.reason),
         };
         let moment = self.checks.moment();

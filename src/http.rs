@@ -20,7 +20,7 @@ pub use webhook::Webhooks;
 
 use crate::{
     accounts::Accounts,
-    callers::{Admission, Callers, Refusal, Session},
+    callers::{Admitted, Callers, Refusal, Session},
     net::{self, Listener, Peer, Place},
     store::Store,
     telemetry::Metrics,
@@ -52,7 +52,7 @@ const AGE: Duration = Duration::from_mins(10);
 
 /// What is said to a request that names another host.
 const MISDIRECTED: &str = "the Host header names neither this machine nor PUBLIC_URL: ask by `localhost` or \
-     `127.0.0.1`, set PUBLIC_URL, or name the callers (CALLERS)";
+     `127.0.0.1`, or set PUBLIC_URL";
 /// Browsers take an answer for what its content type says.
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
@@ -122,10 +122,10 @@ impl Face {
         &self,
         session: Option<&Session>,
         request: &Request<B>,
-    ) -> Result<Option<Admission>, Refusal> {
+    ) -> Result<Admitted, Refusal> {
         match (self, session) {
             (Self::Internal(_, protocols), Some(session)) => protocols.admit(session, request),
-            (Self::Public(..) | Self::Internal(..), _) => Ok(None),
+            (Self::Public(..) | Self::Internal(..), _) => Ok(Admitted::Open),
         }
     }
 
@@ -141,7 +141,7 @@ impl Face {
         &self,
         request: Request<Incoming>,
         place: &Place,
-        admitted: Result<Option<Admission>, Refusal>,
+        admitted: Result<Admitted, Refusal>,
     ) -> Answer {
         let path = request.uri().path();
         match (self, path) {
@@ -168,7 +168,7 @@ async fn answer(
     face: Face,
     place: Place,
     request: Request<Incoming>,
-    admitted: Result<Option<Admission>, Refusal>,
+    admitted: Result<Admitted, Refusal>,
 ) -> Result<Answer, Infallible> {
     if let Some(reason) = misframed(&request) {
         return Ok(refuse(StatusCode::BAD_REQUEST, reason));

@@ -189,10 +189,14 @@ impl Reconciler {
 
     /// Takes back the deletion of a subject that Clerk still knows; it then has what Clerk says.
     pub async fn undelete(&self, subject: &Subject) -> Result<Finding, ReconcileError> {
-        if self.api.subscription(subject).await?.is_none() {
-            return Ok(Finding::NotAtClerk);
+        match self.look(subject, true).await? {
+            Finding::NotAtClerk | Finding::NotUnderstood(_) => {}
+            Finding::Same | Finding::Healed(_) | Finding::Differs(_) => {
+                if self.store.undelete(subject).await? {
+                    tracing::info!(subject = subject.as_str(), "took back a deletion");
+                }
+            }
         }
-        self.store.undelete(subject).await?;
         self.compare(subject, false).await
     }
 

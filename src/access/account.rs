@@ -73,8 +73,8 @@ impl Standing<'_> {
         self.claim(item).at(now)
     }
 
-    /// What an item grants, whatever the time is. A payment that failed for an item that never was active, while another one lasted that was paid
-    /// for, is a failed upgrade: it was never paid for itself.
+    /// What an item grants, whatever the time is. A payment that failed for an item that never was active, while another
+    /// one lasted that was paid for, is a failed upgrade: it was never paid for itself.
     pub(super) fn claim(&self, item: &Item<&str>) -> Claim {
         if matches!(item.status, Status::PastDue) && !item.was_active {
             let failed_at = item.past_due_at.unwrap_or(item.updated_at);

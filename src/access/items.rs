@@ -29,19 +29,15 @@ impl Items {
         if items.len() <= Self::MOST {
             return;
         }
-        let mut others: Vec<_> =
-            items.iter().filter(|item| !item.may_grant()).map(|item| item.updated_at).collect();
-        let room = Self::MOST.saturating_sub(items.len() - others.len() + 1);
-        others.sort_unstable_by_key(|date| Reverse(*date));
-        let too_old = others.get(room).copied();
-        let mut longest = items.iter().filter_map(Item::lasted).max();
-        items.retain(|item| {
-            let is_longest = longest.is_some() && item.lasted() == longest;
-            if is_longest {
-                longest = None;
-            }
-            is_longest || item.may_grant() || too_old.is_none_or(|old| item.updated_at > old)
-        });
+        let longest = (0..items.len()).max_by_key(|n| items[*n].lasted());
+        let mut others: Vec<usize> =
+            (0..items.len()).filter(|n| !items[*n].may_grant() && Some(*n) != longest).collect();
+        let room = Self::MOST.saturating_sub(items.len() - others.len());
+        others.sort_by_key(|n| Reverse(items[*n].updated_at));
+        let mut dropped = vec![false; items.len()];
+        others.iter().skip(room).for_each(|n| dropped[*n] = true);
+        let mut dropped = dropped.into_iter();
+        items.retain(|_| dropped.next() == Some(false));
     }
 
     /// The items, borrowing their text from here.

@@ -1,11 +1,11 @@
 //! Who calls on one connection.
 
-use super::{Caller, Callers, Scope, StreamKind, Taken, key::Hash};
+use super::{Caller, Callers, Scope, Share, StreamKind, key::Hash};
 use crate::tls::Name as CertificateName;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::{cell::RefCell, future::pending, sync::Arc};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// The header of a bare key.
 static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -69,6 +69,17 @@ struct Last {
     generation: u64,
     key: Option<Box<[u8]>>,
     caller: Arc<Caller>,
+    share: Arc<Share>,
+}
+
+/// How a call was let in.
+pub enum Entry {
+    /// Nobody asked who calls.
+    Open,
+    /// The call counts in this share.
+    Call(Arc<Share>),
+    /// The answer is a stream, which goes on until its caller is no longer let in.
+    Stream(Admission),
 }
 
 impl Session {
@@ -85,7 +96,20 @@ impl Session {
         headers: &HeaderMap,
         place: Place,
         needed: Option<Scope>,
-    ) -> Result<Arc<Caller>, Refusal> {
+        stream: Option<StreamKind>,
+    ) -> Result<Entry, Refusal> {
+        match stream {
+            None => self.recognized(headers, place, needed).map(Entry::Call),
+            Some(kind) => self.admit_stream(headers, place, needed, kind).map(Entry::Stream),
+        }
+    }
+
+    fn recognized(
+        &self,
+        headers: &HeaderMap,
+        place: Place,
+        needed: Option<Scope>,
+    ) -> Result<Arc<Share>, Refusal> {
         let key = place.key(headers)?;
         let mut last = self.last.borrow_mut();
         let last = match &mut *last {
@@ -93,11 +117,10 @@ impl Session {
             other => other.insert(self.recognize(key)?),
         };
         last.caller.may(needed)?;
-        Ok(last.caller.clone())
+        Ok(last.share.clone())
     }
 
-    /// Lets a call in as [`Session::admit`] does, whose answer goes on until its caller is no longer let in.
-    pub fn admit_stream(
+    fn admit_stream(
         &self,
         headers: &HeaderMap,
         place: Place,
@@ -106,11 +129,11 @@ impl Session {
     ) -> Result<Admission, Refusal> {
         // Before the caller is looked up, so that no change after it is missed.
         let changes = self.callers.changes();
-        let caller = self.admit(headers, place, needed)?;
-        let taken = caller.share.stream(kind).ok_or(Refusal::TooMany)?;
+        let share = self.recognized(headers, place, needed)?;
+        let permit = share.stream(kind).ok_or(Refusal::TooMany)?;
         let key = place.key(headers)?.map(Hash::of);
         let (callers, certificate) = (self.callers.clone(), self.certificate.clone());
-        Ok(Admission { callers, key, certificate, needed, changes, _taken: taken })
+        Ok(Admission { callers, key, certificate, needed, changes, _counted: (share, permit) })
     }
 
     fn recognize(&self, key: Option<&[u8]>) -> Result<Last, Refusal> {
@@ -120,7 +143,8 @@ impl Session {
             Some(key) => self.callers.of_key(&Hash::of(key)).ok_or(Refusal::WrongKey)?,
             None => self.callers.of_certificate(&self.certificate).ok_or(Refusal::NoKey)?,
         };
-        Ok(Last { generation, key: key.map(Into::into), caller })
+        let share = self.callers.share(&caller.name);
+        Ok(Last { generation, key: key.map(Into::into), caller, share })
     }
 }
 
@@ -131,7 +155,8 @@ pub struct Admission {
     certificate: Vec<CertificateName>,
     needed: Option<Scope>,
     changes: watch::Receiver<()>,
-    _taken: Taken,
+    /// While the share is held, it is not made anew for the same caller.
+    _counted: (Arc<Share>, OwnedSemaphorePermit),
 }
 
 impl Admission {

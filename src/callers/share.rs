@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The most gRPC calls of one caller that wait: three quarters of the readings of Postgres that all callers may have in
-/// progress. What is cached is answered without waiting.
-const WAITING: usize = 192;
+/// The most readings of Postgres for one caller: three quarters of those that all callers may have in progress.
+const READINGS: usize = 192;
 /// The most gRPC streams of one caller: three quarters of those that all may have.
 const STREAMS: usize = 7_500;
 /// OFREP may have a tenth as many streams as gRPC, so each counts as ten.
 const OFREP_STREAM: u32 = 10;
 
 /// What one caller may have in progress.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Share {
-    waiting: Arc<Semaphore>,
+    /// The name of the caller.
+    pub caller: String,
+    readings: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
@@ -27,37 +28,27 @@ pub enum StreamKind {
     Ofrep,
 }
 
-/// One waiting call or stream; its part of the share is free again when it is dropped.
-#[derive(Debug)]
-pub struct Taken {
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Default for Share {
-    fn default() -> Self {
-        let [waiting, streams] = [WAITING, STREAMS].map(|most| Arc::new(Semaphore::new(most)));
-        Self { waiting, streams }
-    }
-}
-
 impl Share {
-    /// Counts a call that waits. `None`: too many wait already.
+    /// The whole share of a caller.
     #[must_use]
-    pub fn wait(&self) -> Option<Taken> {
-        self.waiting.clone().try_acquire_owned().ok().map(|permit| Taken { _permit: permit })
+    pub fn new(caller: &str) -> Self {
+        let [readings, streams] = [READINGS, STREAMS].map(|most| Arc::new(Semaphore::new(most)));
+        Self { caller: caller.into(), readings, streams }
     }
 
-    /// Counts a stream. `None`: too many are open already.
+    /// What the caller's readings of Postgres count in.
     #[must_use]
-    pub fn stream(&self, kind: StreamKind) -> Option<Taken> {
+    pub fn readings(&self) -> Arc<Semaphore> {
+        self.readings.clone()
+    }
+
+    /// Counts a stream until the permit is dropped. `None`: too many are open already.
+    #[must_use]
+    pub fn stream(&self, kind: StreamKind) -> Option<OwnedSemaphorePermit> {
         let weight = match kind {
             StreamKind::Grpc => 1,
             StreamKind::Ofrep => OFREP_STREAM,
         };
-        self.streams
-            .clone()
-            .try_acquire_many_owned(weight)
-            .ok()
-            .map(|permit| Taken { _permit: permit })
+        self.streams.clone().try_acquire_many_owned(weight).ok()
     }
 }

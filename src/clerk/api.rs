@@ -128,7 +128,7 @@ impl Api {
         let version = HeaderValue::from_static(VERSION);
         let headers =
             [(AUTHORIZATION, bearer), ("clerk-api-version".parse().expect("a name"), version)];
-        let client = transport::client()
+        let client = transport::client(&base)
             .default_headers(HeaderMap::from_iter(headers))
             .connect_timeout(Duration::from_secs(5))
             .timeout(Duration::from_secs(20))

@@ -102,7 +102,7 @@ impl Keys {
                 }
             })
         })?;
-        let client = transport::client().timeout(WITHIN).build();
+        let client = transport::client(&url).timeout(WITHIN).build();
         let client = client.map_err(|_| InvalidKeys("cannot be asked: TLS does not work here"))?;
         let (known, tried) = (ArcSwapOption::empty(), Mutex::new(None));
         Ok(Self::Published(Published { client, url, known, tried }))

@@ -38,9 +38,10 @@ fn is_on_this_machine(url: &Url) -> bool {
     host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
 }
 
-/// A client that goes where it is sent, and nowhere else.
-pub(super) fn client() -> ClientBuilder {
-    Client::builder().redirect(Policy::none())
+/// A client for this URL, which goes there and nowhere else. What is on this machine is not asked through a proxy.
+pub(super) fn client(url: &Url) -> ClientBuilder {
+    let client = Client::builder().redirect(Policy::none());
+    if is_on_this_machine(url) { client.no_proxy() } else { client }
 }
 
 /// Reads an answer of at most this many bytes.

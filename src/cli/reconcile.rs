@@ -59,9 +59,10 @@ impl Reconcile {
         reconciler.prepare().await?;
         let mut tally = Tally::default();
         if let Some(subject) = &self.subject {
-            let finding = match self.undelete {
-                true => reconciler.undelete(subject).await,
-                false => reconciler.compare(subject, self.dry_run).await,
+            let finding = if self.undelete {
+                reconciler.undelete(subject).await
+            } else {
+                reconciler.compare(subject, self.dry_run).await
             };
             self.tell(subject, finding, &mut tally);
         } else {

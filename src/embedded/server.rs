@@ -21,8 +21,8 @@ const START_WITHIN: Duration = Duration::from_mins(1);
 /// The role that owns the server.
 const SUPERUSER: &str = "entitlements";
 
-/// Writes who is let in, then runs the server given as arguments, whose pid is then ours to wait for, and beside it a watcher that reads
-/// from the other end of a pipe to this process. The pipe closes however this process ends; the watcher then
+/// Writes who is let in, then runs the server given as arguments, whose pid is then ours to wait for, and beside it a
+/// watcher that reads from the other end of a pipe to this process. The pipe closes however this process ends; the watcher then
 /// asks the server to stop, and removes what was to be thrown away. It is forked twice, because the server
 /// would take a child of its own that dies for a crashed session.
 const WATCHED: &str = r#"data=$1 throwaway=$4

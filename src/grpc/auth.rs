@@ -2,19 +2,16 @@
 
 use super::revocation::{bound, is_stream};
 use crate::{
-    callers::{Admission, Caller, Callers, Place, Refusal, Scope, Session, StreamKind, Taken},
+    accounts::Shares,
+    callers::{Admitted as Entry, Callers, Place, Refusal, Scope, Session, StreamKind},
     net::Peer,
     telemetry::{Labels, Metrics},
 };
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
 use hyper::{body::Incoming, service::Service};
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{convert::Infallible, pin::Pin, sync::Arc};
+use tokio::task::futures::TaskLocalFuture;
 use tonic::{Status, body::Body};
 
 /// What a method asks of its caller.
@@ -95,14 +92,6 @@ pub(super) struct Admitted<S> {
     metrics: Arc<Metrics>,
 }
 
-/// How a call was let in.
-enum Entry {
-    /// Nobody asked who calls.
-    Open,
-    Call(Arc<Caller>),
-    Stream(Admission),
-}
-
 impl<S> Admitted<S> {
     fn admit(&self, request: &Request<Incoming>) -> Result<Entry, Status> {
         let Some(session) = &self.session else { return Ok(Entry::Open) };
@@ -114,16 +103,13 @@ impl<S> Admitted<S> {
             Needs::Scope(scope) => Some(scope),
         };
         let (headers, place) = (request.headers(), Place::Authorization);
-        let entry = if is_stream(method) {
-            session.admit_stream(headers, place, scope, StreamKind::Grpc).map(Entry::Stream)
-        } else {
-            session.admit(headers, place, scope).map(Entry::Call)
-        };
+        let stream = is_stream(method).then_some(StreamKind::Grpc);
+        let entry = session.admit(headers, place, scope, stream);
         let entry = entry.map_err(|refusal| refused(&self.metrics, refusal))?;
         match (needs, &entry) {
             (Needs::Unlisted, _) => Err(Status::unimplemented("there is no such method")),
-            (Needs::Scope(Scope::Admin), Entry::Call(caller)) => {
-                tracing::info!(caller = caller.name, method, "an operator calls");
+            (Needs::Scope(Scope::Admin), Entry::Call(share)) => {
+                tracing::info!(caller = share.caller, method, "an operator calls");
                 Ok(entry)
             }
             (Needs::Scope(_) | Needs::Caller | Needs::Nothing, _) => Ok(entry),
@@ -143,34 +129,8 @@ fn refused(metrics: &Metrics, refusal: Refusal) -> Status {
             Status::permission_denied(format!("the caller lacks the scope `{scope}`"))
         }
         Refusal::TooMany => Status::resource_exhausted(
-            "the caller has too many calls or streams in progress: ask again later",
+            "the caller has too many streams: end some, or ask again later",
         ),
-    }
-}
-
-/// A call of a known caller. If it has to wait, it takes a part of the caller's share.
-pub(super) struct SharedCall<F> {
-    call: F,
-    caller: Option<(Arc<Caller>, Arc<Metrics>)>,
-    taken: Option<Taken>,
-}
-
-impl<F: Future<Output = Answer> + Unpin> Future for SharedCall<F> {
-    type Output = Answer;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let answer = Pin::new(&mut self.call).poll(cx);
-        if answer.is_pending()
-            && self.taken.is_none()
-            && let Some((caller, metrics)) = &self.caller
-        {
-            let taken = caller.share.wait();
-            if taken.is_none() {
-                return Poll::Ready(Ok(refused(metrics, Refusal::TooMany).into_http()));
-            }
-            self.taken = taken;
-        }
-        answer
     }
 }
 
@@ -179,24 +139,21 @@ type Answer = Result<Response<Body>, Infallible>;
 impl<S> Service<Request<Incoming>> for Admitted<S>
 where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + Unpin + 'static,
+    S::Future: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Either<
-        SharedCall<S::Future>,
+        Either<S::Future, TaskLocalFuture<Shares, S::Future>>,
         Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>,
     >;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         match self.admit(&request) {
-            Ok(Entry::Open) => {
-                let call = self.service.call(request);
-                Either::Left(SharedCall { call, caller: None, taken: None })
-            }
-            Ok(Entry::Call(caller)) => {
-                let (call, caller) = (self.service.call(request), (caller, self.metrics.clone()));
-                Either::Left(SharedCall { call, caller: Some(caller), taken: None })
+            Ok(Entry::Open) => Either::Left(Either::Left(self.service.call(request))),
+            Ok(Entry::Call(share)) => {
+                let shares = Shares { caller: Some(share.readings()), protocol: None };
+                Either::Left(Either::Right(shares.scope(self.service.call(request))))
             }
             Ok(Entry::Stream(admission)) => {
                 let (answer, metrics) = (self.service.call(request), self.metrics.clone());

@@ -10,7 +10,7 @@ use super::{
     Answer, PublicUrl,
     body::{self, Unread},
     json_body, not_allowed,
-    protocols::{Crowded, Gate, LARGEST_BODY, Reply, Waiting, explanation, refusal},
+    protocols::{Gate, LARGEST_BODY, Reply, explanation, refusal},
 };
 use crate::{
     access::Decision,
@@ -36,7 +36,6 @@ pub struct AuthZen {
     checks: Arc<Checks>,
     /// Where callers reach it, if that is known.
     public_url: Option<PublicUrl>,
-    waiting: Waiting,
 }
 
 /// Why a request as a whole is not answered.
@@ -63,18 +62,12 @@ impl Fault {
 
 impl From<Failure> for Fault {
     fn from(failure: Failure) -> Self {
-        let status = match failure.kind {
-            FailureKind::Crowded | FailureKind::Passing => StatusCode::SERVICE_UNAVAILABLE,
-            FailureKind::Lasting => StatusCode::INTERNAL_SERVER_ERROR,
+        let (status, result) = match failure.kind {
+            FailureKind::Crowded => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
+            FailureKind::Passing => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            FailureKind::Lasting => (StatusCode::INTERNAL_SERVER_ERROR, "unavailable"),
         };
-        Self { status, reason: failure.reason, result: "unavailable" }
-    }
-}
-
-impl From<Crowded> for Fault {
-    fn from(Crowded: Crowded) -> Self {
-        let reason = "too many requests in progress".into();
-        Self { status: StatusCode::TOO_MANY_REQUESTS, reason, result: "overloaded" }
+        Self { status, reason: failure.reason, result }
     }
 }
 
@@ -82,7 +75,7 @@ impl AuthZen {
     /// Answers what these checks decide; callers reach it at `public_url`.
     #[must_use]
     pub fn new(checks: Arc<Checks>, public_url: Option<PublicUrl>) -> Self {
-        Self { checks, public_url, waiting: Waiting::new() }
+        Self { checks, public_url }
     }
 
     /// Whether a path is one of `AuthZEN`'s.
@@ -95,7 +88,7 @@ impl AuthZen {
         path == CONFIGURATION
     }
 
-    /// Answers one request, unless it had to wait for the database and too many wait already.
+    /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>, gate: Gate) -> Reply {
         let id = request.headers().get(REQUEST_ID).cloned();
         let mut reply = match gate {
@@ -157,7 +150,7 @@ impl AuthZen {
     async fn one(&self, document: &Document) -> Result<Reply, Fault> {
         let asked = document.alone().map_err(Fault::invalid)?;
         let need = Need::default();
-        let facts = self.waiting.bound(self.checks.facts(asked.payers, &need)).await??;
+        let facts = self.checks.facts(asked.payers, &need).await?;
         let moment = self.checks.moment();
         let decision = self.checks.decide(&moment, &facts, asked.payers, &asked.question);
         let result = if decision.verdict.told().allowed { "allowed" } else { "denied" };
@@ -171,7 +164,7 @@ impl AuthZen {
         let understood = asked.iter().filter_map(|asked| asked.as_ref().ok());
         let payers = understood.map(|asked| asked.payers);
         let need = Need::default();
-        let facts = self.waiting.bound(self.checks.each(payers, &need)).await??;
+        let facts = self.checks.each(payers, &need).await?;
         let (moment, mut facts) = (self.checks.moment(), facts.iter());
         let (mut decisions, mut pieces) = (Vec::with_capacity(asked.len()), Pieces::default());
         for asked in asked {

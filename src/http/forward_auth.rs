@@ -3,11 +3,11 @@
 
 use super::{
     Answer, json_body,
-    protocols::{Crowded, FORWARD_AUTH, Gate, Reply, Waiting},
+    protocols::{FORWARD_AUTH, Gate, Reply},
 };
 use crate::{
     clerk::Credentials,
-    gateways::{Gateways, Passage, Route, not_let_in, unavailable},
+    gateways::{Gateways, Passage, Route, not_let_in},
 };
 use http::{HeaderValue, Request, StatusCode, header};
 use percent_encoding::percent_decode_str;
@@ -16,18 +16,16 @@ use std::sync::Arc;
 /// Answers gateways that ask over HTTP.
 pub struct ForwardAuth {
     gateways: Arc<Gateways>,
-    waiting: Waiting,
 }
 
 impl ForwardAuth {
     /// Answers what these gateways are told.
     #[must_use]
     pub fn new(gateways: Arc<Gateways>) -> Self {
-        Self { gateways, waiting: Waiting::new() }
+        Self { gateways }
     }
 
-    /// Answers one request, unless it had to wait for the database and too many wait already; the status of a denial
-    /// may be in the query.
+    /// Answers one request; the status of a denial may be in the query.
     pub(super) async fn answer<B>(&self, request: &Request<B>, gate: Gate) -> Reply {
         match gate {
             Gate::Open => {}
@@ -42,11 +40,7 @@ impl ForwardAuth {
         let mut pairs = request.uri().query().unwrap_or_default().split('&');
         let denied = pairs.find_map(|pair| pair.strip_prefix("denied="));
         let session = self.gateways.session(&credentials).await;
-        let pass = self.gateways.pass(session, Route { feature: &feature, denied });
-        tell(self.waiting.bound(pass).await.unwrap_or_else(|Crowded| {
-            let passage = unavailable("too many requests in progress");
-            Passage { result: "overloaded", ..passage }
-        }))
+        tell(self.gateways.pass(session, Route { feature: &feature, denied }).await)
     }
 }
 

@@ -4,33 +4,44 @@
 //! the page read what a loopback listener answers. A request of such a page still names the page's host. Forward
 //! authentication is exempt: a gateway passes on the client's `Host`, and a session token shows who asks.
 
-use super::{PublicUrl, protocols::FORWARD_AUTH};
+use super::{
+    PublicUrl,
+    protocols::{FORWARD_AUTH, needs_key},
+};
 use http::{Request, header, uri::Authority};
 use std::net::{IpAddr, SocketAddr};
 
 /// The host names that a listener answers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hosts {
-    /// Every name: other machines reach the listener, or callers show who they are.
+    /// Every name: other machines reach the listener.
     Any,
-    /// The names of this machine, and the host of `PUBLIC_URL`.
-    OfThisMachine(Option<Box<str>>),
+    /// The names of this machine, and the host of `PUBLIC_URL`. Where callers are named, a request that needs a key may
+    /// name any host.
+    OfThisMachine {
+        /// The host of `PUBLIC_URL`.
+        public: Option<Box<str>>,
+        /// Whether callers are named.
+        knows_callers: bool,
+    },
 }
 
 impl Hosts {
     /// Those of a listener at this address, which callers reach at `public_url`.
     #[must_use]
     pub fn of(listener: SocketAddr, knows_callers: bool, public_url: Option<&PublicUrl>) -> Self {
-        if knows_callers || !listener.ip().to_canonical().is_loopback() {
+        if !listener.ip().to_canonical().is_loopback() {
             return Self::Any;
         }
-        Self::OfThisMachine(public_url.and_then(PublicUrl::host).map(String::into_boxed_str))
+        let public = public_url.and_then(PublicUrl::host).map(String::into_boxed_str);
+        Self::OfThisMachine { public, knows_callers }
     }
 
     /// Whether a request may be answered.
     pub(super) fn allow<B>(&self, request: &Request<B>) -> bool {
-        let Self::OfThisMachine(public) = self else { return true };
-        if request.uri().path().starts_with(FORWARD_AUTH) {
+        let Self::OfThisMachine { public, knows_callers } = self else { return true };
+        let path = request.uri().path();
+        if path.starts_with(FORWARD_AUTH) || (*knows_callers && needs_key(path)) {
             return true;
         }
         let Some(named) = request.headers().get(header::HOST) else {

@@ -16,12 +16,12 @@ use super::{
     Answer,
     body::{self, Unread},
     empty, json_body, not_allowed,
-    protocols::{Crowded, Gate, LARGEST_BODY, Reply, Waiting, refusal},
+    protocols::{Gate, LARGEST_BODY, Reply, refusal},
 };
 use crate::{
     access::Question,
     accounts::Need,
-    checks::{Checks, Facts, Failure, Whom},
+    checks::{Checks, Facts, Failure, FailureKind, Whom},
 };
 use events::Streams;
 use flags::{flag, flags, revision, tag as tag_of};
@@ -42,7 +42,6 @@ pub struct Ofrep {
     checks: Arc<Checks>,
     cors: Cors,
     streams: Streams,
-    waiting: Waiting,
 }
 
 /// Why a request is not answered, as OFREP says it.
@@ -89,15 +88,12 @@ impl Fault {
 
 impl From<Failure> for Fault {
     fn from(failure: Failure) -> Self {
+        if failure.kind == FailureKind::Crowded {
+            return Self::overloaded(&failure.reason);
+        }
         let details = failure.reason;
         let (status, result) = (StatusCode::INTERNAL_SERVER_ERROR, "unavailable");
         Self { status, code: None, details, result }
-    }
-}
-
-impl From<Crowded> for Fault {
-    fn from(Crowded: Crowded) -> Self {
-        Self::overloaded("too many requests in progress")
     }
 }
 
@@ -113,7 +109,7 @@ impl Ofrep {
     #[must_use]
     pub fn new(checks: Arc<Checks>, cors: Cors, draining: CancellationToken) -> Self {
         let streams = Streams::new(checks.clone(), draining);
-        Self { checks, cors, streams, waiting: Waiting::new() }
+        Self { checks, cors, streams }
     }
 
     /// Whether the answer at this path goes on for longer than a request may take.
@@ -121,7 +117,7 @@ impl Ofrep {
         path == EVENTS
     }
 
-    /// Answers one request, unless it had to wait for the database and too many wait already.
+    /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>, gate: Gate) -> Reply {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut reply = match (self.cors.preflight(&request), gate) {
@@ -129,7 +125,11 @@ impl Ofrep {
             (None, Gate::Open) => self.route(request).await,
             (None, Gate::Closed(why)) => {
                 let (status, result) = refusal(why);
-                Reply { answer: empty(status), result }
+                let mut answer = empty(status);
+                if status == StatusCode::TOO_MANY_REQUESTS {
+                    answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+                }
+                Reply { answer, result }
             }
         };
         self.cors.mark(origin.as_ref(), &mut reply.answer);
@@ -176,7 +176,7 @@ impl Ofrep {
     }
 
     async fn facts(&self, whom: &Whom, need: &Need) -> Result<Facts, Fault> {
-        Ok(self.waiting.bound(self.checks.facts(whom.payers(), need)).await??)
+        Ok(self.checks.facts(whom.payers(), need).await?)
     }
 
     /// Every flag, unless the caller knows them all already.

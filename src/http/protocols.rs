@@ -1,26 +1,27 @@
 //! The protocols that other systems ask through, on the internal listener, and what holds for all of them: who may
-//! ask, a bound for each on the requests that wait for the database, and a count of what became of each.
+//! ask, a share for each of the readings of Postgres, and a count of what became of each.
 
 use super::{Answer, AuthZen, ForwardAuth, Hosts, Ofrep, body::Body, refuse};
 use crate::{
     access::Decision,
-    callers::{Admission, Callers, Place, Refusal, Scope, Session, StreamKind},
+    accounts::Shares,
+    callers::{Admission, Admitted, Callers, Place, Refusal, Scope, Session, StreamKind},
     checks::Facts,
     net::Peer,
     telemetry::{Labels, Metrics},
 };
 use chrono::SecondsFormat;
-use futures_util::{StreamExt, poll};
+use futures_util::StreamExt;
 use http::{Method, Request, StatusCode};
 use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use std::{sync::Arc, task::Poll};
+use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// The most requests of one protocol that wait for the database: less than a third of the readings of Postgres that all
-/// may have in progress, so that one protocol leaves room for the others.
-const WAITING: usize = 80;
+/// The most readings of Postgres for one protocol: less than a third of those that all may have in progress, so that one
+/// protocol leaves room for the others.
+const READINGS: usize = 80;
 /// The largest body: a full batch with the longest ids fits.
 pub(super) const LARGEST_BODY: usize = 64 * 1024;
 
@@ -41,28 +42,21 @@ pub struct Protocols {
     callers: Option<Arc<Callers>>,
     /// The names that the listener answers to.
     pub(super) hosts: Hosts,
+    readings: Readings,
     metrics: Arc<Metrics>,
 }
 
-/// Bounds the requests of one protocol that wait for the database. A cached check never waits.
-pub(super) struct Waiting(Semaphore);
+/// The readings of Postgres for each protocol.
+struct Readings {
+    ofrep: Arc<Semaphore>,
+    authzen: Arc<Semaphore>,
+    forward_auth: Arc<Semaphore>,
+}
 
-/// Too many requests of the protocol wait already.
-pub(super) struct Crowded;
-
-impl Waiting {
-    pub(super) fn new() -> Self {
-        Self(Semaphore::new(WAITING))
-    }
-
-    /// Does work that may wait for the database; only if it does, it needs one of the places.
-    pub(super) async fn bound<F: Future>(&self, work: F) -> Result<F::Output, Crowded> {
-        let mut work = Box::pin(work);
-        if let Poll::Ready(done) = poll!(work.as_mut()) {
-            return Ok(done);
-        }
-        let _place = self.0.try_acquire().map_err(|_| Crowded)?;
-        Ok(work.await)
+impl Default for Readings {
+    fn default() -> Self {
+        let [ofrep, authzen, forward_auth] = [(); 3].map(|()| Arc::new(Semaphore::new(READINGS)));
+        Self { ofrep, authzen, forward_auth }
     }
 }
 
@@ -95,7 +89,8 @@ impl Protocols {
     /// None yet; asked by these callers only, if they are known.
     #[must_use]
     pub fn none(callers: Option<Arc<Callers>>, hosts: Hosts, metrics: Arc<Metrics>) -> Self {
-        Self { ofrep: None, authzen: None, forward_auth: None, callers, hosts, metrics }
+        let readings = Readings::default();
+        Self { ofrep: None, authzen: None, forward_auth: None, callers, hosts, readings, metrics }
     }
 
     /// Who calls on a connection of this peer, if that is to be known.
@@ -110,21 +105,18 @@ impl Protocols {
         &self,
         session: &Session,
         request: &Request<B>,
-    ) -> Result<Option<Admission>, Refusal> {
+    ) -> Result<Admitted, Refusal> {
         let path = request.uri().path();
         let place = if path.starts_with(FORWARD_AUTH) {
             Place::ApiKey // `authorization` is of the user who is asked about
         } else if is_open(request) {
-            return Ok(None);
+            return Ok(Admitted::Open);
         } else {
             Place::Either
         };
         let (headers, scope) = (request.headers(), Some(Scope::Check));
-        let admitted = if Ofrep::is_stream(path) {
-            session.admit_stream(headers, place, scope, StreamKind::Ofrep).map(Some)
-        } else {
-            session.admit(headers, place, scope).map(|_| None)
-        };
+        let stream = Ofrep::is_stream(path).then_some(StreamKind::Ofrep);
+        let admitted = session.admit(headers, place, scope, stream);
         admitted.inspect_err(|refusal| count(&self.metrics, *refusal))
     }
 
@@ -144,23 +136,31 @@ impl Protocols {
     pub(super) async fn take(
         &self,
         request: Request<Incoming>,
-        admitted: Result<Option<Admission>, Refusal>,
+        admitted: Result<Admitted, Refusal>,
     ) -> Answer {
-        let (admission, gate) = match admitted {
-            Ok(admission) => (admission, Gate::Open),
-            Err(refusal) => (None, Gate::Closed(refusal)),
+        let (admission, caller, gate) = match admitted {
+            Ok(Admitted::Open) => (None, None, Gate::Open),
+            Ok(Admitted::Call(share)) => (None, Some(share.readings()), Gate::Open),
+            Ok(Admitted::Stream(admission)) => (Some(admission), None, Gate::Open),
+            Err(refusal) => (None, None, Gate::Closed(refusal)),
         };
+        let shares =
+            |protocol: &Arc<Semaphore>| Shares { caller, protocol: Some(protocol.clone()) };
         let path = request.uri().path();
         let (protocol, reply) = match self {
             Self { ofrep: Some(ofrep), .. } if path.starts_with(OFREP) => {
-                ("ofrep", ofrep.answer(request, gate).await)
+                ("ofrep", shares(&self.readings.ofrep).scope(ofrep.answer(request, gate)).await)
             }
-            Self { authzen: Some(authzen), .. } if AuthZen::has(path) => {
-                ("authzen", authzen.answer(request, gate).await)
-            }
-            Self { forward_auth: Some(forward_auth), .. } if path.starts_with(FORWARD_AUTH) => {
-                ("forward-auth", forward_auth.answer(&request, gate).await)
-            }
+            Self { authzen: Some(authzen), .. } if AuthZen::has(path) => (
+                "authzen",
+                shares(&self.readings.authzen).scope(authzen.answer(request, gate)).await,
+            ),
+            Self { forward_auth: Some(forward_auth), .. } if path.starts_with(FORWARD_AUTH) => (
+                "forward-auth",
+                shares(&self.readings.forward_auth)
+                    .scope(forward_auth.answer(&request, gate))
+                    .await,
+            ),
             _ => return refuse(StatusCode::NOT_FOUND, "there is nothing here"),
         };
         let labels = Labels([("protocol", protocol), ("result", reply.result)]);
@@ -179,9 +179,12 @@ fn count(metrics: &Metrics, refusal: Refusal) {
 /// Whether everybody may ask this: a browser's question before the request, which cannot have a key; where things are;
 /// and what is of no protocol, such as a probe.
 fn is_open<B>(request: &Request<B>) -> bool {
-    let path = request.uri().path();
-    let is_asked = path.starts_with(OFREP) || (AuthZen::has(path) && !AuthZen::is_discovery(path));
-    !is_asked || *request.method() == Method::OPTIONS
+    !needs_key(request.uri().path()) || *request.method() == Method::OPTIONS
+}
+
+/// Whether what is at a path needs a key, where callers are named.
+pub(super) fn needs_key(path: &str) -> bool {
+    path.starts_with(OFREP) || (AuthZen::has(path) && !AuthZen::is_discovery(path))
 }
 
 /// Why something was decided so; a protocol writes the names of its own in its own way.

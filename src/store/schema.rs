@@ -28,8 +28,8 @@ pub enum NotMigrated {
     InTheWay(#[source] MigrateError),
     /// What is in the place of our table belongs to another role, whose triggers and views would run with our rights.
     #[error(
-        "{TABLE} belongs to the role `{0}`, which owns neither the schema nor the database: drop it, or migrate as `{0}` \
-         if `entitlements migrate` made it"
+        "{TABLE} belongs to the role `{0}`, which owns neither the schema nor the database: migrate as `{0}` if that role \
+         ran `entitlements migrate` before; otherwise somebody else made it, so drop it"
     )]
     Foreign(String),
     /// Anything else.

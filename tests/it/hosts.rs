@@ -69,10 +69,17 @@ async fn without_callers_a_loopback_listener_answers_only_by_this_machines_names
 }
 
 #[tokio::test]
-async fn where_callers_are_named_every_host_is_answered() {
+async fn where_callers_are_named_only_what_needs_a_key_may_be_asked_by_every_name() {
     let (db, callers) = (Db::new().await, CallersFile::new());
     callers.create("backend", &[]);
     let replica = Replica::launch(Config { locks: callers.locks(), ..all_protocols(&db) }).await;
-    assert_eq!(status(&replica, Method::GET, "/metrics", "evil.example").await, 200);
-    assert_eq!(status(&replica, Method::POST, FLAGS, "evil.example").await, 401);
+    for (path, expected) in [
+        ("/metrics", 421),
+        ("/.well-known/authzen-configuration", 421),
+        ("/access/v1/evaluation", 401),
+        (FLAGS, 401),
+    ] {
+        assert_eq!(status(&replica, Method::GET, path, "evil.example").await, expected, "{path}");
+    }
+    assert_eq!(status(&replica, Method::GET, "/metrics", "localhost").await, 200);
 }

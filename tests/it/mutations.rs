@@ -274,7 +274,7 @@ impl Mutation {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_rule_needs_changes_no_answer_and_nothing_spoils_another_item() {
     let (db, names, mut dice) = (Db::new().await, names(), Dice::new());
     let replica = Replica::start(&db).await;

@@ -242,11 +242,11 @@ impl Replica {
     }
 }
 
-/// The answer of a call, made again while the service is too busy, as a client would.
+/// The answer of a call, made again while the service is too busy, or closes a connection that is old, as a client would.
 async fn answered<T>(call: impl AsyncFn() -> Result<Response<T>, Status>) -> T {
     let mut answer = None;
     eventually("the call is answered", async || match call().await {
-        Err(status) if status.code() == Code::Unavailable => false,
+        Err(status) if matches!(status.code(), Code::Unavailable | Code::Cancelled) => false,
         other => {
             answer = Some(other.unwrap().into_inner());
             true
