@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
 use std::{
     convert::Infallible,
-    fs,
+    fs, io,
     path::PathBuf,
     sync::{
         Arc,
@@ -116,8 +116,14 @@ struct Content(Result<Vec<Vec<u8>>, String>);
 
 impl Content {
     fn of(files: &[PathBuf]) -> Self {
+        // A pipe would be waited for, without an end.
+        let is_file = |file: &PathBuf| match fs::metadata(file) {
+            Ok(found) if !found.is_file() => Err(io::Error::other("it is not a regular file")),
+            found => found.map(drop),
+        };
         let read = |file: &PathBuf| {
-            fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))
+            let content = is_file(file).and_then(|()| fs::read(file));
+            content.map_err(|e| format!("cannot read {}: {e}", file.display()))
         };
         Self(files.iter().map(read).collect())
     }

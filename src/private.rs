@@ -122,15 +122,22 @@ impl Folder {
     }
 }
 
-/// Refuses a folder in which other users can replace what we make.
+/// Refuses a shared folder, such as `/tmp`, in which other users can replace what we make.
 pub fn check_shared(folder: &Path) -> anyhow::Result<()> {
-    let found = fs::metadata(folder).with_context(|| folder.display().to_string())?;
+    check_stays(folder, WRITABLE, "+t")
+}
+
+/// Refuses a folder in which every user of the machine can replace what we make.
+pub fn check_not_open(folder: &Path) -> anyhow::Result<()> {
+    check_stays(folder, 0o002, "o-w")
+}
+
+fn check_stays(folder: &Path, writable: u32, fix: &str) -> anyhow::Result<()> {
+    let name = folder.display();
+    let mode = fs::metadata(folder).with_context(|| name.to_string())?.mode() & 0o7777;
     ensure!(
-        found.mode() & WRITABLE == 0 || found.mode() & 0o1000 != 0,
-        "other users can replace what is in {} (mode {:o}): run `chmod +t '{}'` as its owner",
-        folder.display(),
-        found.mode() & 0o7777,
-        folder.display()
+        mode & writable == 0 || mode & 0o1000 != 0,
+        "other users can replace what is in {name} (mode {mode:o}): run `chmod {fix} '{name}'` as its owner"
     );
     Ok(())
 }

@@ -21,3 +21,21 @@ impl Pieces {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::poll;
+    use std::pin::pin;
+
+    #[tokio::test]
+    async fn work_gives_way_after_each_piece_and_not_before() {
+        let mut pieces = Pieces::default();
+        for _ in 0..2 {
+            assert!(poll!(pin!(pieces.answered(PIECE / 2))).is_ready());
+            let mut second = pin!(pieces.answered(PIECE / 2));
+            assert!(poll!(second.as_mut()).is_pending());
+            assert!(poll!(second).is_ready());
+        }
+    }
+}

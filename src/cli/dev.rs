@@ -4,7 +4,7 @@ use super::serve::asked_to_stop;
 use crate::{
     config::{Protocol, Settings},
     embedded::{Binaries, Embedded},
-    private::Folder,
+    private::{Folder, check_not_open},
     service::{Bound, Service},
     telemetry::{LogFormat, start_logging},
 };
@@ -113,7 +113,9 @@ impl Dev {
 }
 
 fn folder() -> anyhow::Result<Folder> {
-    let folder = Folder::ours(&env::current_dir()?.join(FOLDER))?;
+    let here = env::current_dir()?;
+    check_not_open(&here)?;
+    let folder = Folder::ours(&here.join(FOLDER))?;
     let ignore = folder.path().join(".gitignore");
     if !ignore.exists() {
         fs::write(&ignore, "*\n")?;

@@ -4,7 +4,8 @@ use anyhow::{Context, ensure};
 use nix::unistd::User;
 use rustix::process::{getegid, geteuid};
 use std::{
-    collections::BTreeSet, ffi::OsStr, fs, os::unix::fs::MetadataExt, path::Path, process::Command,
+    collections::BTreeSet, env, ffi::OsStr, fs, os::unix::fs::MetadataExt, path::Path,
+    process::Command,
 };
 
 /// A user of this machine.
@@ -38,20 +39,26 @@ impl Account {
         Ok(Self { uid, gid, name: user.name })
     }
 
-    /// A command that runs as this account, deaf to Ctrl-C and to the `PG…` variables of somebody's shell.
+    /// A command that runs as this account. It has no terminal, so Ctrl-C reaches only us, who stop the server last, and
+    /// the account cannot type into ours. Of our environment it gets the path alone: the rest may hold secrets, and
+    /// `PG…` variables of somebody's shell.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         use std::os::unix::process::CommandExt;
-        let mut command = Command::new(program);
+        let mut command = if let Some(setsid) = SETSID.iter().find(|path| Path::new(path).exists())
+        {
+            let mut command = Command::new(setsid); // it becomes the program, as it leads no process group
+            command.arg(program);
+            command
+        } else {
+            let mut command = Command::new(program);
+            command.process_group(0);
+            command
+        };
         if self.uid != geteuid().as_raw() {
             command.uid(self.uid).gid(self.gid);
         }
-        command.current_dir("/").process_group(0); // Ctrl-C reaches only us, and we stop the server last
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PG") {
-                command.env_remove(name);
-            }
-        }
-        command.env("LC_ALL", "C");
+        let path = env::var_os("PATH").unwrap_or_default();
+        command.current_dir("/").env_clear().env("PATH", path).env("LC_ALL", "C");
         command
     }
 
@@ -66,6 +73,9 @@ impl Account {
         Ok(map)
     }
 }
+
+/// Where Linux has the program that begins a session without a terminal.
+const SETSID: [&str; 2] = ["/usr/bin/setsid", "/bin/setsid"];
 
 /// The name of the map in `pg_ident.conf`.
 pub(super) const MAP: &str = "entitlements";

@@ -44,14 +44,22 @@ impl Hosts {
         if path.starts_with(FORWARD_AUTH) || (*knows_callers && needs_key(path)) {
             return true;
         }
-        let Some(named) = request.headers().get(header::HOST) else {
-            return true; // HTTP/1.0, which no browser speaks
+        let named = match (request.uri().authority(), request.headers().get(header::HOST)) {
+            (Some(authority), _) => Some(authority.clone()),
+            (None, Some(host)) => Authority::try_from(host.as_bytes()).ok(),
+            (None, None) => return true, // HTTP/1.0, which no browser speaks
         };
-        Authority::try_from(named.as_bytes()).is_ok_and(|named| {
-            let host = named.host();
+        named.as_ref().and_then(host).is_some_and(|host| {
             is_this_machine(host) || public.as_ref().is_some_and(|p| p.eq_ignore_ascii_case(host))
         })
     }
+}
+
+/// The host of an authority that is a host and maybe a port, and nothing else.
+fn host(authority: &Authority) -> Option<&str> {
+    let (host, rest) = (authority.host(), authority.as_str().strip_prefix(authority.host())?);
+    let is_port = |port: &str| port.parse::<u16>().is_ok();
+    (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port)).then_some(host)
 }
 
 fn is_this_machine(host: &str) -> bool {

@@ -2,13 +2,14 @@
 //!
 //! A listener that everybody can reach must not be filled by peers that prove nothing. Each connection counts from the
 //! moment that it was accepted or last carried a verified request. When the listener is full, or the unverified
-//! bodies hold too many bytes, the connection that counts from the earliest moment is closed. Requests that are not
+//! bodies hold too many bytes, the address with most connections loses the one that counts from the earliest moment. Requests that are not
 //! verified, however many, make no connection younger. A connection whose request is verified and not answered yet is
 //! never closed.
 
 use super::{Limits, Unverified, bounds};
 use std::{
-    collections::{BTreeMap, HashSet},
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -138,17 +139,23 @@ impl Open {
         !is_local(address) && !self.verified.contains(&address)
     }
 
-    /// Closes the connection that has gone longest without a verified request; those of which nothing was ever
-    /// verified come first. Tells whether there was one.
+    /// Closes the connection that has gone longest without a verified request. Those of which nothing was ever verified
+    /// come first, and of these those of the address that has most of them: however fast few addresses connect, they
+    /// crowd out one another. Tells whether there was one.
     fn close_one(&mut self, may_close: impl Fn(u64, &Entry) -> bool) -> bool {
+        let mut waiting: HashMap<IpAddr, usize> = HashMap::new();
+        for entry in self.entries.values().filter(|entry| matches!(entry.state, State::Waiting(_)))
+        {
+            *waiting.entry(entry.address).or_default() += 1;
+        }
         let candidates = self.entries.iter().filter_map(|(number, entry)| match entry.state {
             State::Waiting(since) if may_close(*number, entry) => {
                 let is_known = entry.is_verified || self.verified.contains(&entry.address);
-                Some((is_known, since, *number))
+                Some((is_known, Reverse(waiting[&entry.address]), since, *number))
             }
             State::Waiting(_) | State::Working | State::Closing => None,
         });
-        let Some((_, _, number)) = candidates.min() else { return false };
+        let Some((.., number)) = candidates.min() else { return false };
         self.set_bytes(number, 0);
         if let Some(entry) = self.entries.get_mut(&number) {
             entry.state = State::Closing;

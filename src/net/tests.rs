@@ -59,6 +59,19 @@ fn proxies_and_senders_are_not_limited_by_their_address() {
 }
 
 #[test]
+fn few_addresses_that_connect_fast_crowd_out_one_another_and_nobody_else() {
+    let connections = of(6);
+    let (_honest, honest) = connections.enter(at(OTHER));
+    let mut crowd = Vec::new();
+    for n in 0..50 {
+        crowd.push(connections.enter(at(&format!("203.0.113.{}", n % 3))));
+        let _ = connections.room().now_or_never();
+        crowd.retain(|(_, close)| !close.is_cancelled());
+    }
+    assert!(!honest.is_cancelled());
+}
+
+#[test]
 fn a_full_listener_closes_what_has_gone_longest_without_a_verified_request() {
     let connections = of(3);
     let (working, working_closes) = connections.enter(at("10.0.0.1"));

@@ -15,6 +15,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
+    process::Command,
 };
 
 /// The value of a gauge on a replica's metrics page.
@@ -76,6 +77,12 @@ async fn metrics_tell_which_content_is_in_force_and_whether_the_file_is_broken()
     fs::write(file.path(), "[keys").unwrap();
     eventually("the file is broken", async || gauge(&replica, broken).await == 1).await;
     assert_eq!(gauge(&replica, in_force).await, good);
+    fs::write(file.path(), "").unwrap();
+    eventually("the file can be used", async || gauge(&replica, broken).await == 0).await;
+    // A pipe would be waited for, without an end.
+    fs::remove_file(file.path()).unwrap();
+    assert!(Command::new("mkfifo").arg(file.path()).status().unwrap().success());
+    eventually("a pipe is no file", async || gauge(&replica, broken).await == 1).await;
     fs::remove_file(file.path()).unwrap();
     file.create("backend", &[Scope::Check]);
     eventually("the file is well again", async || gauge(&replica, broken).await == 0).await;

@@ -49,7 +49,9 @@ async fn without_callers_a_loopback_listener_answers_only_by_this_machines_names
         "127.0.0.1.evil.example",
         "localhost.evil.example:9090",
         "10.0.0.1",
-        "a@localhost@b",
+        "evil.example@localhost",
+        "[::1].evil.example",
+        "localhost:99999",
     ] {
         for (method, path) in [
             (Method::GET, "/metrics"),

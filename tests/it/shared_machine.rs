@@ -10,6 +10,7 @@ use nix::unistd::User;
 use rustix::process::{Signal, geteuid};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use std::{
+    env,
     fs::{self, Permissions},
     hash::{DefaultHasher, Hash, Hasher},
     os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
@@ -294,6 +295,28 @@ async fn the_postgres_of_the_tests_is_private() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
+async fn the_server_has_no_terminal_and_nothing_of_our_environment() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let data = told(&Db::admin_url(), "show data_directory").await.remove(0);
+    let file = fs::read_to_string(Path::new(&data).join("postmaster.pid")).unwrap();
+    let pid = file.lines().next().unwrap();
+    let stat = |pid: &str| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields = stat.rsplit_once(')').unwrap().1.split_whitespace().map(str::to_owned);
+        fields.skip(3).take(2).collect::<Vec<_>>() // the session, and its terminal
+    };
+    let (server, ours) = (stat(pid), stat("self"));
+    assert_ne!(server[0], ours[0], "it is in our session");
+    assert_eq!(server[1], "0", "it has a terminal");
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(env::var_os("CARGO_MANIFEST_DIR").is_some(), "cargo sets it for tests");
+    assert!(!environment.contains("CARGO") && !environment.contains("HOME="), "{environment}");
+}
+
+#[tokio::test]
 async fn the_proxy_of_the_tests_is_open_to_nobody_else() {
     let Some(checkout) = Checkout::of_daemon(8).await else { return };
     let db = Db::new().await;
@@ -432,6 +455,10 @@ async fn what_others_can_write_in_or_read_is_refused_by_name_with_the_fix() {
     let file = |name: &str| kept.join(name);
     let lock = file(&format!("postgres-{}.lock", postgres.major));
     let secret = file("webhook-signing-secret");
+    mode(parent, 0o777);
+    let said = checkout.refusal().await;
+    assert!(said.contains("chmod o-w ") && !kept.exists(), "{said}");
+    mode(parent, 0o755);
     let cases: [(&dyn Fn(), &Path, &str); 6] = [
         (&|| symlink(&elsewhere, &kept).unwrap(), &kept, "is a link"),
         (&|| made(&kept, 0o777), &kept, "chmod go-w "),
