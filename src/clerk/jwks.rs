@@ -10,6 +10,9 @@
 //! that they came from, never in a place that two addresses share. A token's own `iss` does not choose the key, because
 //! nobody has verified it yet.
 
+#[cfg(test)]
+mod tests;
+
 use super::transport::{self, InvalidUrl};
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
@@ -192,37 +195,5 @@ impl Published {
         });
         let keys: HashMap<_, _> = keys.collect();
         if keys.is_empty() { Err("the key set has no RSA key".into()) } else { Ok(keys) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Keys that were fetched so long ago, from where nobody answers now.
-    fn fetched(ago: Duration) -> Keys {
-        let Keys::Published(published) = Keys::published("http://127.0.0.1:1/jwks").unwrap() else {
-            unreachable!("they are published")
-        };
-        let key = Arc::new(DecodingKey::from_secret(b"any"));
-        let keys = HashMap::from([("ins_key".to_owned(), key)]);
-        let at = Instant::now().checked_sub(ago).expect("the clock goes back a day");
-        published.known.store(Some(Arc::new(Known { keys, at })));
-        Keys::Published(published)
-    }
-
-    #[tokio::test]
-    async fn keys_that_cannot_be_fetched_again_go_on_for_a_day() {
-        let hour = Duration::from_hours(1);
-        for ago in [Duration::ZERO, 2 * hour, 23 * hour] {
-            assert!(fetched(ago).key(Some("ins_key")).await.is_ok(), "{ago:?}");
-        }
-        for ago in [24 * hour, 48 * hour] {
-            let keys = fetched(ago);
-            for _ in 0..2 {
-                let refused = keys.key(Some("ins_key")).await;
-                assert!(matches!(refused, Err(NoKey::Away(_))), "{ago:?}: {refused:?}");
-            }
-        }
     }
 }

@@ -22,9 +22,8 @@ impl Shared {
     ) -> (Arc<Protocols>, Beside) {
         let sessions = config.sessions.take();
         let gateways = Arc::new(Gateways::new(checks.clone(), sessions));
-        let public_url = config.public_url.clone();
-        let public_url =
-            public_url.or_else(|| PublicUrl::of(internal, config.locks.internal.is_some()));
+        let has_tls = config.locks.internal.is_some();
+        let public_url = config.public_url.clone().or_else(|| PublicUrl::of(internal, has_tls));
         let callers = config.locks.callers.clone();
         let hosts = Hosts::of(internal, callers.is_some(), public_url.as_ref());
         let mut inside = Protocols::none(callers, hosts, self.metrics.clone());
