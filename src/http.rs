@@ -170,13 +170,13 @@ async fn answer(
     request: Request<Incoming>,
     admitted: Result<Admitted, Refusal>,
 ) -> Result<Answer, Infallible> {
-    if let Some(reason) = misframed(&request) {
-        return Ok(refuse(StatusCode::BAD_REQUEST, reason));
-    }
-    if !face.is_called_by_its_name(&request) {
-        return Ok(refuse(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED));
-    }
-    let mut answer = face.route(request, &place, admitted).await;
+    let mut answer = if let Some(reason) = misframed(&request) {
+        refuse(StatusCode::BAD_REQUEST, reason)
+    } else if face.is_called_by_its_name(&request) {
+        face.route(request, &place, admitted).await
+    } else {
+        refuse(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED)
+    };
     answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     Ok(answer)
 }
