@@ -9,7 +9,7 @@ mod session;
 mod share;
 
 pub use file::{Entry, KeyFile};
-pub use session::{Admission, Entry as Admitted, Place, Refusal, Session};
+pub use session::{Admission, Admitted, Place, Refusal, Session};
 pub use share::{Share, StreamKind};
 
 use crate::{files::Reread, tls::Name as CertificateName};
@@ -67,7 +67,7 @@ pub fn fingerprint(content: &[u8]) -> u64 {
 /// All who may call, as the file says now.
 pub struct Callers {
     file: Reread<Known>,
-    /// What each caller has in progress, by name: a change of the file changes nothing of it.
+    /// The share of each caller, by name: a change of the file does not begin it anew.
     shares: Mutex<BTreeMap<String, Arc<Share>>>,
 }
 
@@ -109,7 +109,7 @@ impl Callers {
         !self.file.current().keys.is_empty()
     }
 
-    /// What a caller may have in progress, the same for all its connections.
+    /// The share of a caller, one for all its connections.
     fn share(&self, caller: &str) -> Arc<Share> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = shares.get(caller) {

@@ -176,10 +176,11 @@ impl<'a> Prepared<'a> {
     #[must_use]
     pub fn decide_at(&self, at: DateTime<Utc>, question: &Question<'_>) -> Decision<'a> {
         let decision = self.accounts.decide(question, at);
-        if !self.is_stale {
-            return decision;
+        if self.is_stale {
+            decision.although_stale(self.moment.catalog(), question.wanted)
+        } else {
+            decision
         }
-        decision.although_stale(self.moment.catalog(), question.wanted)
     }
 
     /// How many items there are to look at for each question.
@@ -238,8 +239,21 @@ impl Checks {
         decision
     }
 
-    /// Counts an answer to a question about these.
-    pub fn count(&self, payers: Payers<'_>, question: &Question<'_>, decision: &Decision<'_>) {
+    /// Answers one of many questions about prepared facts, counts the answer, and gives way after each piece of work.
+    pub async fn decide_next<'a>(
+        &self,
+        prepared: &Prepared<'a>,
+        pieces: &mut Pieces,
+        payers: Payers<'_>,
+        question: &Question<'_>,
+    ) -> Decision<'a> {
+        let decision = prepared.decide(question);
+        self.count(payers, question, &decision);
+        pieces.answered(prepared.items()).await;
+        decision
+    }
+
+    fn count(&self, payers: Payers<'_>, question: &Question<'_>, decision: &Decision<'_>) {
         match decision.verdict {
             Verdict::Allowed { reason, .. } => self.grants[reason as usize].inc(),
             Verdict::Denied { reason, .. } => self.denials[reason as usize].inc(),

@@ -50,7 +50,7 @@ const INTERNAL_CONNECTIONS: usize = 2048;
 /// How long a connection may last.
 const AGE: Duration = Duration::from_mins(10);
 
-/// What is said to a request that names another host.
+/// The error for a request that names another host.
 const MISDIRECTED: &str = "the Host header names neither this machine nor PUBLIC_URL: ask by `localhost` or \
      `127.0.0.1`, or set PUBLIC_URL";
 /// Browsers take an answer for what its content type says.

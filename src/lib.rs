@@ -24,6 +24,7 @@ pub mod files;
 pub mod gateways;
 pub mod grpc;
 pub mod http;
+pub mod loopback;
 pub mod net;
 pub mod private;
 pub mod probe;

@@ -34,7 +34,7 @@ impl Account {
         }
     }
 
-    /// What its items grant.
+    /// Its items, each to be asked what it grants.
     #[must_use]
     pub fn standing(&self, grace: Grace) -> Standing<'_> {
         Standing { account: self, grace, lasted: OnceCell::new() }
@@ -57,7 +57,7 @@ impl Account {
     }
 }
 
-/// What the items of an account grant.
+/// The items of an account, each to be asked what it grants.
 #[derive(Debug)]
 pub struct Standing<'a> {
     account: &'a Account,
@@ -67,13 +67,13 @@ pub struct Standing<'a> {
 }
 
 impl Standing<'_> {
-    /// What an item grants at `now`.
+    /// The access that an item gives at `now`.
     #[must_use]
     pub fn access(&self, item: &Item<&str>, now: DateTime<Utc>) -> Access {
         self.claim(item).at(now)
     }
 
-    /// What an item grants, whatever the time is. A payment that failed for an item that never was active, while another
+    /// The claim of an item, whatever the time is. A payment that failed for an item that never was active, while another
     /// one lasted that was paid for, is a failed upgrade: it was never paid for itself.
     pub(super) fn claim(&self, item: &Item<&str>) -> Claim {
         if matches!(item.status, Status::PastDue) && !item.was_active {

@@ -14,7 +14,7 @@ use super::{
     Access, Account, Catalog, Denial, Effect, Grace, Grant, Item, Override, Plan, Question, Scope,
     Slug, Subject, Until, Wanted,
 };
-use candidates::{Against, For, Scales};
+use candidates::{Candidates, DenialCandidate, GrantCandidate};
 use chrono::{DateTime, Utc};
 use prepared::{Held, Holder};
 
@@ -161,25 +161,25 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
     /// The verdict at `now`, and the next instant at which it may change.
     fn verdict(&self, now: DateTime<Utc>) -> (Verdict<'a>, Until) {
         let scope = self.question.scope;
-        let mut scales = Scales::default();
+        let mut candidates = Candidates::default();
         for holder in self.accounts.iter().filter(|h| scope.covers(h.account().subject.kind())) {
-            self.weigh(holder, now, &mut scales);
+            self.collect(holder, now, &mut candidates);
         }
-        let verdict = match (&scales.heaviest, scales.telling) {
-            (_, Some(against)) if against.reason == Denial::OverrideDenies => against.into(),
-            (Some(heaviest), _) => heaviest.allows(scales.limit()),
-            (None, against) => self.denied(against),
+        let verdict = match (&candidates.best, candidates.denial) {
+            (_, Some(denial)) if denial.reason == Denial::OverrideDenies => denial.into(),
+            (Some(best), _) => best.allows(candidates.limit()),
+            (None, denial) => self.denied(denial),
         };
-        (verdict, scales.next_change())
+        (verdict, candidates.next_change())
     }
 
-    /// Puts all that speaks for and against one account on the scales.
-    fn weigh(&self, holder: &H, now: DateTime<Utc>, scales: &mut Scales<'a>) {
+    /// Adds the reasons of one account to grant and to deny.
+    fn collect(&self, holder: &H, now: DateTime<Utc>, candidates: &mut Candidates<'a>) {
         let account = holder.account();
         if account.deleted_at.is_some() {
-            return scales.against(Denial::SubjectDeleted, account, None);
+            return candidates.refuses(Denial::SubjectDeleted, account, None);
         }
-        self.weigh_overrides(account, now, scales);
+        self.collect_overrides(account, now, candidates);
         let mut live_until = None;
         for held in holder.held(self.catalog, self.grace) {
             #[cfg(test)]
@@ -187,51 +187,65 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
             if let Access::Granted(_, until) = held.claim.at(now) {
                 live_until = live_until.max(Some(until));
             }
-            self.weigh_item(account, &held, now, scales);
+            self.collect_item(account, &held, now, candidates);
         }
         match live_until {
             Some(until) => {
-                scales.against(Denial::NotInPlan, account, None);
+                candidates.refuses(Denial::NotInPlan, account, None);
                 if until != Until::Forever
                     && matches!(self.default_plan(account).1, Included::Yes(_))
                 {
-                    scales.begins(until);
+                    candidates.begins(until);
                 }
             }
-            None => self.weigh_default_plan(account, scales),
+            None => self.collect_default_plan(account, candidates),
         }
     }
 
-    fn weigh_item(
+    fn collect_item(
         &self,
         account: &'a Account,
         held: &Held<'a>,
         now: DateTime<Utc>,
-        scales: &mut Scales<'a>,
+        candidates: &mut Candidates<'a>,
     ) {
         let plan = held.named;
         match (held.claim.at(now), self.included(account, held.plan)) {
             (Access::Granted(reason, until), Included::Yes(limit)) => {
                 let steady_until = held.claim.reason_until(now);
-                scales.favour(For { reason, until, steady_until, account, plan, limit });
+                candidates.grants(GrantCandidate {
+                    reason,
+                    until,
+                    steady_until,
+                    account,
+                    plan,
+                    limit,
+                });
             }
             (Access::Granted(..), Included::UnknownPlan) => {
-                scales.against(Denial::UnknownPlan, account, plan);
+                candidates.refuses(Denial::UnknownPlan, account, plan);
             }
-            (Access::Refused(reason), Included::Yes(_)) => scales.against(reason, account, plan),
+            (Access::Refused(reason), Included::Yes(_)) => {
+                candidates.refuses(reason, account, plan);
+            }
             (Access::Granted(..), Included::No)
             | (Access::Refused(_), Included::No | Included::UnknownPlan) => {}
         }
     }
 
     /// The overrides of the wanted feature that count at `now`.
-    fn weigh_overrides(&self, account: &'a Account, now: DateTime<Utc>, scales: &mut Scales<'a>) {
+    fn collect_overrides(
+        &self,
+        account: &'a Account,
+        now: DateTime<Utc>,
+        candidates: &mut Candidates<'a>,
+    ) {
         let Wanted::Feature(feature) = self.question.wanted else { return };
         let counts = |o: &&Override| o.feature.as_str() == feature && o.until > Until::Instant(now);
         for found in account.overrides.iter().filter(counts) {
             match found.effect {
-                Effect::Deny => scales.denies(account, found.until),
-                Effect::Grant(limit) => scales.favour(For {
+                Effect::Deny => candidates.denies(account, found.until),
+                Effect::Grant(limit) => candidates.grants(GrantCandidate {
                     reason: Grant::OverrideGrants,
                     until: found.until,
                     steady_until: found.until,
@@ -244,14 +258,21 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
     }
 
     /// The plan of those who hold no other.
-    fn weigh_default_plan(&self, account: &'a Account, scales: &mut Scales<'a>) {
+    fn collect_default_plan(&self, account: &'a Account, candidates: &mut Candidates<'a>) {
         let (reason, until) = (Grant::DefaultPlan, Until::Forever);
         match self.default_plan(account) {
             (plan, Included::Yes(limit)) => {
-                scales.favour(For { reason, until, steady_until: until, account, plan, limit });
+                candidates.grants(GrantCandidate {
+                    reason,
+                    until,
+                    steady_until: until,
+                    account,
+                    plan,
+                    limit,
+                });
             }
-            (_, Included::No) => scales.against(Denial::NotInPlan, account, None),
-            (_, Included::UnknownPlan) => scales.against(Denial::NoSubscription, account, None),
+            (_, Included::No) => candidates.refuses(Denial::NotInPlan, account, None),
+            (_, Included::UnknownPlan) => candidates.refuses(Denial::NoSubscription, account, None),
         }
     }
 
@@ -281,9 +302,9 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
     }
 
     /// The most telling denial: what is wrong with the question itself, else with the accounts.
-    fn denied(&self, against: Option<Against<'a>>) -> Verdict<'a> {
+    fn denied(&self, denial: Option<DenialCandidate<'a>>) -> Verdict<'a> {
         let known = || self.catalog.knows(self.question.wanted);
-        let reason = match (self.question.scope, against, self.question.wanted) {
+        let reason = match (self.question.scope, denial, self.question.wanted) {
             (Scope::Unknown, _, _) => Denial::UnknownScope,
             (_, None, _) => Denial::OutOfScope,
             (_, Some(found), _) if found.reason == Denial::SubjectDeleted || known() => {

@@ -153,12 +153,6 @@ pub enum Access {
 }
 
 impl<T> Item<T> {
-    /// What the item grants at `now`. The windows are half open: at its end, access is over.
-    #[must_use]
-    pub fn access(&self, grace: Grace, now: DateTime<Utc>) -> Access {
-        self.claim(grace).at(now)
-    }
-
     /// The instant at which time alone ends what the item grants.
     #[must_use]
     pub fn end(&self, grace: Grace) -> Option<DateTime<Utc>> {
@@ -176,14 +170,6 @@ impl<T> Item<T> {
             Status::Active => self.canceled_at.is_some(),
             _ => false,
         }
-    }
-
-    /// Whether the period is over and nothing has followed it yet.
-    #[must_use]
-    pub fn is_overdue(&self, now: DateTime<Utc>) -> bool {
-        matches!(self.status, Status::Active)
-            && !self.is_canceled()
-            && self.period_end.is_some_and(|end| end <= now)
     }
 
     /// Until when it lasted, if it was paid for. What has no end is free: whoever holds it may well have paid for
@@ -285,7 +271,7 @@ impl Claim {
         Self::Granted { until, reason, overdue: None, after }
     }
 
-    /// What is granted at `now`.
+    /// What is granted at `now`. The windows are half open: at its end, access is over.
     pub(super) fn at(self, now: DateTime<Utc>) -> Access {
         match self {
             Self::Granted { until, reason, overdue, .. } if until > Until::Instant(now) => {

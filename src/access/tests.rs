@@ -2,6 +2,7 @@
 
 mod laws;
 mod many;
+mod overrides;
 mod plans;
 mod texts;
 
@@ -341,24 +342,6 @@ fn who_was_deleted_has_nothing_not_even_the_default_plan() {
     check(&[&ada], "reports", "2026-01-15", "denied SubjectDeleted");
     let acme = org([item("team")]);
     check(&[&ada, &acme], "sso", "2026-01-15", "allowed Plan team of org_acme");
-}
-
-#[test]
-fn a_denying_override_outranks_a_granting_one_and_that_outranks_plans() {
-    let granted = |until| overriding(user([]), "assistant", Effect::Grant(Some(5)), until);
-    let forever = granted(Until::Forever);
-    check(&[&forever], "assistant", "2026-01-15", "allowed OverrideGrants - of user_ada limit 5");
-    let ending = granted(Until::Instant(at("2026-02-01")));
-    let until = "allowed OverrideGrants - of user_ada limit 5 until 2026-02-01";
-    check(&[&ending], "assistant", "2026-01-15", until);
-    check(&[&ending], "assistant", "2026-02-01", "denied NotInPlan");
-
-    let until = Until::Instant(at("2026-02-01"));
-    let denied = overriding(user([item("pro")]), "export", Effect::Deny, until);
-    let acme = org([item("team")]);
-    check(&[&denied, &acme], "export", "2026-01-15", "denied OverrideDenies until 2026-02-01");
-    check(&[&denied, &acme], "org:export", "2026-01-15", "allowed Plan team of org_acme");
-    check(&[&denied], "export", "2026-02-01", "allowed RenewalOverdue pro of user_ada");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Whom a reading of Postgres is for: each caller and each protocol has a share of the readings in progress, so that it
-//! leaves room for the others. A reading counts until Postgres has answered, also when the call has ended before.
+//! Shares of the readings of Postgres: each caller and each protocol has a share of those in progress, so that it leaves
+//! room for the others. A reading counts until Postgres has answered, also when the call has ended before.
 
 use super::Unavailable;
 use std::sync::Arc;

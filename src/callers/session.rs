@@ -73,7 +73,7 @@ struct Last {
 }
 
 /// How a call was let in.
-pub enum Entry {
+pub enum Admitted {
     /// Nobody asked who calls.
     Open,
     /// The call counts in this share.
@@ -97,10 +97,10 @@ impl Session {
         place: Place,
         needed: Option<Scope>,
         stream: Option<StreamKind>,
-    ) -> Result<Entry, Refusal> {
+    ) -> Result<Admitted, Refusal> {
         match stream {
-            None => self.recognized(headers, place, needed).map(Entry::Call),
-            Some(kind) => self.admit_stream(headers, place, needed, kind).map(Entry::Stream),
+            None => self.recognized(headers, place, needed).map(Admitted::Call),
+            Some(kind) => self.admit_stream(headers, place, needed, kind).map(Admitted::Stream),
         }
     }
 

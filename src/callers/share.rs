@@ -10,7 +10,7 @@ const STREAMS: usize = 7_500;
 /// OFREP may have a tenth as many streams as gRPC, so each counts as ten.
 const OFREP_STREAM: u32 = 10;
 
-/// What one caller may have in progress.
+/// The work that one caller may have in progress.
 #[derive(Debug)]
 pub struct Share {
     /// The name of the caller.
@@ -36,7 +36,7 @@ impl Share {
         Self { caller: caller.into(), readings, streams }
     }
 
-    /// What the caller's readings of Postgres count in.
+    /// The permits for the caller's readings of Postgres.
     #[must_use]
     pub fn readings(&self) -> Arc<Semaphore> {
         self.readings.clone()

@@ -1,9 +1,8 @@
 //! How Clerk is asked: over https, unless it is on this machine; without following redirects; for answers of a bounded
 //! size. Plain http would let anybody in between read the secret key, or publish keys of their own.
 
-use crate::telemetry::told;
+use crate::{loopback::is_this_machine, telemetry::told};
 use reqwest::{Client, ClientBuilder, Response, Url, redirect::Policy};
-use std::net::IpAddr;
 
 /// Why a URL of Clerk's cannot be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +33,7 @@ pub(super) fn url(text: &str) -> Result<Url, InvalidUrl> {
 }
 
 fn is_on_this_machine(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+    url.host_str().is_some_and(is_this_machine)
 }
 
 /// A client for this URL, which goes there and nowhere else. What is on this machine is not asked through a proxy.

@@ -3,6 +3,7 @@
 use super::values::switch;
 use crate::{
     callers::Callers,
+    loopback::{is_loopback, is_this_machine},
     tls::{Files, Protocol, Tls},
 };
 use anyhow::bail;
@@ -10,7 +11,7 @@ use clap::{ArgAction, Args};
 use futures_util::future::{join, join_all};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -121,11 +122,11 @@ impl Doors {
         let asked = Face { prefix: "GRPC", address: grpc, tls: &locks.grpc };
         let inside = Face { prefix: "INTERNAL", address: internal, tls: &locks.internal };
         for face in [Some(asked), asked_inside.then_some(inside)].into_iter().flatten() {
-            if !is_local(face.address.ip()) {
+            if !is_loopback(face.address.ip()) {
                 self.judge_public(&face, locks.callers.as_deref())?;
             }
         }
-        if !is_local(internal.ip()) {
+        if !is_loopback(internal.ip()) {
             tracing::warn!(
                 %internal,
                 "INTERNAL_LISTEN {internal} can be reached from other machines, and tells its metrics to whoever asks: \
@@ -193,15 +194,11 @@ fn tls(
     Ok(Some(Arc::new(Tls::read(name, files, protocol)?)))
 }
 
-fn is_local(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
-}
-
 /// Warns if the connection to the database could be read or changed by whoever sits between.
 pub(super) fn warn_of_unverified(database: &PgConnectOptions) {
     let host = database.get_host();
     let is_socket = database.get_socket().is_some() || Path::new(host).is_absolute();
-    let is_here = host == "localhost" || host.parse().is_ok_and(is_local);
+    let is_here = is_this_machine(host);
     let is_verified =
         matches!(database.get_ssl_mode(), PgSslMode::VerifyFull | PgSslMode::VerifyCa);
     if !is_socket && !is_here && !is_verified {

@@ -3,11 +3,12 @@
 use super::{DEADLINE, Finding, settings::count, within};
 use crate::{
     config::Settings,
+    loopback::is_this_machine,
     store::{Inspection, Migrated, Schema, Store, StoreError, Version},
     telemetry::told,
 };
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
 
 const DATABASE: &str = "database";
@@ -144,10 +145,7 @@ fn tls(seen: &Inspection, options: &PgConnectOptions) -> Finding {
 
 fn is_local(options: &PgConnectOptions) -> bool {
     let host = options.get_host();
-    options.get_socket().is_some()
-        || host.starts_with('/')
-        || host == "localhost"
-        || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    options.get_socket().is_some() || host.starts_with('/') || is_this_machine(host)
 }
 
 fn clock(skew: f64) -> Finding {

@@ -6,10 +6,10 @@
 use super::account::{Account, is_open_to_all};
 use crate::private::{Folder, check_shared};
 use anyhow::{Context, ensure};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::geteuid;
 use std::{
     env,
-    fmt::Write as _,
     fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
     io::{Read, Seek, Write},
@@ -17,6 +17,9 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
+
+/// What is escaped in the parts of a URL: all but RFC 3986's unreserved characters.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The longest folder for sockets: the path of one must fit in 104 bytes on macOS, in 108 on Linux.
 const LONGEST: usize = 80;
@@ -94,14 +97,8 @@ impl Site {
     /// The URL of a database here. Port and TLS are spelled out, because they would else be taken from `PGPORT`
     /// and `PGSSLMODE`.
     pub(super) fn url(&self, database: &str) -> String {
-        let mut host = String::new();
-        for byte in self.sockets.to_string_lossy().bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                host.push(byte.into());
-            } else {
-                let _ = write!(host, "%{byte:02X}"); // a String takes everything
-            }
-        }
+        let path = self.sockets.to_string_lossy();
+        let host = utf8_percent_encode(&path, ESCAPED);
         format!("postgres://entitlements@localhost:5432/{database}?host={host}&sslmode=disable")
     }
 

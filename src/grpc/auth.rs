@@ -3,7 +3,7 @@
 use super::revocation::{bound, is_stream};
 use crate::{
     accounts::Shares,
-    callers::{Admitted as Entry, Callers, Place, Refusal, Scope, Session, StreamKind},
+    callers::{Admitted, Callers, Place, Refusal, Scope, Session, StreamKind},
     net::Peer,
     telemetry::{Labels, Metrics},
 };
@@ -78,27 +78,27 @@ impl Door {
     }
 
     /// Stands before what a connection of this peer is served by.
-    pub(super) fn before<S>(&self, service: S, peer: &Peer) -> Admitted<S> {
+    pub(super) fn before<S>(&self, service: S, peer: &Peer) -> Guarded<S> {
         let session = |callers| Session::new(callers, peer.names().to_vec());
         let session = self.callers.clone().map(session);
-        Admitted { service, session, metrics: self.metrics.clone() }
+        Guarded { service, session, metrics: self.metrics.clone() }
     }
 }
 
 /// A service on one connection, behind the door.
-pub(super) struct Admitted<S> {
+pub(super) struct Guarded<S> {
     service: S,
     session: Option<Session>,
     metrics: Arc<Metrics>,
 }
 
-impl<S> Admitted<S> {
-    fn admit(&self, request: &Request<Incoming>) -> Result<Entry, Status> {
-        let Some(session) = &self.session else { return Ok(Entry::Open) };
+impl<S> Guarded<S> {
+    fn admit(&self, request: &Request<Incoming>) -> Result<Admitted, Status> {
+        let Some(session) = &self.session else { return Ok(Admitted::Open) };
         let method = request.uri().path();
         let needs = Needs::of(method);
         let scope = match needs {
-            Needs::Nothing => return Ok(Entry::Open),
+            Needs::Nothing => return Ok(Admitted::Open),
             Needs::Caller | Needs::Unlisted => None,
             Needs::Scope(scope) => Some(scope),
         };
@@ -108,7 +108,7 @@ impl<S> Admitted<S> {
         let entry = entry.map_err(|refusal| refused(&self.metrics, refusal))?;
         match (needs, &entry) {
             (Needs::Unlisted, _) => Err(Status::unimplemented("there is no such method")),
-            (Needs::Scope(Scope::Admin), Entry::Call(share)) => {
+            (Needs::Scope(Scope::Admin), Admitted::Call(share)) => {
                 tracing::info!(caller = share.caller, method, "an operator calls");
                 Ok(entry)
             }
@@ -136,7 +136,7 @@ fn refused(metrics: &Metrics, refusal: Refusal) -> Status {
 
 type Answer = Result<Response<Body>, Infallible>;
 
-impl<S> Service<Request<Incoming>> for Admitted<S>
+impl<S> Service<Request<Incoming>> for Guarded<S>
 where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -150,12 +150,12 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         match self.admit(&request) {
-            Ok(Entry::Open) => Either::Left(Either::Left(self.service.call(request))),
-            Ok(Entry::Call(share)) => {
+            Ok(Admitted::Open) => Either::Left(Either::Left(self.service.call(request))),
+            Ok(Admitted::Call(share)) => {
                 let shares = Shares { caller: Some(share.readings()), protocol: None };
                 Either::Left(Either::Right(shares.scope(self.service.call(request))))
             }
-            Ok(Entry::Stream(admission)) => {
+            Ok(Admitted::Stream(admission)) => {
                 let (answer, metrics) = (self.service.call(request), self.metrics.clone());
                 let bound = async move { Ok(bound(answer.await?, admission, metrics)) };
                 Either::Right(Either::Right(Box::pin(bound)))

@@ -69,10 +69,8 @@ impl pb::entitlements_server::Entitlements for Api {
             }
             let prepared = moment.prepare(facts);
             for (payers, question) in alike {
-                let decision = prepared.decide(question);
-                self.checks.count(*payers, question, &decision);
-                answers.push(answer::feature(decision, &moment, facts));
-                pieces.answered(prepared.items()).await;
+                let decision = self.checks.decide_next(&prepared, &mut pieces, *payers, question);
+                answers.push(answer::feature(decision.await, &moment, facts));
             }
         }
         Ok(Response::new(pb::CheckFeaturesResponse { answers }))

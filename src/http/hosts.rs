@@ -8,8 +8,9 @@ use super::{
     PublicUrl,
     protocols::{FORWARD_AUTH, needs_key},
 };
+use crate::loopback::{is_loopback, is_this_machine};
 use http::{Request, header, uri::Authority};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// The host names that a listener answers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl Hosts {
     /// Those of a listener at this address, which callers reach at `public_url`.
     #[must_use]
     pub fn of(listener: SocketAddr, knows_callers: bool, public_url: Option<&PublicUrl>) -> Self {
-        if !listener.ip().to_canonical().is_loopback() {
+        if !is_loopback(listener.ip()) {
             return Self::Any;
         }
         let public = public_url.and_then(PublicUrl::host).map(String::into_boxed_str);
@@ -60,10 +61,4 @@ fn host(authority: &Authority) -> Option<&str> {
     let (host, rest) = (authority.host(), authority.as_str().strip_prefix(authority.host())?);
     let is_port = |port: &str| port.parse::<u16>().is_ok();
     (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port)).then_some(host)
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || address.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
 }

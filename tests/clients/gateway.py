@@ -80,7 +80,7 @@ def everything(table):
     table.row("the same, by cookie", ask("/export", None, {"cookie": f"a=b; __session={ada}"})[0], 200)
     forged = {"x-entitlement-plan": "enterprise", "x-entitlement-user": "user_root"}
     _, told = ask("/export", ada, forged)
-    table.row("the backend is told who and why, whatever the browser says",
+    table.row("the backend gets user and reason, whatever the browser sends",
               f"{told.get('x-entitlement-user')}, {told.get('x-entitlement-plan')}", f"{ADA}, pro")
     Attack(table, send, token, ADA, rewrites=CLIENT.startswith("Envoy")).everything()
     tokens = {}

@@ -52,12 +52,13 @@ impl Seat {
     }
 }
 
-/// What a caller may send again: UNAVAILABLE, and what tonic says of a call that it never sent because the
-/// connection was closing. Other clients send such calls again by themselves.
+/// Whether a caller may send this call again: the status is UNAVAILABLE, or tonic never sent the call because
+/// the connection was closing. Other clients send such calls again by themselves.
 fn was_not_served(status: &Status) -> bool {
-    let closing = ["connection closed", "GoAway(b\"\", NO_ERROR, Remote)"];
-    let told = format!("{status:?}");
-    status.code() == Code::Unavailable || closing.iter().any(|reason| told.contains(reason))
+    const NEVER_SENT: [&str; 3] =
+        ["connection closed", "connection was not ready", "GoAway(b\"\", NO_ERROR, Remote)"];
+    let details = format!("{status:?}");
+    status.code() == Code::Unavailable || NEVER_SENT.iter().any(|reason| details.contains(reason))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

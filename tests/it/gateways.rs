@@ -53,6 +53,13 @@ async fn serving(config: Config) -> Replica {
     replica
 }
 
+/// A replica that takes Clerk's keys from this publisher.
+async fn fetching_from(publisher: &Publisher, db: &Db) -> Replica {
+    let keys = Keys::published(&publisher.url).unwrap();
+    let sessions = Some(Sessions::new(keys, Rules::default()));
+    serving(Config { sessions, ..config(db) }).await
+}
+
 /// Asks as a gateway does for a request with this token.
 async fn ask(outside: &Outside, feature: &str, token: &str) -> Told {
     let bearer = format!("Bearer {token}");
@@ -294,10 +301,7 @@ async fn published_keys_are_fetched_once_and_anew_for_an_unknown_one_but_not_for
     let db = Db::new().await;
     let (old, new, forger) = (Signer::new("ins_1"), Signer::new("ins_2"), Signer::new("ins_3"));
     let publisher = Publisher::of(&[&old, &new]).await;
-    let mut fetching = config(&db);
-    fetching.sessions =
-        Some(Sessions::new(Keys::published(&publisher.url).unwrap(), Rules::default()));
-    let replica = serving(fetching).await;
+    let replica = fetching_from(&publisher, &db).await;
     let outside = Outside::of(&replica);
     for signer in [&old, &new, &old] {
         let told = ask(&outside, "basic_reports", &signer.token(ADA, &json!({}))).await;
@@ -311,9 +315,7 @@ async fn published_keys_are_fetched_once_and_anew_for_an_unknown_one_but_not_for
     assert_eq!(publisher.asked.load(Ordering::SeqCst), 1);
 
     publisher.fail();
-    let mut lost = config(&db);
-    lost.sessions = Some(Sessions::new(Keys::published(&publisher.url).unwrap(), Rules::default()));
-    let lost = serving(lost).await;
+    let lost = fetching_from(&publisher, &db).await;
     let token = old.token(ADA, &json!({}));
     let told = ask(&Outside::of(&lost), "basic_reports", &token).await;
     assert_eq!(told.status, 503, "{told:?}");
@@ -330,10 +332,7 @@ async fn keys_are_taken_neither_from_a_redirect_nor_from_a_body_without_end() {
     redirecting.redirect(&elsewhere.url);
     bloated.bloat(&[&clerk]);
     for (publisher, status) in [(&redirecting, 503), (&bloated, 503), (&elsewhere, 200)] {
-        let mut fetching = config(&db);
-        let keys = Keys::published(&publisher.url).unwrap();
-        fetching.sessions = Some(Sessions::new(keys, Rules::default()));
-        let replica = serving(fetching).await;
+        let replica = fetching_from(publisher, &db).await;
         let token = clerk.token(ADA, &json!({}));
         let told = ask(&Outside::of(&replica), "basic_reports", &token).await;
         assert_eq!((told.status, publisher.asked.load(Ordering::SeqCst)), (status, 1), "{told:?}");
@@ -345,10 +344,7 @@ async fn nobody_waits_while_somebody_else_fetches_the_keys() {
     let db = Db::new().await;
     let (known, forger) = (Signer::new("ins_1"), Signer::new("ins_3"));
     let publisher = Publisher::of(&[&known]).await;
-    let mut fetching = config(&db);
-    fetching.sessions =
-        Some(Sessions::new(Keys::published(&publisher.url).unwrap(), Rules::default()));
-    let replica = serving(fetching).await;
+    let replica = fetching_from(&publisher, &db).await;
     let outside = Outside::of(&replica);
     let token = known.token(ADA, &json!({}));
     assert_eq!(ask(&outside, "basic_reports", &token).await.status, 200);

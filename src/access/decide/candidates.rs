@@ -1,15 +1,15 @@
-//! What speaks for and against an answer at one instant, and when that may change.
+//! The reasons to grant and to deny at one instant, of which the best decides, and when that may change.
 
 use super::Verdict;
 use crate::access::{Account, Denial, Grant, Until};
 use std::cmp::Reverse;
 
-/// What was found for and against, so far.
+/// The best reason to grant and the most telling reason to deny, of those that were added so far.
 #[derive(Default)]
-pub(super) struct Scales<'a> {
-    pub heaviest: Option<For<'a>>,
-    pub telling: Option<Against<'a>>,
-    /// Whether something else would be the heaviest if the reason of the heaviest got worse.
+pub(super) struct Candidates<'a> {
+    pub best: Option<GrantCandidate<'a>>,
+    pub denial: Option<DenialCandidate<'a>>,
+    /// Whether another candidate would be the best if the reason of the best got worse.
     is_contested: bool,
     /// The largest number of all that grant, where no number is the largest, and until when something grants it.
     reach: Option<(bool, Option<u64>, Until)>,
@@ -20,10 +20,10 @@ pub(super) struct Scales<'a> {
 }
 
 /// Something that grants.
-pub(super) struct For<'a> {
+pub(super) struct GrantCandidate<'a> {
     pub reason: Grant,
     pub until: Until,
-    /// Until when for this reason.
+    /// Until when it grants for this reason.
     pub steady_until: Until,
     pub account: &'a Account,
     pub plan: Option<&'a str>,
@@ -32,41 +32,41 @@ pub(super) struct For<'a> {
 
 /// Something that explains a denial.
 #[derive(Clone, Copy)]
-pub(super) struct Against<'a> {
+pub(super) struct DenialCandidate<'a> {
     pub reason: Denial,
     account: &'a Account,
     plan: Option<&'a str>,
 }
 
-impl<'a> Scales<'a> {
-    pub fn favour(&mut self, found: For<'a>) {
+impl<'a> Candidates<'a> {
+    pub fn grants(&mut self, found: GrantCandidate<'a>) {
         self.reach = self.reach.max(Some((found.limit.is_none(), found.limit, found.until)));
-        let Some(heaviest) = &mut self.heaviest else {
-            self.heaviest = Some(found);
+        let Some(best) = &mut self.best else {
+            self.best = Some(found);
             return;
         };
-        let is_peer = found.lasts() == heaviest.lasts();
-        let is_same = is_peer && found.is_of(heaviest);
-        if found.weight() > heaviest.weight() {
+        let is_peer = found.lasts() == best.lasts();
+        let is_same = is_peer && found.is_of(best);
+        if found.rank() > best.rank() {
             self.is_contested = is_peer && (self.is_contested || !is_same);
-            self.heaviest = Some(found);
-        } else if is_same && found.reason == heaviest.reason {
-            heaviest.steady_until = heaviest.steady_until.max(found.steady_until);
+            self.best = Some(found);
+        } else if is_same && found.reason == best.reason {
+            best.steady_until = best.steady_until.max(found.steady_until);
         } else if is_peer && !is_same {
             self.is_contested = true;
         }
     }
 
-    pub fn against(&mut self, reason: Denial, account: &'a Account, plan: Option<&'a str>) {
-        if self.telling.is_none_or(|telling| reason > telling.reason) {
-            self.telling = Some(Against { reason, account, plan });
+    pub fn refuses(&mut self, reason: Denial, account: &'a Account, plan: Option<&'a str>) {
+        if self.denial.is_none_or(|denial| reason > denial.reason) {
+            self.denial = Some(DenialCandidate { reason, account, plan });
         }
     }
 
     /// An override denies.
     pub fn denies(&mut self, account: &'a Account, until: Until) {
         self.denied_until = self.denied_until.max(Some(until));
-        self.against(Denial::OverrideDenies, account, None);
+        self.refuses(Denial::OverrideDenies, account, None);
     }
 
     /// A default plan will grant, from an instant on.
@@ -79,28 +79,28 @@ impl<'a> Scales<'a> {
         self.reach.and_then(|(_, limit, _)| limit)
     }
 
-    /// The next instant at which the verdict may be another one. As long as the heaviest grants, whatever is lighter may
-    /// end unnoticed, but for the last one with the largest number.
+    /// The next instant at which the verdict may be another one. As long as the best candidate grants, lesser ones may end
+    /// unnoticed, except the last one with the largest number.
     pub fn next_change(&self) -> Until {
         if let Some(until) = self.denied_until {
             return until;
         }
-        let heaviest = self.heaviest.as_ref();
+        let best = self.best.as_ref();
         let ends =
-            heaviest.map(|found| if self.is_contested { found.steady_until } else { found.until });
+            best.map(|found| if self.is_contested { found.steady_until } else { found.until });
         let falls = self.reach.map(|(.., until)| until);
         [ends, falls, self.begins].into_iter().flatten().min().unwrap_or(Until::Forever)
     }
 }
 
-impl<'a> For<'a> {
+impl<'a> GrantCandidate<'a> {
     /// An operator's word first, then what lasts longest; the rest only makes the order total.
-    fn weight(&self) -> impl Ord + use<'a> {
+    fn rank(&self) -> impl Ord + use<'a> {
         let no_number = self.limit.is_none();
         (self.lasts(), self.reason, no_number, self.limit, Reverse(self.plan))
     }
 
-    /// What of the weight time does not change.
+    /// The part of the rank that time does not change.
     fn lasts(&self) -> (bool, Until) {
         (self.reason == Grant::OverrideGrants, self.until)
     }
@@ -116,8 +116,8 @@ impl<'a> For<'a> {
     }
 }
 
-impl<'a> From<Against<'a>> for Verdict<'a> {
-    fn from(found: Against<'a>) -> Self {
+impl<'a> From<DenialCandidate<'a>> for Verdict<'a> {
+    fn from(found: DenialCandidate<'a>) -> Self {
         let (reason, subject) = (found.reason, Some(&found.account.subject));
         Self::Denied { reason, subject, plan: found.plan }
     }

@@ -1,5 +1,5 @@
-//! Items with what no question changes: what each claims, and which plan of the catalog it is of. It is worked out as the
-//! items are read for one question, and once for many.
+//! Items with the facts that no question changes: the claim of each, and its plan in the catalog. For one question they
+//! are worked out as the items are read, for many questions once.
 
 use super::{Case, Decision};
 use crate::access::{Account, Catalog, Grace, Plan, Question, Slug, item::Claim};

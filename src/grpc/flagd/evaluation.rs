@@ -66,8 +66,8 @@ impl Answers {
         let (prepared, mut pieces) = (moment.prepare(&facts), Pieces::default());
         for feature in moment.features(&facts) {
             let question = Question::of(feature);
-            let decision = prepared.decide(&question);
-            self.checks.count(whom.payers(), &question, &decision);
+            let payers = whom.payers();
+            let decision = self.checks.decide_next(&prepared, &mut pieces, payers, &question).await;
             let answer = answer::feature(decision, &moment, &facts);
             let has_number =
                 answer.limit.is_some() || flags::has_number(moment.catalog(), question.wanted);
@@ -77,7 +77,6 @@ impl Answers {
                 flags.insert(format!("{feature}{}", flags::LIMIT), found.any(number));
             }
             flags.insert(feature.to_string(), found.any(Value::BoolValue(found.answer.allowed)));
-            pieces.answered(prepared.items()).await;
         }
         Ok(pb::v1::ResolveAllResponse { flags, metadata: Some(Struct::default()) })
     }

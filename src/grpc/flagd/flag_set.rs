@@ -27,11 +27,12 @@ pub(super) async fn flag_set(moment: &Moment, facts: &Facts, whom: &Whom) -> Str
             continue; // it may not be granted from what may be outdated, which nobody here knows of a copy
         }
         let courses = set.courses(&question, &mut pieces).await;
+        let explanation = set.explanation(&question);
         if flags::has_number(moment.catalog(), question.wanted) {
-            let flag = set.flag(&question, &courses, number);
+            let flag = flag(&courses, &explanation, number);
             all.insert(format!("{feature}{}", flags::LIMIT), flag);
         }
-        all.insert(feature.to_string(), set.flag(&question, &courses, truth));
+        all.insert(feature.to_string(), flag(&courses, &explanation, truth));
     }
     let revision = moment.revision(facts);
     let ids: Vec<_> = whom.iter().map(Subject::as_str).collect();
@@ -77,31 +78,34 @@ struct Set<'a> {
 /// The answers as time passes: each with the Unix second at which it ends, but for the last one.
 type Course<'a> = Vec<(Verdict<'a>, Option<i64>)>;
 
+/// One flag, whose variants are made by `variant`.
+fn flag(
+    courses: &[(Value, Course<'_>)],
+    explanation: &Map<String, Value>,
+    variant: fn(Verdict<'_>) -> Variant,
+) -> Value {
+    let nobody = Verdict::Denied { reason: Denial::OutOfScope, subject: None, plan: None };
+    let mut variants = Map::from_iter([variant(nobody)]);
+    let mut rules = Vec::new();
+    for (condition, course) in courses {
+        let course = course.iter().map(|(verdict, until)| (variant(*verdict), *until));
+        rules.extend([condition.clone(), rule(course, &mut variants)]);
+    }
+    rules.push(words::OFF.into());
+    json!({
+        "state": "ENABLED",
+        "variants": variants,
+        "defaultVariant": words::OFF,
+        "targeting": { "if": rules },
+        "metadata": explanation,
+    })
+}
+
 impl<'a> Set<'a> {
-    /// One flag, whose variants are made by `variant`.
-    fn flag(
-        &self,
-        question: &Question<'_>,
-        courses: &[(Value, Course<'_>)],
-        variant: fn(Verdict<'_>) -> Variant,
-    ) -> Value {
-        let nobody = Verdict::Denied { reason: Denial::OutOfScope, subject: None, plan: None };
-        let mut variants = Map::from_iter([variant(nobody)]);
-        let mut rules = Vec::new();
-        for (condition, course) in courses {
-            let course = course.iter().map(|(verdict, until)| (variant(*verdict), *until));
-            rules.extend([condition.clone(), rule(course, &mut variants)]);
-        }
-        rules.push(words::OFF.into());
+    /// Why the answer to a question about all of them is what it is.
+    fn explanation(&self, question: &Question<'_>) -> Map<String, Value> {
         let decision = self.together.decide(question);
-        let told = answer::feature(decision, self.moment, self.facts);
-        json!({
-            "state": "ENABLED",
-            "variants": variants,
-            "defaultVariant": words::OFF,
-            "targeting": { "if": rules },
-            "metadata": words::explanation(&told),
-        })
+        words::explanation(&answer::feature(decision, self.moment, self.facts))
     }
 
     /// Whom a context may ask about, each with the condition that it does.

@@ -32,11 +32,9 @@ pub(super) async fn flags(
     let (prepared, mut pieces) = (moment.prepare(facts), Pieces::default());
     let mut flags = Vec::new();
     for feature in moment.features(facts) {
-        let question = Question::of(feature);
-        let decision = prepared.decide(&question);
-        checks.count(whom.payers(), &question, &decision);
+        let (payers, question) = (whom.payers(), Question::of(feature));
+        let decision = checks.decide_next(&prepared, &mut pieces, payers, &question).await;
         flags.push(flag(feature.as_str(), &decision, facts, &revision));
-        pieces.answered(prepared.items()).await;
     }
     flags
 }
