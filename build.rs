@@ -43,7 +43,7 @@ fn compile(
 
     builder
         .build_transport(false)
-        .codec_path("crate::grpc::codec::Codec")
+        .codec_path("crate::server::grpc::codec::Codec")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -8,10 +8,8 @@
 mod support;
 
 use anyhow::{Context, ensure};
-use entitlements::{
-    embedded::{Binaries, Embedded},
-    grpc::pb::{CheckFeatureRequest, CheckFeatureResponse, CheckFeaturesRequest},
-};
+use embedded_postgres::{Binaries, Embedded};
+use entitlements::api::pb::{CheckFeatureRequest, CheckFeatureResponse, CheckFeaturesRequest};
 use prost::Message;
 use std::{fs, path::Path};
 use support::{

@@ -9,8 +9,8 @@ use allocation_counter::measure;
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use entitlements::{
-    access::{Account, Seats, Status, Subject},
-    store::Store,
+    domain::{Account, Seats, Status, Subject},
+    storage::Store,
 };
 use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 use std::{sync::Arc, thread, time::Instant};

@@ -4,17 +4,17 @@
 
 use chrono::Utc;
 use divan::{Bencher, black_box};
+use embedded_postgres::{Binaries, Embedded};
 use entitlements::{
-    access::{
+    api::pb::{CheckFeatureResponse, Reason},
+    check::{Checks, Facts, Payers},
+    clerk::{Secret, Verified, Verifier},
+    domain::{
         self, Account, Catalog, Grace, Id, Item, Items, Kind, PreparedAccounts, Question, Status,
     },
-    accounts::{Accounts, Need},
-    checks::{Checks, Facts, Payers},
-    clerk::{Secret, Verified, Verifier},
-    deliveries::{Deliveries, ServedInstance},
-    embedded::{Binaries, Embedded},
-    grpc::pb::{CheckFeatureResponse, Reason},
-    store::{self, Author, Store},
+    ingest::{Deliveries, ServedInstance},
+    replica::{Accounts, Need},
+    storage::{self, Author, Store},
     telemetry::Metrics,
 };
 use futures_util::FutureExt;
@@ -43,7 +43,7 @@ fn main() {
 async fn checks() -> anyhow::Result<Checks> {
     let postgres = Embedded::temporary(&Binaries::from_env()?).await?;
     let options = postgres.url("entitlements").parse()?;
-    store::migrate(&options).await?;
+    storage::migrate(&options).await?;
     let (store, metrics) = (Store::new(options), Arc::new(Metrics::default()));
     let catalog = Catalog::from_toml(include_str!("../catalog.example.toml"))?;
     store.apply_catalog(Author::File, &catalog, "the example").await?;
@@ -119,7 +119,7 @@ fn decide_about_items(bencher: Bencher, items: usize) {
     let question = Question::feature("export").expect("a slug");
     let (catalog, grace, now) = (moment.catalog(), moment.grace(), moment.now);
     bencher.bench(|| {
-        access::decide(&[black_box(&account)], catalog, grace, &question, now).valid_until
+        domain::decide(&[black_box(&account)], catalog, grace, &question, now).valid_until
     });
 }
 

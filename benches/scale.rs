@@ -5,13 +5,13 @@
 
 use chrono::Utc;
 use clap::Parser;
+use embedded_postgres::{Binaries, Embedded};
 use entitlements::{
+    api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient},
+    app::Service,
     clerk::Secret,
     config::Settings,
-    embedded::{Binaries, Embedded},
-    grpc::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient},
-    service::Service,
-    store::{self, Store},
+    storage::{self, Store},
 };
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
@@ -40,7 +40,7 @@ async fn main() -> anyhow::Result<()> {
     std::fs::create_dir_all(&folder)?;
     let postgres = Embedded::persistent(&folder, &Binaries::from_env()?).await?;
     let url = postgres.url("entitlements");
-    store::migrate(&url.parse()?).await?;
+    storage::migrate(&url.parse()?).await?;
     println!(
         "load average: {}",
         std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()
@@ -209,7 +209,7 @@ async fn catch_up(db: &mut PgConnection, url: &str) -> anyhow::Result<()> {
     loop {
         let page = store.changes(after).await?;
         rows += page.rows.len();
-        after = page.rows.last().map_or(after, |change: &store::Change| change.at);
+        after = page.rows.last().map_or(after, |change: &storage::Change| change.at);
         if !page.more {
             break;
         }

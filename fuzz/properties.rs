@@ -3,16 +3,16 @@
 
 use chrono::{DateTime, Utc};
 use entitlements::{
-    access::{Catalog, Grace, Id, News, Observation, PlanNames, Reading, Revision, Subject},
-    accounts::Accounts,
-    checks::Checks,
-    clerk::{self, Refusal, Secret, Verified, Verifier},
-    deliveries::{Deliveries, ServedInstance},
-    grpc::{
+    api::{
         AdminApi, Api,
         pb::{self, admin_server::Admin, entitlements_server::Entitlements},
     },
-    store::Store,
+    check::Checks,
+    clerk::{self, Refusal, Secret, Verified, Verifier},
+    domain::{Catalog, Grace, Id, News, Observation, PlanNames, Reading, Revision, Subject},
+    ingest::{Deliveries, ServedInstance},
+    replica::Accounts,
+    storage::Store,
     telemetry::Metrics,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};

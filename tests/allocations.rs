@@ -3,22 +3,23 @@
 
 use allocation_counter::measure;
 use chrono::Utc;
+use embedded_postgres::{Binaries, Embedded};
 use entitlements::{
-    access::{Catalog, Grace, Id, Kind, Question},
-    accounts::{Accounts, Need},
-    checks::{Checks, Payers},
-    clerk::Verified,
-    deliveries::{Deliveries, ServedInstance},
-    embedded::{Binaries, Embedded},
-    grpc::{
-        self, Beside, Calls, Door,
+    api::{
+        self, Beside, Door,
         pb::{
             self, CheckFeatureRequest, CheckFeatureResponse,
             entitlements_client::EntitlementsClient,
             entitlements_server::{Entitlements, EntitlementsServer},
         },
     },
-    store::{self, Author, Store},
+    check::{Checks, Payers},
+    clerk::Verified,
+    domain::{Catalog, Grace, Id, Kind, Question},
+    ingest::{Deliveries, ServedInstance},
+    replica::{Accounts, Need},
+    server::grpc::Calls,
+    storage::{self, Author, Store},
     telemetry::Metrics,
 };
 use futures_util::FutureExt;
@@ -61,7 +62,7 @@ fn a_cached_check_allocates_no_more_than_the_transport_does() {
 async fn checks() -> (Checks, Embedded) {
     let postgres = Embedded::temporary(&Binaries::from_env().unwrap()).await.unwrap();
     let options = postgres.url("entitlements").parse().unwrap();
-    store::migrate(&options).await.unwrap();
+    storage::migrate(&options).await.unwrap();
     let (store, metrics) = (Store::new(options), Arc::new(Metrics::default()));
     let catalog = Catalog::from_toml(include_str!("../catalog.example.toml")).unwrap();
     store.apply_catalog(Author::File, &catalog, "the example").await.unwrap();
@@ -104,8 +105,8 @@ fn to_know_and_to_decide(checks: &Checks) {
 
 fn as_a_call(runtime: &Runtime, checks: Checks) {
     let (_, health) = tonic_health::server::health_reporter();
-    let api = grpc::Api::new(Arc::new(checks));
-    let ours = grpc::Services::new(api, Beside::default(), health).unwrap();
+    let api = api::Api::new(Arc::new(checks));
+    let ours = api::Services::new(api, Beside::default(), health).unwrap();
     let ours = runtime.block_on(connect(ours));
     let answer = call(runtime, &ours);
     assert!(answer.allowed && answer.subject == ORGANIZATION, "{answer:?}");
@@ -129,10 +130,10 @@ where
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let calls = Arc::new(Calls::new(Arc::default()));
+    let calls = Arc::new(Calls::new(Arc::default(), pb::DESCRIPTOR));
     let stop = CancellationToken::new();
     let (door, age) = (Door::default(), Duration::from_mins(10));
-    tokio::spawn(grpc::serve(listener.into(), door, services, calls, age, stop));
+    tokio::spawn(api::serve_grpc(listener.into(), door, services, calls, age, stop));
     let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     EntitlementsClient::new(channel)
 }

@@ -2,11 +2,8 @@
 
 use super::{number, pinned};
 use anyhow::{Context, ensure};
-use entitlements::{
-    embedded::{Binaries, Embedded},
-    grpc::pb::CheckFeatureRequest,
-    store,
-};
+use embedded_postgres::{Binaries, Embedded};
+use entitlements::{api::pb::CheckFeatureRequest, storage};
 use sqlx::{Connection, PgConnection};
 use std::{
     fs, io,
@@ -37,7 +34,7 @@ impl Database {
         fs::create_dir_all(&folder)?;
         let postgres = Embedded::persistent(&folder, &Binaries::from_env()?).await?;
         let url = postgres.url("entitlements");
-        store::migrate(&url.parse()?).await?;
+        storage::migrate(&url.parse()?).await?;
         let mut db = PgConnection::connect(&url).await?;
         let subjects = number("SUBJECTS", 1_000_000);
         fill(&mut db, i64::try_from(subjects)?, 2).await?;

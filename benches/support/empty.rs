@@ -1,6 +1,6 @@
 //! The baseline: handlers that do nothing, on tonic's server as it is by default.
 
-use entitlements::grpc::pb::{
+use entitlements::api::pb::{
     self,
     entitlements_server::{Entitlements, EntitlementsServer},
 };

@@ -11,7 +11,7 @@ mod empty;
 mod frames;
 
 use anyhow::{Context, ensure};
-use entitlements::grpc::pb::{
+use entitlements::api::pb::{
     CheckFeatureRequest, CheckFeatureResponse, entitlements_client::EntitlementsClient,
 };
 use prost::Message;

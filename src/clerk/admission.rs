@@ -5,10 +5,10 @@
 //! the id of a Clerk organization, and `o` an object.
 
 use super::{
-    session::{Session, Unverified},
-    token::{Claims, Header},
+    jwt::{Claims, Header},
+    session_token::{Session, Unverified},
 };
-use crate::access::{Kind, Subject};
+use crate::domain::{Kind, Subject};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 

@@ -5,8 +5,8 @@
 
 use super::{
     instance::{Instance, SUFFIX},
-    session::Unverified,
-    token::Token,
+    jwt::Token,
+    session_token::Unverified,
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;

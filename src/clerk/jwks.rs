@@ -13,7 +13,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::transport::{self, InvalidUrl};
+use super::http_client::{self, InvalidUrl};
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -95,7 +95,7 @@ impl Keys {
 
     /// The keys that are published at this URL.
     pub fn published(url: &str) -> Result<Self, InvalidKeys> {
-        let url = transport::url(url).map_err(|invalid| {
+        let url = http_client::url(url).map_err(|invalid| {
             InvalidKeys(match invalid {
                 InvalidUrl::Malformed => {
                     "is no URL: give `https://` and Clerk's Frontend API, then `/.well-known/jwks.json`"
@@ -105,7 +105,7 @@ impl Keys {
                 }
             })
         })?;
-        let client = transport::client(&url).timeout(WITHIN).build();
+        let client = http_client::client(&url).timeout(WITHIN).build();
         let client = client.map_err(|_| InvalidKeys("cannot be asked: TLS does not work here"))?;
         let (known, tried) = (ArcSwapOption::empty(), Mutex::new(None));
         Ok(Self::Published(Published { client, url, known, tried }))
@@ -180,12 +180,13 @@ impl Published {
     }
 
     async fn ask(&self) -> Result<HashMap<String, Arc<DecodingKey>>, String> {
-        let answer = self.client.get(self.url.clone()).send().await.map_err(transport::failure)?;
+        let answer =
+            self.client.get(self.url.clone()).send().await.map_err(http_client::failure)?;
         let status = answer.status();
         if !status.is_success() {
             return Err(format!("the answer is {status}"));
         }
-        let text = transport::read(answer, LARGEST_SET).await?;
+        let text = http_client::read(answer, LARGEST_SET).await?;
         let set: JwkSet = serde_json::from_slice(&text).map_err(|_| "the answer is no key set")?;
         let keys = set.keys.into_iter().filter_map(|jwk| {
             let is_rsa = matches!(jwk.algorithm, AlgorithmParameters::RSA(_));

@@ -1,8 +1,8 @@
 //! Secrets, signatures, and what a body means, in sentences. The odd and the malformed are sent to the running
 //! service in `tests/it/odd_bodies.rs`.
 
-use super::{Secret, pace::Pace, read};
-use crate::access::{News, Observation, Reading, Snapshot, Status};
+use super::{Secret, rate_limit::Pace, read};
+use crate::domain::{News, Observation, Reading, Snapshot, Status};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use std::time::Duration;

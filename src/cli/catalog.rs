@@ -1,13 +1,13 @@
 //! `entitlements catalog`: what is in force, what would change, and putting it in force.
 
 use crate::{
-    access::{self, Account, Catalog, Grace, Kind, Subject},
-    accounts::Accounts,
     clerk::Api,
     config::{Backend, Database, read_catalog},
-    deliveries::{Deliveries, ServedInstance},
-    reconcile::{Reconciler, Refreshed},
-    store::{Applied, Author, Store, Version},
+    domain::{self, Account, Catalog, Grace, Kind, Subject},
+    ingest::reconcile::{Reconciler, Refreshed},
+    ingest::{Deliveries, ServedInstance},
+    replica::Accounts,
+    storage::{Applied, Author, Store, Version},
     telemetry::Metrics,
 };
 use anyhow::{Context, bail};
@@ -198,7 +198,7 @@ impl Effect {
     fn add(&mut self, account: &Account, before: &Catalog, after: &Catalog) {
         let now = Utc::now();
         let features = |catalog| {
-            let found = access::entitlements(account, catalog, Grace::default(), now);
+            let found = domain::entitlements(account, catalog, Grace::default(), now);
             found.into_iter().map(|e| e.feature.to_string()).collect::<BTreeSet<_>>()
         };
         let (before, after) = (features(before), features(after));

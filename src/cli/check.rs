@@ -1,7 +1,7 @@
 //! `entitlements check`: asks a running service.
 
-use super::reach::{Service, said};
-use crate::grpc::pb::{
+use super::client::{Service, said};
+use crate::api::pb::{
     CheckFeatureRequest, CheckFeatureResponse, entitlements_client::EntitlementsClient,
 };
 use chrono::{DateTime, SecondsFormat};

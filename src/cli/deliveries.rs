@@ -1,7 +1,7 @@
 //! `entitlements deliveries`: looks into the ledger of a running service, and replays.
 
-use super::reach::{Service, said};
-use crate::grpc::pb::{
+use super::client::{Service, said};
+use crate::api::pb::{
     Delivery, DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest, ReplayDeliveriesRequest,
     admin_client::AdminClient,
 };

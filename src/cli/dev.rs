@@ -2,16 +2,18 @@
 
 use super::serve::asked_to_stop;
 use crate::{
+    app::{Bound, Service},
     config::{Protocol, Settings},
-    embedded::{Binaries, Embedded},
-    private::{Folder, check_not_open},
-    service::{Bound, Service},
     telemetry::{LogFormat, start_logging},
 };
 use anyhow::{Context, anyhow, bail};
 use aws_lc_rs::rand;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::{Args, ValueEnum};
+use embedded_postgres::{
+    Binaries, Embedded,
+    private::{Folder, check_not_open},
+};
 use secrecy::{ExposeSecret, SecretString};
 use std::{
     convert::Infallible,

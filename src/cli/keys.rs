@@ -2,9 +2,9 @@
 //! the edited file in force.
 
 use crate::{
-    callers::{KeyFile, Scope, fingerprint},
+    cli::probe,
     config::address,
-    probe,
+    server::auth::{KeyFile, Scope, fingerprint},
 };
 use anyhow::Context;
 use clap::{Args, Subcommand};

@@ -1,6 +1,6 @@
 //! `entitlements ready`: the health check of containers, whose images have neither a shell nor curl.
 
-use crate::{config::address, probe};
+use crate::{cli::probe, config::address};
 use clap::Args;
 use reqwest::Response;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};

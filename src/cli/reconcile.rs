@@ -2,8 +2,8 @@
 
 use super::catalog::Offline;
 use crate::{
-    access::Subject,
-    reconcile::{Finding, ReconcileError, Reconciler},
+    domain::Subject,
+    ingest::reconcile::{Finding, ReconcileError, Reconciler},
     telemetry::told,
 };
 use clap::Args;

@@ -1,9 +1,9 @@
 //! `entitlements serve` and `entitlements migrate`.
 
 use crate::{
+    app::Service,
     config::{Database, Settings},
-    service::Service,
-    store,
+    storage,
     telemetry::{LogFormat, start_logging},
 };
 use anyhow::Context;
@@ -38,7 +38,7 @@ pub(super) struct Migrate {
 
 impl Migrate {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let newest = store::migrate(&self.database.options()?)
+        let newest = storage::migrate(&self.database.options()?)
             .await
             .context("cannot migrate the database of DATABASE_URL")?;
         say!("the database is at migration {newest}");

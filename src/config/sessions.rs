@@ -1,6 +1,6 @@
 //! Who is signed in, for the protocols of gateways.
 
-use super::{Protocol, values::switch};
+use super::{Protocol, parse::switch};
 use crate::clerk::{Instance, Keys, Rules, Sessions, TrustedClaims};
 use anyhow::{Context, bail};
 use clap::{ArgAction, Args};

@@ -14,7 +14,7 @@ use crate::{
     rig::Process,
     service::{ADA, Replica, config, eventually, payload, plain_http},
 };
-use entitlements::grpc::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
+use entitlements::api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use prost::Message;
 use std::{

@@ -6,7 +6,7 @@ use crate::{
     healing::replica_with,
     service::{ACME, ADA, Replica, config, eventually, payload},
 };
-use entitlements::grpc::pb::Reason;
+use entitlements::api::pb::Reason;
 use serde_json::{Value, json};
 use std::time::Instant;
 

@@ -5,7 +5,7 @@ use crate::{
     raw,
     service::{ACME, ADA, Replica, config, eventually, payload},
 };
-use entitlements::grpc::pb::{
+use entitlements::api::pb::{
     CheckFeatureRequest, CheckFeaturesRequest, CheckPlanRequest, Consistency,
     ListEntitlementsRequest, Reason, consistency::Requirement,
 };

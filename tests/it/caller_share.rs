@@ -6,9 +6,9 @@ use crate::{
     service::{ADA, Replica, config, eventually},
 };
 use entitlements::{
-    callers::{Scope, Share, StreamKind},
+    api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient},
     config::Config,
-    grpc::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient},
+    server::auth::{Scope, Share, StreamKind},
 };
 use futures_util::future::join_all;
 use tonic::{

@@ -8,9 +8,9 @@ use crate::{
     service::{ADA, Replica, SECRET, config, eventually},
 };
 use entitlements::{
-    callers::{Callers, KeyFile, Scope},
+    api::{envoy, flagd, pb},
     config::{Config, Locks},
-    grpc::{envoy, flagd, pb},
+    server::auth::{Callers, KeyFile, Scope},
 };
 use prost::Message;
 use prost_types::FileDescriptorSet;

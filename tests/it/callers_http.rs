@@ -9,10 +9,10 @@ use crate::{
     session::Signer,
 };
 use entitlements::{
-    callers::Scope,
     clerk::{Keys, Rules, Sessions},
     config::{Config, Locks},
-    tls,
+    server::auth::Scope,
+    server::tls,
 };
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -8,8 +8,8 @@ use crate::{
     service::{Replica, config, eventually},
 };
 use entitlements::{
-    callers::{KeyFile, Scope, fingerprint},
     config::Config,
+    server::auth::{KeyFile, Scope, fingerprint},
 };
 use std::{
     fs,

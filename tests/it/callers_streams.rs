@@ -9,14 +9,14 @@ use crate::{
     tls::channel,
 };
 use entitlements::{
-    callers::Scope,
-    config::{Config, Locks},
-    grpc::flagd::pb::{
+    api::flagd::pb::{
         sync::{SyncFlagsRequest, flag_sync_service_client::FlagSyncServiceClient as Sync},
         v1::{self, service_client::ServiceClient as V1},
         v2::{self, service_client::ServiceClient as V2},
     },
-    tls::Protocol,
+    config::{Config, Locks},
+    server::auth::Scope,
+    server::tls::Protocol,
 };
 use futures_util::{FutureExt, StreamExt, future::join_all, stream};
 use std::{

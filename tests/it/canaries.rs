@@ -7,7 +7,7 @@ use crate::{
     service::{ADA, JOAN, SECRET, eventually, payload, plain_http, secret},
 };
 use chrono::Utc;
-use entitlements::grpc::pb::{
+use entitlements::api::pb::{
     CheckFeatureRequest, Consistency, DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest,
     admin_client::AdminClient, consistency::Requirement, entitlements_client::EntitlementsClient,
 };

@@ -1,6 +1,6 @@
 //! Certificates that a test makes.
 
-use entitlements::tls::{Files, Protocol, Tls};
+use entitlements::server::tls::{Files, Protocol, Tls};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, SanType, date_time_ymd,

@@ -8,7 +8,7 @@ use crate::{
     },
 };
 use chrono::Utc;
-use entitlements::grpc::pb::{DeliveryFilter, ReplayDeliveriesRequest, admin_client::AdminClient};
+use entitlements::api::pb::{DeliveryFilter, ReplayDeliveriesRequest, admin_client::AdminClient};
 use serde_json::Value;
 
 /// Delivers a body as an attempt that was signed so many seconds ago.

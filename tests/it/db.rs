@@ -1,9 +1,7 @@
 //! One private Postgres for the test process, one database for each test, copied from a migrated template.
 
-use entitlements::{
-    embedded::{Binaries, Embedded},
-    store,
-};
+use embedded_postgres::{Binaries, Embedded};
+use entitlements::storage;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use std::{
     sync::{
@@ -102,7 +100,7 @@ fn start() -> Server {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let postgres = runtime.block_on(async {
         let postgres = Embedded::temporary(&Binaries::from_env().unwrap()).await.unwrap();
-        store::migrate(&postgres.url("entitlements").parse().unwrap()).await.unwrap();
+        storage::migrate(&postgres.url("entitlements").parse().unwrap()).await.unwrap();
         postgres
     });
     Server { postgres, _runtime: runtime }

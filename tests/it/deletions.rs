@@ -4,7 +4,7 @@ use crate::{
     db::Db,
     service::{ADA, Answer, Replica, payload},
 };
-use entitlements::grpc::pb::{ReplayDeliveriesRequest, admin_client::AdminClient};
+use entitlements::api::pb::{ReplayDeliveriesRequest, admin_client::AdminClient};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 

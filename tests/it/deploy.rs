@@ -11,7 +11,7 @@ use crate::{
 };
 use entitlements::{
     config::{Config, Locks},
-    tls::Protocol,
+    server::tls::Protocol,
 };
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
@@ -181,7 +181,7 @@ fn the_image_is_built_from_all_that_the_binary_is_made_of() {
     let sent: Vec<_> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
     let manifest: toml::Value = toml::from_str(&file("Cargo.toml")).unwrap();
     let mut needed = vec!["Cargo.toml".into(), "Cargo.lock".into(), "build.rs".into()];
-    needed.extend([".sqlx", ".cargo", "src", "proto", "migrations"].map(String::from));
+    needed.extend([".sqlx", ".cargo", "crates", "src", "proto", "migrations"].map(String::from));
     if manifest.get("bench").is_some() {
         needed.push("benches".into());
     }

@@ -5,7 +5,7 @@ use crate::{
     rig::{Postgres, Process},
     service::{ADA, payload, plain_http},
 };
-use entitlements::grpc::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
+use entitlements::api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
 use futures_util::future::join_all;
 use std::{
     net::TcpListener,

@@ -9,9 +9,9 @@ use crate::{
     service::{Replica, SECRET, config, payload},
 };
 use entitlements::{
-    access::Catalog,
     config::{Config, Locks},
-    tls::Protocol,
+    domain::Catalog,
+    server::tls::Protocol,
 };
 use serde_json::Value;
 use sqlx::AssertSqlSafe;

@@ -9,7 +9,7 @@ use crate::{
     service::{eventually, secret},
 };
 use chrono::Utc;
-use entitlements::grpc::pb::{ListEntitlementsRequest, entitlements_client::EntitlementsClient};
+use entitlements::api::pb::{ListEntitlementsRequest, entitlements_client::EntitlementsClient};
 use rustix::process::Signal;
 use std::{
     collections::BTreeSet,
@@ -165,9 +165,9 @@ async fn compare(rig: &Rig, stories: &[Story]) {
     let now = Utc::now().timestamp_millis();
     for story in stories {
         let mut request = ListEntitlementsRequest {
-            consistency: Some(entitlements::grpc::pb::Consistency {
+            consistency: Some(entitlements::api::pb::Consistency {
                 requirement: Some(
-                    entitlements::grpc::pb::consistency::Requirement::FullyConsistent(true),
+                    entitlements::api::pb::consistency::Requirement::FullyConsistent(true),
                 ),
             }),
             ..Default::default()

@@ -157,7 +157,7 @@ async fn what_is_cached_is_answered_while_the_database_is_away_and_what_is_not_i
     assert!(replica.check(ADA, "", "export").await.allowed);
     db.drop_by_force().await;
     let mut client = replica.client.clone();
-    let request = entitlements::grpc::pb::CheckFeatureRequest {
+    let request = entitlements::api::pb::CheckFeatureRequest {
         user_id: "user_stranger".into(),
         feature: "export".into(),
         ..Default::default()

@@ -5,12 +5,12 @@ use crate::{
     service::{ACME, ADA, LINUS, Replica, config, eventually, payload},
 };
 use entitlements::{
-    access::Catalog,
-    config::Config,
-    grpc::flagd::pb::{
+    api::flagd::pb::{
         v1::{self, any_flag::Value as Any, service_client::ServiceClient as V1},
         v2::{self, service_client::ServiceClient as V2},
     },
+    config::Config,
+    domain::Catalog,
 };
 use insta::assert_snapshot;
 use prost_types::{Struct, Value, value::Kind};

@@ -5,7 +5,7 @@ use crate::{
     flagd::{CATALOG, replica, with_catalog},
     service::{ACME, ADA, LINUS, Replica, payload},
 };
-use entitlements::grpc::flagd::pb::{
+use entitlements::api::flagd::pb::{
     sync::{
         FetchAllFlagsRequest, GetMetadataRequest, SyncFlagsRequest, SyncFlagsResponse,
         flag_sync_service_client::FlagSyncServiceClient as Client,

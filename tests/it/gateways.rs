@@ -10,10 +10,8 @@ use crate::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::Utc;
 use entitlements::{
-    clerk::{Keys, Rules, Sessions, TrustedClaims},
-    config::Config,
-    gateways::HEADERS,
-    grpc::envoy::{
+    api::HEADERS,
+    api::envoy::{
         config::core::v3::{HeaderValueOption, Metadata},
         service::auth::v3::{
             AttributeContext, CheckRequest, CheckResponse,
@@ -22,6 +20,8 @@ use entitlements::{
             check_response::HttpResponse,
         },
     },
+    clerk::{Keys, Rules, Sessions, TrustedClaims},
+    config::Config,
 };
 use futures_util::future::join_all;
 use insta::assert_snapshot;

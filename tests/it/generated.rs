@@ -8,7 +8,7 @@ use crate::{
     service::Replica,
 };
 use chrono::Utc;
-use entitlements::{access::Catalog, grpc::pb::Account};
+use entitlements::{api::pb::Account, domain::Catalog};
 use futures_util::{StreamExt, future::join_all, stream};
 use serde_json::{Value, json};
 use std::env;
@@ -112,7 +112,7 @@ fn subscription(subject: &str, updated_at: i64, dice: &mut Dice) -> Value {
 
 /// What the service says of a subject, in the words of the fold.
 pub fn state(account: &Account) -> State {
-    let item = |item: &entitlements::grpc::pb::Item| {
+    let item = |item: &entitlements::api::pb::Item| {
         (item.id.clone(), (item.plan.clone(), item.status.clone()))
     };
     State {

@@ -6,7 +6,11 @@ use crate::{
     service::{ADA, Replica, eventually, payload},
 };
 use entitlements::{
-    grpc::{self, Calls, Door, pb::CheckFeatureRequest},
+    api::{
+        self, Door,
+        pb::{self, CheckFeatureRequest},
+    },
+    server::grpc::Calls,
     telemetry::{Metrics, log_panics},
 };
 use futures_util::future::join_all;
@@ -57,11 +61,11 @@ impl Service<Request<Body>> for Misbehaving {
 async fn misbehaving() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(grpc::serve(
+    tokio::spawn(api::serve_grpc(
         listener.into(),
         Door::default(),
         Routes::new(Misbehaving),
-        Arc::new(Calls::new(Arc::default())),
+        Arc::new(Calls::new(Arc::default(), pb::DESCRIPTOR)),
         Duration::from_mins(1),
         CancellationToken::new(),
     ));

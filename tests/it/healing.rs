@@ -7,7 +7,7 @@ use crate::{
     dice::Dice,
     service::{ACME, ADA, Replica, config, eventually, payload},
 };
-use entitlements::{access::Catalog, clerk::ApiError, config::Config, grpc::pb::Reason};
+use entitlements::{api::pb::Reason, clerk::ApiError, config::Config, domain::Catalog};
 use serde_json::json;
 
 pub async fn replica_with(db: &Db, clerk: &Clerk, catalog: Option<&str>) -> Replica {
@@ -241,12 +241,12 @@ async fn deliveries_that_were_dropped_are_all_healed() {
     let allowed = [false, true, true, true, true];
     for (id, told) in expected {
         eventually(&format!("{id} is healed"), async || {
-            let request = entitlements::grpc::pb::CheckFeatureRequest {
+            let request = entitlements::api::pb::CheckFeatureRequest {
                 user_id: id.clone(),
                 feature: "export".into(),
-                consistency: Some(entitlements::grpc::pb::Consistency {
+                consistency: Some(entitlements::api::pb::Consistency {
                     requirement: Some(
-                        entitlements::grpc::pb::consistency::Requirement::FullyConsistent(true),
+                        entitlements::api::pb::consistency::Requirement::FullyConsistent(true),
                     ),
                 }),
                 ..Default::default()

@@ -12,7 +12,7 @@ use crate::{
     proxy::{Link, Proxy},
     rig::{Postgres, Process, signal},
 };
-use entitlements::grpc::pb::{
+use entitlements::api::pb::{
     CheckFeatureRequest, CheckFeatureResponse, entitlements_client::EntitlementsClient,
 };
 use futures_util::future::join_all;

@@ -10,7 +10,7 @@ use crate::{
     untidy::{ask, fits, item, part, shown, with, without},
 };
 use chrono::{Duration, Utc};
-use entitlements::grpc::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
+use entitlements::api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
 use serde_json::Value;
 use tonic::transport::Endpoint;
 

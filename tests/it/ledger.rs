@@ -4,7 +4,7 @@ use crate::{
     db::Db,
     service::{ADA, Replica, config, eventually, payload},
 };
-use entitlements::grpc::pb::{
+use entitlements::api::pb::{
     DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest, ReplayDeliveriesRequest,
     admin_client::AdminClient,
 };

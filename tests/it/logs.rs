@@ -7,7 +7,7 @@ use crate::{
     service::{ADA, eventually, payload, plain_http, secret},
 };
 use chrono::Utc;
-use entitlements::grpc::pb::{
+use entitlements::api::pb::{
     CheckFeatureRequest, CheckPlanRequest, entitlements_client::EntitlementsClient,
 };
 use serde_json::Value;

@@ -5,7 +5,7 @@ use crate::{
     raw,
     service::{ADA, Replica},
 };
-use entitlements::grpc::pb::{CheckFeatureRequest, CheckFeaturesRequest};
+use entitlements::api::pb::{CheckFeatureRequest, CheckFeaturesRequest};
 use prost::Message;
 use serde_json::json;
 use tonic::Code;

@@ -4,7 +4,7 @@ use crate::{
     db::Db,
     service::{ADA, Replica, eventually, payload},
 };
-use entitlements::grpc::pb::{self, CheckFeatureRequest};
+use entitlements::api::pb::{self, CheckFeatureRequest};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names as they are asked for, with their labels.

@@ -6,7 +6,7 @@ use crate::{
     rig::Process,
     service::{GRACE, Replica, config, eventually, payload},
 };
-use entitlements::{config::Config, grpc::pb::CheckFeatureRequest, store::StoreError};
+use entitlements::{api::pb::CheckFeatureRequest, config::Config, storage::StoreError};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 use tonic::Code;

@@ -1,7 +1,7 @@
 //! The cache's protocol, and every interleaving of it.
 //!
 //! One subject on one replica: versions are committed and heard of late, loads and re-reads take time, entries are
-//! evicted, the change log goes away and comes back. The model is the protocol of `src/accounts.rs`, step by step
+//! evicted, the change log goes away and comes back. The model is the protocol of `src/replica/accounts.rs`, step by step
 //! where steps can be interrupted. Who changes that protocol changes this model first.
 
 use stateright::{Checker, Model, Property};

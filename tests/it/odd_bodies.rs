@@ -4,7 +4,7 @@ use crate::{
     db::Db,
     service::{ACME, ADA, Replica, payload},
 };
-use entitlements::grpc::pb::Reason;
+use entitlements::api::pb::Reason;
 use serde_json::{Value, json};
 
 /// An event about Ada's one item, which a test can bend.

@@ -8,9 +8,9 @@ use crate::{
 };
 use chrono::Utc;
 use entitlements::{
-    access::{Catalog, Denial, Grant},
+    api::pb::Reason,
     config::Config,
-    grpc::pb::Reason,
+    domain::{Catalog, Denial, Grant},
 };
 use insta::assert_snapshot;
 use reqwest::Method;

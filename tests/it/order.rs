@@ -5,7 +5,7 @@ use crate::{
     dice::Dice,
     service::{ACME, ADA, Answer, GRACE, JOAN, LINUS, Replica, payload},
 };
-use entitlements::grpc::pb::Account;
+use entitlements::api::pb::Account;
 use futures_util::future::join_all;
 
 /// All payloads of a story about one subject, in the order in which Clerk's clock has them.

@@ -10,12 +10,12 @@ use crate::{
     service::{ADA, GRACE, Replica, config, eventually, payload},
 };
 use entitlements::{
-    access::Catalog,
-    config::Config,
-    grpc::pb::{
+    api::pb::{
         CheckFeatureRequest, CheckFeatureResponse, Freshness, ListEntitlementsRequest, Reason,
     },
-    store::{self, Store},
+    config::Config,
+    domain::Catalog,
+    storage::{self, Store},
 };
 use futures_util::future::join_all;
 use prost_types::Duration as Span;
@@ -283,7 +283,7 @@ async fn a_primary_that_takes_over_is_believed_also_in_what_it_has_lost() {
 async fn a_standby_is_not_served_from_until_it_is_promoted() {
     let mut postgres = Postgres::start().await;
     let database: sqlx::postgres::PgConnectOptions = postgres.url().parse().unwrap();
-    store::migrate(&database).await.unwrap();
+    storage::migrate(&database).await.unwrap();
     postgres.stand_by().await;
     let error = Store::new(database.clone()).here().await.unwrap_err();
     assert!(format!("{error:?}").contains("DATABASE_URL must lead to the primary"), "{error:?}");

@@ -8,8 +8,8 @@ use crate::{
     service::{Replica, config},
 };
 use entitlements::{
-    access::Catalog,
-    grpc::pb::{CheckFeatureRequest, CheckPlanRequest},
+    api::pb::{CheckFeatureRequest, CheckPlanRequest},
+    domain::Catalog,
 };
 use serde::Deserialize;
 use serde_json::json;

@@ -11,7 +11,7 @@ use crate::{
         without,
     },
 };
-use entitlements::{access::Catalog, grpc::pb::CheckPlanRequest};
+use entitlements::{api::pb::CheckPlanRequest, domain::Catalog};
 use serde_json::{Value, json};
 
 /// The id that Clerk's sample list has for the plan `pro`.

@@ -5,7 +5,7 @@ use crate::{
     proxy::Proxy,
     service::{ADA, GRACE, Replica, config, eventually, payload},
 };
-use entitlements::{config::Config, grpc::pb::Reason, store::Store};
+use entitlements::{api::pb::Reason, config::Config, storage::Store};
 use futures_util::future::join_all;
 use nix::unistd::User;
 use rustix::process::geteuid;

@@ -5,8 +5,8 @@ use crate::{
     service::{ADA, Replica, config, eventually, payload},
 };
 use entitlements::{
-    access::Catalog,
-    grpc::pb::{CheckFeatureRequest, Consistency, Reason, consistency::Requirement},
+    api::pb::{CheckFeatureRequest, Consistency, Reason, consistency::Requirement},
+    domain::Catalog,
 };
 use tonic::Code;
 

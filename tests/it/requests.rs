@@ -1,7 +1,7 @@
 //! Requests as gateways pass them on, and who the service says is signed in.
 
 use crate::service::{Replica, plain_http};
-use entitlements::grpc::envoy::{
+use entitlements::api::envoy::{
     config::core::v3::{HeaderMap, HeaderValue, HeaderValueOption, Metadata},
     service::auth::v3::{
         AttributeContext, CheckRequest,

@@ -1,7 +1,7 @@
 //! Processes that can be killed: a Postgres of the test's own, and services.
 
 use crate::service::{SECRET, eventually, plain_http, said};
-use entitlements::embedded::{Binaries, Embedded};
+use embedded_postgres::{Binaries, Embedded};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
 use std::{

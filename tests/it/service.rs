@@ -4,15 +4,15 @@ use crate::db::Db;
 use chrono::Utc;
 use clap::ValueEnum;
 use entitlements::{
-    access::{Catalog, Grace},
-    clerk::{Secret, Verifier},
-    config::{Config, Locks, Protocol},
-    grpc::pb::{
+    api::pb::{
         Account, CheckFeatureRequest, CheckFeatureResponse, ListEntitlementsRequest,
         entitlements_client::EntitlementsClient,
     },
-    http::Cors,
-    service::{Bound, Service},
+    app::{Bound, Service},
+    clerk::{Secret, Verifier},
+    config::{Config, Locks, Protocol},
+    domain::{Catalog, Grace},
+    server::http::Cors,
 };
 use serde_json::Value;
 use std::{

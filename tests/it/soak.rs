@@ -10,7 +10,7 @@ use crate::{
     rig::{Postgres, Process},
     service::plain_http,
 };
-use entitlements::grpc::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
+use entitlements::api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
 use serde_json::json;
 use std::{
     env, fs,

@@ -4,7 +4,7 @@ use crate::{
     db::Db,
     service::{ACME, ADA, GRACE, JOAN, LINUS, Replica, payload},
 };
-use entitlements::grpc::pb::{CheckFeatureResponse, Reason};
+use entitlements::api::pb::{CheckFeatureResponse, Reason};
 
 /// One delivery, what becomes of it, and what the subject may do then: the answers for the features
 /// `basic_reports`, `export`, `ai_assistant` and `sso`, and the items held.

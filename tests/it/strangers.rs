@@ -6,9 +6,9 @@ use crate::{
     service::{ADA, Replica, eventually, payload},
 };
 use entitlements::{
-    access::Catalog,
-    grpc::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient},
-    store::{self, Author, Compared, Filter, Store},
+    api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient},
+    domain::Catalog,
+    storage::{self, Author, Compared, Filter, Store},
 };
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -146,7 +146,7 @@ async fn open(db: &Db) -> String {
 /// What is Postgres's own of all names in our SQL.
 async fn names_of_functions(db: &Db) -> BTreeSet<String> {
     let mut texts: Vec<_> = queries().into_iter().map(|(sql, _)| sql).collect();
-    for folder in ["migrations", "src/store"] {
+    for folder in ["migrations", "src/storage"] {
         for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap() {
             let path = entry.unwrap().path();
             texts.extend(path.is_file().then(|| fs::read_to_string(path).unwrap()));
@@ -253,7 +253,7 @@ async fn nothing_that_a_stranger_created_is_called() {
     let stranger = open(&db).await;
     let names = names_of_functions(&db).await;
     lay_traps(&db, &stranger, &names).await;
-    store::migrate(&db.url.parse().unwrap()).await.unwrap();
+    storage::migrate(&db.url.parse().unwrap()).await.unwrap();
     lay_traps(&db, &stranger, &names).await;
     assert_eq!(used(&db, &stranger, &queries()).await, [""; 0]);
     all_work(&db).await;
@@ -308,7 +308,7 @@ async fn no_lock_of_a_stranger_keeps_back_a_deletion_a_catalog_or_a_migration() 
     let store = Store::new(db.url.parse().unwrap());
     let other = Catalog::from_toml("[user.plans.pro]\nfeatures = [\"export\"]").unwrap();
     store.apply_catalog(Author::Operator, &other, "other").await.unwrap();
-    store::migrate(&db.url.parse().unwrap()).await.unwrap();
+    storage::migrate(&db.url.parse().unwrap()).await.unwrap();
     let ignored = replica.send(&payload("organizationMembership.created")).await;
     let deleted = replica.send(&payload("user.deleted")).await;
     assert_eq!([ignored.result(), deleted.result()], ["ignored", "applied"]);
@@ -325,14 +325,14 @@ async fn the_table_of_migrations_is_not_taken_over_from_a_stranger_and_many_migr
     );
     run(&pool, trap).await;
     let options = || db.url.parse().unwrap();
-    let error = store::migrate(&options()).await.unwrap_err().to_string();
+    let error = storage::migrate(&options()).await.unwrap_err().to_string();
     assert!(
         error.starts_with(&format!("_sqlx_migrations belongs to the role `{stranger}`")),
         "{error}"
     );
     run(&pool, format!("drop view _sqlx_migrations; drop owned by {stranger}")).await;
     let options: Vec<_> = (0..8).map(|_| options()).collect();
-    let newest = join_all(options.iter().map(store::migrate)).await;
+    let newest = join_all(options.iter().map(storage::migrate)).await;
     assert!(
         newest.iter().all(|newest| newest.as_ref().is_ok_and(|newest| *newest >= 4)),
         "{newest:?}"

@@ -10,13 +10,13 @@ use crate::{
     service::{ADA, Replica, config, eventually, payload, plain_http},
 };
 use entitlements::{
-    callers::{Callers, Scope},
-    config::{Config, Locks},
-    grpc::pb::{
+    api::pb::{
         CheckFeatureRequest, ListDeliveriesRequest, admin_client::AdminClient,
         entitlements_client::EntitlementsClient,
     },
-    tls::Protocol,
+    config::{Config, Locks},
+    server::auth::{Callers, Scope},
+    server::tls::Protocol,
 };
 use futures_util::future::{join_all, join3};
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};

@@ -7,7 +7,7 @@ use crate::{
     service::{ADA, Replica, SECRET, config, eventually, payload, secret},
 };
 use chrono::Utc;
-use entitlements::grpc::pb::CheckFeatureRequest;
+use entitlements::api::pb::CheckFeatureRequest;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,

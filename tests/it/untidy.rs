@@ -5,7 +5,7 @@ use crate::{
     db::Db,
     service::{Replica, payload},
 };
-use entitlements::grpc::pb::{CheckFeatureResponse, Reason};
+use entitlements::api::pb::{CheckFeatureResponse, Reason};
 use serde_json::{Value, json};
 
 /// A date of the past, at which the events of these tests were sent.

@@ -5,7 +5,7 @@ use crate::{
     service::Replica,
     untidy::{Case, SENT, check, item, part, raw, snapshot, with, without},
 };
-use entitlements::grpc::pb::{DeliveryFilter, ListDeliveriesRequest, admin_client::AdminClient};
+use entitlements::api::pb::{DeliveryFilter, ListDeliveriesRequest, admin_client::AdminClient};
 use serde_json::{Value, json};
 use std::{io, net::SocketAddr};
 use tokio::{

@@ -1,0 +1,121 @@
+//! Starting, watching and stopping a server.
+
+use super::{os_account::MAP, ping, site::Site};
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use tokio::{
+    process::{Child, ChildStdin},
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+/// How long a server may take to accept connections: after a crash it recovers first.
+const START_WITHIN: Duration = Duration::from_mins(1);
+
+/// The role that owns the server.
+const SUPERUSER: &str = "entitlements";
+
+/// Writes who is let in, then runs the server given as arguments, whose pid is then ours to wait for, and beside it a
+/// watcher that reads from the other end of a pipe to this process. The pipe closes however this process ends; the watcher then
+/// asks the server to stop, and removes what was to be thrown away. It is forked twice, because the server
+/// would take a child of its own that dies for a crashed session.
+const WATCHED: &str = r#"data=$1 throwaway=$4
+printf %s "$2" >"$data/pg_hba.conf" && printf %s "$3" >"$data/pg_ident.conf" || exit
+shift 4; exec 3<&0
+( ( read _ <&3; kill -INT $$
+    if [ -n "$throwaway" ]; then i=0
+      while [ -e "$throwaway/data/postmaster.pid" ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done
+      rm -rf "$throwaway"
+    fi ) >/dev/null 2>&1 & )
+exec "$@" 3<&- </dev/null"#;
+
+/// A server that this process started.
+#[derive(Debug)]
+pub(super) struct Running {
+    pid: Option<Pid>,
+    /// Closing it tells the watcher to stop the server.
+    lifeline: Option<ChildStdin>,
+    exit: watch::Receiver<Option<String>>,
+}
+
+/// Starts a server and waits until it accepts connections.
+pub(super) async fn start(bin: &Path, site: &Site, settings: &[&str]) -> anyhow::Result<Running> {
+    let mut child = launch(bin, site, settings)?;
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            bail!(
+                "postgres stopped at once ({status}); {} ends with:\n{}",
+                site.log_path().display(),
+                site.last_words()
+            );
+        }
+        match ping(site).await {
+            Ok(()) => break,
+            Err(error) if started.elapsed() > START_WITHIN => {
+                return Err(error.context(format!(
+                    "postgres accepts no connections; see {}",
+                    site.log_path().display()
+                )));
+            }
+            Err(_) => sleep(Duration::from_millis(20)).await,
+        }
+    }
+    let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let lifeline = child.stdin.take();
+    let (ended, exit) = watch::channel(None);
+    // Waits for the server however it ends: one that nobody waits for would look alive to the next start.
+    tokio::spawn(async move {
+        let status = child.wait().await.map_or_else(|e| e.to_string(), |s| s.to_string());
+        let _ = ended.send(Some(status));
+    });
+    Ok(Running { pid, lifeline, exit })
+}
+
+fn launch(bin: &Path, site: &Site, settings: &[&str]) -> anyhow::Result<Child> {
+    let mut command = site.account.command("/bin/sh");
+    let throwaway = site.throwaway.as_ref().map_or(Path::new(""), TempDir::path);
+    command.args(["-c", WATCHED, "sh"]).arg(site.data());
+    command.arg(admission()).arg(site.account.user_map(SUPERUSER)?).arg(throwaway);
+    command.arg(bin.join("postgres")).arg("-D").arg(site.data()).arg("-k").arg(site.sockets());
+    command.args(["-p", "5432", "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700"]);
+    command.args(settings.iter().flat_map(|setting| ["-c", setting]));
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(site.new_log()?);
+    tokio::process::Command::from(command).spawn().context("cannot start postgres")
+}
+
+/// `pg_hba.conf`: the superuser is let in by the user of the process that connects, another role by its password.
+/// It is written at each start, also into data that an older version made, which let in everybody.
+fn admission() -> String {
+    format!("local all {SUPERUSER} peer map={MAP}\nlocal all all scram-sha-256\n")
+}
+
+impl Running {
+    /// Resolves with how the server ended.
+    pub(super) async fn exited(&self) -> String {
+        let mut exit = self.exit.clone();
+        let status = exit.wait_for(Option::is_some).await.ok().and_then(|status| status.clone());
+        status.unwrap_or_else(|| "nobody waited for it".into())
+    }
+
+    /// Asks it to stop, with more and more emphasis.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        drop(self.lifeline.take());
+        for (signal, patience) in [(None, 5), (Some(Signal::INT), 10), (Some(Signal::QUIT), 5)] {
+            if let (Some(signal), Some(pid)) = (signal, self.pid) {
+                let _ = kill_process(pid, signal); // the watcher was gone
+            }
+            let stopped = self.exit.wait_for(Option::is_some);
+            if timeout(Duration::from_secs(patience), stopped).await.is_ok() {
+                return Ok(());
+            }
+        }
+        bail!("the embedded Postgres ({:?}) does not stop", self.pid)
+    }
+}

@@ -1,0 +1,143 @@
+//! `entitlements.v1.Admin`: the ledger of deliveries, for operators.
+
+use super::{
+    entitlements::{
+        request::{Faults, filter, page_size, position},
+        response::instant,
+    },
+    pb,
+};
+use crate::telemetry::chain;
+use crate::{
+    ingest::{Deliveries, Replayed},
+    storage::{Entry, Filter, StoreError},
+};
+use chrono::Utc;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// Looks into the ledger, and replays.
+pub struct AdminApi {
+    deliveries: Arc<Deliveries>,
+}
+
+impl AdminApi {
+    /// Works on these deliveries.
+    #[must_use]
+    pub fn new(deliveries: Arc<Deliveries>) -> Self {
+        Self { deliveries }
+    }
+
+    /// One page of the ledger, and where the next one begins.
+    async fn page(
+        &self,
+        filter: &Filter,
+        size: u32,
+        token: &str,
+    ) -> Result<(Vec<Entry>, String), Status> {
+        let mut faults = Faults::default();
+        let after = position("page_token", token, &mut faults);
+        let after = faults.none(Some(after))?;
+        let entries = self.deliveries.list(filter, after.as_ref(), size).await;
+        let entries = entries.map_err(|e| failed(&e))?;
+        let is_full = entries.len() == size as usize;
+        let last = entries.last().filter(|_| is_full).map(Entry::position);
+        let next = last.map(|p| format!("{}.{}", p.received_at.timestamp_micros(), p.svix_id));
+        Ok((entries, next.unwrap_or_default()))
+    }
+}
+
+#[tonic::async_trait]
+impl pb::admin_server::Admin for AdminApi {
+    async fn list_deliveries(
+        &self,
+        request: Request<pb::ListDeliveriesRequest>,
+    ) -> Result<Response<pb::ListDeliveriesResponse>, Status> {
+        let request = request.into_inner();
+        let mut faults = Faults::default();
+        let filter = filter(request.filter, &mut faults);
+        let size = page_size(request.page_size, &mut faults);
+        let filter = faults.none(Some(filter))?;
+
+        let (entries, next_page_token) = self.page(&filter, size, &request.page_token).await?;
+        let deliveries = entries.into_iter().map(delivery).collect();
+        Ok(Response::new(pb::ListDeliveriesResponse { deliveries, next_page_token }))
+    }
+
+    async fn get_delivery(
+        &self,
+        request: Request<pb::GetDeliveryRequest>,
+    ) -> Result<Response<pb::GetDeliveryResponse>, Status> {
+        let svix_id = request.into_inner().svix_id;
+        let found = self.deliveries.find(&svix_id).await.map_err(|e| failed(&e))?;
+        let (entry, body) = found.ok_or_else(|| Status::not_found("there is no such delivery"))?;
+        let body = body.map(Into::into);
+        Ok(Response::new(pb::GetDeliveryResponse { delivery: Some(delivery(entry)), body }))
+    }
+
+    async fn replay_deliveries(
+        &self,
+        request: Request<pb::ReplayDeliveriesRequest>,
+    ) -> Result<Response<pb::ReplayDeliveriesResponse>, Status> {
+        let request = request.into_inner();
+        let mut faults = Faults::default();
+        let filter = filter(request.filter, &mut faults);
+        let size = page_size(request.page_size, &mut faults);
+        let filter = faults.none(Some(filter))?;
+
+        let (entries, next_page_token) = self.page(&filter, size, &request.page_token).await?;
+        let mut replayed = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            let done = self.deliveries.replay(entry, request.dry_run, Utc::now()).await;
+            replayed.push(told(done.map_err(|e| failed(&e))?));
+        }
+        Ok(Response::new(pb::ReplayDeliveriesResponse { replayed, next_page_token }))
+    }
+}
+
+fn delivery(entry: Entry) -> pb::Delivery {
+    pb::Delivery {
+        svix_id: entry.svix_id,
+        received_at: instant(Some(entry.received_at)),
+        event: entry.event.unwrap_or_default(),
+        sent_at: instant(entry.sent_at),
+        subject: entry.subject.unwrap_or_default(),
+        result: entry.result,
+        detail: entry.detail.unwrap_or_default(),
+        revision: entry.revision.and_then(|revision| revision.try_into().ok()),
+        has_body: entry.has_body,
+        body_sha256: entry
+            .body_sha256
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<Vec<_>>()
+            .concat(),
+        replayed_at: instant(entry.replayed_at),
+    }
+}
+
+fn told(replayed: Replayed) -> pb::ReplayedDelivery {
+    let (after, detail) = match &replayed.after {
+        Some(outcome) => (outcome.word(), outcome.detail().unwrap_or_default()),
+        None => {
+            ("gone", "its body was let go: its retention is over, or whom it is about was deleted")
+        }
+    };
+    pb::ReplayedDelivery {
+        after: after.into(),
+        detail: detail.into(),
+        svix_id: replayed.svix_id,
+        before: replayed.before,
+    }
+}
+
+fn failed(error: &StoreError) -> Status {
+    tracing::error!(error = chain(error), "cannot work on deliveries");
+    if error.is_transient() {
+        Status::unavailable("the database is unavailable")
+    } else if matches!(error, StoreError::Misconfigured(_)) {
+        Status::internal("the database refuses what this service does: see the log of the service")
+    } else {
+        Status::internal("the database holds something that this service cannot read")
+    }
+}

@@ -1,0 +1,223 @@
+//! Decisions into responses.
+
+use crate::api::pb;
+use crate::{
+    check::{Facts, Failure, FailureKind, Moment, Pieces},
+    domain::{
+        Access, Account, Decision, Denial, Grant, Item, PreparedAccounts, Question, Slug, Subject,
+        Verdict,
+    },
+    replica::State,
+};
+use chrono::{DateTime, Utc};
+use prost_types::Timestamp;
+use tonic::Status;
+
+/// The answer to a question about a feature.
+pub(in crate::api) fn feature(
+    decision: Decision<'_>,
+    moment: &Moment,
+    facts: &Facts,
+) -> pb::CheckFeatureResponse {
+    let told = decision.verdict.told();
+    pb::CheckFeatureResponse {
+        allowed: told.allowed,
+        reason: reason(decision.verdict),
+        subject: text(told.subject.map(Subject::as_str)),
+        plan: text(told.plan),
+        limit: told.limit,
+        valid_until: instant(decision.valid_until),
+        checked_at: instant(Some(moment.now)),
+        stale_for: stale_for(facts),
+        revision: moment.revision(facts),
+    }
+}
+
+/// The answer to a question about a plan.
+pub(in crate::api) fn plan(
+    decision: Decision<'_>,
+    moment: &Moment,
+    facts: &Facts,
+) -> pb::CheckPlanResponse {
+    let told = decision.verdict.told();
+    pb::CheckPlanResponse {
+        allowed: told.allowed,
+        reason: reason(decision.verdict),
+        subject: text(told.subject.map(Subject::as_str)),
+        plan: text(told.plan),
+        valid_until: instant(decision.valid_until),
+        checked_at: instant(Some(moment.now)),
+        stale_for: stale_for(facts),
+        revision: moment.revision(facts),
+    }
+}
+
+/// How far behind the answer may be.
+pub(in crate::api) fn stale_for(facts: &Facts) -> Option<prost_types::Duration> {
+    facts.stale_for().and_then(|age| age.try_into().ok())
+}
+
+/// Everything one subject has.
+pub(in crate::api) async fn account(
+    account: &Account,
+    moment: &Moment,
+    is_stale: bool,
+) -> pb::Account {
+    let (catalog, grace, now) = (moment.catalog(), moment.grace(), moment.now);
+    let prepared = PreparedAccounts::new([account], catalog, grace);
+    let (mut entitlements, mut pieces) = (Vec::new(), Pieces::default());
+    for feature in account.features(catalog) {
+        let question = Question::of(feature);
+        let decision = prepared.decide(&question, now);
+        let is_strict = is_stale && catalog.is_strict(question.wanted);
+        if matches!(decision.verdict, Verdict::Allowed { .. }) && !is_strict {
+            entitlements.push(entitlement(feature, decision));
+        }
+        pieces.answered(prepared.items()).await;
+    }
+    let default_plan = account.default_plan(catalog, grace, now);
+    let (plans, standing) = (catalog.shelf(account.subject.kind()), account.standing(grace));
+    let items = account.items.iter().map(|found| {
+        let plan = plans.find(found.plan_id, found.plan).map(|(slug, _)| slug.as_str());
+        item(&found, standing.access(&found, now), plan)
+    });
+    pb::Account {
+        subject: account.subject.to_string(),
+        entitlements,
+        items: items.collect(),
+        default_plan: default_plan.map(ToString::to_string).unwrap_or_default(),
+        deleted_at: instant(account.deleted_at),
+    }
+}
+
+fn entitlement(feature: &Slug, decision: Decision<'_>) -> pb::Entitlement {
+    let told = decision.verdict.told();
+    pb::Entitlement {
+        feature: feature.to_string(),
+        reason: reason(decision.verdict),
+        plan: text(told.plan),
+        limit: told.limit,
+        valid_until: instant(decision.valid_until),
+    }
+}
+
+/// An item; its plan by the slug that it has in the catalog, else by the one that Clerk said.
+fn item(item: &Item<&str>, access: Access, plan: Option<&str>) -> pb::Item {
+    let (live, reason) = match access {
+        Access::Granted(_, _) if plan.is_none() => (true, pb::Reason::UnknownPlan),
+        Access::Granted(grant, _) => (true, grant.into()),
+        Access::Refused(denial) => (false, denial.into()),
+    };
+    pb::Item {
+        id: item.id.to_string(),
+        plan: text(plan.or(item.plan)),
+        status: item.status.to_string(),
+        live,
+        reason: reason.into(),
+        free_trial: item.free_trial,
+        period_start: instant(item.period_start),
+        period_end: instant(item.period_end),
+        canceled_at: instant(item.canceled_at),
+        seats: item.seats.map(|seats| pb::Seats { quantity: seats.0 }),
+        updated_at: instant(Some(item.updated_at)),
+    }
+}
+
+/// The reason of a verdict, in the words of the contract.
+fn reason(verdict: Verdict<'_>) -> i32 {
+    let reason: pb::Reason = match verdict {
+        Verdict::Allowed { reason, .. } => reason.into(),
+        Verdict::Denied { reason, .. } => reason.into(),
+    };
+    reason.into()
+}
+
+/// What is not told is empty.
+fn text(told: Option<&str>) -> String {
+    told.unwrap_or_default().to_owned()
+}
+
+impl From<Grant> for pb::Reason {
+    fn from(grant: Grant) -> Self {
+        match grant {
+            Grant::Plan => Self::Plan,
+            Grant::Trial => Self::Trial,
+            Grant::CanceledButPaid => Self::CanceledButPaid,
+            Grant::PastDueInGrace => Self::PastDueInGrace,
+            Grant::RenewalOverdue => Self::RenewalOverdue,
+            Grant::DefaultPlan => Self::DefaultPlan,
+            Grant::OverrideGrants => Self::OverrideGrants,
+        }
+    }
+}
+
+impl From<Denial> for pb::Reason {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::OverrideDenies => Self::OverrideDenies,
+            Denial::Stale => Self::Stale,
+            Denial::SubjectDeleted => Self::SubjectDeleted,
+            Denial::UnknownScope => Self::UnknownScope,
+            Denial::OutOfScope => Self::OutOfScope,
+            Denial::UnknownFeature => Self::UnknownFeature,
+            Denial::UnknownPlan => Self::UnknownPlan,
+            Denial::PastDue => Self::PastDue,
+            Denial::UnknownStatus => Self::UnknownStatus,
+            Denial::CheckoutIncomplete => Self::CheckoutIncomplete,
+            Denial::NotStarted => Self::NotStarted,
+            Denial::PeriodOver => Self::PeriodOver,
+            Denial::TrialOver => Self::TrialOver,
+            Denial::Ended => Self::Ended,
+            Denial::Abandoned => Self::Abandoned,
+            Denial::NotInPlan => Self::NotInPlan,
+            Denial::NoSubscription => Self::NoSubscription,
+        }
+    }
+}
+
+impl From<State> for pb::Freshness {
+    fn from(state: State) -> Self {
+        match state {
+            State::Starting => Self::Starting,
+            State::Fresh => Self::Fresh,
+            State::Unsure(_) => Self::Unsure,
+            State::Stale(_) => Self::Stale,
+            State::Expired => Self::Expired,
+        }
+    }
+}
+
+/// A failure as a status.
+pub(in crate::api) fn status(Failure { reason, kind }: Failure) -> Status {
+    match kind {
+        FailureKind::Crowded => Status::resource_exhausted(reason),
+        FailureKind::Passing => Status::unavailable(reason),
+        FailureKind::Lasting => Status::internal(reason),
+    }
+}
+
+/// In whole milliseconds, the grain of all dates here.
+pub(in crate::api) fn instant(at: Option<DateTime<Utc>>) -> Option<Timestamp> {
+    at.map(|at| {
+        let ms = at.timestamp_millis();
+        let nanos = i32::try_from(ms.rem_euclid(1000) * 1_000_000).expect("less than a second");
+        Timestamp { seconds: ms.div_euclid(1000), nanos }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_have_the_names_of_the_contract_in_every_protocol() {
+        for (at, grant) in Grant::ALL.into_iter().enumerate() {
+            assert_eq!(pb::Reason::from(grant).as_str_name(), grant.name());
+            assert_eq!(grant as usize, at);
+        }
+        for (at, denial) in Denial::ALL.into_iter().enumerate() {
+            assert_eq!(pb::Reason::from(denial).as_str_name(), denial.name());
+            assert_eq!(denial as usize, at);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The reasons to grant and to deny at one instant, of which the best decides, and when that may change.
+
+use super::Verdict;
+use crate::domain::{Account, Denial, Grant, Until};
+use std::cmp::Reverse;
+
+/// The best reason to grant and the most telling reason to deny, of those that were added so far.
+#[derive(Default)]
+pub(super) struct Candidates<'a> {
+    pub best: Option<GrantCandidate<'a>>,
+    pub denial: Option<DenialCandidate<'a>>,
+    /// Whether another candidate would be the best if the reason of the best got worse.
+    is_contested: bool,
+    /// The largest number of all that grant, where no number is the largest, and until when something grants it.
+    reach: Option<(bool, Option<u64>, Until)>,
+    /// Until when an override denies.
+    denied_until: Option<Until>,
+    /// When the first of the default plans begins to grant.
+    begins: Option<Until>,
+}
+
+/// Something that grants.
+pub(super) struct GrantCandidate<'a> {
+    pub reason: Grant,
+    pub until: Until,
+    /// Until when it grants for this reason.
+    pub steady_until: Until,
+    pub account: &'a Account,
+    pub plan: Option<&'a str>,
+    pub limit: Option<u64>,
+}
+
+/// Something that explains a denial.
+#[derive(Clone, Copy)]
+pub(super) struct DenialCandidate<'a> {
+    pub reason: Denial,
+    account: &'a Account,
+    plan: Option<&'a str>,
+}
+
+impl<'a> Candidates<'a> {
+    pub fn grants(&mut self, found: GrantCandidate<'a>) {
+        self.reach = self.reach.max(Some((found.limit.is_none(), found.limit, found.until)));
+        let Some(best) = &mut self.best else {
+            self.best = Some(found);
+            return;
+        };
+        let is_peer = found.lasts() == best.lasts();
+        let is_same = is_peer && found.is_of(best);
+        if found.rank() > best.rank() {
+            self.is_contested = is_peer && (self.is_contested || !is_same);
+            self.best = Some(found);
+        } else if is_same && found.reason == best.reason {
+            best.steady_until = best.steady_until.max(found.steady_until);
+        } else if is_peer && !is_same {
+            self.is_contested = true;
+        }
+    }
+
+    pub fn refuses(&mut self, reason: Denial, account: &'a Account, plan: Option<&'a str>) {
+        if self.denial.is_none_or(|denial| reason > denial.reason) {
+            self.denial = Some(DenialCandidate { reason, account, plan });
+        }
+    }
+
+    /// An override denies.
+    pub fn denies(&mut self, account: &'a Account, until: Until) {
+        self.denied_until = self.denied_until.max(Some(until));
+        self.refuses(Denial::OverrideDenies, account, None);
+    }
+
+    /// A default plan will grant, from an instant on.
+    pub fn begins(&mut self, at: Until) {
+        self.begins = Some(self.begins.map_or(at, |begins| begins.min(at)));
+    }
+
+    /// The largest number of all that grant; `None`: one of them has no number.
+    pub fn limit(&self) -> Option<u64> {
+        self.reach.and_then(|(_, limit, _)| limit)
+    }
+
+    /// The next instant at which the verdict may be another one. As long as the best candidate grants, lesser ones may end
+    /// unnoticed, except the last one with the largest number.
+    pub fn next_change(&self) -> Until {
+        if let Some(until) = self.denied_until {
+            return until;
+        }
+        let best = self.best.as_ref();
+        let ends =
+            best.map(|found| if self.is_contested { found.steady_until } else { found.until });
+        let falls = self.reach.map(|(.., until)| until);
+        [ends, falls, self.begins].into_iter().flatten().min().unwrap_or(Until::Forever)
+    }
+}
+
+impl<'a> GrantCandidate<'a> {
+    /// An operator's word first, then what lasts longest; the rest only makes the order total.
+    fn rank(&self) -> impl Ord + use<'a> {
+        let no_number = self.limit.is_none();
+        (self.lasts(), self.reason, no_number, self.limit, Reverse(self.plan))
+    }
+
+    /// The part of the rank that time does not change.
+    fn lasts(&self) -> (bool, Until) {
+        (self.reason == Grant::OverrideGrants, self.until)
+    }
+
+    /// Whether it is the same plan, or are overrides, of the same account.
+    fn is_of(&self, other: &Self) -> bool {
+        self.plan == other.plan && std::ptr::eq(self.account, other.account)
+    }
+
+    pub fn allows(&self, limit: Option<u64>) -> Verdict<'a> {
+        let (reason, subject, plan) = (self.reason, &self.account.subject, self.plan);
+        Verdict::Allowed { reason, subject, plan, limit }
+    }
+}
+
+impl<'a> From<DenialCandidate<'a>> for Verdict<'a> {
+    fn from(found: DenialCandidate<'a>) -> Self {
+        let (reason, subject) = (found.reason, Some(&found.account.subject));
+        Self::Denied { reason, subject, plan: found.plan }
+    }
+}

@@ -1,0 +1,214 @@
+//! Laws of deciding, tried on generated accounts.
+
+use super::{catalog, item, org, user};
+use crate::domain::*;
+use chrono::{DateTime, Duration, Utc};
+use proptest::{collection::vec, option, prelude::*, sample::select};
+
+const STATUSES: [&str; 10] = [
+    "active",
+    "past_due",
+    "canceled",
+    "ended",
+    "expired",
+    "abandoned",
+    "upcoming",
+    "incomplete",
+    "paused",
+    "active",
+];
+const PLANS: [&str; 6] = ["free", "pro", "max", "team", "gold", "pro"];
+pub(super) const FEATURES: [&str; 9] = [
+    "reports",
+    "export",
+    "assistant",
+    "projects",
+    "sso",
+    "nothing",
+    "user:export",
+    "org:sso",
+    "x:sso",
+];
+
+pub(super) fn instant() -> impl Strategy<Value = DateTime<Utc>> {
+    (0..60i64).prop_map(|day| super::at("2026-01-01") + Duration::days(day))
+}
+
+prop_compose! {
+    pub(super) fn an_item()(
+        plan in option::weighted(0.9, select(&PLANS[..])),
+        status in select(&STATUSES[..]),
+        free_trial: bool,
+        period_start in option::of(instant()),
+        period_end in option::of(instant()),
+        canceled_at in option::weighted(0.2, instant()),
+        past_due_at in option::of(instant()),
+        updated_at in instant(),
+        seats in option::weighted(0.2, option::of(any::<u64>()).prop_map(Seats)),
+        plan_id in option::of("cplan_[a-z]{3}"),
+        was_active: bool,
+    ) -> Item {
+        let base = item(plan.unwrap_or("free"));
+        let (plan, plan_id) = (plan.and(base.plan), plan_id.map(Into::into));
+        let status = status.into();
+        Item {
+            plan, plan_id, status, free_trial, period_start, period_end, canceled_at, past_due_at, was_active, seats,
+            updated_at, ..base
+        }
+    }
+}
+
+prop_compose! {
+    pub(super) fn an_override()(
+        feature in select(&FEATURES[..6]),
+        limit in option::of(0..50u64),
+        denies in prop::bool::weighted(0.3),
+        end in option::of(instant()),
+    ) -> Override {
+        Override {
+            feature: feature.parse().unwrap(),
+            effect: if denies { Effect::Deny } else { Effect::Grant(limit) },
+            until: end.map_or(Until::Forever, Until::Instant),
+        }
+    }
+}
+
+prop_compose! {
+    fn an_account()(
+        items in vec(an_item(), 0..4),
+        overrides in vec(an_override(), 0..2),
+        is_org: bool,
+        deleted_at in option::weighted(0.1, instant()),
+    ) -> Account {
+        let account = if is_org { org(items) } else { user(items) };
+        Account { overrides: overrides.into(), deleted_at, ..account }
+    }
+}
+
+prop_compose! {
+    pub(super) fn a_grace()(
+        past_due in option::of(0..9i64), renewal in option::of(0..9i64), trial in 0..9i64,
+    ) -> Grace {
+        let [past_due, renewal] = [past_due, renewal].map(|days| days.map(Duration::days));
+        Grace { past_due, renewal, trial: Duration::days(trial) }
+    }
+}
+
+fn ask<'a>(
+    accounts: &'a [Account],
+    grace: Grace,
+    feature: &str,
+    now: DateTime<Utc>,
+) -> Decision<'a> {
+    let accounts: Vec<_> = accounts.iter().collect();
+    decide(&accounts, catalog(), grace, &Question::feature(feature).unwrap(), now)
+}
+
+/// What a caller sees of a verdict, but for the reason, which may be refined.
+pub(super) fn seen<'a>(
+    verdict: &Verdict<'a>,
+) -> Option<(&'a Subject, Option<&'a str>, Option<u64>)> {
+    match *verdict {
+        Verdict::Allowed { subject, plan, limit, .. } => Some((subject, plan, limit)),
+        Verdict::Denied { .. } => None,
+    }
+}
+
+proptest! {
+    /// Packing items loses nothing.
+    #[test]
+    fn items_come_out_as_they_went_in(items in vec(an_item(), 0..5), id in "[ -~]{1,128}") {
+        let items: Vec<_> = items.into_iter().map(|item| Item { id: (&*id).into(), ..item }).collect();
+        let packed = Items::pack(items.iter().cloned()).unwrap();
+        let unpacked: Vec<_> = packed.iter().collect();
+        prop_assert_eq!(format!("{unpacked:?}"), format!("{items:?}"));
+    }
+
+    /// An answer holds up to `valid_until`, and not at it.
+    #[test]
+    fn an_answer_holds_exactly_until_it_says(
+        accounts in vec(an_account(), 1..3), grace in a_grace(),
+        feature in select(&FEATURES[..]), now in instant(), later in 0..100i64,
+    ) {
+        let decision = ask(&accounts, grace, feature, now);
+        let then = now + Duration::hours(later * 12);
+        let at_then = ask(&accounts, grace, feature, then);
+        if let Some(until) = decision.valid_until {
+            prop_assert!(until > now);
+            let at_end = ask(&accounts, grace, feature, until);
+            prop_assert_ne!(seen(&at_end.verdict), seen(&decision.verdict));
+            let just_before = ask(&accounts, grace, feature, until - Duration::milliseconds(1));
+            prop_assert_eq!(seen(&just_before.verdict), seen(&decision.verdict));
+        }
+        if decision.valid_until.is_none_or(|until| then < until) {
+            prop_assert_eq!(seen(&at_then.verdict), seen(&decision.verdict));
+        }
+    }
+
+    /// Only known-good statuses of known plans, default plans and overrides ever grant.
+    #[test]
+    fn nothing_unknown_grants(
+        accounts in vec(an_account(), 1..3), grace in a_grace(),
+        feature in select(&FEATURES[..]), now in instant(),
+    ) {
+        let decision = ask(&accounts, grace, feature, now);
+        if let Verdict::Allowed { reason, subject, plan, .. } = decision.verdict {
+            let account = accounts.iter().find(|a| a.subject == *subject).unwrap();
+            let kind = subject.kind();
+            prop_assert!(accounts.iter().filter(|a| a.subject == *subject).any(|a| a.deleted_at.is_none()));
+            match (reason, plan) {
+                (Grant::OverrideGrants, None) => {}
+                (Grant::DefaultPlan, plan) => {
+                    let default = catalog().shelf(kind).default_plan.as_ref();
+                    prop_assert_eq!(plan, default.map(Slug::as_str));
+                }
+                (_, Some(plan)) => {
+                    prop_assert!(catalog().shelf(kind).plans.contains_key(plan));
+                    let held = |a: &Account| a.items.iter().any(|i| i.plan == Some(plan)
+                        && matches!(i.status, Status::Active | Status::PastDue | Status::Canceled));
+                    prop_assert!(accounts.iter().filter(|a| a.subject == account.subject).any(held));
+                }
+                (reason, None) => prop_assert!(false, "{reason:?} without a plan"),
+            }
+        }
+    }
+
+    /// The union: a user and an organization together have what either has, unless an operator denies it.
+    #[test]
+    fn an_unscoped_question_is_the_union_of_the_scoped_ones(
+        items in vec(an_item(), 0..4), others in vec(an_item(), 0..4), grace in a_grace(),
+        feature in select(&FEATURES[..6]), now in instant(),
+    ) {
+        let accounts = [user(items), org(others)];
+        let allowed = |feature: &str| seen(&ask(&accounts, grace, feature, now).verdict).is_some();
+        let either = allowed(&format!("user:{feature}")) || allowed(&format!("org:{feature}"));
+        prop_assert_eq!(allowed(feature), either);
+    }
+
+    /// The order in which items are known does not matter.
+    #[test]
+    fn the_order_of_items_does_not_matter(
+        items in vec(an_item(), 0..5), grace in a_grace(),
+        feature in select(&FEATURES[..]), now in instant(),
+    ) {
+        let reversed: Vec<_> = items.iter().rev().cloned().collect();
+        let (items, reversed) = ([user(items)], [user(reversed)]);
+        let (one, other) = (ask(&items, grace, feature, now), ask(&reversed, grace, feature, now));
+        prop_assert_eq!(seen(&one.verdict), seen(&other.verdict));
+        prop_assert_eq!(one.valid_until, other.valid_until);
+    }
+
+    /// What is listed is what a check allows.
+    #[test]
+    fn entitlements_agree_with_checks(
+        account in an_account(), grace in a_grace(), now in instant(),
+    ) {
+        let listed = entitlements(&account, catalog(), grace, now);
+        for feature in &FEATURES[..6] {
+            let found = listed.iter().find(|e| e.feature.as_str() == *feature).map(|e| &e.decision);
+            let asked = ask(std::slice::from_ref(&account), grace, feature, now);
+            let allowed = seen(&asked.verdict).is_some();
+            prop_assert_eq!(found, allowed.then_some(&asked));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Deciding about many items: the same answers as by trying every instant, for work that is linear in the items.
+
+use super::{
+    at, catalog, item,
+    laws::{FEATURES, a_grace, an_item, an_override, instant, seen},
+    org, user, with_status,
+};
+use crate::domain::{decide::LOOKED_AT, *};
+use chrono::{DateTime, Duration, Utc};
+use proptest::{collection::vec, option, prelude::*, sample::select};
+
+prop_compose! {
+    /// Dates at noon and at midnight of few days, so that many fall together.
+    fn a_crowded_item()(item in an_item(), end in option::of(0..6i64), since in option::of(0..6i64)) -> Item {
+        let date = |days: i64| at("2026-01-10") + Duration::days(days);
+        Item { period_end: end.map(date), past_due_at: since.map(date), ..item }
+    }
+}
+
+prop_compose! {
+    fn accounts()(
+        users in vec(prop_oneof![an_item(), a_crowded_item()], 0..12),
+        orgs in vec(prop_oneof![an_item(), a_crowded_item()], 0..12),
+        overrides in vec(an_override(), 0..3), others in vec(an_override(), 0..3),
+        deleted_at in option::weighted(0.1, instant()),
+    ) -> [Account; 2] {
+        let [ada, acme] = [user(users), org(orgs)];
+        [
+            Account { overrides: overrides.into(), ..ada },
+            Account { overrides: others.into(), deleted_at, ..acme },
+        ]
+    }
+}
+
+/// The first instant at which the answer is another one, found by trying every date of every item and override.
+fn by_trying_all(
+    accounts: &[&Account],
+    grace: Grace,
+    question: &Question<'_>,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let verdict = |at| decide(accounts, catalog(), grace, question, at).verdict;
+    let before = verdict(now);
+    let next =
+        |at: &DateTime<Utc>| accounts.iter().filter_map(|a| a.next_boundary(grace, *at)).min();
+    let mut boundaries = std::iter::successors(next(&now), next);
+    boundaries.find(|at| seen(&verdict(*at)) != seen(&before))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn valid_until_is_the_first_of_all_dates_at_which_the_answer_changes(
+        accounts in accounts(), grace in a_grace(), now in instant(),
+        plan in select(&["free", "pro", "max", "team"][..]), feature in select(&FEATURES[..]), asks_plan: bool,
+    ) {
+        let accounts: Vec<_> = accounts.iter().collect();
+        let text = if asks_plan { Question::plan(plan) } else { Question::feature(feature) };
+        let question = text.unwrap();
+        let decision = decide(&accounts, catalog(), grace, &question, now);
+        let tried = by_trying_all(&accounts, grace, &question, now);
+        prop_assert_eq!(decision.valid_until, tried);
+        let prepared = PreparedAccounts::new(accounts, catalog(), grace);
+        prop_assert_eq!(prepared.decide(&question, now), decision);
+    }
+}
+
+/// So many items that all grant and end one after another, or that all go on past ever later ends.
+fn running(items: i64, status: &str) -> Account {
+    let mut plans = ["pro", "max"].into_iter().cycle();
+    user((1..=items).map(|days| Item {
+        period_end: Some(at("2026-02-01") + Duration::days(days)),
+        ..with_status(plans.next().unwrap(), status)
+    }))
+}
+
+/// How many items are looked at.
+fn looked_at(work: impl FnOnce()) -> usize {
+    LOOKED_AT.set(0);
+    work();
+    LOOKED_AT.get()
+}
+
+#[test]
+fn deciding_is_linear_in_the_items() {
+    let grace = |days: Option<i64>| days.map(Duration::days);
+    for (status, renewal) in [
+        ("canceled", None),
+        ("active", None),
+        ("active", Some(2)),
+        ("past_due", None),
+        ("ended", None),
+    ] {
+        let grace = Grace { renewal: grace(renewal), ..Grace::default() };
+        for feature in ["reports", "export", "assistant", "projects", "nothing"] {
+            for days in [0, 20, 400] {
+                let work = |items: usize| {
+                    let account = running(items.try_into().unwrap(), status);
+                    let question = Question::feature(feature).unwrap();
+                    let now = at("2026-01-15") + Duration::days(days);
+                    looked_at(|| _ = decide(&[&account], catalog(), grace, &question, now))
+                };
+                let (few, many) = (work(500), work(1_000));
+                let case = format!("{status} {renewal:?} {feature} {days}: {few}, {many}");
+                assert!(few <= 4 * 500 && many <= 4 * 1_000, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_whose_plan_is_overtaken_by_an_item_that_is_not_overdue_ends_then() {
+    let later = Item { period_end: Some(at("2026-03-01")), ..item("pro") };
+    let ada = user([item("max"), later]);
+    let question = Question::feature("reports").unwrap();
+    let decision = decide(&[&ada], catalog(), Grace::default(), &question, at("2026-01-15"));
+    assert_eq!(super::told(&decision), "allowed Plan max of user_ada until 2026-02-01");
+}
+
+#[test]
+fn of_items_that_changed_at_the_same_instant_as_many_stay_as_there_is_room_for() {
+    let ended = Item { was_active: false, ..with_status("pro", "ended") };
+    let mut items = vec![ended; 1_500];
+    Items::bound(&mut items);
+    assert_eq!(items.len(), 1_000);
+}
+
+#[test]
+fn of_too_many_items_those_stay_that_may_grant_and_the_newest_of_the_others() {
+    let ended = |days: i64| {
+        let updated_at = at("2026-01-01") - Duration::days(days);
+        Item { updated_at, was_active: false, ..with_status("pro", "ended") }
+    };
+    let failed = Item {
+        was_active: false,
+        past_due_at: Some(at("2020-01-01")),
+        ..with_status("max", "past_due")
+    };
+    let oldest = Item { was_active: true, ..ended(2_001) };
+    for live in [0, 1, 999, 1_000, 1_500] {
+        let live_items = (0..live).map(|_| failed.clone());
+        let mut items: Vec<_> = (0..2_000).map(ended).chain(live_items).collect();
+        items.push(oldest.clone());
+        let before = user(items.clone());
+        Items::bound(&mut items);
+        assert!(items.len() <= 1_000.max(live + 1), "{}", items.len());
+        assert!(items.contains(&oldest), "it tells a failed upgrade");
+        assert_eq!(items.iter().filter(|item| item.may_grant()).count(), live);
+        assert_eq!(items.contains(&ended(0)), live < 999, "{live}");
+        let [before, after] = [before, user(items)].map(|account| {
+            let decision = ask(&account, "assistant");
+            (super::told(&decision), decision.valid_until)
+        });
+        assert_eq!(before, after);
+    }
+}
+
+fn ask<'a>(account: &'a Account, feature: &str) -> Decision<'a> {
+    let question = Question::feature(feature).unwrap();
+    decide(&[account], catalog(), Grace::default(), &question, at("2026-01-15"))
+}

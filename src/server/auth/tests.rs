@@ -1,0 +1,79 @@
+//! What the file of callers may say, and how keys look.
+
+use super::{
+    api_key::{Hash, Name, make},
+    key_file::{document, without},
+};
+use std::collections::BTreeSet;
+
+/// A file with this text is refused with these words; `HASH` stands for a right one.
+fn check_refused(text: &str, words: &str) {
+    let text = text.replace("HASH", &Hash::of(b"key").to_string());
+    let refused = document(&text).err().unwrap_or_else(|| panic!("was taken: {text}"));
+    assert!(format!("{refused:#}").contains(words), "{text}: {refused:#}");
+}
+
+#[test]
+fn a_file_that_says_what_cannot_be_is_refused_in_words() {
+    for (text, words) in [
+        ("[key.a]", "unknown field `key`"),
+        ("[keys.a]\nscopes = ['check']", "missing field `sha256`"),
+        ("[keys.a]\nsha256 = 'HASH'", "missing field `scopes`"),
+        ("[keys.a]\nsha256 = 'HASH'\nscopes = ['chek']", "unknown variant `chek`"),
+        ("[keys.a]\nsha256 = 'HASH'\nscopes = ['check']\nname = 'a'", "unknown field `name`"),
+        ("[keys.a]\nsha256 = 'abc'\nscopes = ['check']", "64 hexadecimal digits"),
+        ("[keys.a]\nsha256 = '+HASH'\nscopes = ['check']", "64 hexadecimal digits"),
+        ("[keys.A]\nsha256 = 'HASH'\nscopes = ['check']", "`A` is no name of a key"),
+        ("[keys.a]\nsha256 = 'HASH'\nscopes = []\n[keys.b]\nsha256 = 'HASH'\nscopes = []", "same"),
+        ("[certificates.a]\nscope = ['check']", "unknown field `scope`"),
+        ("[certificates.'Billing service']\nscopes = []", "as `cn:Billing service`"),
+        ("[certificates.Ops]\nscopes = []", "as `cn:Ops`, and a DNS name in lower case"),
+        ("[certificates.'cn:']\nscopes = []", "neither a URI nor a DNS name"),
+        ("keys = 1", "invalid type"),
+        ("[keys", "TOML parse error"),
+    ] {
+        check_refused(text, words);
+    }
+}
+
+#[test]
+fn a_key_tells_whose_it_is_and_is_long_and_like_no_other() {
+    let name: Name = "billing-2".parse().unwrap();
+    let keys: BTreeSet<_> = (0..100).map(|_| make(&name).unwrap()).collect();
+    assert_eq!(keys.len(), 100);
+    for key in keys {
+        let random = key.strip_prefix("ent_billing-2_").unwrap();
+        assert!(random.len() == 43 && random.bytes().all(|b| b.is_ascii_alphanumeric()), "{key}");
+    }
+}
+
+#[test]
+fn a_key_is_taken_out_with_what_is_said_about_it_and_nothing_else() {
+    let text = "\
+# ours
+
+# of Ada
+[keys.a] # first
+scopes = [
+  'check',
+]
+
+# of Grace
+[ 'keys' . b ]
+scopes = []
+
+[certificates.c]
+scopes = []";
+    let left = without(text, "a").unwrap();
+    assert_eq!(
+        left,
+        format!("# ours\n\n\n# of Grace\n{}\n", text.split_once("Grace\n").unwrap().1)
+    );
+    let left = without(text, "b").unwrap();
+    assert_eq!(
+        left,
+        "# ours\n\n# of Ada\n[keys.a] # first\nscopes = [\n  'check',\n]\n\n\n[certificates.c]\nscopes = []\n"
+    );
+    assert_eq!(without(text, "c"), None);
+    assert_eq!(without("keys = { a = {} }", "a"), None);
+}

@@ -1,0 +1,166 @@
+//! The account of a subject, as it stands.
+
+use super::StoreError;
+use crate::domain::{
+    Account, Effect, Item, Items, Override, Seats, Status, Subject, TooLong, Until,
+};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use sqlx::{PgConnection, types::Json};
+
+/// Reads all that is known of a subject in one query.
+///
+/// Grace counts from the first failure since the last payment. An item is withdrawn if the newest snapshot with items does not list it and is not older; it counts as
+/// canceled if the newest of all snapshots came without items and said so.
+pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, StoreError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select
+            s.revision,
+            s.deleted_at,
+            (select pg_catalog.json_agg(o) from override o where o.subject = s.subject)
+                as "overrides: Json<Vec<OverrideRow>>",
+            i.id as "id?",
+            i.plan,
+            i.plan_id,
+            i.status as "status?",
+            i.free_trial as "free_trial?",
+            i.period_start,
+            i.period_end,
+            i.known_end,
+            i.canceled_at,
+            coalesce(
+                (
+                    -- A date from before the last payment is of an older failure.
+                    select pg_catalog.min(case when f.failed_at >= coalesce(i.paid_at, '-infinity')
+                        then f.failed_at else f.updated_at end)
+                    from failed_payment f
+                    where i.status in ('active', 'past_due') and f.subject = i.subject and f.item = i.id
+                        and f.updated_at >= coalesce(i.paid_at, '-infinity')
+                ),
+                case when i.status = 'past_due' then i.past_due_at end
+            ) as past_due_at,
+            i.was_active as "was_active?",
+            i.has_seats as "has_seats?",
+            i.seats,
+            i.updated_at as "updated_at?",
+            coalesce(
+                not i.id = any (listing.listed)
+                    and (i.updated_at, i.sent_at) <= (listing.updated_at, listing.sent_at),
+                false
+            ) as "withdrawn!",
+            coalesce(
+                whole.canceled
+                    and (i.updated_at, i.sent_at) <= (whole.updated_at, whole.sent_at)
+                    and (listing.subject is null
+                        or (listing.updated_at, listing.sent_at)
+                            <= (whole.updated_at, whole.sent_at)),
+                false
+            ) as "canceled!"
+        from subject s
+        left join item i on i.subject = s.subject
+        left join snapshot listing on listing.subject = s.subject and listing.with_items
+        left join snapshot whole on whole.subject = s.subject and not whole.with_items
+        where s.subject = $1
+        order by i.period_start desc nulls last, i.id
+        "#,
+        subject.as_str(),
+    )
+    .fetch_all(db)
+    .await?;
+
+    let Some(first) = rows.first() else { return Ok(Account::unknown(subject.clone())) };
+    let revision = u64::try_from(first.revision).map_err(|_| corrupt("revision"))?;
+    let deleted_at = first.deleted_at;
+    let overrides = first.overrides.iter().flat_map(|Json(rows)| rows).map(Override::try_from);
+    let overrides = overrides.collect::<Result<_, _>>()?;
+    let mut items = rows.iter().filter_map(Row::item).collect();
+    Items::bound(&mut items);
+    if items.len() > Items::MOST {
+        tracing::warn!(
+            subject = subject.as_str(),
+            items = items.len(),
+            "an account has more than 1,000 items that may still grant"
+        );
+    }
+    let items = Items::pack(items);
+    let items = items.map_err(|TooLong(column)| corrupt(column))?;
+    Ok(Account { subject: subject.clone(), revision, deleted_at, items, overrides })
+}
+
+struct Row {
+    revision: i64,
+    deleted_at: Option<DateTime<Utc>>,
+    overrides: Option<Json<Vec<OverrideRow>>>,
+    id: Option<String>,
+    plan: Option<String>,
+    plan_id: Option<String>,
+    status: Option<String>,
+    free_trial: Option<bool>,
+    period_start: Option<DateTime<Utc>>,
+    period_end: Option<DateTime<Utc>>,
+    known_end: Option<DateTime<Utc>>,
+    canceled_at: Option<DateTime<Utc>>,
+    past_due_at: Option<DateTime<Utc>>,
+    was_active: Option<bool>,
+    has_seats: Option<bool>,
+    seats: Option<i64>,
+    updated_at: Option<DateTime<Utc>>,
+    withdrawn: bool,
+    canceled: bool,
+}
+
+impl Row {
+    /// The item of this row; a subject without items still has one row.
+    fn item(&self) -> Option<Item<&str>> {
+        let (id, word) = (self.id.as_deref()?, self.status.as_deref()?);
+        let status = match Status::from(word) {
+            _ if self.withdrawn => Status::Withdrawn,
+            Status::Active if self.canceled => Status::Canceled,
+            status => status,
+        };
+        // What ends with its period need not say that end again.
+        let is_canceled = matches!(status, Status::Canceled) || self.canceled_at.is_some();
+        let ends = is_canceled || self.free_trial == Some(true);
+        let quantity = self.seats.and_then(|n| u64::try_from(n).ok());
+        Some(Item {
+            id,
+            plan: self.plan.as_deref(),
+            plan_id: self.plan_id.as_deref(),
+            was_active: self.was_active?,
+            status,
+            free_trial: self.free_trial?,
+            period_start: self.period_start,
+            period_end: self.period_end.or(self.known_end.filter(|_| ends)),
+            canceled_at: self.canceled_at,
+            past_due_at: self.past_due_at,
+            seats: self.has_seats?.then_some(Seats(quantity)),
+            updated_at: self.updated_at?,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct OverrideRow {
+    feature: String,
+    granted: bool,
+    limit: Option<u64>,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<&OverrideRow> for Override {
+    type Error = StoreError;
+
+    fn try_from(row: &OverrideRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            feature: row.feature.parse().map_err(|_| corrupt("override.feature"))?,
+            effect: if row.granted { Effect::Grant(row.limit) } else { Effect::Deny },
+            until: row.expires_at.map_or(Until::Forever, Until::Instant),
+        })
+    }
+}
+
+fn corrupt(column: &str) -> StoreError {
+    StoreError::Corrupt(column.into())
+}

@@ -1,0 +1,373 @@
+//! News into rows: what is newer is written, what is older is not, in any order of arrival.
+
+use super::{Names, Outcome, Shared, StoreError, deletions, reconciliation};
+use crate::domain::{News, Observation, Payment, Snapshot, Subject};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+/// Writes news within the transaction of its delivery, and the names of plans that were not seen before.
+pub(super) async fn apply(
+    tx: &mut PgConnection,
+    svix_id: &str,
+    news: &News,
+    names: &Names,
+) -> Result<Outcome, StoreError> {
+    let subject = news.subject();
+    if lock(tx, subject).await?.is_some() {
+        let detail = format!("the {} was deleted, and an id is never used again", subject.kind());
+        return Ok(Outcome::Superseded { subject: subject.clone(), revision: None, detail });
+    }
+    match news {
+        News::Deleted { at, .. } => {
+            deletions::delete(tx, subject, *at).await?;
+            let revision = log_change(tx, subject).await?;
+            let (subject, remark, shared) = (subject.clone(), None, Vec::new());
+            Ok(Outcome::Applied { subject, revision, remark, shared })
+        }
+        News::Items { items, snapshot, .. } => {
+            let mut shared = Vec::new();
+            let snapshot = snapshot.as_ref();
+            let written = write_newer(tx, subject, svix_id, items, snapshot, &mut shared).await?;
+            remember(tx, subject, names).await?;
+            if !news.left_out().is_empty() {
+                reconciliation::want(tx, subject, "a part of a delivery was left out").await?;
+            }
+            finish(tx, news, written, shared).await
+        }
+    }
+}
+
+/// Logs the change, if anything was written.
+async fn finish(
+    tx: &mut PgConnection,
+    news: &News,
+    written: Written,
+    shared: Vec<Shared>,
+) -> Result<Outcome, StoreError> {
+    let (subject, note) = (news.subject().clone(), news.note());
+    let revision = match written {
+        Written::Nothing => None,
+        Written::History | Written::News => Some(log_change(tx, &subject).await?),
+    };
+    Ok(match (written, revision) {
+        (Written::News, Some(revision)) => {
+            Outcome::Applied { subject, revision, remark: note, shared }
+        }
+        (_, revision) => {
+            let known = Some("newer news of the same is known".to_owned());
+            let detail = known.into_iter().chain(note).collect::<Vec<_>>().join("; ");
+            Outcome::Superseded { subject, revision, detail }
+        }
+    })
+}
+
+/// What writing came to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Written {
+    /// Everything was known, or is older than what is known.
+    Nothing,
+    /// Only items that a newer subscription had withdrawn before they were heard of.
+    History,
+    /// Something new.
+    News,
+}
+
+/// Locks the subject until the transaction ends, so that its deliveries are written one after another;
+/// returns when it was deleted, if it was.
+async fn lock(
+    tx: &mut PgConnection,
+    subject: &Subject,
+) -> Result<Option<DateTime<Utc>>, StoreError> {
+    for _ in 0..2 {
+        let locked = sqlx::query_scalar!(
+            "select deleted_at from subject where subject = $1 for update",
+            subject.as_str()
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        if let Some(deleted_at) = locked {
+            return Ok(deleted_at);
+        }
+        sqlx::query!(
+            "insert into subject (subject, revision) values ($1, 0) on conflict do nothing",
+            subject.as_str()
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    Err(StoreError::Corrupt(format!("{subject} is there and cannot be locked")))
+}
+
+/// Counts the change and logs it for all replicas; returns the subject's new revision.
+pub(super) async fn log_change(
+    tx: &mut PgConnection,
+    subject: &Subject,
+) -> Result<u64, StoreError> {
+    let revision = sqlx::query_scalar!(
+        r#"
+        with counted as (
+            update subject set revision = revision + 1 where subject = $1 returning revision
+        )
+        insert into change (subject, revision) select $1, revision from counted
+        returning revision as "revision!"
+        "#,
+        subject.as_str()
+    )
+    .fetch_one(tx)
+    .await?;
+    u64::try_from(revision).map_err(|_| StoreError::Corrupt(format!("revision {revision}")))
+}
+
+async fn write_newer(
+    tx: &mut PgConnection,
+    subject: &Subject,
+    svix_id: &str,
+    items: &[Observation],
+    snapshot: Option<&Snapshot>,
+    shared: &mut Vec<Shared>,
+) -> Result<Written, StoreError> {
+    let mut written = Written::Nothing;
+    if let Some(snapshot) = snapshot
+        && write_snapshot(tx, subject, svix_id, snapshot).await?
+    {
+        written = Written::News;
+    }
+    for observation in items {
+        written = written.max(write_item(tx, subject, svix_id, observation, shared).await?);
+    }
+    Ok(written)
+}
+
+/// Keeps the newest snapshot; false if a newer one, or this one, is known.
+async fn write_snapshot(
+    tx: &mut PgConnection,
+    subject: &Subject,
+    svix_id: &str,
+    snapshot: &Snapshot,
+) -> Result<bool, StoreError> {
+    let listed: Vec<String> = snapshot.listed.iter().flatten().map(ToString::to_string).collect();
+    let written = sqlx::query!(
+        "
+        insert into snapshot
+            (subject, with_items, listed, canceled, updated_at, sent_at, svix_id)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict (subject, with_items) do update set
+            listed = excluded.listed,
+            canceled = excluded.canceled,
+            updated_at = excluded.updated_at,
+            sent_at = excluded.sent_at,
+            svix_id = excluded.svix_id
+        where (excluded.updated_at, excluded.sent_at, excluded.svix_id)
+            > (snapshot.updated_at, snapshot.sent_at, snapshot.svix_id)
+        ",
+        subject.as_str(),
+        snapshot.listed.is_some(),
+        &listed,
+        snapshot.canceled,
+        snapshot.updated_at,
+        snapshot.sent_at,
+        svix_id,
+    )
+    .execute(tx)
+    .await?;
+    Ok(written.rows_affected() == 1)
+}
+
+/// Keeps the newest observation of an item; what older ones say and it does not is kept beside.
+async fn write_item(
+    tx: &mut PgConnection,
+    subject: &Subject,
+    svix_id: &str,
+    observed: &Observation,
+    shared: &mut Vec<Shared>,
+) -> Result<Written, StoreError> {
+    let written = match write_newest(tx, subject, svix_id, observed, shared).await? {
+        None => fill_in(tx, subject, observed).await?,
+        Some(written) => written,
+    };
+    let Payment::FailedBy(failed_at) = observed.payment else { return Ok(written) };
+    let failed = sqlx::query!(
+        "
+        insert into failed_payment (subject, item, updated_at, failed_at) values ($1, $2, $3, $4)
+        on conflict (subject, item, updated_at) do update set failed_at = excluded.failed_at
+        where excluded.failed_at < failed_payment.failed_at
+        ",
+        subject.as_str(),
+        &*observed.item.id,
+        observed.item.updated_at,
+        failed_at,
+    );
+    let is_new = failed.execute(tx).await?.rows_affected() > 0;
+    Ok(if is_new { written.max(Written::History) } else { written })
+}
+
+/// When an observation named the plan, if it did: the version of that part of an item.
+fn named(
+    Observation { item, sent_at, .. }: &Observation,
+) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+    (item.plan.is_some() || item.plan_id.is_some()).then_some((item.updated_at, *sent_at))
+}
+
+/// When nothing was owed, if an observation says so.
+fn paid(observed: &Observation) -> Option<DateTime<Utc>> {
+    matches!(observed.payment, Payment::UpToDate).then_some(observed.item.updated_at)
+}
+
+/// Writes an observation if it is the newest of its item; `None`: it is not.
+async fn write_newest(
+    tx: &mut PgConnection,
+    subject: &Subject,
+    svix_id: &str,
+    observed: &Observation,
+    shared: &mut Vec<Shared>,
+) -> Result<Option<Written>, StoreError> {
+    let (Observation { item, sent_at, .. }, named) = (observed, named(observed));
+    let found = sqlx::query!(
+        r#"
+        insert into item
+            (subject, id, plan, plan_id, status, free_trial, period_start, period_end,
+             canceled_at, past_due_at, has_seats, seats, updated_at, sent_at, rank, svix_id,
+             plan_updated_at, plan_sent_at, was_active, paid_at, known_end, known_end_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+            $8, case when $8::timestamptz is not null then $13::timestamptz end)
+        on conflict (subject, id) do update set
+            (plan, plan_id, plan_updated_at, plan_sent_at) = (
+                select * from (values
+                    (item.plan, item.plan_id, item.plan_updated_at, item.plan_sent_at),
+                    (excluded.plan, excluded.plan_id, excluded.plan_updated_at, excluded.plan_sent_at)
+                ) as named (plan, id, updated_at, sent_at)
+                order by updated_at desc nulls last, sent_at desc nulls last,
+                    coalesce(id, '') collate "C" desc, coalesce(plan, '') collate "C" desc
+                limit 1
+            ),
+            status = excluded.status,
+            free_trial = excluded.free_trial,
+            period_start = excluded.period_start,
+            period_end = excluded.period_end,
+            canceled_at = excluded.canceled_at,
+            past_due_at = excluded.past_due_at,
+            has_seats = excluded.has_seats,
+            seats = excluded.seats,
+            updated_at = excluded.updated_at,
+            sent_at = excluded.sent_at,
+            rank = excluded.rank,
+            svix_id = excluded.svix_id,
+            was_active = item.was_active or excluded.was_active,
+            paid_at = greatest(item.paid_at, excluded.paid_at),
+            (known_end, known_end_at) = (
+                select * from (values
+                    (item.known_end, item.known_end_at), (excluded.known_end, excluded.known_end_at)
+                ) as ends (known, at)
+                order by at desc nulls last, known desc nulls last limit 1
+            )
+        where (excluded.updated_at, excluded.sent_at, excluded.rank, excluded.svix_id)
+            > (item.updated_at, item.sent_at, item.rank, item.svix_id)
+        returning exists (
+            select from snapshot
+            where snapshot.subject = item.subject
+                and with_items
+                and not item.id = any (listed)
+                and (item.updated_at, item.sent_at) <= (snapshot.updated_at, snapshot.sent_at)
+        ) as "withdrawn!", (
+            select other.subject from item other
+            where other.id = item.id and other.subject <> item.subject limit 1
+        ) as other
+        "#,
+        subject.as_str(),
+        &*item.id,
+        item.plan.as_deref(),
+        item.plan_id.as_deref(),
+        item.status.as_str(),
+        item.free_trial,
+        item.period_start,
+        item.period_end,
+        item.canceled_at,
+        item.past_due_at,
+        item.seats.is_some(),
+        item.seats.and_then(|seats| seats.0).map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
+        item.updated_at,
+        sent_at,
+        item.rank(),
+        svix_id,
+        named.map(|(updated_at, _)| updated_at),
+        named.map(|(_, sent_at)| sent_at),
+        item.was_active,
+        paid(observed),
+    )
+    .fetch_optional(tx)
+    .await?;
+    let Some(found) = found else { return Ok(None) };
+    if let Some(other) = found.other {
+        let other = other.parse().map_err(|_| StoreError::Corrupt(format!("subject {other}")))?;
+        shared.push(Shared { item: item.id.to_string(), other });
+    }
+    Ok(Some(if found.withdrawn { Written::History } else { Written::News }))
+}
+
+/// Adds to a newer observation what this one says and the newer one does not.
+async fn fill_in(
+    tx: &mut PgConnection,
+    subject: &Subject,
+    observed: &Observation,
+) -> Result<Written, StoreError> {
+    let (item, named) = (&observed.item, named(observed));
+    let filled = sqlx::query!(
+        r#"
+        with said as (
+            select $3::text as plan, $4::text as plan_id, $5::timestamptz as updated_at,
+                $6::timestamptz as sent_at
+        ), newer as (
+            select item.id, said.updated_at is not null and (
+                item.plan_updated_at is null
+                or (said.updated_at, said.sent_at, coalesce(said.plan_id, '') collate "C",
+                    coalesce(said.plan, '') collate "C")
+                    > (item.plan_updated_at, item.plan_sent_at, coalesce(item.plan_id, ''),
+                    coalesce(item.plan, ''))
+            ) as names, $9::timestamptz is not null and (
+                item.known_end_at is null
+                or ($10::timestamptz, $9::timestamptz) > (item.known_end_at, item.known_end)
+            ) as ends
+            from item, said where item.subject = $1 and item.id = $2
+        )
+        update item set
+            plan = case when names then said.plan else item.plan end,
+            plan_id = case when names then said.plan_id else item.plan_id end,
+            plan_updated_at = case when names then said.updated_at else plan_updated_at end,
+            plan_sent_at = case when names then said.sent_at else plan_sent_at end,
+            was_active = was_active or $7,
+            paid_at = greatest(paid_at, $8),
+            known_end = case when newer.ends then $9 else known_end end,
+            known_end_at = case when newer.ends then $10 else known_end_at end
+        from said, newer
+        where item.subject = $1 and item.id = $2
+            and (names or newer.ends or $7 > was_active or coalesce($8 > paid_at, $8 is not null))
+        "#,
+        subject.as_str(),
+        &*item.id,
+        item.plan.as_deref(),
+        item.plan_id.as_deref(),
+        named.map(|(updated_at, _)| updated_at),
+        named.map(|(_, sent_at)| sent_at),
+        item.was_active,
+        paid(observed),
+        item.period_end,
+        item.updated_at,
+    )
+    .execute(tx)
+    .await?;
+    Ok(if filled.rows_affected() > 0 { Written::History } else { Written::Nothing })
+}
+
+/// Remembers names of plans. Every replica is to hear of them.
+async fn remember(
+    tx: &mut PgConnection,
+    subject: &Subject,
+    Names { new, seen_at }: &Names,
+) -> Result<(), StoreError> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let pairs = new.iter().map(|name| (name.id.to_string(), name.slug.to_string()));
+    let (ids, slugs): (Vec<_>, Vec<_>) = pairs.unzip();
+    super::catalogs::remember(tx, subject.kind(), &ids, &slugs, *seen_at).await
+}
