@@ -1,9 +1,10 @@
-//! A cached `CheckFeature` over the wire: against an empty tonic server with the same proto, about a million subjects
-//! against one, and a hundred questions in one call against a hundred calls.
+//! A cached `CheckFeature` over the wire, compared with an empty tonic server of the same proto; calls about a million
+//! subjects compared with calls about one; and a hundred questions in one call compared with a hundred calls.
 //!
 //! `cargo bench --bench check` needs h2load (Debian: `apt-get install nghttp2-client`) and two cores: the server gets
-//! the first, the load the second; where a row says so, both share both. The variants take turns of a second, and the
-//! medians of the rounds are compared. `ROUNDS=15` asks for more than 7, `SUBJECTS=10000` for fewer than a million.
+//! the first, the load the second; where a row says so, both share both. The variants alternate in rounds of one
+//! second, and the medians of the rounds are compared. `ROUNDS=15` sets the number of rounds (default 7),
+//! `SUBJECTS=10000` the number of subjects (default a million).
 
 mod support;
 
@@ -13,10 +14,10 @@ use entitlements::api::pb::{CheckFeatureRequest, CheckFeatureResponse, CheckFeat
 use prost::Message;
 use std::{fs, path::Path};
 use support::{
-    BOTH, LOAD, SERVER, Server,
+    BOTH, LOAD, SERVER, Server, alternate,
     database::{self, Database, HOLDS_ALL, question, user},
     drive::{self, Plan, Report, Subjects, as_f64},
-    framed, head, median, needs, pinned, spread, take_turns, title,
+    framed, head, median, needs, pinned, spread, title,
 };
 
 const USER: &str = "user_3jKRaOPcHB95IyjLKz2dmcVGvBR";
@@ -24,11 +25,11 @@ const ORGANIZATION: &str = "org_33t5p7lH0lkGbc1kebn7yzQP47w";
 const CHECK: &str = "entitlements.v1.Entitlements/CheckFeature";
 const CHECK_MANY: &str = "entitlements.v1.Entitlements/CheckFeatures";
 
-/// Connections, streams in flight on each, and whether both sides share both cores.
+/// The number of connections, the streams in flight on each, and whether server and load share both cores.
 const SHAPES: [(usize, usize, bool); 6] =
     [(8, 32, false), (64, 4, false), (64, 1, false), (1, 1, false), (8, 32, true), (64, 4, true)];
 
-/// An answer that allows.
+/// The response of an allowed check.
 const ALLOWED: [u8; 2] = [0x08, 1];
 
 fn main() -> anyhow::Result<()> {
@@ -59,16 +60,16 @@ async fn against_nothing(postgres: &Embedded) -> anyhow::Result<()> {
             (&empty, &CheckFeatureResponse { allowed: true, ..Default::default() }),
             (&ours, &answer),
         ];
-        let turns = take_turns(2, |which| {
+        let samples = alternate(2, |which| {
             let (server, answer) = servers[which];
-            // To write down each time costs the load a part of the cores that it shares.
+            // Recording each time costs the load a part of the shared cores.
             let times = (!shared).then(|| folder.path().join("times"));
             let shape = (connections, streams);
             h2load(shape, load, server, &body, framed(answer).len(), times.as_deref())
         })?;
-        let rate = |which: usize| median(&turns[which], |(rate, _)| *rate);
+        let rate = |which: usize| median(&samples[which], |(rate, _)| *rate);
         let p99 = |which: usize| {
-            let value = median(&turns[which], |(_, p99)| *p99).value;
+            let value = median(&samples[which], |(_, p99)| *p99).value;
             if shared { "-".to_owned() } else { format!("{value:.0}") }
         };
         println!(
@@ -94,8 +95,8 @@ fn asking(user: &str, organization: &str, feature: &str) -> CheckFeatureRequest 
     }
 }
 
-/// Requests in a second whose answers are as long as they should be, and the 99th percentile of their times in
-/// microseconds, if they are to be written down.
+/// Requests per second with responses of the expected length, and the 99th percentile of their times in microseconds,
+/// if times are recorded.
 fn h2load(
     (connections, streams): (usize, usize),
     cores: &str,
@@ -110,7 +111,7 @@ fn h2load(
         load.args(["-H", &format!("authorization: {}", server.key)]);
     }
     if let Some(times) = times {
-        let _ = fs::remove_file(times); // h2load appends
+        let _ = fs::remove_file(times); // h2load appends to the file
         load.args(["--log-file", &path(times)?]);
     }
     let output = load
@@ -126,7 +127,7 @@ fn h2load(
         number.rsplit([' ', '(']).next()?.parse::<u64>().ok()
     };
     let (calls, data) = (number(" succeeded"), number(") data"));
-    // A refusal has no data; the time of an answer may be a byte shorter than that of another.
+    // A rejection has no data. The encoded time of a response may be one byte shorter.
     let whole = calls.zip(data).is_some_and(|(calls, data)| data >= calls * (answer as u64 - 2));
     ensure!(whole && calls != Some(0), "not every call was answered: {text}");
     let rate = text.lines().find_map(|line| {
@@ -146,22 +147,22 @@ fn p99(times: &Path) -> anyhow::Result<f64> {
     times.get(times.len() * 99 / 100).copied().context("no times")
 }
 
-/// What a load measured, and the server's processor time for each question, in microseconds.
-struct Asked {
+/// The report of a load, and the server's processor time for each question, in microseconds.
+struct Measured {
     report: Report,
     cpu: f64,
 }
 
-/// Runs a load whose calls ask so many questions each.
-fn ask(server: &Server, plan: &Plan, questions: f64) -> anyhow::Result<Asked> {
+/// Runs a load with this number of questions per call.
+fn ask(server: &Server, plan: &Plan, questions: f64) -> anyhow::Result<Measured> {
     let before = server.cpu()?;
     let report = drive::run(plan)?;
     ensure!(report.refused == 0 && report.lost == 0, "calls failed: {}", report.refused);
     let cpu = server.cpu()?.saturating_sub(before).as_secs_f64() * 1e6;
-    Ok(Asked { cpu: cpu / (as_f64(report.answered) * questions), report })
+    Ok(Measured { cpu: cpu / (as_f64(report.answered) * questions), report })
 }
 
-/// One call at a time about the subjects from 0 to `count`.
+/// A plan with one call at a time, about the subjects from 0 to `count`.
 fn plan(server: &Server, path: &str, body: Vec<u8>, right: &[u8]) -> Plan {
     Plan {
         address: server.grpc.clone(),
@@ -197,7 +198,7 @@ async fn in_one_call(postgres: &Embedded) -> anyhow::Result<()> {
     let plans = [batch, single.clone(), Plan { streams: 100, ..single }];
     let each = [100.0, 1.0, 1.0];
     title("A hundred questions about one user in one organization, on one connection");
-    let turns = take_turns(plans.len(), |which| ask(&ours, &plans[which], each[which]))?;
+    let samples = alternate(plans.len(), |which| ask(&ours, &plans[which], each[which]))?;
     head(&[
         "",
         "questions",
@@ -206,8 +207,9 @@ async fn in_one_call(postgres: &Embedded) -> anyhow::Result<()> {
         "times cheaper in one call",
         "spread",
     ]);
-    let rate = |which: usize| median(&turns[which], |asked| asked.report.rate() * each[which]);
-    let cpu = |which: usize| median(&turns[which], |asked| asked.cpu);
+    let rate =
+        |which: usize| median(&samples[which], |measured| measured.report.rate() * each[which]);
+    let cpu = |which: usize| median(&samples[which], |measured| measured.cpu);
     for (which, name) in
         ["one CheckFeatures", "a CheckFeature each", "the same, 100 at once"].iter().enumerate()
     {
@@ -237,10 +239,10 @@ async fn about_many() -> anyhow::Result<()> {
     ensure!(filled.answered == count, "{} of {count} could be read", filled.answered);
     title(&format!("{count} cached subjects, asked at random, against one, 8 × 32"));
     let plans = [about(1, false), about(count, false)];
-    let turns = take_turns(plans.len(), |which| ask(&ours, &plans[which], 1.0))?;
+    let samples = alternate(plans.len(), |which| ask(&ours, &plans[which], 1.0))?;
     head(&["", "answers", "ratio", "server CPU an answer", "ratio", "spread"]);
-    let rate = |which: usize| median(&turns[which], |asked| asked.report.rate());
-    let cpu = |which: usize| median(&turns[which], |asked| asked.cpu);
+    let rate = |which: usize| median(&samples[which], |measured| measured.report.rate());
+    let cpu = |which: usize| median(&samples[which], |measured| measured.cpu);
     for (which, name) in ["one of them".to_owned(), format!("all {count}")].iter().enumerate() {
         println!(
             "| {name} | {:.0}/s | {:.2} | {:.2} µs | {:.2} | {} |",

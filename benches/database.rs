@@ -1,26 +1,26 @@
-//! What the service adds to its Postgres: a check that is not cached, and a delivery, each against pgbench with the
-//! same statements, prepared, on the same server, which flushes to disk at every commit.
+//! The overhead of the service over its Postgres: a check that is not cached, and a delivery, each compared with
+//! pgbench running the service's statements, prepared, on the service's server, which flushes to disk at every commit.
 //!
 //! `cargo bench --bench database` needs pgbench (it comes with the PostgreSQL binaries; Debian: `apt-get install
-//! postgresql-contrib`) and two cores: Postgres gets the first; the service with its load, and pgbench, the second.
-//! The variants take turns of three seconds, and the medians of the rounds are compared. `ROUNDS=15` asks for more than
-//! 7, `SECONDS=1` for shorter ones, `SUBJECTS=10000` for fewer than a million.
+//! postgresql-contrib`) and two cores: Postgres gets the first; the service with its load, and pgbench, the second. The
+//! variants alternate in rounds of three seconds, and the medians of the rounds are compared. `ROUNDS=15` sets the
+//! number of rounds (default 7), `SECONDS=1` their length, `SUBJECTS=10000` the number of subjects (default a million).
 
 mod support;
 
 use anyhow::ensure;
 use std::{fmt::Write, fs, path::Path};
 use support::{
-    LOAD, SERVER, Server,
+    LOAD, SERVER, Server, alternate,
     database::{self, Database, question, statement},
     deliver,
     drive::{self, Plan, Subjects},
-    framed, head, median, number, spread, take_turns, title,
+    framed, head, median, number, spread, title,
 };
 
-/// Callers, senders, and clients of pgbench.
+/// The numbers of concurrent callers, senders, and clients of pgbench.
 const CROWDS: [u32; 3] = [1, 8, 32];
-/// The subject that pgbench has picked.
+/// The subject that pgbench picks.
 const PICKED: &str = "('user_2' || lpad(:n::text, 26, '0'))";
 
 fn main() -> anyhow::Result<()> {
@@ -38,7 +38,7 @@ async fn cold_checks(database: &Database, folder: &Path) -> anyhow::Result<()> {
     let script = folder.join("check.sql");
     let select = statement("left join snapshot listing", &[PICKED])?;
     fs::write(&script, format!("{}{select}", pick(database)))?;
-    // Whatever is asked about is not cached.
+    // Without a cache, every check loads its account.
     let ours = Server::ours(LOAD, &database.url(), &["--cache-mib", "0"]).await?;
     ours.check(&question(0), "pro").await?;
     let body = framed(&question(0));
@@ -52,7 +52,7 @@ async fn cold_checks(database: &Database, folder: &Path) -> anyhow::Result<()> {
         seconds: seconds(),
         body,
         subjects: Subjects { at, count, once: false },
-        right: [0x08, 1].into(), // allowed
+        right: [0x08, 1].into(), // the response is allowed
         rate: None,
         spins: false,
     };
@@ -100,20 +100,20 @@ fn compare(
 ) -> anyhow::Result<()> {
     head(&[crowds, "pgbench", "entitlements", "ratio", "spread"]);
     for crowd in CROWDS {
-        let turns = take_turns(2, |which| if which == 0 { pgbench(crowd) } else { ours(crowd) })?;
-        let [theirs, ours] = [0, 1].map(|which| median(&turns[which], |rate: &f64| *rate));
+        let samples = alternate(2, |which| if which == 0 { pgbench(crowd) } else { ours(crowd) })?;
+        let [theirs, ours] = [0, 1].map(|which| median(&samples[which], |rate: &f64| *rate));
         let (a, b) = (theirs.value, ours.value);
         println!("| {crowd} | {a:.0}/s | {b:.0}/s | {:.2} | {} |", b / a, spread(theirs, ours));
     }
     Ok(())
 }
 
-/// Picks a subject, and a message's id.
+/// The pgbench commands that pick a subject and a message's id.
 fn pick(database: &Database) -> String {
     format!("\\set n random(0, {})\n\\set m random(1, 9000000000000000)\n", database.subjects - 1)
 }
 
-/// What the service does for a delivery, from the lock to the commit.
+/// The service's statements for a delivery, from the lock to the commit.
 fn transaction() -> anyhow::Result<String> {
     let (now, message) = ("clock_timestamp()", "'msg_' || :m::text");
     let item = "'csub_item_1' || lpad(:n::text, 26, '0')";

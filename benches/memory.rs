@@ -1,7 +1,8 @@
-//! What a million subjects cost a replica: bytes for each in the cache, and the time of a start.
+//! The cost of a million subjects for a replica: bytes in the cache, and the time of a start.
 //!
-//! `cargo bench --bench memory` needs two cores. `SUBJECTS=10000` asks for fewer than a million, `STARTS=9` for more
-//! than 5 starts, `SAMPLE=5000` for fewer than 20,000 accounts that are weighed by themselves.
+//! `cargo bench --bench memory` needs two cores. `SUBJECTS=10000` sets the number of subjects (default a million),
+//! `STARTS=9` the number of starts (default 5), `SAMPLE=5000` the number of accounts that are measured alone (default
+//! 20,000).
 
 mod support;
 
@@ -27,16 +28,16 @@ fn main() -> anyhow::Result<()> {
         let database = Database::start("bench").await?;
         database.pin(LOAD)?;
         let url = database.url();
-        // Only what this thread allocates is counted, so the runtime has no other.
-        let weighed = thread::spawn(move || weigh(&url)).join();
-        let (ours, plain) = weighed.ok().context("weighing failed")??;
+        // Only allocations of this thread are counted, so the runtime has no other thread.
+        let measured = thread::spawn(move || cache_memory(&url)).join();
+        let (ours, plain) = measured.ok().context("measuring failed")??;
         accounts(&database, ours, plain).await?;
         starts(&database).await?;
         database.stop().await
     })
 }
 
-/// The same facts, as one would write them down first.
+/// An account in plain structs with owned strings.
 #[expect(dead_code, reason = "only weighed")]
 struct Plain {
     subject: String,
@@ -68,10 +69,10 @@ struct PlainOverride {
     until: Option<DateTime<Utc>>,
 }
 
-/// Bytes of an account as it is cached, and of the plain one.
-fn weigh(url: &str) -> anyhow::Result<(f64, f64)> {
+/// The bytes of a cached account, and of a plain one.
+fn cache_memory(url: &str) -> anyhow::Result<(f64, f64)> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let _inside = runtime.enter(); // where pools want to be made
+    let _inside = runtime.enter(); // pools must be created in a runtime
     let (store, sample) = (Store::new(url.parse()?), number("SAMPLE", 20_000));
     let mut db = runtime.block_on(PgConnection::connect(url))?;
     let mut ours: Vec<Arc<Account>> = Vec::with_capacity(usize::try_from(sample)? + 1);
@@ -80,7 +81,7 @@ fn weigh(url: &str) -> anyhow::Result<(f64, f64)> {
         let subject: Subject = user(n).parse().expect("a user's id");
         ours.push(Arc::new(runtime.block_on(store.account(&subject)).expect("an account")));
     };
-    load(0); // buffers and sessions are made
+    load(0); // creates buffers and sessions
     let kept = measure(|| (0..sample).for_each(&mut load)).bytes_current;
     let mut load = |n| plain.push(Arc::new(runtime.block_on(read(&mut db, n)).expect("a row")));
     load(0);
@@ -125,7 +126,7 @@ fn item(row: &PgRow) -> sqlx::Result<PlainItem> {
     })
 }
 
-/// Fills the cache of a real process, and looks how it grows.
+/// Fills the cache of a real process, and measures its growth.
 async fn accounts(database: &Database, ours: f64, plain: f64) -> anyhow::Result<()> {
     let count = database.subjects;
     title(&format!("{count} cached accounts of two items"));
@@ -141,7 +142,7 @@ async fn accounts(database: &Database, ours: f64, plain: f64) -> anyhow::Result<
         seconds: 3600.0,
         subjects: Subjects { at: database::place(&body)?, count, once: true },
         body,
-        right: [0x08, 1].into(), // allowed
+        right: [0x08, 1].into(), // the response is allowed
         rate: None,
         spins: false,
     };
@@ -158,7 +159,7 @@ async fn accounts(database: &Database, ours: f64, plain: f64) -> anyhow::Result<
     Ok(())
 }
 
-/// From the start of the process to the first moment at which it answers and hears all changes.
+/// The time from the start of the process until it answers and has caught up with all changes.
 async fn starts(database: &Database) -> anyhow::Result<()> {
     let mut took = Vec::new();
     title(&format!("The start of `serve` on a database of {} subjects", database.subjects));

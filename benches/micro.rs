@@ -1,4 +1,4 @@
-//! What the parts of a check and of a delivery cost by themselves.
+//! The costs of the single parts of a check and of a delivery.
 //!
 //! `cargo bench --bench micro`; see `cargo bench --bench micro -- --help`.
 
@@ -7,13 +7,14 @@ use divan::{Bencher, black_box};
 use embedded_postgres::{Binaries, Embedded};
 use entitlements::{
     api::pb::{CheckFeatureResponse, Reason},
-    check::{Checks, Facts, Payers},
-    clerk::{Secret, Verified, Verifier},
+    check::{EvaluatedAccounts, Evaluator, Subjects},
+    clerk::{SigningSecret, Verified, Verifier},
     domain::{
-        self, Account, Catalog, Grace, Id, Item, Items, Kind, PreparedAccounts, Question, Status,
+        self, Account, Catalog, Grace, Item, Kind, PackedItems, PreparedAccounts, Question, Status,
+        SubjectRef,
     },
     ingest::{Deliveries, ServedInstance},
-    replica::{Accounts, Need},
+    replica::{Accounts, Consistency},
     storage::{self, Author, Store},
     telemetry::Metrics,
 };
@@ -30,8 +31,8 @@ const USER: &str = "user_3jKRaOPcHB95IyjLKz2dmcVGvBR";
 const ITEM: &str = include_str!("../tests/payloads/subscriptionItem.active.json");
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
-/// Checks of a cached subject.
-static CHECKS: LazyLock<Checks> = LazyLock::new(|| {
+/// An evaluator with a cached subject.
+static CHECKS: LazyLock<Evaluator> = LazyLock::new(|| {
     let runtime = Runtime::new().expect("a runtime");
     runtime.block_on(checks()).expect("a Postgres that is asked once")
 });
@@ -40,7 +41,7 @@ fn main() {
     divan::main();
 }
 
-async fn checks() -> anyhow::Result<Checks> {
+async fn checks() -> anyhow::Result<Evaluator> {
     let postgres = Embedded::temporary(&Binaries::from_env()?).await?;
     let options = postgres.url("entitlements").parse()?;
     storage::migrate(&options).await?;
@@ -50,7 +51,7 @@ async fn checks() -> anyhow::Result<Checks> {
     let day = Duration::from_hours(24);
     let accounts = Arc::new(Accounts::new(store.clone(), 1 << 20, day, day, metrics.clone()));
     accounts.reload_catalog().await?;
-    accounts.freshness().heard(Instant::now() + day); // all changes of the time of this run
+    accounts.freshness().caught_up(Instant::now() + day); // covers the duration of this run
     let deliveries = Deliveries::new(
         store.clone(),
         accounts.clone(),
@@ -59,39 +60,39 @@ async fn checks() -> anyhow::Result<Checks> {
     );
     let verified = Verified { id: "msg_1".into(), signed_at: Utc::now() };
     deliveries.take(&verified, ITEM.into(), Utc::now()).await?;
-    let checks = Checks::new(accounts, Grace::default(), &metrics, None);
-    checks.facts(payers(), &Need::default()).await?;
+    let checks = Evaluator::new(accounts, Grace::default(), &metrics, None);
+    checks.evaluated_accounts(subjects(), &Consistency::default()).await?;
     store.close().await;
     postgres.stop().await?;
     Ok(checks)
 }
 
-fn payers() -> Payers<'static> {
-    let user = Id::of(Kind::User, USER).expect("a user's id");
-    Payers::of(Some(user), None).expect("somebody")
+fn subjects() -> Subjects<'static> {
+    let user = SubjectRef::of(Kind::User, USER).expect("a user's id");
+    Subjects::of(Some(user), None).expect("somebody")
 }
 
-fn known() -> Facts {
-    let facts = CHECKS.facts(payers(), &Need::default()).now_or_never();
-    facts.expect("what is cached is not waited for").expect("it is known")
+fn cached_accounts() -> EvaluatedAccounts {
+    let evaluated = CHECKS.evaluated_accounts(subjects(), &Consistency::default()).now_or_never();
+    evaluated.expect("what is cached is not waited for").expect("it is known")
 }
 
-/// The facts of a cached subject.
+/// Loads a cached account.
 #[divan::bench]
 fn cache_hit(bencher: Bencher) {
-    known();
-    bencher.bench(known);
+    cached_accounts();
+    bencher.bench(cached_accounts);
 }
 
-/// The decision, from facts and a catalog.
+/// Decides about a cached account.
 #[divan::bench]
 fn decide(bencher: Bencher) {
-    let (facts, moment) = (known(), CHECKS.moment());
+    let (evaluated, evaluation) = (cached_accounts(), CHECKS.context());
     let question = Question::feature("export").expect("a slug");
-    bencher.bench(|| black_box(moment.decide(&facts, black_box(&question))).valid_until);
+    bencher.bench(|| black_box(evaluation.decide(&evaluated, black_box(&question))).valid_until);
 }
 
-/// An account with so many canceled items of one plan, which all end on different days and are still running.
+/// An account with this number of canceled items of one plan, which end on different days and are still running.
 fn account(items: usize) -> Account {
     let now = Utc::now();
     let items = (0..items).map(|n| Item {
@@ -109,15 +110,15 @@ fn account(items: usize) -> Account {
         updated_at: now,
     });
     let subject = USER.parse().expect("a user's id");
-    Account { items: Items::pack(items).expect("short texts"), ..Account::unknown(subject) }
+    Account { items: PackedItems::pack(items).expect("short texts"), ..Account::unknown(subject) }
 }
 
-/// One decision about an account with so many running items.
+/// One decision about an account with this number of running items.
 #[divan::bench(args = [1, 3, 1_000])]
 fn decide_about_items(bencher: Bencher, items: usize) {
-    let (account, moment) = (account(items), CHECKS.moment());
+    let (account, evaluation) = (account(items), CHECKS.context());
     let question = Question::feature("export").expect("a slug");
-    let (catalog, grace, now) = (moment.catalog(), moment.grace(), moment.now);
+    let (catalog, grace, now) = (evaluation.catalog(), evaluation.grace(), evaluation.now);
     bencher.bench(|| {
         domain::decide(&[black_box(&account)], catalog, grace, &question, now).valid_until
     });
@@ -126,9 +127,9 @@ fn decide_about_items(bencher: Bencher, items: usize) {
 /// 100 decisions about an account with 1,000 running items.
 #[divan::bench]
 fn decide_hundred_about_thousand(bencher: Bencher) {
-    let (account, moment) = (account(1_000), CHECKS.moment());
+    let (account, evaluation) = (account(1_000), CHECKS.context());
     let question = Question::feature("export").expect("a slug");
-    let (catalog, grace, now) = (moment.catalog(), moment.grace(), moment.now);
+    let (catalog, grace, now) = (evaluation.catalog(), evaluation.grace(), evaluation.now);
     bencher.bench(|| {
         let prepared = PreparedAccounts::new([black_box(&account)], catalog, grace);
         for _ in 0..100 {
@@ -137,24 +138,24 @@ fn decide_hundred_about_thousand(bencher: Bencher) {
     });
 }
 
-/// The clock and the catalog.
+/// Reads the clock and the catalog.
 #[divan::bench]
-fn moment(bencher: Bencher) {
-    known();
-    bencher.bench(|| CHECKS.moment().now);
+fn evaluation(bencher: Bencher) {
+    cached_accounts();
+    bencher.bench(|| CHECKS.context().now);
 }
 
-/// The answer into bytes.
+/// Encodes the response.
 #[divan::bench]
 fn encode(bencher: Bencher) {
-    let moment = CHECKS.moment();
+    let evaluation = CHECKS.context();
     let answer = CheckFeatureResponse {
         allowed: true,
         reason: Reason::Plan.into(),
         subject: USER.into(),
         plan: "pro".into(),
-        revision: moment.revision(&known()),
-        checked_at: Some(prost_types::Timestamp { seconds: moment.now.timestamp(), nanos: 0 }),
+        revision: evaluation.revision(&cached_accounts()),
+        checked_at: Some(prost_types::Timestamp { seconds: evaluation.now.timestamp(), nanos: 0 }),
         ..Default::default()
     };
     let mut bytes = Vec::with_capacity(256);
@@ -164,17 +165,17 @@ fn encode(bencher: Bencher) {
     });
 }
 
-/// The token for the state behind an answer.
+/// Formats the revision of a response.
 #[divan::bench]
 fn revision(bencher: Bencher) {
-    let (facts, moment) = (known(), CHECKS.moment());
-    bencher.bench(|| moment.revision(&facts));
+    let (evaluated, evaluation) = (cached_accounts(), CHECKS.context());
+    bencher.bench(|| evaluation.revision(&evaluated));
 }
 
-/// The signature of a delivery, of so many bytes.
+/// Verifies the signature of a delivery of this size in bytes.
 #[divan::bench(args = [2_000, 20_000])]
 fn verify(bencher: Bencher, bytes: usize) {
-    let secret = || Secret::parse(&SECRET.to_owned().into()).expect("a secret");
+    let secret = || SigningSecret::parse(&SECRET.to_owned().into()).expect("a secret");
     let (body, now) = ("x".repeat(bytes), Utc::now().timestamp());
     let headers = HeaderMap::from_iter(
         [

@@ -1,25 +1,25 @@
-//! More calls than can be answered: they come on a schedule, whatever the answers do.
+//! Overload: calls arrive on a schedule, independent of the responses.
 //!
 //! `cargo bench --bench overload` needs two cores: the service gets the first, the load (and Postgres) the second.
-//! What the service can do is found out by callers who wait for their answers; then half of that, as much, twice and
-//! three times as much is asked. A call that is due while its connection has as many open as the service allows is
-//! held back, and is not sent later. Latency counts from when a call was due. `SECONDS=1` asks for shorter rounds than
-//! of three seconds, `ROUNDS=15` for more than 7, `SUBJECTS=10000` for fewer than a million.
+//! Callers that wait for their responses determine the capacity of the service. Then half, the full, twice and three
+//! times the capacity is offered. A call that is due while its connection has the maximum of open calls is not sent,
+//! also not later. Latency counts from when a call was due. `SECONDS=1` sets the length of the rounds (default 3),
+//! `ROUNDS=15` their number (default 7), `SUBJECTS=10000` the number of subjects (default a million).
 
 mod support;
 
 use anyhow::ensure;
 use support::{
-    LOAD, SERVER, Server,
+    LOAD, SERVER, Server, alternate,
     database::{self, Database, question},
     drive::{self, Plan, Report, Subjects, as_f64},
-    framed, head, median, number, take_turns, title,
+    framed, head, median, number, title,
 };
 
-/// Parts of what the service can do.
+/// The offered loads, as multiples of the capacity.
 const LOADS: [f64; 4] = [0.5, 1.0, 2.0, 3.0];
 const CONNECTIONS: usize = 16;
-/// How many open calls the service allows on each.
+/// The open calls that the service allows on each connection.
 const STREAMS: usize = 256;
 
 fn main() -> anyhow::Result<()> {
@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
-/// A round, and the part of a core that the service took.
+/// A round, and the part of a core that the service used.
 struct Round {
     report: Report,
     busy: f64,
@@ -53,15 +53,15 @@ async fn measure(database: &Database, flags: &[&str], count: u64) -> anyhow::Res
         seconds: as_f64(number("SECONDS", 3)),
         subjects: Subjects { at: database::place(&body)?, count, once: false },
         body,
-        right: [0x08, 1].into(), // allowed
+        right: [0x08, 1].into(), // the response is allowed
         rate: None,
         spins: false,
     };
-    let known = take_turns(1, |_| drive::run(&patient))?;
+    let known = alternate(1, |_| drive::run(&patient))?;
     let capacity = median(&known[0], Report::rate).value;
-    // Postgres needs the core of the load.
+    // Postgres uses the core of the load.
     let spins = count == 1;
-    let rounds = take_turns(LOADS.len(), |which| {
+    let rounds = alternate(LOADS.len(), |which| {
         let (before, rate) = (ours.cpu()?, Some(LOADS[which] * capacity));
         let report = drive::run(&Plan { streams: STREAMS, rate, spins, ..patient.clone() })?;
         let busy = ours.cpu()?.saturating_sub(before).as_secs_f64() / report.seconds;

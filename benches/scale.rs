@@ -1,7 +1,7 @@
-//! What ten million subjects cost: start, checks, deliveries, catching up, pruning, sizes.
+//! The cost of ten million subjects: start, checks, deliveries, catching up, pruning, sizes.
 //!
-//! `SUBJECTS=10000000 cargo bench --bench scale`, on a Postgres of its own in `target/scale`, which is kept and only
-//! filled further by the next run. Everything is printed as it is measured.
+//! `SUBJECTS=10000000 cargo bench --bench scale` uses its own Postgres in `target/scale`, which is kept: the next run
+//! only adds missing subjects. Each result is printed when it is measured.
 
 use chrono::Utc;
 use clap::Parser;
@@ -9,7 +9,7 @@ use embedded_postgres::{Binaries, Embedded};
 use entitlements::{
     api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient},
     app::Service,
-    clerk::Secret,
+    clerk::SigningSecret,
     config::Settings,
     storage::{self, Store},
 };
@@ -20,11 +20,11 @@ use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-/// How many subjects one statement makes.
+/// The number of subjects that one statement inserts.
 const BATCH: i64 = 500_000;
-/// How many checks and deliveries are timed.
+/// The number of checks and deliveries that are timed.
 const SAMPLE: usize = 3_000;
-/// An hour at 200 changes a second.
+/// The changes of an hour, at 200 per second.
 const AWAY: i64 = 720_000;
 
 #[derive(Parser)]
@@ -54,7 +54,7 @@ async fn main() -> anyhow::Result<()> {
     postgres.stop().await
 }
 
-/// One item each, in the words of Clerk's payloads.
+/// Inserts missing subjects with one item each, with the values of Clerk's payloads.
 async fn fill(db: &mut PgConnection, subjects: i64) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut there: i64 =
@@ -105,11 +105,11 @@ async fn serve(url: &str, subjects: i64) -> anyhow::Result<()> {
         url,
         "--clerk-webhook-signing-secret",
         SECRET,
-        "--grpc-listen",
+        "--api-listen",
         any,
-        "--http-listen",
+        "--webhook-listen",
         any,
-        "--internal-listen",
+        "--operator-listen",
         any,
         "--catalog",
         concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"),
@@ -121,17 +121,17 @@ async fn serve(url: &str, subjects: i64) -> anyhow::Result<()> {
     let running = tokio::spawn(service.run(async { drop(stopped.await) }));
     ready.await;
     println!("from start to fresh: {:.1?}", began.elapsed());
-    let channel = Endpoint::from_shared(format!("http://{}", bound.grpc))?.connect().await?;
+    let channel = Endpoint::from_shared(format!("http://{}", bound.api))?.connect().await?;
     let client = EntitlementsClient::new(channel);
-    let asked: Vec<String> = (0..SAMPLE).map(|n| nth(n, subjects)).collect();
-    check(&client, &asked, "cold check").await?;
-    check(&client, &asked, "warm check").await?;
-    deliver(&format!("http://{}/webhooks/clerk", bound.http), &asked).await?;
+    let users: Vec<String> = (0..SAMPLE).map(|n| nth(n, subjects)).collect();
+    check(&client, &users, "cold check").await?;
+    check(&client, &users, "warm check").await?;
+    deliver(&format!("http://{}/webhooks/clerk", bound.webhook), &users).await?;
     let _ = stop.send(());
     running.await?
 }
 
-/// Subjects all over the table.
+/// The id of the nth sample, spread over the table.
 fn nth(n: usize, subjects: i64) -> String {
     let n = i64::try_from(n)
         .unwrap_or_default()
@@ -142,11 +142,11 @@ fn nth(n: usize, subjects: i64) -> String {
 
 async fn check(
     client: &EntitlementsClient<Channel>,
-    asked: &[String],
+    users: &[String],
     what: &str,
 ) -> anyhow::Result<()> {
     let mut took = Vec::new();
-    for user in asked {
+    for user in users {
         let (user_id, feature) = (user.clone(), "export".to_owned());
         let request = CheckFeatureRequest { user_id, feature, ..Default::default() };
         let began = Instant::now();
@@ -158,10 +158,11 @@ async fn check(
     Ok(())
 }
 
-async fn deliver(to: &str, asked: &[String]) -> anyhow::Result<()> {
-    let (http, secret) = (reqwest::Client::new(), Secret::parse(&SECRET.to_owned().into())?);
+async fn deliver(to: &str, users: &[String]) -> anyhow::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "it calls only this bench's own server")]
+    let (http, secret) = (reqwest::Client::new(), SigningSecret::parse(&SECRET.to_owned().into())?);
     let mut took = Vec::new();
-    for user in asked {
+    for user in users {
         let (id, now) = (format!("msg_{}", uuid::Uuid::now_v7().simple()), Utc::now());
         let data = json!({
             "id": format!("csub_item_{}", &user[6..]), "status": "active", "plan": { "slug": "max" },
@@ -193,10 +194,10 @@ fn print(what: &str, mut took: Vec<std::time::Duration>) {
     println!("{what}: p50 {:.2?}, p99 {:.2?} of {}", at(50), at(99), took.len());
 }
 
-/// What a replica does that was away for an hour, and what the pruning does a day later.
+/// Measures catching up after an hour's absence, and the pruning a day later.
 async fn catch_up(db: &mut PgConnection, url: &str) -> anyhow::Result<()> {
     let store = Store::new(url.parse()?);
-    let here = store.here().await?.horizon;
+    let here = store.log_end().await?.horizon;
     let log = format!(
         "do $$ begin for n in 1..{} loop
             insert into change (subject, revision) select subject, 9 from subject limit 100; commit;

@@ -1,15 +1,18 @@
-//! What must hold of any bytes that reach a parser. The fuzz targets call these with what libFuzzer makes up,
-//! `tests/it/corpus.rs` with what is kept in `corpus/`.
+//! Properties of the parsers for arbitrary bytes. The fuzz targets run them on generated input, and
+//! `tests/it/ingest/fuzz_corpus.rs` on the files in `corpus/`.
 
 use chrono::{DateTime, Utc};
 use entitlements::{
     api::{
-        AdminApi, Api,
+        AdminApi, EntitlementsApi,
         pb::{self, admin_server::Admin, entitlements_server::Entitlements},
     },
-    check::Checks,
-    clerk::{self, Refusal, Secret, Verified, Verifier},
-    domain::{Catalog, Grace, Id, News, Observation, PlanNames, Reading, Revision, Subject},
+    check::Evaluator,
+    clerk::{self, SignatureError, SigningSecret, Verified, Verifier},
+    domain::{
+        Catalog, Grace, ObservedItem, Parsed, PlanNames, Revision, Subject, SubjectRef,
+        SubscriptionUpdate,
+    },
     ingest::{Deliveries, ServedInstance},
     replica::Accounts,
     storage::Store,
@@ -25,48 +28,48 @@ use tokio::runtime::{Builder, Runtime};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
 
-/// Longer than any text that is stored or logged.
+/// An upper bound for the length of texts that are stored or logged.
 const LONGEST: usize = 128;
 
-/// A webhook's body: whatever it is, what is read of it is short, storable and possible, and reading it again by
-/// the same clock says the same.
+/// A webhook's body: the parsed values are short, storable and possible, and parsing it again at the same time gives
+/// the same result.
 pub fn webhook(body: &[u8]) {
     let now: DateTime<Utc> = "2026-11-23T00:00:00Z".parse().unwrap();
-    let message = clerk::read(body, None, now);
-    assert_eq!(message, clerk::read(body, None, now));
-    for text in [&message.event, &message.instance].into_iter().flatten() {
+    let event = clerk::read(body, None, now);
+    assert_eq!(event, clerk::read(body, None, now));
+    for text in [&event.event, &event.instance].into_iter().flatten() {
         assert_storable(text);
     }
-    if let Some(subject) = &message.subject {
+    if let Some(subject) = &event.subject {
         assert_subject(subject);
     }
     let latest = now + chrono::Duration::hours(24);
-    assert!(message.sent_at.is_none_or(|at| at <= latest));
-    match &message.reading {
-        Reading::Ignored(why) | Reading::Parked(why) | Reading::Foreign(why) => {
+    assert!(event.sent_at.is_none_or(|at| at <= latest));
+    match &event.parsed {
+        Parsed::Ignored(why) | Parsed::Parked(why) | Parsed::Foreign(why) => {
             assert!(!why.is_empty() && why.len() < 1024 && !why.contains('\0'), "{why}");
         }
-        Reading::News(News::Deleted { subject, at }) => {
+        Parsed::Update(SubscriptionUpdate::Deleted { subject, at }) => {
             assert_subject(subject);
             assert!(*at <= latest);
         }
-        Reading::News(News::Items { subject, items, snapshot, .. }) => {
-            assert_eq!(message.subject.as_ref(), Some(subject));
+        Parsed::Update(SubscriptionUpdate::Items { subject, items, snapshot, .. }) => {
+            assert_eq!(event.subject.as_ref(), Some(subject));
             for item in items {
                 assert_item(item, latest);
             }
-            let mut ids: Vec<_> = items.iter().map(|told| &told.item.id).collect();
+            let mut ids: Vec<_> = items.iter().map(|version| &version.item.id).collect();
             ids.sort();
             ids.dedup();
-            assert_eq!(ids.len(), items.len(), "an item is told of twice");
+            assert_eq!(ids.len(), items.len(), "an item is listed twice");
             for id in snapshot.iter().flat_map(|s| s.listed.iter().flatten()) {
-                assert!(ids.binary_search(&id).is_ok(), "{id} is listed and not told of");
+                assert!(ids.binary_search(&id).is_ok(), "{id} is listed without an item");
             }
         }
     }
 }
 
-fn assert_item(Observation { item, sent_at, .. }: &Observation, latest: DateTime<Utc>) {
+fn assert_item(ObservedItem { item, sent_at, .. }: &ObservedItem, latest: DateTime<Utc>) {
     assert_storable(&item.id);
     assert_storable(item.status.as_str());
     for text in item.plan.iter().chain(&item.plan_id) {
@@ -78,18 +81,22 @@ fn assert_item(Observation { item, sent_at, .. }: &Observation, latest: DateTime
 fn assert_subject(subject: &Subject) {
     assert_storable(subject.as_str());
     assert_eq!(subject.as_str().parse::<Subject>().as_ref(), Ok(subject));
-    assert_eq!(Id::of(subject.kind(), subject.as_str()).map(Id::as_str), Ok(subject.as_str()));
+    assert_eq!(
+        SubjectRef::of(subject.kind(), subject.as_str()).map(SubjectRef::as_str),
+        Ok(subject.as_str())
+    );
 }
 
 fn assert_storable(text: &str) {
     assert!(!text.is_empty() && text.len() <= LONGEST && !text.contains('\0'), "{text:?}");
 }
 
-/// The head and body of a delivery: lines of `name: value`, an empty line, the body. `NOW` as the timestamp is this
-/// instant and `SIGN` as the signature is the right one, so that what is well formed gets through. Only that does.
+/// The head and body of a delivery: lines of `name: value`, an empty line, the body. The timestamp `NOW` is replaced by
+/// the current time and the signature `SIGN` by the valid one, so that well-formed deliveries verify. No other one
+/// does.
 pub fn headers(bytes: &[u8]) {
     const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-    let secret = || Secret::parse(&SECRET.to_owned().into()).unwrap();
+    let secret = || SigningSecret::parse(&SECRET.to_owned().into()).unwrap();
     let split = bytes.windows(2).position(|pair| pair == b"\n\n");
     let (head, body) = split.map_or((bytes, &[][..]), |at| (&bytes[..at], &bytes[at + 2..]));
     let now = Utc::now().timestamp();
@@ -118,27 +125,27 @@ pub fn headers(bytes: &[u8]) {
     }
     match Verifier::new(vec![secret()]).verify(&headers, body, now) {
         Ok(Verified { id: found, .. }) => {
-            assert!(is_signed, "nobody signed it");
+            assert!(is_signed, "the signature is invalid");
             assert_eq!(Some(&found), id.as_ref());
             assert!((1..=LONGEST).contains(&found.len()));
             assert!(found.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)));
             assert!(at.is_some_and(|at| now.abs_diff(at) <= 301), "{at:?} is not now");
         }
-        Err(Refusal::Malformed(why) | Refusal::Unverified(why)) => {
+        Err(SignatureError::Malformed(why) | SignatureError::Unverified(why)) => {
             assert!(!why.is_empty() && why.len() < 256 && !why.contains(&SECRET[6..]));
         }
     }
 }
 
-/// A request to one of the methods, which the first byte picks. A service that has heard of no database yet can
-/// answer none: what can be meant is UNAVAILABLE, and what cannot says by field what is wrong.
+/// A request to the method that the first byte selects. The service has not reached its database, so a valid request
+/// fails with UNAVAILABLE, and an invalid one with its field violations.
 pub fn request(bytes: &[u8]) {
     let Some((method, bytes)) = bytes.split_first() else { return };
-    let asked = asked();
+    let services = services();
     match method % 7 {
         0 => call(
             bytes,
-            |r| asked.block(asked.api.check_feature(r)),
+            |r| services.block(services.api.check_feature(r)),
             |r: &pb::CheckFeatureRequest| {
                 assert_ids(&r.user_id, &r.organization_id);
                 assert!(!r.feature.is_empty());
@@ -146,7 +153,7 @@ pub fn request(bytes: &[u8]) {
         ),
         1 => call(
             bytes,
-            |r| asked.block(asked.api.check_features(r)),
+            |r| services.block(services.api.check_features(r)),
             |r: &pb::CheckFeaturesRequest| {
                 assert!((1..=100).contains(&r.questions.len()));
                 r.questions.iter().for_each(|q| assert_ids(&q.user_id, &q.organization_id));
@@ -154,41 +161,41 @@ pub fn request(bytes: &[u8]) {
         ),
         2 => call(
             bytes,
-            |r| asked.block(asked.api.check_plan(r)),
+            |r| services.block(services.api.check_plan(r)),
             |r: &pb::CheckPlanRequest| {
                 assert_ids(&r.user_id, &r.organization_id);
             },
         ),
         3 => call(
             bytes,
-            |r| asked.block(asked.api.list_entitlements(r)),
+            |r| services.block(services.api.list_entitlements(r)),
             |r: &pb::ListEntitlementsRequest| {
                 assert_ids(&r.user_id, &r.organization_id);
             },
         ),
         4 => call(
             bytes,
-            |r| asked.block(asked.admin.list_deliveries(r)),
+            |r| services.block(services.admin.list_deliveries(r)),
             |r: &pb::ListDeliveriesRequest| {
                 assert!(r.page_size <= 1000);
             },
         ),
         5 => call(
             bytes,
-            |r| asked.block(asked.admin.replay_deliveries(r)),
+            |r| services.block(services.admin.replay_deliveries(r)),
             |r: &pb::ReplayDeliveriesRequest| {
                 assert!(r.page_size <= 1000);
             },
         ),
         _ => call(
             bytes,
-            |r| asked.block(asked.admin.get_delivery(r)),
+            |r| services.block(services.admin.get_delivery(r)),
             |_: &pb::GetDeliveryRequest| {},
         ),
     }
 }
 
-/// What the service says to a request; `meant` is what must hold of one that it did not refuse.
+/// Sends a request; `meant` checks a request that the service did not reject as invalid.
 fn call<R: Message + Default + Clone, A>(
     bytes: &[u8],
     ask: impl FnOnce(Request<R>) -> Result<Response<A>, Status>,
@@ -216,30 +223,34 @@ fn assert_ids(user: &str, organization: &str) {
 }
 
 /// The services of a replica that cannot reach its database.
-struct Asked {
-    api: Api,
+struct Services {
+    api: EntitlementsApi,
     admin: AdminApi,
     runtime: Runtime,
 }
 
-impl Asked {
+impl Services {
     fn block<T>(&self, call: impl Future<Output = T>) -> T {
         self.runtime.block_on(call)
     }
 }
 
-fn asked() -> &'static Asked {
-    static ASKED: OnceLock<Asked> = OnceLock::new();
-    ASKED.get_or_init(|| {
+fn services() -> &'static Services {
+    static SERVICES: OnceLock<Services> = OnceLock::new();
+    SERVICES.get_or_init(|| {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let inside = runtime.enter();
         let nowhere = "postgres://nobody@localhost/nothing?host=/nowhere".parse().unwrap();
         let (store, metrics) = (Store::new(nowhere), Arc::new(Metrics::default()));
-        let (hour, moment) = (Duration::from_hours(1), Duration::from_millis(1));
-        let accounts = Accounts::new(store.clone(), 1 << 20, hour, moment, metrics.clone());
+        let (hour, evaluation) = (Duration::from_hours(1), Duration::from_millis(1));
+        let accounts = Accounts::new(store.clone(), 1 << 20, hour, evaluation, metrics.clone());
         let accounts = Arc::new(accounts);
-        let api =
-            Api::new(Arc::new(Checks::new(accounts.clone(), Grace::default(), &metrics, None)));
+        let api = EntitlementsApi::new(Arc::new(Evaluator::new(
+            accounts.clone(),
+            Grace::default(),
+            &metrics,
+            None,
+        )));
         let admin = AdminApi::new(Arc::new(Deliveries::new(
             store,
             accounts,
@@ -247,11 +258,11 @@ fn asked() -> &'static Asked {
             metrics,
         )));
         drop(inside);
-        Asked { api, admin, runtime }
+        Services { api, admin, runtime }
     })
 }
 
-/// A catalog, as TOML or as JSON: what is read is written in one form, which reads back as the same.
+/// A catalog in TOML or JSON: a parsed catalog has a canonical text, which parses to an equal catalog.
 pub fn catalog(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for read in [Catalog::from_toml(text), Catalog::from_json(text)] {
@@ -259,12 +270,12 @@ pub fn catalog(bytes: &[u8]) {
         let json = catalog.to_json();
         let again = Catalog::from_json(&json).expect("what was written can be read");
         assert_eq!((&again, again.to_json()), (&catalog, json));
-        assert_eq!(catalog.clone().over(Catalog::default(), &PlanNames::default()), catalog);
-        assert_eq!(catalog.clone().over(catalog.clone(), &PlanNames::default()), catalog);
+        assert_eq!(catalog.clone().overlaid_on(Catalog::default(), &PlanNames::default()), catalog);
+        assert_eq!(catalog.clone().overlaid_on(catalog.clone(), &PlanNames::default()), catalog);
     }
 }
 
-/// A revision token: what is read says of a subject what a token made of it says.
+/// A revision token: after formatting and parsing, it has the same revision of a subject.
 pub fn revision(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(revision) = text.parse::<Revision>() else { return };

@@ -1,11 +1,12 @@
-//! Answers over gRPC whether a Clerk user or organization may use a feature.
+//! An entitlements service for Clerk Billing: it decides whether a Clerk user or organization may use a feature.
 //!
 //! Clerk Billing reports subscription changes by signed webhooks. The service writes them to Postgres, the source of
-//! truth, and every replica then stops using what it had cached. Checks are answered from memory.
+//! truth, and every replica then invalidates the accounts that changed. Checks are answered from memory.
 //!
-//! Start reading at [`domain::decide`], the heart. Then follow a delivery: [`api`] receives it, [`ingest`] takes it,
-//! [`clerk`] parses it, [`storage`] writes it, and [`replica`] follows the change log. Then a check: [`api`] takes it,
-//! [`check`] answers it from what [`replica`] knows. [`app`] wires it all; `ARCHITECTURE.md` gives the reasons.
+//! Start at [`domain::decide`], the core of the service. Then follow a delivery: [`api`] receives it, and [`ingest`]
+//! passes it to [`clerk`], which parses it, and to [`storage`], which writes it; [`replica`] follows the change log.
+//! Then follow a check: [`api`] receives it, and [`check`] answers it from the accounts that [`replica`] caches.
+//! [`app`] wires the parts together; `ARCHITECTURE.md` gives the reasons.
 
 #![warn(clippy::unwrap_used)]
 

@@ -1,8 +1,9 @@
-//! The `entitlements` binary: see [`entitlements`] for where to start reading.
+//! The `entitlements` binary. The documentation of the library, [`entitlements`], says where to start reading.
 
 use std::process::ExitCode;
 
-/// A check makes and frees some dozens of small blocks in tonic and hyper; this allocator is faster at that.
+/// A check allocates and frees dozens of small blocks in tonic and hyper, which mimalloc does faster than the system's
+/// allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,24 +1,24 @@
-//! What a check of a cached account allocates: to know and to decide, nothing; as a call, no more than a handler that
-//! has the answer at hand.
+//! The allocations of a check of a cached account: none for loading and deciding, and no more for a gRPC call than with
+//! a handler that returns a fixed answer.
 
 use allocation_counter::measure;
 use chrono::Utc;
 use embedded_postgres::{Binaries, Embedded};
 use entitlements::{
     api::{
-        self, Beside, Door,
+        self, AuthLayer, OptionalServices,
         pb::{
             self, CheckFeatureRequest, CheckFeatureResponse,
             entitlements_client::EntitlementsClient,
             entitlements_server::{Entitlements, EntitlementsServer},
         },
     },
-    check::{Checks, Payers},
+    check::{Evaluator, Subjects},
     clerk::Verified,
-    domain::{Catalog, Grace, Id, Kind, Question},
+    domain::{Catalog, Grace, Kind, Question, SubjectRef},
     ingest::{Deliveries, ServedInstance},
-    replica::{Accounts, Need},
-    server::grpc::Calls,
+    replica::{Accounts, Consistency},
+    server::grpc::CallMetrics,
     storage::{self, Author, Store},
     telemetry::Metrics,
 };
@@ -53,13 +53,13 @@ const DELIVERED: [&[u8]; 2] = [
 fn a_cached_check_allocates_no_more_than_the_transport_does() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let (checks, postgres) = runtime.block_on(checks());
-    to_know_and_to_decide(&checks);
-    as_a_call(&runtime, checks);
+    loading_and_deciding(&checks);
+    grpc_call(&runtime, checks);
     runtime.block_on(postgres.stop()).unwrap();
 }
 
-/// Checks of two subjects, with a database behind them that is asked once.
-async fn checks() -> (Checks, Embedded) {
+/// An evaluator for two subjects, whose database is read once.
+async fn checks() -> (Evaluator, Embedded) {
     let postgres = Embedded::temporary(&Binaries::from_env().unwrap()).await.unwrap();
     let options = postgres.url("entitlements").parse().unwrap();
     storage::migrate(&options).await.unwrap();
@@ -70,7 +70,7 @@ async fn checks() -> (Checks, Embedded) {
     let accounts = Accounts::new(store.clone(), 1 << 20, hour, hour, metrics.clone());
     let accounts = Arc::new(accounts);
     accounts.reload_catalog().await.unwrap();
-    accounts.freshness().heard(Instant::now() + hour); // all changes of the time of this test
+    accounts.freshness().caught_up(Instant::now() + hour); // covers the duration of this test
     let deliveries =
         Deliveries::new(store, accounts.clone(), ServedInstance::default(), metrics.clone());
     for (n, body) in DELIVERED.into_iter().enumerate() {
@@ -78,46 +78,48 @@ async fn checks() -> (Checks, Embedded) {
         let taken = deliveries.take(&verified, body.into(), Utc::now()).await.unwrap();
         assert_eq!(taken.word(), "applied");
     }
-    let checks = Checks::new(accounts, Grace::default(), &metrics, None);
-    checks.facts(payers(), &Need::default()).await.unwrap(); // from the database
+    let checks = Evaluator::new(accounts, Grace::default(), &metrics, None);
+    checks.evaluated_accounts(subjects(), &Consistency::default()).await.unwrap(); // loads from the database
     (checks, postgres)
 }
 
-fn payers() -> Payers<'static> {
-    let user = Id::of(Kind::User, USER).unwrap();
-    Payers::of(Some(user), Some(Id::of(Kind::Organization, ORGANIZATION).unwrap())).unwrap()
+fn subjects() -> Subjects<'static> {
+    let user = SubjectRef::of(Kind::User, USER).unwrap();
+    Subjects::of(Some(user), Some(SubjectRef::of(Kind::Organization, ORGANIZATION).unwrap()))
+        .unwrap()
 }
 
-fn to_know_and_to_decide(checks: &Checks) {
+fn loading_and_deciding(checks: &Evaluator) {
     let check = || {
         let question = Question::feature("org:sso").unwrap();
-        let facts = checks.facts(payers(), &Need::default()).now_or_never();
-        let facts = facts.expect("what is cached is not waited for").unwrap();
-        let moment = checks.moment();
-        black_box(moment.decide(&facts, &question));
+        let evaluated =
+            checks.evaluated_accounts(subjects(), &Consistency::default()).now_or_never();
+        let evaluated = evaluated.expect("what is cached is not waited for").unwrap();
+        let evaluation = checks.context();
+        black_box(evaluation.decide(&evaluated, &question));
     };
-    (0..100).for_each(|_| check()); // what a thread needs once
+    (0..100).for_each(|_| check()); // allocations that a thread makes once
     let counted = measure(|| (0..1_000).for_each(|_| check()));
     assert_eq!(counted.count_total, 0, "{counted:?}");
-    let taken_along = size_of_val(&checks.facts(payers(), &Need::default()));
+    let taken_along = size_of_val(&checks.evaluated_accounts(subjects(), &Consistency::default()));
     assert!(taken_along <= 512, "{taken_along} bytes are moved with each call");
 }
 
-fn as_a_call(runtime: &Runtime, checks: Checks) {
+fn grpc_call(runtime: &Runtime, checks: Evaluator) {
     let (_, health) = tonic_health::server::health_reporter();
-    let api = api::Api::new(Arc::new(checks));
-    let ours = api::Services::new(api, Beside::default(), health).unwrap();
+    let api = api::EntitlementsApi::new(Arc::new(checks));
+    let ours = api::Services::new(api, OptionalServices::default(), health).unwrap();
     let ours = runtime.block_on(connect(ours));
     let answer = call(runtime, &ours);
     assert!(answer.allowed && answer.subject == ORGANIZATION, "{answer:?}");
-    let at_hand = EntitlementsServer::new(AtHand(answer));
-    let at_hand = runtime.block_on(connect(at_hand));
-    let (ours, at_hand) = (cost(runtime, &ours), cost(runtime, &at_hand));
-    assert!(at_hand > 0);
-    assert!(ours <= at_hand, "a check allocates {ours} times, having the answer at hand {at_hand}");
+    let fixed = EntitlementsServer::new(FixedAnswer(answer));
+    let fixed = runtime.block_on(connect(fixed));
+    let (ours, fixed) = (cost(runtime, &ours), cost(runtime, &fixed));
+    assert!(fixed > 0);
+    assert!(ours <= fixed, "a check allocates {ours} times, a fixed answer {fixed}");
 }
 
-/// A connection to these services, over a socket.
+/// Connects to these services over a socket.
 async fn connect<S>(services: S) -> EntitlementsClient<Channel>
 where
     S: tower_service::Service<
@@ -130,9 +132,9 @@ where
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let calls = Arc::new(Calls::new(Arc::default(), pb::DESCRIPTOR));
+    let calls = Arc::new(CallMetrics::new(Arc::default(), pb::DESCRIPTOR));
     let stop = CancellationToken::new();
-    let (door, age) = (Door::default(), Duration::from_mins(10));
+    let (door, age) = (AuthLayer::default(), Duration::from_mins(10));
     tokio::spawn(api::serve_grpc(listener.into(), door, services, calls, age, stop));
     let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     EntitlementsClient::new(channel)
@@ -148,17 +150,17 @@ fn call(runtime: &Runtime, client: &EntitlementsClient<Channel>) -> CheckFeature
     runtime.block_on(client.clone().check_feature(request)).unwrap().into_inner()
 }
 
-/// How often both sides of a call allocate, once all buffers have grown: the fewest of many.
+/// The number of allocations of both sides of a call after all buffers have grown: the minimum of many calls.
 fn cost(runtime: &Runtime, client: &EntitlementsClient<Channel>) -> u64 {
     let count = |_| measure(|| drop(call(runtime, client))).count_total;
     (0..50).map(count).min().unwrap()
 }
 
-/// A handler that has the answer at hand.
-struct AtHand(CheckFeatureResponse);
+/// A handler that returns a fixed answer.
+struct FixedAnswer(CheckFeatureResponse);
 
 #[tonic::async_trait]
-impl Entitlements for AtHand {
+impl Entitlements for FixedAnswer {
     async fn check_feature(
         &self,
         _: Request<CheckFeatureRequest>,
@@ -170,20 +172,20 @@ impl Entitlements for AtHand {
         &self,
         _: Request<pb::CheckFeaturesRequest>,
     ) -> Result<Response<pb::CheckFeaturesResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
+        Err(Status::unimplemented("not called"))
     }
 
     async fn check_plan(
         &self,
         _: Request<pb::CheckPlanRequest>,
     ) -> Result<Response<pb::CheckPlanResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
+        Err(Status::unimplemented("not called"))
     }
 
     async fn list_entitlements(
         &self,
         _: Request<pb::ListEntitlementsRequest>,
     ) -> Result<Response<pb::ListEntitlementsResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
+        Err(Status::unimplemented("not called"))
     }
 }

@@ -1,4 +1,4 @@
-//! What the compiler does not check: who may use whom, how long things are, and what was left over.
+//! Checks beyond the compiler: allowed imports, lengths of files and functions, and leftovers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The parts of `src/` and what each may use, from the top to the bottom. `telemetry` is used by all.
-const ARROWS: &[(&str, &[&str])] = &[
+/// The modules of `src/` and the modules that each may import, from top to bottom. All may use `telemetry`.
+const ALLOWED_IMPORTS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
     ("cli", &["api", "app", "clerk", "config", "domain", "ingest", "replica", "server", "storage"]),
@@ -31,7 +31,7 @@ const LONGEST_FILE: usize = 400;
 const LONGEST_FUNCTION: usize = 40;
 const LONGEST_MAIN: usize = 40;
 
-/// Every source file below a folder, with its text.
+/// Reads every source file below a folder.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
@@ -52,7 +52,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The part a file belongs to: `src/storage/pool.rs` is of `storage`.
+/// The top-level module of a file: `storage` for `src/storage/pool.rs`.
 fn part(path: &Path) -> String {
     let first = path.components().nth(1).unwrap().as_os_str().to_string_lossy();
     first.trim_end_matches(".rs").to_owned()
@@ -62,7 +62,7 @@ fn is_test(path: &Path) -> bool {
     path.components().any(|c| matches!(c.as_os_str().to_str(), Some("tests" | "tests.rs")))
 }
 
-/// The parts that a text names as `crate::part` or in `use crate::{part, …}`.
+/// The modules that a text names as `crate::part` or in `use crate::{part, …}`.
 fn named(text: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (at, found) in text.match_indices("crate::") {
@@ -104,8 +104,8 @@ fn identifier(text: &str) -> Option<String> {
 }
 
 #[test]
-fn a_part_uses_only_what_its_arrows_allow() {
-    let arrows: BTreeMap<_, _> = ARROWS.iter().copied().collect();
+fn a_module_imports_only_allowed_modules() {
+    let arrows: BTreeMap<_, _> = ALLOWED_IMPORTS.iter().copied().collect();
     let mut broken = Vec::new();
     for (path, text) in sources("src") {
         let part = part(&path);
@@ -121,7 +121,7 @@ fn a_part_uses_only_what_its_arrows_allow() {
 }
 
 #[test]
-fn the_core_knows_no_sql_proto_json_clock_or_async() {
+fn the_domain_uses_no_sql_proto_json_clock_or_async() {
     let forbidden = ["sqlx", "tonic", "prost", "tokio", "Utc::now", "SystemTime", "async fn"];
     for (path, text) in sources("src/domain") {
         for word in forbidden {
@@ -148,7 +148,7 @@ fn files_and_functions_are_short() {
     assert!(long.is_empty(), "too long:\n{}", long.join("\n"));
 }
 
-/// Each function with its number of lines; rustfmt has put its end at the indentation of its beginning.
+/// Each function with its number of lines. rustfmt puts its closing brace at the indentation of its first line.
 fn functions(lines: &[&str]) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for (at, line) in lines.iter().enumerate() {
@@ -167,7 +167,7 @@ fn functions(lines: &[&str]) -> Vec<(String, usize)> {
     found
 }
 
-/// How many of these lines are SQL, which is not counted: it stands in the function that runs it.
+/// The number of SQL lines, which do not count, because SQL stands in the function that runs it.
 fn sql(lines: &[&str]) -> usize {
     let (mut inside, mut count) = (false, 0);
     for line in lines.iter().map(|line| line.trim()) {
@@ -182,7 +182,7 @@ fn sql(lines: &[&str]) -> usize {
 }
 
 #[test]
-fn nothing_is_left_over() {
+fn no_leftovers_are_committed() {
     let leftovers = ["TODO", "FIXME", "XXX", "todo!", "unimplemented!", "dbg!", "#[ignore"];
     for (path, text) in sources("src").into_iter().chain(sources("tests/it")) {
         for word in leftovers {
@@ -195,14 +195,14 @@ fn nothing_is_left_over() {
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn every_file_has_a_module_comment() {
     for (path, text) in sources("src").into_iter().chain(sources("tests")) {
         assert!(text.starts_with("//!"), "{} does not begin with //!", path.display());
     }
 }
 
 #[test]
-fn operations_tells_what_each_warning_and_error_means() {
+fn the_operations_manual_explains_each_warning_and_error() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manual = fs::read_to_string(root.join("docs/operations.md")).unwrap();
     let (_, table) = manual.split_once("### What the log says").unwrap();
@@ -213,7 +213,7 @@ fn operations_tells_what_each_warning_and_error_means() {
             text.match_indices("tracing::warn!(").chain(text.match_indices("tracing::error!("))
         {
             let message = longest_literal(&text[at..]);
-            // The first thing in it that is always the same, of which the table has the beginning.
+            // The first fixed part of the text; the table contains its first words.
             let mut fixed = message.split(['{', '}']).step_by(2).map(words);
             let fixed = fixed.find(|piece| piece.split(' ').count() > 2).unwrap_or_default();
             let fixed: Vec<_> = fixed.split(' ').take(5).collect();
@@ -224,13 +224,13 @@ fn operations_tells_what_each_warning_and_error_means() {
     assert!(count > 20, "only {count} were found");
 }
 
-/// The words of a text, without what stands between them.
+/// The words of a text, without punctuation.
 fn words(text: &str) -> String {
     let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
     words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// The longest text in a call that begins here.
+/// The longest string literal in a call that begins here.
 fn longest_literal(call: &str) -> String {
     let (mut depth, mut literals) = (0, Vec::new());
     for (at, piece) in call.split('"').enumerate() {

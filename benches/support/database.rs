@@ -1,4 +1,4 @@
-//! A durable Postgres with many subjects, and pgbench on the very statements of the service.
+//! A durable Postgres with many subjects, and pgbench with the statements of the service.
 
 use super::{number, pinned};
 use anyhow::{Context, ensure};
@@ -12,23 +12,23 @@ use std::{
     time::Instant,
 };
 
-/// What a service is told that is to hold all subjects, and to read them as fast as it can.
+/// The settings of a service that caches all subjects and loads them as fast as possible.
 pub const HOLDS_ALL: [&str; 4] = ["--cache-mib", "8192", "--check-timeout", "10s"];
 
-/// How many subjects one statement makes.
+/// The number of subjects that one statement inserts.
 const BATCH: i64 = 100_000;
 
-/// A Postgres of the benches, flushing to disk as Postgres does by default. Its data is kept below `target/` and only
-/// filled further.
+/// A Postgres of the benches that flushes to disk as by default. Its data is kept below `target/`, and the next run
+/// only adds missing subjects.
 pub struct Database {
     postgres: Embedded,
-    /// Its postmaster.
+    /// The process id of the postmaster.
     pid: i32,
     pub subjects: u64,
 }
 
 impl Database {
-    /// With `SUBJECTS` subjects (a million) that hold two items each.
+    /// Starts a server with `SUBJECTS` subjects (default a million) of two items each.
     pub async fn start(folder: &str) -> anyhow::Result<Self> {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target").join(folder);
         fs::create_dir_all(&folder)?;
@@ -49,7 +49,7 @@ impl Database {
         self.postgres.url("entitlements")
     }
 
-    /// Moves the server to these cores, with all sessions that are made from now on.
+    /// Pins the server and all its later sessions to these cores.
     pub fn pin(&self, cores: &str) -> anyhow::Result<()> {
         let moved =
             Command::new("taskset").args(["-apc", cores, &self.pid.to_string()]).output()?;
@@ -61,7 +61,7 @@ impl Database {
         self.postgres.stop().await
     }
 
-    /// Statements a second of pgbench with prepared statements, from `clients` sessions, all from one core.
+    /// The statements per second of pgbench with prepared statements, from `clients` sessions, all on one core.
     pub fn pgbench(&self, cores: &str, script: &Path, clients: u32) -> anyhow::Result<f64> {
         let seconds = number("SECONDS", 3).to_string();
         let program = Path::new("/proc").join(self.pid.to_string()).join("exe");
@@ -89,7 +89,7 @@ impl Database {
     }
 }
 
-/// Reads all files below a folder, so that the first round does not read them from the disk.
+/// Reads all files below a folder into the page cache, so that the first round does not read from the disk.
 fn bring_to_memory(folder: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -97,7 +97,7 @@ fn bring_to_memory(folder: &Path) -> anyhow::Result<()> {
             bring_to_memory(&entry.path())?;
         } else if entry.file_type()?.is_file() {
             let mut file = fs::File::open(entry.path());
-            let _ = file.as_mut().map(|file| io::copy(file, &mut io::sink())); // it may be gone by now
+            let _ = file.as_mut().map(|file| io::copy(file, &mut io::sink())); // it may have been deleted
         }
     }
     Ok(())
@@ -109,8 +109,8 @@ fn parent(pid: i32) -> anyhow::Result<i32> {
     Ok(after_name.split_whitespace().nth(1).context("no parent")?.parse()?)
 }
 
-/// The one statement of the service that has these words, with its parameters replaced. It is read from `.sqlx`,
-/// where the build has it from, so that it cannot be another.
+/// The only statement of the service that contains these words, with its parameters replaced. It is read from `.sqlx`,
+/// which the build uses, so it cannot differ.
 pub fn statement(words: &str, parameters: &[&str]) -> anyhow::Result<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
     let mut found = Vec::new();
@@ -128,7 +128,7 @@ pub fn statement(words: &str, parameters: &[&str]) -> anyhow::Result<String> {
     Ok(text + ";\n")
 }
 
-/// Makes subjects, in the words of Clerk's payloads and with ids as long as Clerk's, where they are missing.
+/// Inserts missing subjects, with the values of Clerk's payloads and ids of the length of Clerk's.
 pub async fn fill(db: &mut PgConnection, subjects: i64, items: i64) -> anyhow::Result<()> {
     let began = Instant::now();
     let count = "select count(*) from subject where subject like 'user\\_2%'";
@@ -162,17 +162,17 @@ pub async fn fill(db: &mut PgConnection, subjects: i64, items: i64) -> anyhow::R
     Ok(())
 }
 
-/// The id of one of them.
+/// The id of the nth subject.
 pub fn user(number: u64) -> String {
     format!("user_2{number:026}")
 }
 
-/// The question about one of them; the plan of each has the feature.
+/// The request about the nth subject, whose plan has the feature.
 pub fn question(number: u64) -> CheckFeatureRequest {
     CheckFeatureRequest { user_id: user(number), feature: "export".into(), ..Default::default() }
 }
 
-/// Where in a request the number of the subject is.
+/// The position of the subject's number in a request.
 pub fn place(body: &[u8]) -> anyhow::Result<usize> {
     let at = body.windows(26).rposition(|digits| digits.iter().all(u8::is_ascii_digit));
     at.context("no subject's number")

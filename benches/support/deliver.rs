@@ -1,9 +1,9 @@
-//! A load of deliveries, signed as Svix signs them, from senders that each wait for the answer.
+//! A load of deliveries with Svix signatures, from senders that each wait for the response.
 
 use super::{LOAD, SECRET, drive::as_f64, pinned};
 use anyhow::{bail, ensure};
 use chrono::Utc;
-use entitlements::clerk::Secret;
+use entitlements::clerk::SigningSecret;
 use serde::{Deserialize, Serialize};
 use std::{
     env,
@@ -19,7 +19,7 @@ use tokio::{
 
 const PAYLOAD: &str = include_str!("../../tests/payloads/subscriptionItem.active.json");
 
-/// Who sends, and whom it is about.
+/// The target, the senders and the subjects of a load.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Plan {
     pub address: String,
@@ -28,7 +28,7 @@ pub struct Plan {
     pub seconds: f64,
 }
 
-/// Deliveries applied in a second.
+/// The deliveries applied per second.
 pub fn run(plan: &Plan) -> anyhow::Result<f64> {
     let plan = serde_json::to_string(plan)?;
     let output = pinned(LOAD, env::current_exe()?)
@@ -39,7 +39,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<f64> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// The process of a load.
+/// Runs a load in its process.
 pub(super) async fn serve(plan: &str) -> anyhow::Result<()> {
     let plan: Rc<Plan> = Rc::new(serde_json::from_str(plan)?);
     let (local, began) = (LocalSet::new(), Instant::now());
@@ -55,12 +55,12 @@ pub(super) async fn serve(plan: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends one after the other; returns how many were applied.
+/// Sends one delivery after another, and returns the number applied.
 async fn send(plan: Rc<Plan>, number: u64) -> anyhow::Result<u64> {
     let mut io = TcpStream::connect(&plan.address).await?;
     io.set_nodelay(true)?;
     let template = Template::new()?;
-    let secret = Secret::parse(&SECRET.to_owned().into())?;
+    let secret = SigningSecret::parse(&SECRET.to_owned().into())?;
     let (end, mut applied) = (Instant::now() + Duration::from_secs_f64(plan.seconds), 0);
     let mut read = Vec::new();
     while Instant::now() < end {
@@ -88,12 +88,12 @@ async fn send(plan: Rc<Plan>, number: u64) -> anyhow::Result<u64> {
     Ok(applied)
 }
 
-/// What Clerk would send about the first item of a subject that has changed just now.
+/// Clerk's event about a change of the first item of a subject, dated now.
 pub fn body(subject: u64) -> anyhow::Result<String> {
     Ok(Template::new()?.about(subject))
 }
 
-/// The payload with blanks, so that a sender spends next to nothing on filling them in.
+/// The payload with blanks, so that a sender fills it in cheaply.
 struct Template(String);
 
 impl Template {

@@ -1,5 +1,5 @@
-//! A load that h2load cannot make: about many subjects, on a schedule, or of deliveries. It runs in a process of its
-//! own, in one thread, and tells what it saw in numbers.
+//! A load that h2load cannot make: about many subjects, on a schedule, or of deliveries. It runs in a single-threaded
+//! process, and reports numbers.
 
 use super::{LOAD, frames::Frames, pinned};
 use anyhow::{bail, ensure};
@@ -18,74 +18,74 @@ use tokio::{
     time::timeout,
 };
 
-/// How long answers are waited for after the end.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How often the schedule is looked at by who does not spin.
+/// The longest wait for responses after the end.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The interval at which a load that does not spin checks the schedule.
 const TICK: Duration = Duration::from_millis(1);
-/// How much is read at once.
+/// The size of the read buffer, in bytes.
 const BUFFER: usize = 64 * 1024;
-/// The digits of a subject's number.
+/// The number of digits of a subject's number.
 const DIGITS: usize = 26;
 
-/// What to ask, and how.
+/// The plan of a load.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Plan {
     pub address: String,
     /// `package.Service/Method`.
     pub path: String,
-    /// What is presented in `authorization`.
+    /// The value of `authorization`.
     pub key: String,
     pub connections: usize,
-    /// The most calls at once on each.
+    /// The most open calls on each connection.
     pub streams: usize,
     pub seconds: f64,
-    /// What is sent.
+    /// The message to send.
     pub body: Vec<u8>,
     pub subjects: Subjects,
-    /// What every right answer begins with.
+    /// The prefix of every right response.
     pub right: Vec<u8>,
-    /// Calls a second, whatever the answers do; `None`: the next call follows the last answer.
+    /// The calls per second, independent of the responses; `None`: each response starts the next call.
     pub rate: Option<f64>,
-    /// Waits for the schedule by looking at the clock: only where no one else needs the core.
+    /// Spins until a call is due: only where no other process needs the core.
     pub spins: bool,
 }
 
-/// Whom the calls are about: the [`DIGITS`] at `at` of the body are replaced by the number of one of `count` subjects.
+/// The subjects of the calls: the [`DIGITS`] at `at` of the body are replaced by the number of one of `count` subjects.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Subjects {
     pub at: usize,
     pub count: u64,
-    /// Each of them once, in order; else at random, for as long as the plan says.
+    /// Each subject once, in order; otherwise random ones for the duration of the plan.
     pub once: bool,
 }
 
 impl Subjects {
-    /// What is sent is always the same.
+    /// Always sends the same message.
     pub const ALL_THE_SAME: Self = Self { at: usize::MAX, count: 1, once: false };
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Serialize, Deserialize)]
 pub struct Report {
     /// Calls that were due.
     pub due: u64,
-    /// Calls answered right.
+    /// Calls with a right response.
     pub answered: u64,
-    /// Calls refused by the server.
+    /// Calls rejected by the server.
     pub refused: u64,
-    /// Calls that were due while as many as allowed were open on their connection: not sent.
+    /// Calls that were due and not sent, because their connection had the maximum of open calls.
     pub held: u64,
-    /// Calls without an answer a while after the end.
+    /// Calls without a response within the timeout after the end.
     pub lost: u64,
-    /// How long calls were made; `answered` counts what was answered within it.
+    /// The duration in which calls were made; `answered` counts the responses within it.
     pub seconds: f64,
-    /// Microseconds from when a call was due to its right answer.
+    /// The microseconds from when a call was due until its right response.
     pub p50: f64,
     pub p99: f64,
 }
 
 impl Report {
-    /// Right answers a second.
+    /// The right responses per second.
     pub fn rate(&self) -> f64 {
         as_f64(self.answered) / self.seconds
     }
@@ -96,7 +96,7 @@ pub fn as_f64(count: u64) -> f64 {
     count as f64
 }
 
-/// Runs a load from its core.
+/// Runs a load on its core.
 pub fn run(plan: &Plan) -> anyhow::Result<Report> {
     let plan = serde_json::to_string(plan)?;
     let output = pinned(LOAD, env::current_exe()?)
@@ -107,7 +107,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<Report> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// The process of a load.
+/// Runs a load in its process.
 pub(super) async fn serve(plan: &str) -> anyhow::Result<()> {
     let plan: Rc<Plan> = Rc::new(serde_json::from_str(plan)?);
     let mut connections = Vec::new();
@@ -116,37 +116,37 @@ pub(super) async fn serve(plan: &str) -> anyhow::Result<()> {
         io.set_nodelay(true)?;
         connections.push(io);
     }
-    let (seen, began, local) = (Rc::default(), Instant::now(), LocalSet::new());
+    let (totals, began, local) = (Rc::default(), Instant::now(), LocalSet::new());
     for (number, io) in connections.into_iter().enumerate() {
-        let connection = Connection::new(io, number, plan.clone(), began, Rc::clone(&seen));
+        let connection = Connection::new(io, number, plan.clone(), began, Rc::clone(&totals));
         local.spawn_local(async move {
-            let seen = connection.seen.clone();
+            let totals = connection.totals.clone();
             if let Err(error) = connection.drive().await {
-                seen.borrow_mut().failed.get_or_insert(error);
+                totals.borrow_mut().failed.get_or_insert(error);
             }
         });
     }
     local.await;
     let seconds = began.elapsed().as_secs_f64().min(plan.seconds);
-    let report = seen.take().report(seconds)?;
+    let report = totals.take().report(seconds)?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }
 
-/// What all connections have seen.
+/// The totals of all connections.
 #[derive(Default)]
-struct Seen {
+struct Totals {
     due: u64,
     answered: u64,
     refused: u64,
     held: u64,
     lost: u64,
-    /// From when a call was due to its right answer, in nanoseconds.
+    /// The times from when a call was due until its right response, in nanoseconds.
     took: Vec<u64>,
     failed: Option<anyhow::Error>,
 }
 
-impl Seen {
+impl Totals {
     fn ended(&mut self, due: Instant, is_right: bool, now: Instant, end: Instant) {
         if is_right {
             self.answered += u64::from(now <= end);
@@ -173,12 +173,12 @@ struct Connection {
     io: TcpStream,
     frames: Frames,
     plan: Rc<Plan>,
-    seen: Rc<RefCell<Seen>>,
+    totals: Rc<RefCell<Totals>>,
     body: Vec<u8>,
-    dice: u64,
-    /// Which of the connections it is.
+    rng: u64,
+    /// The number of the connection.
     number: u64,
-    /// How many calls were due so far.
+    /// The number of calls that were due so far.
     due: u64,
     began: Instant,
     end: Instant,
@@ -190,15 +190,15 @@ impl Connection {
         number: usize,
         plan: Rc<Plan>,
         began: Instant,
-        seen: Rc<RefCell<Seen>>,
+        totals: Rc<RefCell<Totals>>,
     ) -> Self {
         let number = number as u64;
         Self {
             io,
             frames: Frames::new(&plan),
-            seen,
+            totals,
             body: plan.body.clone(),
-            dice: 0x9E37_79B9_7F4A_7C15 ^ (number << 32),
+            rng: 0x9E37_79B9_7F4A_7C15 ^ (number << 32),
             number,
             due: 0,
             began,
@@ -212,8 +212,8 @@ impl Connection {
             let now = Instant::now();
             if now < self.end && !self.has_asked_all() {
                 self.issue(now);
-            } else if self.frames.open() == 0 || now > self.end + PATIENCE {
-                self.seen.borrow_mut().lost += self.frames.open() as u64;
+            } else if self.frames.open() == 0 || now > self.end + TIMEOUT {
+                self.totals.borrow_mut().lost += self.frames.open() as u64;
                 return Ok(());
             }
             self.write()?;
@@ -222,7 +222,7 @@ impl Connection {
         }
     }
 
-    /// Makes the calls that are due.
+    /// Sends the calls that are due.
     fn issue(&mut self, now: Instant) {
         let Some(rate) = self.plan.rate else {
             while self.has_room() && !self.has_asked_all() {
@@ -239,8 +239,8 @@ impl Connection {
                 self.call(due);
             } else {
                 self.due += 1;
-                self.seen.borrow_mut().due += 1;
-                self.seen.borrow_mut().held += 1;
+                self.totals.borrow_mut().due += 1;
+                self.totals.borrow_mut().held += 1;
             }
         }
     }
@@ -251,7 +251,7 @@ impl Connection {
 
     fn call(&mut self, due: Instant) {
         let Subjects { at, count, once } = self.plan.subjects;
-        let subject = if once { self.nth() } else { self.roll() };
+        let subject = if once { self.nth() } else { self.random() };
         if let Some(digits) =
             self.body.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<DIGITS>())
         {
@@ -263,10 +263,10 @@ impl Connection {
         }
         self.frames.call(&self.body, due);
         self.due += 1;
-        self.seen.borrow_mut().due += 1;
+        self.totals.borrow_mut().due += 1;
     }
 
-    /// The place of the next call among those of all connections.
+    /// The position of the next call among those of all connections.
     fn nth(&self) -> u64 {
         self.due * self.plan.connections as u64 + self.number
     }
@@ -276,11 +276,11 @@ impl Connection {
     }
 
     /// xorshift64*. Source: <https://doi.org/10.1145/2845077>
-    fn roll(&mut self) -> u64 {
-        self.dice ^= self.dice >> 12;
-        self.dice ^= self.dice << 25;
-        self.dice ^= self.dice >> 27;
-        self.dice.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
+    fn random(&mut self) -> u64 {
+        self.rng ^= self.rng >> 12;
+        self.rng ^= self.rng << 25;
+        self.rng ^= self.rng >> 27;
+        self.rng.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -304,7 +304,7 @@ impl Connection {
         } else {
             Interest::READABLE | Interest::WRITABLE
         };
-        let at_most = if self.plan.rate.is_some() { TICK } else { PATIENCE };
+        let at_most = if self.plan.rate.is_some() { TICK } else { TIMEOUT };
         timeout(at_most, self.io.ready(interest)).await.map_or(Ok(()), |ready| ready.map(drop))
     }
 
@@ -319,7 +319,7 @@ impl Connection {
             }
         }
         let (now, end) = (Instant::now(), self.end);
-        let mut seen = self.seen.borrow_mut();
-        self.frames.understand(|due, is_right| seen.ended(due, is_right, now, end))
+        let mut totals = self.totals.borrow_mut();
+        self.frames.parse(|due, is_right| totals.ended(due, is_right, now, end))
     }
 }

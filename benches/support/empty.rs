@@ -1,4 +1,4 @@
-//! The baseline: handlers that do nothing, on tonic's server as it is by default.
+//! The baseline: handlers that do nothing, on tonic's server with default settings.
 
 use entitlements::api::pb::{
     self,

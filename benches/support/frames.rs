@@ -1,5 +1,5 @@
-//! The HTTP/2 frames of gRPC calls on one connection, written and read as cheaply as can be: what a load costs
-//! must not be what is measured. It knows what our own server sends, and no more.
+//! The HTTP/2 frames of gRPC calls on one connection, written and read at minimal cost, so that the load does not
+//! dominate the measurement. It supports only the frames that this service sends.
 //!
 //! Source: <https://datatracker.ietf.org/doc/html/rfc9113>, <https://datatracker.ietf.org/doc/html/rfc7541>
 
@@ -8,9 +8,9 @@ use anyhow::{bail, ensure};
 use std::{collections::HashMap, time::Instant};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The bytes before a frame's payload: length, kind, flags, stream.
+/// The length of a frame's head: length, kind, flags, stream.
 const HEAD: usize = 9;
-/// The bytes before a gRPC message: whether it is compressed, its length.
+/// The length of a gRPC message's prefix: compression flag and length.
 const PREFIX: usize = 5;
 
 const DATA: u8 = 0;
@@ -18,34 +18,34 @@ const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
-const GOODBYE: u8 = 7;
+const GOAWAY: u8 = 7;
 const WINDOW: u8 = 8;
 
-/// Ends a stream; acknowledges settings and pings.
+/// The flag that ends a stream, or acknowledges settings and pings.
 const END: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// The largest window, and the one that a connection begins with.
+/// The largest window, and the initial one of a connection.
 const WIDE: u32 = 0x7fff_ffff;
 const NARROW: u32 = 65_535;
 
-/// The headers of a call after the first, by their places in the table that the first has filled.
-const AGAIN: [u8; 7] = [0x83, 0x86, 0xc2, 0xc1, 0xc0, 0xbf, 0xbe];
+/// The headers of later calls, as indices of the table that the first call has filled.
+const INDEXED_HEADERS: [u8; 7] = [0x83, 0x86, 0xc2, 0xc1, 0xc0, 0xbf, 0xbe];
 
-/// A connection's frames.
+/// The frames of a connection.
 pub struct Frames {
-    /// To be written.
+    /// Bytes to be written.
     pub out: Vec<u8>,
-    /// Read, and not understood yet.
+    /// Bytes that were read and not parsed yet.
     pub read: Vec<u8>,
     open: HashMap<u32, Call>,
     first: Vec<u8>,
-    /// What a right answer begins with.
+    /// The prefix of a right response.
     right: Vec<u8>,
     next: u32,
-    /// How many bytes the server takes yet.
+    /// The server's remaining window, in bytes.
     window: i64,
-    /// How many bytes it sent since it was last told to go on.
+    /// The bytes received since the last window update.
     received: u32,
 }
 
@@ -72,28 +72,34 @@ impl Frames {
         frames
     }
 
-    /// How many calls are not answered yet.
+    /// The number of open calls.
     pub fn open(&self) -> usize {
         self.open.len()
     }
 
-    /// Whether the server takes as many bytes now.
+    /// Whether the server's window has room for a call.
     pub fn takes(&self, bytes: usize) -> bool {
         self.window >= i64::try_from(bytes).unwrap_or(i64::MAX)
     }
 
-    /// A call that is due at this instant.
+    /// Writes a call that is due at this instant.
     pub fn call(&mut self, body: &[u8], due: Instant) {
         let (stream, first) = (self.next, std::mem::take(&mut self.first));
         self.next += 2;
-        self.frame(HEADERS, END_HEADERS, stream, if stream == 1 { &first } else { &AGAIN });
+        self.frame(
+            HEADERS,
+            END_HEADERS,
+            stream,
+            if stream == 1 { &first } else { &INDEXED_HEADERS },
+        );
         self.frame(DATA, END, stream, body);
         self.window -= i64::try_from(body.len()).unwrap_or(i64::MAX);
         self.open.insert(stream, Call { due, is_right: false });
     }
 
-    /// Understands what was read; tells of each call that has ended when it was due, and whether it was answered.
-    pub fn understand(&mut self, mut ended: impl FnMut(Instant, bool)) -> anyhow::Result<()> {
+    /// Parses the bytes that were read, and reports for each ended call when it was due and whether its response was
+    /// right.
+    pub fn parse(&mut self, mut ended: impl FnMut(Instant, bool)) -> anyhow::Result<()> {
         let read = std::mem::take(&mut self.read);
         let mut rest = &read[..];
         while let Some((head, after)) = rest.split_at_checked(HEAD) {
@@ -132,7 +138,7 @@ impl Frames {
             SETTINGS if flags & END == 0 => self.frame(SETTINGS, END, 0, &[]),
             PING if flags & END == 0 => self.frame(PING, END, 0, payload),
             WINDOW if stream == 0 => self.window += i64::from(number(0)),
-            GOODBYE => bail!("the server ends the connection, error {}", number(4)),
+            GOAWAY => bail!("the server ends the connection, error {}", number(4)),
             _ => {}
         }
         let ends = (matches!(kind, DATA | HEADERS) && flags & END != 0) || kind == RESET;
@@ -151,7 +157,7 @@ impl Frames {
     }
 }
 
-/// The headers of the first call: POST, http, and five that both sides remember from then on.
+/// The headers of the first call: POST, http, and five that enter the dynamic table.
 fn first(plan: &Plan) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     for (name, value) in [

@@ -1,6 +1,7 @@
-//! What the benches share: servers and loads on cores of their own, rounds that take turns, and medians.
+//! Shared parts of the benches: servers and loads on separate cores, alternating rounds, and medians.
 //!
-//! `ROUNDS=15` asks for more rounds than 7, `SUBJECTS=10000` for a smaller database than one of a million.
+//! `ROUNDS=15` sets the number of rounds (default 7), `SUBJECTS=10000` the number of subjects in the database (default
+//! a million).
 
 #![allow(dead_code, reason = "each bench uses a part of this")]
 
@@ -30,16 +31,16 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-/// What deliveries are signed with.
+/// The secret that signs deliveries.
 pub const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-/// Where the server runs.
+/// The core of the server.
 pub const SERVER: &str = "0";
-/// Where the load comes from.
+/// The core of the load.
 pub const LOAD: &str = "1";
-/// For a server and a load that share both.
+/// Both cores, for a server and a load that share them.
 pub const BOTH: &str = "0,1";
 
-/// Runs a bench. The empty server and the load are the same program, started again on a core of their own.
+/// Runs a bench. The empty server and the load are this program, started again on other cores.
 pub fn run(bench: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -59,31 +60,31 @@ fn one_thread() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Refuses to go on without a program.
+/// Fails if a program is not installed.
 pub fn needs(program: &str, version: &str, package: &str) -> anyhow::Result<()> {
     let found = Command::new(program).arg(version).stdout(Stdio::null()).status();
     ensure!(found.is_ok(), "{program} is missing: apt-get install {package}");
     Ok(())
 }
 
-/// A number from the environment.
+/// Reads a number from the environment.
 pub fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Prints what a table is about, and how busy the machine was before.
+/// Prints the title of a table, and the load of the machine before.
 pub fn title(text: &str) {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("\n## {text}\n\nload average before: {}\n", load.trim());
 }
 
-/// Prints the head of a table.
+/// Prints the header of a table.
 pub fn head(columns: &[&str]) {
     println!("| {} |\n|{}", columns.join(" | "), " --- |".repeat(columns.len()));
 }
 
-/// What is measured in rounds, in which the variants take turns: for each variant, all its values.
-pub fn take_turns<T>(
+/// Measures the variants in alternating rounds, and returns all values of each variant.
+pub fn alternate<T>(
     variants: usize,
     mut measure: impl FnMut(usize) -> anyhow::Result<T>,
 ) -> anyhow::Result<Vec<Vec<T>>> {
@@ -96,15 +97,15 @@ pub fn take_turns<T>(
     Ok(measured)
 }
 
-/// The middle of some values.
+/// The median of some values.
 #[derive(Clone, Copy)]
 pub struct Median {
     pub value: f64,
-    /// How far half of the values are from it at most, as a part of it.
+    /// Half the interquartile range, relative to the median.
     pub spread: f64,
 }
 
-/// The median of what `of` takes from each.
+/// The median of the values that `of` returns.
 pub fn median<T>(measured: &[T], of: impl Fn(&T) -> f64) -> Median {
     let mut values: Vec<f64> = measured.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
@@ -112,30 +113,30 @@ pub fn median<T>(measured: &[T], of: impl Fn(&T) -> f64) -> Median {
     Median { value: at(2), spread: (at(3) - at(1)) / 2.0 / at(2) }
 }
 
-/// The larger spread of two, in percent.
+/// The larger of two spreads, in percent.
 pub fn spread(one: Median, other: Median) -> String {
     format!("±{:.0} %", 100.0 * one.spread.max(other.spread))
 }
 
-/// A program on some cores.
+/// A command that runs a program on some cores.
 pub fn pinned(cores: &str, program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", cores]).arg(program.as_ref());
     command
 }
 
-/// A server on its cores.
+/// A server process on its cores.
 pub struct Server {
     child: Child,
     pub grpc: String,
     pub http: String,
-    /// What a call presents in `authorization`; empty: nothing.
+    /// The value of `authorization`; empty for none.
     pub key: String,
     _callers: TempDir,
 }
 
 impl Server {
-    /// An empty handler with the same proto, on tonic's server as it is by default.
+    /// Starts the empty handlers on tonic's server with default settings.
     pub async fn empty(cores: &str) -> anyhow::Result<Self> {
         let grpc = free().await?;
         let child = pinned(cores, env::current_exe()?).args(["empty", &grpc]).spawn()?;
@@ -149,16 +150,17 @@ impl Server {
         Ok(server)
     }
 
-    /// `entitlements serve` as it is released, when it can answer.
+    /// Starts `entitlements serve`, built as released, and waits until it answers.
     pub async fn ours(cores: &str, database: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let server = Self::starting(cores, database, flags).await?;
         server.ready().await?;
         Ok(server)
     }
 
-    /// The same, just started.
+    /// Starts `entitlements serve` without waiting until it answers.
     pub async fn starting(cores: &str, database: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let (grpc, http) = (free().await?, free().await?);
+        #[expect(clippy::disallowed_methods, reason = "the log of a bench")]
         let log = env::temp_dir().join(format!("entitlements-bench-{}.log", std::process::id()));
         let callers = tempfile::tempdir()?;
         let file = callers.path().join("callers.toml");
@@ -169,19 +171,19 @@ impl Server {
         ensure!(made.status.success(), "no key could be made");
         let key = format!("Bearer {}", String::from_utf8(made.stdout)?.trim());
         let child = pinned(cores, env!("CARGO_BIN_EXE_entitlements"))
-            .args(["serve", "--migrate", "--internal-listen", "127.0.0.1:0"])
+            .args(["serve", "--migrate", "--operator-listen", "127.0.0.1:0"])
             .args(flags)
             .env("DATABASE_URL", database)
             .env("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
             .env("CATALOG", concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"))
             .env("CALLERS", file)
-            .envs([("GRPC_LISTEN", &grpc), ("HTTP_LISTEN", &http)])
+            .envs([("API_LISTEN", &grpc), ("WEBHOOK_LISTEN", &http)])
             .stderr(fs::File::create(log)?)
             .spawn()?;
         Ok(Self { child, grpc, http, key, _callers: callers })
     }
 
-    /// Waits until it answers questions.
+    /// Waits until the server answers checks.
     pub async fn ready(&self) -> anyhow::Result<()> {
         let began = Instant::now();
         while !self.is_ready().await.unwrap_or(false) {
@@ -212,7 +214,7 @@ impl Server {
         Ok(())
     }
 
-    /// A request with the key.
+    /// A request with the server's `authorization`.
     pub fn signed<T>(&self, message: T) -> anyhow::Result<tonic::Request<T>> {
         let mut request = tonic::Request::new(message);
         request.metadata_mut().insert("authorization", self.key.parse()?);
@@ -224,7 +226,7 @@ impl Server {
         Ok(EntitlementsClient::new(channel))
     }
 
-    /// Asks once, so that the answer that is timed is known to be right.
+    /// Makes one check, and verifies that its response is right before responses are timed.
     pub async fn check(
         &self,
         request: &CheckFeatureRequest,
@@ -236,7 +238,7 @@ impl Server {
         Ok(answer)
     }
 
-    /// The processor time that its threads have taken.
+    /// The processor time of the server's threads.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()))?;
         let taken = tasks.flatten().filter_map(|task| {
@@ -246,7 +248,7 @@ impl Server {
         Ok(taken.sum())
     }
 
-    /// The memory that it has, in bytes.
+    /// The memory of the server, in bytes.
     pub fn memory(&self) -> anyhow::Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -257,7 +259,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // it may be gone already
+        let _ = self.child.kill(); // the process may have ended already
         let _ = self.child.wait();
     }
 }
@@ -266,7 +268,7 @@ async fn free() -> anyhow::Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.to_string())
 }
 
-/// A message as gRPC frames it.
+/// A message in a gRPC frame.
 pub fn framed(message: &impl Message) -> Vec<u8> {
     let message = message.encode_to_vec();
     let length = u32::try_from(message.len()).expect("a short message");

@@ -1,4 +1,4 @@
-//! `entitlements.v1.Admin`: the ledger of deliveries, for operators.
+//! `entitlements.v1.Admin`: lists and replays deliveries of the ledger, for operators.
 
 use super::{
     entitlements::{
@@ -7,41 +7,41 @@ use super::{
     },
     pb,
 };
-use crate::telemetry::chain;
+use crate::telemetry::log_chain;
 use crate::{
     ingest::{Deliveries, Replayed},
-    storage::{Entry, Filter, StoreError},
+    storage::{DeliveryEntry, DeliveryFilter, StoreError},
 };
 use chrono::Utc;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
-/// Looks into the ledger, and replays.
+/// Implements the Admin service.
 pub struct AdminApi {
     deliveries: Arc<Deliveries>,
 }
 
 impl AdminApi {
-    /// Works on these deliveries.
+    /// Creates the service on this ledger.
     #[must_use]
     pub fn new(deliveries: Arc<Deliveries>) -> Self {
         Self { deliveries }
     }
 
-    /// One page of the ledger, and where the next one begins.
+    /// One page of the ledger, and the token of the next page (empty at the end).
     async fn page(
         &self,
-        filter: &Filter,
+        filter: &DeliveryFilter,
         size: u32,
         token: &str,
-    ) -> Result<(Vec<Entry>, String), Status> {
+    ) -> Result<(Vec<DeliveryEntry>, String), Status> {
         let mut faults = Faults::default();
         let after = position("page_token", token, &mut faults);
         let after = faults.none(Some(after))?;
         let entries = self.deliveries.list(filter, after.as_ref(), size).await;
         let entries = entries.map_err(|e| failed(&e))?;
         let is_full = entries.len() == size as usize;
-        let last = entries.last().filter(|_| is_full).map(Entry::position);
+        let last = entries.last().filter(|_| is_full).map(DeliveryEntry::position);
         let next = last.map(|p| format!("{}.{}", p.received_at.timestamp_micros(), p.svix_id));
         Ok((entries, next.unwrap_or_default()))
     }
@@ -89,13 +89,13 @@ impl pb::admin_server::Admin for AdminApi {
         let mut replayed = Vec::with_capacity(entries.len());
         for entry in &entries {
             let done = self.deliveries.replay(entry, request.dry_run, Utc::now()).await;
-            replayed.push(told(done.map_err(|e| failed(&e))?));
+            replayed.push(replayed_delivery(done.map_err(|e| failed(&e))?));
         }
         Ok(Response::new(pb::ReplayDeliveriesResponse { replayed, next_page_token }))
     }
 }
 
-fn delivery(entry: Entry) -> pb::Delivery {
+fn delivery(entry: DeliveryEntry) -> pb::Delivery {
     pb::Delivery {
         svix_id: entry.svix_id,
         received_at: instant(Some(entry.received_at)),
@@ -106,22 +106,18 @@ fn delivery(entry: Entry) -> pb::Delivery {
         detail: entry.detail.unwrap_or_default(),
         revision: entry.revision.and_then(|revision| revision.try_into().ok()),
         has_body: entry.has_body,
-        body_sha256: entry
-            .body_sha256
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<Vec<_>>()
-            .concat(),
+        body_sha256: hex::encode(entry.body_sha256),
         replayed_at: instant(entry.replayed_at),
     }
 }
 
-fn told(replayed: Replayed) -> pb::ReplayedDelivery {
+fn replayed_delivery(replayed: Replayed) -> pb::ReplayedDelivery {
     let (after, detail) = match &replayed.after {
         Some(outcome) => (outcome.word(), outcome.detail().unwrap_or_default()),
-        None => {
-            ("gone", "its body was let go: its retention is over, or whom it is about was deleted")
-        }
+        None => (
+            "gone",
+            "the body is not stored any more: its retention ended, or its subject was deleted",
+        ),
     };
     pb::ReplayedDelivery {
         after: after.into(),
@@ -132,12 +128,16 @@ fn told(replayed: Replayed) -> pb::ReplayedDelivery {
 }
 
 fn failed(error: &StoreError) -> Status {
-    tracing::error!(error = chain(error), "cannot work on deliveries");
+    tracing::error!(error = log_chain(error), "admin call failed");
     if error.is_transient() {
         Status::unavailable("the database is unavailable")
     } else if matches!(error, StoreError::Misconfigured(_)) {
-        Status::internal("the database refuses what this service does: see the log of the service")
+        Status::internal(
+            "the database rejected a statement of this service: see the log of the service",
+        )
     } else {
-        Status::internal("the database holds something that this service cannot read")
+        Status::internal(
+            "the database holds a row that this service cannot read: see the log of the service",
+        )
     }
 }

@@ -1,11 +1,11 @@
-//! Who is let in, and to which methods.
+//! Authentication and authorization of gRPC calls: which caller may call which method.
 
-use super::scopes::{Needs, is_stream};
+use super::scopes::{RequiredScope, is_stream};
 use crate::{
-    replica::Shares,
+    replica::LoadLimits,
     server::{
-        auth::{Admitted, Callers, Place, Refusal, Scope, Session, StreamKind},
-        grpc::bound,
+        auth::{Admitted, AuthError, CallerSession, Callers, CredentialSource, Scope, StreamKind},
+        grpc::end_when_revoked,
         listener::Peer,
     },
     telemetry::{Labels, Metrics},
@@ -17,80 +17,82 @@ use std::{convert::Infallible, pin::Pin, sync::Arc};
 use tokio::task::futures::TaskLocalFuture;
 use tonic::{Status, body::Body};
 
-/// Lets callers in. Without [`Callers`] everybody is.
+/// Authenticates and authorizes the calls of a listener. Without [`Callers`], every call is admitted.
 #[derive(Clone, Default)]
-pub struct Door {
+pub struct AuthLayer {
     callers: Option<Arc<Callers>>,
     metrics: Arc<Metrics>,
 }
 
-impl Door {
-    /// Lets these callers in, and counts whom it does not.
+impl AuthLayer {
+    /// Admits these callers, and counts rejected calls.
     #[must_use]
     pub fn new(callers: Option<Arc<Callers>>, metrics: Arc<Metrics>) -> Self {
         Self { callers, metrics }
     }
 
-    /// Stands before what a connection of this peer is served by.
-    pub fn before<S>(&self, service: S, peer: &Peer) -> Guarded<S> {
-        let session = |callers| Session::new(callers, peer.names().to_vec());
+    /// Wraps the service of one connection with this peer.
+    pub fn wrap<S>(&self, service: S, peer: &Peer) -> Authenticated<S> {
+        let session = |callers| CallerSession::new(callers, peer.names().to_vec());
         let session = self.callers.clone().map(session);
-        Guarded { service, session, metrics: self.metrics.clone() }
+        Authenticated { service, session, metrics: self.metrics.clone() }
     }
 }
 
-/// A service on one connection, behind the door.
-pub struct Guarded<S> {
+/// The service of one connection, which receives only admitted calls.
+pub struct Authenticated<S> {
     service: S,
-    session: Option<Session>,
+    session: Option<CallerSession>,
     metrics: Arc<Metrics>,
 }
 
-impl<S> Guarded<S> {
+impl<S> Authenticated<S> {
     fn admit(&self, request: &Request<Incoming>) -> Result<Admitted, Status> {
         let Some(session) = &self.session else { return Ok(Admitted::Open) };
         let method = request.uri().path();
-        let needs = Needs::of(method);
-        let scope = match needs {
-            Needs::Nothing => return Ok(Admitted::Open),
-            Needs::Caller | Needs::Unlisted => None,
-            Needs::Scope(scope) => Some(scope),
+        let required = RequiredScope::of(method);
+        let scope = match required {
+            RequiredScope::Nothing => return Ok(Admitted::Open),
+            RequiredScope::Caller | RequiredScope::Unlisted => None,
+            RequiredScope::Scope(scope) => Some(scope),
         };
-        let (headers, place) = (request.headers(), Place::Authorization);
+        let (headers, source) = (request.headers(), CredentialSource::Authorization);
         let stream = is_stream(method).then_some(StreamKind::Grpc);
-        let entry = session.admit(headers, place, scope, stream);
+        let entry = session.admit(headers, source, scope, stream);
         let entry = entry.map_err(|refusal| refused(&self.metrics, refusal))?;
-        match (needs, &entry) {
-            (Needs::Unlisted, _) => Err(Status::unimplemented("there is no such method")),
-            (Needs::Scope(Scope::Admin), Admitted::Call(share)) => {
-                tracing::info!(caller = share.caller, method, "an operator calls");
+        match (required, &entry) {
+            (RequiredScope::Unlisted, _) => Err(Status::unimplemented("unknown method")),
+            (RequiredScope::Scope(Scope::Admin), Admitted::Call(share)) => {
+                tracing::info!(caller = share.caller, method, "admin call");
                 Ok(entry)
             }
-            (Needs::Scope(_) | Needs::Caller | Needs::Nothing, _) => Ok(entry),
+            (RequiredScope::Scope(_) | RequiredScope::Caller | RequiredScope::Nothing, _) => {
+                Ok(entry)
+            }
         }
     }
 }
 
-/// Counts a refusal. Its answer does not tell what was wrong with a key.
-fn refused(metrics: &Metrics, refusal: Refusal) -> Status {
+/// Counts a rejected call. The status does not reveal what was wrong with a key.
+fn refused(metrics: &Metrics, refusal: AuthError) -> Status {
     metrics.calls_refused.get_or_create(&Labels([("cause", refusal.cause())])).inc();
     match refusal {
-        Refusal::NoKey | Refusal::WrongKey | Refusal::SeveralKeys => Status::unauthenticated(
-            "who calls is not known: send a valid API key as `authorization: Bearer KEY`, or use a client \
+        AuthError::NoKey | AuthError::WrongKey | AuthError::SeveralKeys => Status::unauthenticated(
+            "the call has no valid credentials: send an API key as `authorization: Bearer KEY`, or use a client \
              certificate",
         ),
-        Refusal::NoScope(scope) => {
+        AuthError::NoScope(scope) => {
             Status::permission_denied(format!("the caller lacks the scope `{scope}`"))
         }
-        Refusal::TooMany => Status::resource_exhausted(
-            "the caller has too many streams: end some, or ask again later",
+        AuthError::TooMany => Status::resource_exhausted(
+            "the caller has too many open streams: close some, or retry later",
         ),
     }
 }
 
 type Answer = Result<Response<Body>, Infallible>;
 
-impl<S> Service<Request<Incoming>> for Guarded<S>
+impl<S> Service<Request<Incoming>> for Authenticated<S>
 where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -98,7 +100,7 @@ where
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Either<
-        Either<S::Future, TaskLocalFuture<Shares, S::Future>>,
+        Either<S::Future, TaskLocalFuture<LoadLimits, S::Future>>,
         Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>,
     >;
 
@@ -106,13 +108,14 @@ where
         match self.admit(&request) {
             Ok(Admitted::Open) => Either::Left(Either::Left(self.service.call(request))),
             Ok(Admitted::Call(share)) => {
-                let shares = Shares { caller: Some(share.readings()), protocol: None };
-                Either::Left(Either::Right(shares.scope(self.service.call(request))))
+                let limits = LoadLimits { caller: Some(share.loads()), protocol: None };
+                Either::Left(Either::Right(limits.scope(self.service.call(request))))
             }
             Ok(Admitted::Stream(admission)) => {
                 let (answer, metrics) = (self.service.call(request), self.metrics.clone());
-                let bound = async move { Ok(bound(answer.await?, admission, metrics)) };
-                Either::Right(Either::Right(Box::pin(bound)))
+                let response =
+                    async move { Ok(end_when_revoked(answer.await?, admission, metrics)) };
+                Either::Right(Either::Right(Box::pin(response)))
             }
             Err(refused) => Either::Right(Either::Left(ready(Ok(refused.into_http())))),
         }

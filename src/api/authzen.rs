@@ -1,19 +1,22 @@
-//! `AuthZEN`, the `OpenID` Foundation's Authorization API 1.0: evaluations, one or many, and discovery.
+//! `AuthZEN`, the `OpenID` Foundation's Authorization API 1.0: single and batch evaluations, and discovery.
 //!
-//! Source: <https://openid.net/specs/authorization-api-1_0.html>. A resource of type `feature` or `plan` names what is
-//! asked for by its id, whatever the action is called; with a resource of any other type, which is then one of the
-//! caller's own, the action's name is the feature. What must always hold: what cannot be understood is not permitted.
+//! Source: <https://openid.net/specs/authorization-api-1_0.html>. If the resource type is `feature` or `plan`, the
+//! resource id is the feature or plan, and the action name is ignored. With any other resource type, which belongs to
+//! the caller's own model, the action name is the feature. Invariant: an invalid evaluation is denied.
 
 mod evaluation;
 
-use super::http_protocols::{Gate, LARGEST_BODY, Reply, explanation, refusal};
+use super::http_protocols::{Admission, LARGEST_BODY, Reply, explanation, refusal};
 use crate::{
-    check::{Checks, Facts, Failure, FailureKind, Moment, Pieces},
+    check::{
+        CheckError, CheckErrorKind, CooperativeYield, EvaluatedAccounts, EvaluationContext,
+        Evaluator,
+    },
     domain::Decision,
-    replica::Need,
+    replica::Consistency,
     server::http::{
         PublicUrl,
-        body::{self, Unread},
+        body::{self, BodyError},
         response::{Answer, json_body, not_allowed},
     },
 };
@@ -26,19 +29,19 @@ use std::sync::Arc;
 const EVALUATION: &str = "/access/v1/evaluation";
 const EVALUATIONS: &str = "/access/v1/evaluations";
 const CONFIGURATION: &str = "/.well-known/authzen-configuration";
-/// What a caller knows its request by.
+/// The header with the caller's id of the request, which the answer repeats.
 const REQUEST_ID: &str = "x-request-id";
-/// When to try again, in seconds.
+/// The value of `Retry-After`, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// Answers `AuthZEN` requests.
 pub struct AuthZen {
-    checks: Arc<Checks>,
-    /// Where callers reach it, if that is known.
+    checks: Arc<Evaluator>,
+    /// The base URL that callers use, for the discovery document; `None` if it is not known.
     public_url: Option<PublicUrl>,
 }
 
-/// Why a request as a whole is not answered.
+/// Why a whole request fails, with the status and the label of the metric.
 struct Fault {
     status: StatusCode,
     reason: String,
@@ -50,8 +53,8 @@ impl Fault {
         Self { status: StatusCode::BAD_REQUEST, reason: reason.into(), result: "invalid" }
     }
 
-    /// An error is a text, as the specification has it.
-    fn tell(self) -> Reply {
+    /// Renders the error as a JSON string, as the specification requires.
+    fn reply(self) -> Reply {
         let mut answer = json_body(self.status, &Value::String(self.reason));
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
@@ -60,43 +63,42 @@ impl Fault {
     }
 }
 
-impl From<Failure> for Fault {
-    fn from(failure: Failure) -> Self {
+impl From<CheckError> for Fault {
+    fn from(failure: CheckError) -> Self {
         let (status, result) = match failure.kind {
-            FailureKind::Crowded => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
-            FailureKind::Passing => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-            FailureKind::Lasting => (StatusCode::INTERNAL_SERVER_ERROR, "unavailable"),
+            CheckErrorKind::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
+            CheckErrorKind::Transient => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            CheckErrorKind::Permanent => (StatusCode::INTERNAL_SERVER_ERROR, "unavailable"),
         };
         Self { status, reason: failure.reason, result }
     }
 }
 
 impl AuthZen {
-    /// Answers what these checks decide; callers reach it at `public_url`.
+    /// Creates the protocol on this evaluator; the discovery document names `public_url`.
     #[must_use]
-    pub fn new(checks: Arc<Checks>, public_url: Option<PublicUrl>) -> Self {
+    pub fn new(checks: Arc<Evaluator>, public_url: Option<PublicUrl>) -> Self {
         Self { checks, public_url }
     }
 
-    /// Whether a path is one of `AuthZEN`'s.
+    /// Whether a path belongs to `AuthZEN`.
     pub(super) fn has(path: &str) -> bool {
         [EVALUATION, EVALUATIONS, CONFIGURATION].contains(&path)
     }
 
-    /// Whether a path says only where the others are.
+    /// Whether a path is that of the discovery document.
     pub(super) fn is_discovery(path: &str) -> bool {
         path == CONFIGURATION
     }
 
-    /// Answers one request.
-    pub(super) async fn answer(&self, request: Request<Incoming>, gate: Gate) -> Reply {
+    pub(super) async fn answer(&self, request: Request<Incoming>, admission: Admission) -> Reply {
         let id = request.headers().get(REQUEST_ID).cloned();
-        let mut reply = match gate {
-            Gate::Open => self.route(request).await.unwrap_or_else(Fault::tell),
-            Gate::Closed(why) => {
+        let mut reply = match admission {
+            Admission::Open => self.route(request).await.unwrap_or_else(Fault::reply),
+            Admission::Closed(why) => {
                 let (status, result) = refusal(why);
                 let reason = "send an API key with the scope `check` as Authorization: Bearer KEY";
-                Fault { status, reason: reason.into(), result }.tell()
+                Fault { status, reason: reason.into(), result }.reply()
             }
         };
         if let Some(id) = id {
@@ -116,12 +118,13 @@ impl AuthZen {
             (&Method::POST, _) => {
                 let is_one = path == EVALUATION;
                 let is_json = is_json(request.headers());
-                let body = body::read(request.into_body(), LARGEST_BODY).await.map_err(unread)?;
+                let body =
+                    body::read(request.into_body(), LARGEST_BODY).await.map_err(body_error)?;
                 if !is_json {
                     return Err(Fault::invalid("the Content-Type header must be application/json"));
                 }
                 let document = Document::parse(&body).map_err(Fault::invalid)?;
-                // Without a list, the endpoint for many is the one for one.
+                // The specification requires: without a list, the batch endpoint acts as the single one.
                 if is_one || document.evaluations.is_empty() {
                     self.one(&document).await
                 } else {
@@ -132,11 +135,12 @@ impl AuthZen {
         }
     }
 
-    /// Where everything is. The request does not say: whoever sends it chooses its Host header, and a cache may hand
-    /// the answer to others.
+    /// The discovery document. Its URLs come from the settings, never from the Host header: the sender chooses that
+    /// header, and a cache may hand the answer to other clients.
     fn configuration(&self) -> Result<Value, Fault> {
         let Some(base) = &self.public_url else {
-            let reason = "set PUBLIC_URL to the URL that callers reach this service by";
+            let reason =
+                "PUBLIC_URL is not set: set it to the URL that callers use to reach this service";
             let status = StatusCode::NOT_FOUND;
             return Err(Fault { status, reason: reason.into(), result: "refused" });
         };
@@ -148,33 +152,38 @@ impl AuthZen {
     }
 
     async fn one(&self, document: &Document) -> Result<Reply, Fault> {
-        let asked = document.alone().map_err(Fault::invalid)?;
-        let need = Need::default();
-        let facts = self.checks.facts(asked.payers, &need).await?;
-        let moment = self.checks.moment();
-        let decision = self.checks.decide(&moment, &facts, asked.payers, &asked.question);
-        let result = if decision.verdict.told().allowed { "allowed" } else { "denied" };
-        let body = tell(&decision, &moment, &facts);
+        let query = document.single().map_err(Fault::invalid)?;
+        let consistency = Consistency::default();
+        let evaluated = self.checks.evaluated_accounts(query.subjects, &consistency).await?;
+        let evaluation = self.checks.context();
+        let decision = self.checks.decide(&evaluation, &evaluated, query.subjects, &query.question);
+        let result = if decision.verdict.explain().allowed { "allowed" } else { "denied" };
+        let body = response(&decision, &evaluation, &evaluated);
         Ok(Reply { answer: json_body(StatusCode::OK, &body), result })
     }
 
-    /// Each in its turn, until the semantic has what it wants; what cannot be understood is denied by itself.
+    /// Evaluates in order until the semantic ends the batch. An invalid evaluation is denied, alone.
     async fn many(&self, document: &Document) -> Result<Reply, Fault> {
-        let asked: Vec<_> = document.each().collect();
-        let understood = asked.iter().filter_map(|asked| asked.as_ref().ok());
-        let payers = understood.map(|asked| asked.payers);
-        let need = Need::default();
-        let facts = self.checks.each(payers, &need).await?;
-        let (moment, mut facts) = (self.checks.moment(), facts.iter());
-        let (mut decisions, mut pieces) = (Vec::with_capacity(asked.len()), Pieces::default());
-        for asked in asked {
-            let (permitted, decision) = match asked {
-                Ok(asked) => {
-                    let facts = facts.next().expect("there are facts for each that is understood");
-                    let (payers, question) = (asked.payers, asked.question);
-                    let decision = self.checks.decide(&moment, facts, payers, &question);
-                    pieces.answered(facts.items()).await;
-                    (decision.verdict.told().allowed, tell(&decision, &moment, facts))
+        let queries: Vec<_> = document.each().collect();
+        let valid = queries.iter().filter_map(|query| query.as_ref().ok());
+        let subjects = valid.map(|query| query.subjects);
+        let consistency = Consistency::default();
+        let evaluated = self.checks.each(subjects, &consistency).await?;
+        let (evaluation, mut evaluated) = (self.checks.context(), evaluated.iter());
+        let (mut decisions, mut pieces) =
+            (Vec::with_capacity(queries.len()), CooperativeYield::default());
+        for query in queries {
+            let (permitted, decision) = match query {
+                Ok(query) => {
+                    let evaluated =
+                        evaluated.next().expect("`each` returns one entry for each valid query");
+                    let (subjects, question) = (query.subjects, query.question);
+                    let decision = self.checks.decide(&evaluation, evaluated, subjects, &question);
+                    pieces.answered(evaluated.items()).await;
+                    (
+                        decision.verdict.explain().allowed,
+                        response(&decision, &evaluation, evaluated),
+                    )
                 }
                 Err(message) => {
                     let error = json!({ "status": 400, "message": message });
@@ -191,13 +200,17 @@ impl AuthZen {
     }
 }
 
-/// A decision, and why.
-fn tell(decision: &Decision<'_>, moment: &Moment, facts: &Facts) -> Value {
-    let context = explanation(decision, facts, &moment.revision(facts), "valid_until");
-    json!({ "decision": decision.verdict.told().allowed, "context": context })
+/// The decision, with its explanation as context.
+fn response(
+    decision: &Decision<'_>,
+    evaluation: &EvaluationContext,
+    evaluated: &EvaluatedAccounts,
+) -> Value {
+    let context = explanation(decision, evaluated, &evaluation.revision(evaluated), "valid_until");
+    json!({ "decision": decision.verdict.explain().allowed, "context": context })
 }
 
-/// Whether the body is said to be JSON, by one header; parameters such as `charset` do not matter.
+/// Whether exactly one `Content-Type` says JSON; parameters such as `charset` are ignored.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(content_type), None) = (types.next(), types.next()) else { return false };
@@ -205,8 +218,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-fn unread(unread: Unread) -> Fault {
-    Fault { status: unread.status(), ..Fault::invalid(unread.to_string()) }
+fn body_error(error: BodyError) -> Fault {
+    Fault { status: error.status(), ..Fault::invalid(error.to_string()) }
 }
 
 fn refused(answer: Answer) -> Reply {

@@ -1,48 +1,53 @@
-//! `entitlements.v1.Entitlements`: each method parses, asks, answers.
+//! `entitlements.v1.Entitlements`: each method parses the request, asks the evaluator and renders the answer.
 
 pub(super) mod request;
 pub(super) mod response;
 
 use super::pb;
 use crate::{
-    check::{Checks, Pieces},
+    check::{CooperativeYield, Evaluator},
     domain::Question,
 };
 use request::Faults;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
-/// Answers from what this replica knows.
-pub struct Api {
-    checks: Arc<Checks>,
+/// Implements the Entitlements service.
+pub struct EntitlementsApi {
+    checks: Arc<Evaluator>,
 }
 
-impl Api {
-    /// Answers what these checks decide.
+impl EntitlementsApi {
+    /// Creates the service on this evaluator.
     #[must_use]
-    pub fn new(checks: Arc<Checks>) -> Self {
+    pub fn new(checks: Arc<Evaluator>) -> Self {
         Self { checks }
     }
 }
 
 #[tonic::async_trait]
-impl pb::entitlements_server::Entitlements for Api {
+impl pb::entitlements_server::Entitlements for EntitlementsApi {
     async fn check_feature(
         &self,
         request: Request<pb::CheckFeatureRequest>,
     ) -> Result<Response<pb::CheckFeatureResponse>, Status> {
         let request = request.into_inner();
         let mut faults = Faults::default();
-        let payers = request::payers(&request.user_id, &request.organization_id, &mut faults);
+        let subjects = request::subjects(&request.user_id, &request.organization_id, &mut faults);
         let question =
             request::question("feature", Question::feature(&request.feature), &mut faults);
-        let need = request::need(request.consistency, request.max_staleness, &mut faults);
-        let (payers, question) = faults.none(payers.zip(question))?;
+        let consistency =
+            request::consistency(request.consistency, request.max_staleness, &mut faults);
+        let (subjects, question) = faults.none(subjects.zip(question))?;
 
-        let facts = self.checks.facts(payers, &need).await.map_err(response::status)?;
-        let moment = self.checks.moment();
-        let decision = self.checks.decide(&moment, &facts, payers, &question);
-        Ok(Response::new(response::feature(decision, &moment, &facts)))
+        let evaluated = self
+            .checks
+            .evaluated_accounts(subjects, &consistency)
+            .await
+            .map_err(response::status)?;
+        let evaluation = self.checks.context();
+        let decision = self.checks.decide(&evaluation, &evaluated, subjects, &question);
+        Ok(Response::new(response::feature(decision, &evaluation, &evaluated)))
     }
 
     async fn check_features(
@@ -51,27 +56,29 @@ impl pb::entitlements_server::Entitlements for Api {
     ) -> Result<Response<pb::CheckFeaturesResponse>, Status> {
         let request = request.into_inner();
         let mut faults = Faults::default();
-        let asked = request::batch(&request.questions, &mut faults);
-        let need = request::need(request.consistency, request.max_staleness, &mut faults);
-        let asked = faults.none(asked)?;
+        let questions = request::batch(&request.questions, &mut faults);
+        let consistency =
+            request::consistency(request.consistency, request.max_staleness, &mut faults);
+        let questions = faults.none(questions)?;
 
-        let payers = asked.iter().map(|(payers, _)| *payers);
-        let facts = self.checks.each(payers, &need).await.map_err(response::status)?;
-        let moment = self.checks.moment();
-        let (mut answers, mut pieces) = (Vec::with_capacity(asked.len()), Pieces::default());
-        // Questions about the same are often side by side.
-        for alike in asked.chunk_by(|(payers, _), (next, _)| payers == next) {
-            let facts = &facts[answers.len()];
-            if let [(payers, question)] = alike {
-                let decision = self.checks.decide(&moment, facts, *payers, question);
-                answers.push(response::feature(decision, &moment, facts));
-                pieces.answered(facts.items()).await;
+        let subjects = questions.iter().map(|(subjects, _)| *subjects);
+        let evaluated = self.checks.each(subjects, &consistency).await.map_err(response::status)?;
+        let evaluation = self.checks.context();
+        let (mut answers, mut pieces) =
+            (Vec::with_capacity(questions.len()), CooperativeYield::default());
+        // Consecutive questions often have the same subjects: these share one prepared evaluation.
+        for group in questions.chunk_by(|(subjects, _), (next, _)| subjects == next) {
+            let evaluated = &evaluated[answers.len()];
+            if let [(subjects, question)] = group {
+                let decision = self.checks.decide(&evaluation, evaluated, *subjects, question);
+                answers.push(response::feature(decision, &evaluation, evaluated));
+                pieces.answered(evaluated.items()).await;
                 continue;
             }
-            let prepared = moment.prepare(facts);
-            for (payers, question) in alike {
-                let decision = self.checks.decide_next(&prepared, &mut pieces, *payers, question);
-                answers.push(response::feature(decision.await, &moment, facts));
+            let prepared = evaluation.prepare(evaluated);
+            for (subjects, question) in group {
+                let decision = self.checks.decide_next(&prepared, &mut pieces, *subjects, question);
+                answers.push(response::feature(decision.await, &evaluation, evaluated));
             }
         }
         Ok(Response::new(pb::CheckFeaturesResponse { answers }))
@@ -83,15 +90,20 @@ impl pb::entitlements_server::Entitlements for Api {
     ) -> Result<Response<pb::CheckPlanResponse>, Status> {
         let request = request.into_inner();
         let mut faults = Faults::default();
-        let payers = request::payers(&request.user_id, &request.organization_id, &mut faults);
+        let subjects = request::subjects(&request.user_id, &request.organization_id, &mut faults);
         let question = request::question("plan", Question::plan(&request.plan), &mut faults);
-        let need = request::need(request.consistency, request.max_staleness, &mut faults);
-        let (payers, question) = faults.none(payers.zip(question))?;
+        let consistency =
+            request::consistency(request.consistency, request.max_staleness, &mut faults);
+        let (subjects, question) = faults.none(subjects.zip(question))?;
 
-        let facts = self.checks.facts(payers, &need).await.map_err(response::status)?;
-        let moment = self.checks.moment();
-        let decision = self.checks.decide(&moment, &facts, payers, &question);
-        Ok(Response::new(response::plan(decision, &moment, &facts)))
+        let evaluated = self
+            .checks
+            .evaluated_accounts(subjects, &consistency)
+            .await
+            .map_err(response::status)?;
+        let evaluation = self.checks.context();
+        let decision = self.checks.decide(&evaluation, &evaluated, subjects, &question);
+        Ok(Response::new(response::plan(decision, &evaluation, &evaluated)))
     }
 
     async fn list_entitlements(
@@ -100,23 +112,28 @@ impl pb::entitlements_server::Entitlements for Api {
     ) -> Result<Response<pb::ListEntitlementsResponse>, Status> {
         let request = request.into_inner();
         let mut faults = Faults::default();
-        let payers = request::payers(&request.user_id, &request.organization_id, &mut faults);
-        let need = request::need(request.consistency, request.max_staleness, &mut faults);
-        let payers = faults.none(payers)?;
+        let subjects = request::subjects(&request.user_id, &request.organization_id, &mut faults);
+        let consistency =
+            request::consistency(request.consistency, request.max_staleness, &mut faults);
+        let subjects = faults.none(subjects)?;
 
-        let facts = self.checks.facts(payers, &need).await.map_err(response::status)?;
-        let moment = self.checks.moment();
-        let is_stale = facts.stale_for().is_some();
+        let evaluated = self
+            .checks
+            .evaluated_accounts(subjects, &consistency)
+            .await
+            .map_err(response::status)?;
+        let evaluation = self.checks.context();
+        let is_stale = evaluated.stale_for().is_some();
         let mut accounts = Vec::new();
-        for account in facts.accounts() {
-            accounts.push(response::account(account, &moment, is_stale).await);
+        for account in evaluated.accounts() {
+            accounts.push(response::account(account, &evaluation, is_stale).await);
         }
         Ok(Response::new(pb::ListEntitlementsResponse {
             accounts,
-            checked_at: response::instant(Some(moment.now)),
-            stale_for: response::stale_for(&facts),
-            revision: moment.revision(&facts),
-            catalog: moment.catalog_number(),
+            checked_at: response::instant(Some(evaluation.now)),
+            stale_for: response::stale_for(&evaluated),
+            revision: evaluation.revision(&evaluated),
+            catalog: evaluation.catalog_number(),
             freshness: pb::Freshness::from(self.checks.accounts().freshness().state()).into(),
         }))
     }

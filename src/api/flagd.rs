@@ -1,8 +1,9 @@
-//! flagd's protocols, so that any OpenFeature SDK with a flagd provider can ask, with no library of ours:
-//! `flagd.evaluation` answers each question here, `flagd.sync` sends one subject's answers to be given there.
+//! flagd's protocols, for any OpenFeature SDK with a flagd provider: `flagd.evaluation` evaluates flags in this
+//! service, `flagd.sync` sends the flag set of one subject to an evaluator elsewhere.
 //!
-//! What must always hold: **no answer is `STATIC`.** Providers keep such an answer by the flag's key alone, and
-//! would give one customer's to another. And every answer has a variant: without one, a caller's own default counts.
+//! Invariants: **no answer has the reason `STATIC`**, because providers cache such an answer by the flag's key alone
+//! and would return one customer's answer to another. Every answer has a variant, because providers replace an answer
+//! without one by the caller's default.
 
 mod context;
 mod evaluation;
@@ -15,8 +16,8 @@ mod sync;
 
 use super::{LARGEST_REQUEST, entitlements::response};
 use crate::{
-    check::Checks,
-    replica::{State, Unavailable},
+    check::Evaluator,
+    replica::{FreshnessState, Unavailable},
     telemetry::{Labels, Metrics},
 };
 use pb::{
@@ -29,10 +30,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, service::Routes};
 use tonic_reflection::server::Builder;
 
-/// The most streams open at once, of all callers.
-const STREAMS: usize = 10_000;
+/// The maximum number of open streams of all callers together.
+const MAX_STREAMS: usize = 10_000;
 
-/// flagd's protocols, as far as they are served.
+/// flagd's protocols, each of which is served only if its flag is set.
 pub struct Flagd {
     answers: Answers,
     /// Whether evaluation is served.
@@ -41,25 +42,25 @@ pub struct Flagd {
     pub sync: bool,
 }
 
-/// Answers in flagd's words.
+/// Implements flagd's services.
 #[derive(Clone)]
 struct Answers {
-    checks: Arc<Checks>,
+    checks: Arc<Evaluator>,
     draining: CancellationToken,
     metrics: Arc<Metrics>,
     streams: Arc<Semaphore>,
 }
 
 impl Flagd {
-    /// Answers what these checks decide, and ends its streams when the service is `draining`; serves nothing yet.
+    /// Creates the protocols on this evaluator, none of them served yet. Streams end when `draining` is cancelled.
     #[must_use]
-    pub fn new(checks: Arc<Checks>, draining: CancellationToken, metrics: Arc<Metrics>) -> Self {
-        let streams = Arc::new(Semaphore::new(STREAMS));
+    pub fn new(checks: Arc<Evaluator>, draining: CancellationToken, metrics: Arc<Metrics>) -> Self {
+        let streams = Arc::new(Semaphore::new(MAX_STREAMS));
         let answers = Answers { checks, draining, metrics, streams };
         Self { answers, evaluation: false, sync: false }
     }
 
-    /// Adds the services to those of ours.
+    /// Adds the enabled services to the routes.
     pub(super) fn add_to(&self, mut routes: Routes) -> Routes {
         let answers = || self.answers.clone();
         if self.evaluation {
@@ -74,7 +75,7 @@ impl Flagd {
         routes
     }
 
-    /// Adds the services to what reflection tells.
+    /// Adds the descriptors of the enabled services to reflection.
     pub(super) fn describe<'b>(&self, builder: Builder<'b>) -> Builder<'b> {
         let served = [(self.evaluation, pb::EVALUATION), (self.sync, pb::SYNC)];
         let served = served.into_iter().filter_map(|(is, descriptor)| is.then_some(descriptor));
@@ -83,24 +84,26 @@ impl Flagd {
 }
 
 impl Answers {
-    /// The right to one more stream.
+    /// Acquires a permit for one more stream; fails while this replica cannot answer.
     fn slot(&self) -> Result<OwnedSemaphorePermit, Status> {
         if self.draining.is_cancelled() {
             return Err(stopping());
         }
         let unavailable = match self.checks.accounts().freshness().state() {
-            State::Starting => Some(Unavailable::Starting),
-            State::Expired => Some(Unavailable::TooStale),
-            State::Fresh | State::Unsure(_) | State::Stale(_) => None,
+            FreshnessState::Starting => Some(Unavailable::Starting),
+            FreshnessState::Expired => Some(Unavailable::TooStale),
+            FreshnessState::Fresh | FreshnessState::Unconfirmed(_) | FreshnessState::Stale(_) => {
+                None
+            }
         };
         if let Some(unavailable) = unavailable {
-            return Err(response::status(self.checks.failure(&unavailable)));
+            return Err(response::status(self.checks.error(&unavailable)));
         }
         let slot = self.streams.clone().try_acquire_owned();
         slot.map_err(|_| Status::resource_exhausted("too many streams are open"))
     }
 
-    /// Counts what became of a call, `result` if it went well.
+    /// Counts a call by its outcome; `result` is the label of a successful one.
     fn counted<T>(
         &self,
         protocol: &'static str,
@@ -120,7 +123,8 @@ impl Answers {
     }
 }
 
-/// How streams end. It must be an error: Node's provider does not come back after a stream that ended well.
+/// The status that ends a stream. It must be an error: Node's provider does not reconnect after a stream that ended
+/// with OK.
 fn stopping() -> Status {
-    Status::unavailable("this replica is stopping: connect again, to another one")
+    Status::unavailable("this replica is stopping: reconnect to another replica")
 }

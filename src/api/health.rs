@@ -1,7 +1,7 @@
-//! gRPC health: serving as long as questions can be answered.
+//! gRPC health: `SERVING` while this replica can answer checks.
 
 use super::pb;
-use crate::replica::{Accounts, State};
+use crate::replica::{Accounts, FreshnessState};
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -11,35 +11,35 @@ use tonic_health::{
     server::HealthReporter,
 };
 
-/// How often the state is looked at.
+/// The interval at which the state is polled.
 const TICK: Duration = Duration::from_millis(50);
-/// The whole process, and the service by name.
+/// The names that report whether checks can be answered: the whole process (empty) and the service.
 const NAMES: [&str; 2] = ["", pb::entitlements_server::SERVICE_NAME];
-/// Serving while this replica hears all changes: for callers that would rather go elsewhere.
+/// The name that is `SERVING` only while this replica is up to date, for callers that prefer another replica otherwise.
 const FRESHNESS: &str = "freshness";
 
-/// Keeps health true until `stop`; while `draining` nothing is served any more. It is the only writer.
+/// Updates the health status until `stop`; reports `NOT_SERVING` while `draining`. No other task writes it.
 pub async fn watch(
     reporter: HealthReporter,
     accounts: Arc<Accounts>,
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
-    let (mut told, mut before) = (None, State::Starting.word());
+    let (mut last_reported, mut before) = (None, FreshnessState::Starting.word());
     while !stop.is_cancelled() {
         let freshness = accounts.freshness();
         let draining_now = draining.is_cancelled();
         let serving = freshness.can_answer() && !draining_now;
         let state = freshness.state();
-        let fresh = state == State::Fresh && !draining_now;
+        let fresh = state == FreshnessState::Fresh && !draining_now;
         if state.word() != before {
             log(before, state);
             before = state.word();
         }
-        if told != Some((serving, fresh)) {
+        if last_reported != Some((serving, fresh)) {
             set(&reporter, serving).await;
             reporter.set_service_status(FRESHNESS, status(fresh)).await;
-            told = Some((serving, fresh));
+            last_reported = Some((serving, fresh));
         }
         tokio::select! {
             () = stop.cancelled() => {}
@@ -47,49 +47,49 @@ pub async fn watch(
             () = sleep(TICK) => {}
         }
     }
-    // Ends every open Health/Watch, which would keep its connection from draining.
+    // Ends every open Health/Watch stream, which would keep its connection open while the service drains.
     let mut reporter = reporter;
     for name in NAMES.into_iter().chain([FRESHNESS]) {
         reporter.clear_service_status(name).await;
     }
 }
 
-/// A reporter that says that nothing is served yet, and the service that tells it.
+/// Creates the Health service and its reporter, with the status `NOT_SERVING`.
 pub async fn health() -> (HealthReporter, HealthServer<impl Health>) {
     let (reporter, server) = tonic_health::server::health_reporter();
     set(&reporter, false).await;
     (reporter, server)
 }
 
-/// Says that nothing is served, or that everything is.
+/// Sets the status of the process and the service.
 async fn set(reporter: &HealthReporter, serving: bool) {
     for name in NAMES {
         reporter.set_service_status(name, status(serving)).await;
     }
 }
 
-/// One line for each change of state.
-fn log(before: &'static str, now: State) {
+/// Logs a change of state.
+fn log(before: &'static str, now: FreshnessState) {
     let freshness = now.word();
     match now {
-        State::Starting => {}
-        State::Fresh => {
-            tracing::info!(before, freshness, "fresh: answers are as Postgres has them");
+        FreshnessState::Starting => {}
+        FreshnessState::Fresh => {
+            tracing::info!(before, freshness, "fresh: caught up with the change log");
         }
-        State::Unsure(_) => tracing::warn!(
+        FreshnessState::Unconfirmed(_) => tracing::warn!(
             before,
             freshness,
-            "unsure: changes are not heard; accounts are read anew for each answer"
+            "unconfirmed: cannot follow the change log; every check reads its accounts from Postgres"
         ),
-        State::Stale(_) => tracing::warn!(
+        FreshnessState::Stale(_) => tracing::warn!(
             before,
             freshness,
-            "stale: Postgres is away; answers come from memory and say so"
+            "stale: Postgres is unreachable; checks are answered from memory and marked stale"
         ),
-        State::Expired => tracing::error!(
+        FreshnessState::Expired => tracing::error!(
             before,
             freshness,
-            "expired: Postgres was away for longer than MAX_STALENESS; nothing is answered"
+            "expired: Postgres was unreachable for longer than MAX_STALENESS; all checks fail"
         ),
     }
 }

@@ -1,13 +1,16 @@
-//! The protocols that other systems ask through, on the internal listener, and what holds for all of them: who may
-//! ask, a share for each of the readings of Postgres, and a count of what became of each.
+//! The HTTP protocols on the operator listener, and their common parts: authentication, a limit of account loads for
+//! each protocol, and a count of requests by result.
 
 use super::{AuthZen, ForwardAuth, Hosts, Ofrep};
 use crate::{
-    check::Facts,
+    check::EvaluatedAccounts,
     domain::Decision,
-    replica::Shares,
+    replica::LoadLimits,
     server::{
-        auth::{Admission, Admitted, Callers, Place, Refusal, Scope, Session, StreamKind},
+        auth::{
+            Admitted, AuthError, CallerSession, Callers, CredentialSource, Scope, StreamAdmission,
+            StreamKind,
+        },
         http::{
             body::Body,
             response::{Answer, refuse},
@@ -25,18 +28,18 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// The most readings of Postgres for one protocol: less than a third of those that all may have in progress, so that one
-/// protocol leaves room for the others.
-const READINGS: usize = 80;
-/// The largest body: a full batch with the longest ids fits.
+/// The maximum number of account loads of one protocol in progress: less than a third of the 256 of a replica, so that
+/// the three protocols together leave some for gRPC.
+const MAX_LOADS_PER_PROTOCOL: usize = 80;
+/// The largest body, in bytes: a full batch with ids of the maximum length fits.
 pub(super) const LARGEST_BODY: usize = 64 * 1024;
 
-/// Where OFREP is.
+/// The prefix of OFREP's paths.
 const OFREP: &str = "/ofrep/";
-/// Where forward authentication is.
+/// The prefix of forward authentication's paths.
 pub(super) const FORWARD_AUTH: &str = "/auth/";
 
-/// The protocols that are served.
+/// The HTTP protocols, each of which is served if it is set.
 pub struct Protocols {
     /// `OpenFeature`'s remote evaluation.
     pub ofrep: Option<Ofrep>,
@@ -44,178 +47,179 @@ pub struct Protocols {
     pub authzen: Option<AuthZen>,
     /// Forward authentication of nginx, Caddy and Traefik.
     pub forward_auth: Option<ForwardAuth>,
-    /// Who may ask; everybody, if this is not known.
+    /// The callers to authenticate; `None` admits every request.
     callers: Option<Arc<Callers>>,
-    /// The names that the listener answers to.
+    /// The accepted host names.
     pub(super) hosts: Hosts,
-    readings: Readings,
+    loads: LoadPermits,
     metrics: Arc<Metrics>,
 }
 
-/// The readings of Postgres for each protocol.
-struct Readings {
+/// The permits for account loads of each protocol.
+struct LoadPermits {
     ofrep: Arc<Semaphore>,
     authzen: Arc<Semaphore>,
     forward_auth: Arc<Semaphore>,
 }
 
-impl Default for Readings {
+impl Default for LoadPermits {
     fn default() -> Self {
-        let [ofrep, authzen, forward_auth] = [(); 3].map(|()| Arc::new(Semaphore::new(READINGS)));
+        let [ofrep, authzen, forward_auth] =
+            [(); 3].map(|()| Arc::new(Semaphore::new(MAX_LOADS_PER_PROTOCOL)));
         Self { ofrep, authzen, forward_auth }
     }
 }
 
-/// An answer, and one word for what became of the request: a label of few values.
+/// An answer, and the label `result` of the metric.
 pub(super) struct Reply {
     pub(super) answer: Answer,
     pub(super) result: &'static str,
 }
 
-/// Whether a request goes on.
+/// Whether the caller of a request is admitted.
 #[derive(Clone, Copy)]
-pub(super) enum Gate {
+pub(super) enum Admission {
     Open,
-    /// Its caller may not ask.
-    Closed(Refusal),
+    /// The caller is rejected.
+    Closed(AuthError),
 }
 
-/// How a caller who may not ask is refused: the status, and the word for the metric.
-pub(super) fn refusal(refusal: Refusal) -> (StatusCode, &'static str) {
+/// The status for a rejected caller, and the label `result` of the metric.
+pub(super) fn refusal(refusal: AuthError) -> (StatusCode, &'static str) {
     match refusal {
-        Refusal::NoKey | Refusal::WrongKey | Refusal::SeveralKeys => {
+        AuthError::NoKey | AuthError::WrongKey | AuthError::SeveralKeys => {
             (StatusCode::UNAUTHORIZED, "unauthenticated")
         }
-        Refusal::NoScope(_) => (StatusCode::FORBIDDEN, "forbidden"),
-        Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
+        AuthError::NoScope(_) => (StatusCode::FORBIDDEN, "forbidden"),
+        AuthError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
     }
 }
 
 impl Protocols {
-    /// None yet; asked by these callers only, if they are known.
+    /// Creates the set without any protocol; with `callers`, requests are authenticated.
     #[must_use]
     pub fn none(callers: Option<Arc<Callers>>, hosts: Hosts, metrics: Arc<Metrics>) -> Self {
-        let readings = Readings::default();
-        Self { ofrep: None, authzen: None, forward_auth: None, callers, hosts, readings, metrics }
+        let loads = LoadPermits::default();
+        Self { ofrep: None, authzen: None, forward_auth: None, callers, hosts, loads, metrics }
     }
 
-    /// Who calls on a connection of this peer, if that is to be known.
-    pub(super) fn session(&self, peer: &Peer) -> Option<Session> {
+    /// The authentication of a connection with this peer; `None` if callers are not authenticated.
+    pub(super) fn session(&self, peer: &Peer) -> Option<CallerSession> {
         let callers = self.callers.clone();
-        callers.map(|callers| Session::new(callers, peer.names().to_vec()))
+        callers.map(|callers| CallerSession::new(callers, peer.names().to_vec()))
     }
 
-    /// Lets a request go on if its caller may ask it, and counts refusals; tells of the admission if the answer is a
-    /// stream.
+    /// Authenticates and authorizes a request, and counts rejections. A request for a stream is admitted as
+    /// [`Admitted::Stream`].
     pub(super) fn admit<B>(
         &self,
-        session: &Session,
+        session: &CallerSession,
         request: &Request<B>,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Admitted, AuthError> {
         let path = request.uri().path();
-        let place = if path.starts_with(FORWARD_AUTH) {
-            Place::ApiKey // `authorization` is of the user who is asked about
+        let source = if path.starts_with(FORWARD_AUTH) {
+            CredentialSource::ApiKey // `authorization` has the token of the user to check
         } else if is_open(request) {
             return Ok(Admitted::Open);
         } else {
-            Place::Either
+            CredentialSource::Either
         };
         let (headers, scope) = (request.headers(), Some(Scope::Check));
         let stream = Ofrep::is_stream(path).then_some(StreamKind::Ofrep);
-        let admitted = session.admit(headers, place, scope, stream);
+        let admitted = session.admit(headers, source, scope, stream);
         admitted.inspect_err(|refusal| count(&self.metrics, *refusal))
     }
 
-    /// Closes a stream when its caller is no longer let in, and counts that as a refusal.
-    fn bound(&self, answer: Answer, admission: Admission) -> Answer {
+    /// Ends a stream when its caller's access is revoked, and counts that as a rejection.
+    fn end_when_revoked(&self, answer: Answer, stream: StreamAdmission) -> Answer {
         let metrics = self.metrics.clone();
-        let withdrawn = async move { count(&metrics, admission.withdrawn().await) };
+        let revoked = async move { count(&metrics, stream.withdrawn().await) };
         answer.map(|body| match body {
             Body::Right(events) => {
-                Body::Right(StreamBody::new(Box::pin(events.take_until(Box::pin(withdrawn)))))
+                Body::Right(StreamBody::new(Box::pin(events.take_until(Box::pin(revoked)))))
             }
             Body::Left(whole) => Body::Left(whole),
         })
     }
 
-    /// Answers a request that may be of one of the protocols.
+    /// Answers a request with the protocol of its path; 404 if there is none.
     pub(super) async fn take(
         &self,
         request: Request<Incoming>,
-        admitted: Result<Admitted, Refusal>,
+        admitted: Result<Admitted, AuthError>,
     ) -> Answer {
-        let (admission, caller, gate) = match admitted {
-            Ok(Admitted::Open) => (None, None, Gate::Open),
-            Ok(Admitted::Call(share)) => (None, Some(share.readings()), Gate::Open),
-            Ok(Admitted::Stream(admission)) => (Some(admission), None, Gate::Open),
-            Err(refusal) => (None, None, Gate::Closed(refusal)),
+        let (stream, caller, admission) = match admitted {
+            Ok(Admitted::Open) => (None, None, Admission::Open),
+            Ok(Admitted::Call(share)) => (None, Some(share.loads()), Admission::Open),
+            Ok(Admitted::Stream(stream)) => (Some(stream), None, Admission::Open),
+            Err(refusal) => (None, None, Admission::Closed(refusal)),
         };
-        let shares =
-            |protocol: &Arc<Semaphore>| Shares { caller, protocol: Some(protocol.clone()) };
+        let limits =
+            |protocol: &Arc<Semaphore>| LoadLimits { caller, protocol: Some(protocol.clone()) };
         let path = request.uri().path();
         let (protocol, reply) = match self {
             Self { ofrep: Some(ofrep), .. } if path.starts_with(OFREP) => {
-                ("ofrep", shares(&self.readings.ofrep).scope(ofrep.answer(request, gate)).await)
+                ("ofrep", limits(&self.loads.ofrep).scope(ofrep.answer(request, admission)).await)
             }
             Self { authzen: Some(authzen), .. } if AuthZen::has(path) => (
                 "authzen",
-                shares(&self.readings.authzen).scope(authzen.answer(request, gate)).await,
+                limits(&self.loads.authzen).scope(authzen.answer(request, admission)).await,
             ),
             Self { forward_auth: Some(forward_auth), .. } if path.starts_with(FORWARD_AUTH) => (
                 "forward-auth",
-                shares(&self.readings.forward_auth)
-                    .scope(forward_auth.answer(&request, gate))
+                limits(&self.loads.forward_auth)
+                    .scope(forward_auth.answer(&request, admission))
                     .await,
             ),
-            _ => return refuse(StatusCode::NOT_FOUND, "there is nothing here"),
+            _ => return refuse(StatusCode::NOT_FOUND, "there is no such path"),
         };
         let labels = Labels([("protocol", protocol), ("result", reply.result)]);
         self.metrics.protocol_requests.get_or_create(&labels).inc();
-        match admission {
-            Some(admission) => self.bound(reply.answer, admission),
+        match stream {
+            Some(stream) => self.end_when_revoked(reply.answer, stream),
             None => reply.answer,
         }
     }
 }
 
-fn count(metrics: &Metrics, refusal: Refusal) {
+fn count(metrics: &Metrics, refusal: AuthError) {
     metrics.calls_refused.get_or_create(&Labels([("cause", refusal.cause())])).inc();
 }
 
-/// Whether everybody may ask this: a browser's question before the request, which cannot have a key; where things are;
-/// and what is of no protocol, such as a probe.
+/// Whether a request needs no key: a CORS preflight, which cannot have one; discovery; and paths of no protocol, such
+/// as probes.
 fn is_open<B>(request: &Request<B>) -> bool {
     !needs_key(request.uri().path()) || *request.method() == Method::OPTIONS
 }
 
-/// Whether what is at a path needs a key, where callers are named.
+/// Whether a path needs a key when callers are authenticated.
 pub(super) fn needs_key(path: &str) -> bool {
     path.starts_with(OFREP) || (AuthZen::has(path) && !AuthZen::is_discovery(path))
 }
 
-/// Why something was decided so; a protocol writes the names of its own in its own way.
+/// Renders the explanation of a decision as JSON. `valid_until` is the protocol's name of that field.
 pub(super) fn explanation(
     decision: &Decision<'_>,
-    facts: &Facts,
+    evaluated: &EvaluatedAccounts,
     revision: &str,
     valid_until: &str,
 ) -> Value {
-    let told = decision.verdict.told();
-    let mut explained = json!({
-        "reason": told.reason,
+    let explanation = decision.verdict.explain();
+    let mut rendered = json!({
+        "reason": explanation.reason,
         "revision": revision,
-        "stale": facts.stale_for().is_some(),
+        "stale": evaluated.stale_for().is_some(),
     });
     let until = decision.valid_until.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true));
     for (name, value) in [
-        ("subject", told.subject.map(|subject| subject.as_str().into())),
-        ("plan", told.plan.map(Value::from)),
-        ("limit", told.limit.map(Value::from)),
+        ("subject", explanation.subject.map(|subject| subject.as_str().into())),
+        ("plan", explanation.plan.map(Value::from)),
+        ("limit", explanation.limit.map(Value::from)),
         (valid_until, until.map(Value::from)),
     ] {
         if let Some(value) = value {
-            explained[name] = value;
+            rendered[name] = value;
         }
     }
-    explained
+    rendered
 }

@@ -1,4 +1,4 @@
-//! One file or folder a protocol: each parses a request, asks the evaluator, and renders the answer.
+//! The protocols, one file or folder each: a protocol parses a request, asks the evaluator and renders the answer.
 
 mod admin;
 mod auth_layer;
@@ -17,21 +17,21 @@ mod scopes;
 mod webhook;
 
 pub use admin::AdminApi;
-pub use auth_layer::Door;
+pub use auth_layer::AuthLayer;
 pub use authzen::AuthZen;
-pub use entitlements::Api;
-pub use gateway::{ExtAuthz, ForwardAuth, Gateways, HEADERS};
+pub use entitlements::EntitlementsApi;
+pub use gateway::{ExtAuthz, ForwardAuth, GatewayAuthorizer, HEADERS};
 pub use health::{health, watch as watch_health};
 pub use hosts::Hosts;
 pub use http_protocols::Protocols;
 pub use ofrep::Ofrep;
-pub use probes::Probed;
+pub use probes::ProbeState;
 pub use proto::{envoy, pb};
-pub use routes::{Face, serve_http};
+pub use routes::{Surface, serve_http};
 pub use webhook::Webhooks;
 
 use crate::server::{
-    grpc::{self, Calls},
+    grpc::{self, CallMetrics},
     listener::Listener,
 };
 use envoy::service::auth::v3::authorization_server::AuthorizationServer;
@@ -53,14 +53,14 @@ use tonic::{body::Body, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tower_service::Service;
 
-/// The largest request: a full `CheckFeatures` with the longest ids fits.
+/// The largest request, in bytes: a full `CheckFeatures` with ids of the maximum length fits.
 const LARGEST_REQUEST: usize = 64 * 1024;
-/// The largest question of Envoy: all headers of a request, and the beginning of its body if it is told so.
+/// The largest request of Envoy, in bytes: all headers of the original request and, if configured, part of its body.
 const LARGEST_CHECK: usize = 256 * 1024;
 
-/// What is served beside the checks; by default nothing.
+/// The gRPC services beside Entitlements; none by default.
 #[derive(Default)]
-pub struct Beside {
+pub struct OptionalServices {
     /// The ledger of deliveries.
     pub admin: Option<AdminApi>,
     /// Envoy's external authorization.
@@ -69,18 +69,18 @@ pub struct Beside {
     pub flagd: Option<Flagd>,
 }
 
-/// What a listener serves.
+/// All gRPC services of a listener.
 #[derive(Clone)]
 pub struct Services {
-    entitlements: EntitlementsServer<Api>,
+    entitlements: EntitlementsServer<EntitlementsApi>,
     others: Routes,
 }
 
 impl Services {
-    /// Puts the services together.
+    /// Combines the services, with reflection for all of them.
     pub fn new<H: Health>(
-        api: Api,
-        beside: Beside,
+        api: EntitlementsApi,
+        optional: OptionalServices,
         health: HealthServer<H>,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let reflection = || {
@@ -88,20 +88,20 @@ impl Services {
                 .register_encoded_file_descriptor_set(pb::DESCRIPTOR)
                 .register_encoded_file_descriptor_set(envoy::DESCRIPTOR)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-                // google.rpc.*: so that clients can print error details
+                // google.rpc.*, so that clients can print error details.
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
-            beside.flagd.iter().fold(builder, |builder, flagd| flagd.describe(builder))
+            optional.flagd.iter().fold(builder, |builder, flagd| flagd.describe(builder))
         };
         let mut others = Routes::new(health);
-        if let Some(admin) = beside.admin {
+        if let Some(admin) = optional.admin {
             let admin = pb::admin_server::AdminServer::new(admin);
             others = others.add_service(admin.max_decoding_message_size(LARGEST_REQUEST));
         }
-        if let Some(ext_authz) = beside.ext_authz {
+        if let Some(ext_authz) = optional.ext_authz {
             let ext_authz = AuthorizationServer::new(ext_authz);
             others = others.add_service(ext_authz.max_decoding_message_size(LARGEST_CHECK));
         }
-        let others = beside.flagd.iter().fold(others, |others, flagd| flagd.add_to(others));
+        let others = optional.flagd.iter().fold(others, |others, flagd| flagd.add_to(others));
         let others =
             others.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
         let entitlements = EntitlementsServer::new(api).max_decoding_message_size(LARGEST_REQUEST);
@@ -109,17 +109,18 @@ impl Services {
     }
 }
 
-/// The checks do not pass the router, which clones and boxes for each of them, nor carry the room that it takes.
+/// Calls of Entitlements bypass the router, which clones and boxes for each call. The boxed future of the others keeps
+/// the future of a check small.
 impl Service<Request<Incoming>> for Services {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Either<
-        <EntitlementsServer<Api> as Service<Request<Incoming>>>::Future,
+        <EntitlementsServer<EntitlementsApi> as Service<Request<Incoming>>>::Future,
         Pin<Box<<Routes as Service<Request<Incoming>>>::Future>>,
     >;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(())) // as both are, always
+        Poll::Ready(Ok(())) // both are always ready
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
@@ -130,12 +131,12 @@ impl Service<Request<Incoming>> for Services {
     }
 }
 
-/// Answers the calls that the door lets in on this listener until `stop`, on connections that last for about `age`.
+/// Serves the calls that `auth_layer` admits on this listener until `stop`. Connections are closed at about `age`.
 pub async fn serve_grpc<S>(
     listener: Listener,
-    door: Door,
+    auth_layer: AuthLayer,
     services: S,
-    calls: Arc<Calls>,
+    calls: Arc<CallMetrics>,
     age: Duration,
     stop: CancellationToken,
 ) where
@@ -143,5 +144,6 @@ pub async fn serve_grpc<S>(
     S: Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    grpc::serve(listener, services, calls, |guard, peer| door.before(guard, peer), age, stop).await;
+    grpc::serve(listener, services, calls, |guard, peer| auth_layer.wrap(guard, peer), age, stop)
+        .await;
 }

@@ -1,22 +1,22 @@
 //! OFREP, `OpenFeature`'s remote evaluation protocol, version 0.3: features as flags.
 //!
 //! Source: `service/openapi.yaml` of <https://github.com/open-feature/protocol>. A flag's value is always a boolean;
-//! a feature's number is the flag's metadata `limit`, because a request does not say which type it wants. What must
-//! always hold: a `variant` is there, and the reason is `TARGETING_MATCH`, or providers would put their caller's
-//! default, or another subject's answer, in the place of ours.
+//! the limit of a feature is in the flag's metadata, because a request does not say which type it wants. Invariants:
+//! every answer has a `variant`, or providers would replace it by the caller's default; and its reason is
+//! `TARGETING_MATCH`, or providers could return another subject's cached answer.
 
 mod context;
 mod events;
 mod flags;
 
-use super::http_protocols::{Gate, LARGEST_BODY, Reply, refusal};
+use super::http_protocols::{Admission, LARGEST_BODY, Reply, refusal};
 use crate::{
-    check::{Checks, Facts, Failure, FailureKind, Whom},
+    check::{CheckError, CheckErrorKind, EvaluatedAccounts, Evaluator, SubjectsBuf},
     domain::Question,
-    replica::Need,
+    replica::Consistency,
     server::http::{
         Cors,
-        body::{self, Unread},
+        body::{self, BodyError},
         response::{Answer, empty, json_body, not_allowed},
     },
 };
@@ -31,17 +31,17 @@ use tokio_util::sync::CancellationToken;
 
 const FLAGS: &str = "/ofrep/v1/evaluate/flags";
 const EVENTS: &str = "/ofrep/v1/events";
-/// When to try again, in seconds.
+/// The value of `Retry-After`, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// Answers OFREP requests.
+/// Implements OFREP.
 pub struct Ofrep {
-    checks: Arc<Checks>,
+    checks: Arc<Evaluator>,
     cors: Cors,
     streams: Streams,
 }
 
-/// Why a request is not answered, as OFREP says it.
+/// Why a request fails, with OFREP's error code and the label of the metric.
 struct Fault {
     status: StatusCode,
     code: Option<&'static str>,
@@ -50,7 +50,6 @@ struct Fault {
 }
 
 impl Fault {
-    /// A request that cannot be meant so.
     fn bad(code: &'static str, result: &'static str, details: impl Into<String>) -> Self {
         let status = StatusCode::BAD_REQUEST;
         Self { status, code: Some(code), details: details.into(), result }
@@ -67,7 +66,7 @@ impl Fault {
         Self { status, code: None, details: details.into(), result: "overloaded" }
     }
 
-    fn tell(self, key: Option<&str>) -> Reply {
+    fn reply(self, key: Option<&str>) -> Reply {
         let mut body = json!({ "errorDetails": self.details });
         if let Some(code) = self.code {
             body["errorCode"] = code.into();
@@ -83,9 +82,9 @@ impl Fault {
     }
 }
 
-impl From<Failure> for Fault {
-    fn from(failure: Failure) -> Self {
-        if failure.kind == FailureKind::Crowded {
+impl From<CheckError> for Fault {
+    fn from(failure: CheckError) -> Self {
+        if failure.kind == CheckErrorKind::Overloaded {
             return Self::overloaded(&failure.reason);
         }
         let details = failure.reason;
@@ -94,33 +93,33 @@ impl From<Failure> for Fault {
     }
 }
 
-impl From<Unread> for Fault {
-    fn from(unread: Unread) -> Self {
-        let (status, code) = (unread.status(), Some("PARSE_ERROR"));
-        Self { status, code, details: unread.to_string(), result: "parse_error" }
+impl From<BodyError> for Fault {
+    fn from(error: BodyError) -> Self {
+        let (status, code) = (error.status(), Some("PARSE_ERROR"));
+        Self { status, code, details: error.to_string(), result: "parse_error" }
     }
 }
 
 impl Ofrep {
-    /// Answers what these checks decide, to browsers of these origins too; streams end when `draining` begins.
+    /// Creates the protocol on this evaluator. `cors` names the origins of web pages that may read answers; streams end
+    /// when `draining` is cancelled.
     #[must_use]
-    pub fn new(checks: Arc<Checks>, cors: Cors, draining: CancellationToken) -> Self {
+    pub fn new(checks: Arc<Evaluator>, cors: Cors, draining: CancellationToken) -> Self {
         let streams = Streams::new(checks.clone(), draining);
         Self { checks, cors, streams }
     }
 
-    /// Whether the answer at this path goes on for longer than a request may take.
+    /// Whether the answer at this path is an event stream.
     pub(super) fn is_stream(path: &str) -> bool {
         path == EVENTS
     }
 
-    /// Answers one request.
-    pub(super) async fn answer(&self, request: Request<Incoming>, gate: Gate) -> Reply {
+    pub(super) async fn answer(&self, request: Request<Incoming>, admission: Admission) -> Reply {
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut reply = match (self.cors.preflight(&request), gate) {
+        let mut reply = match (self.cors.preflight(&request), admission) {
             (Some(answer), _) => Reply { answer, result: "preflight" },
-            (None, Gate::Open) => self.route(request).await,
-            (None, Gate::Closed(why)) => {
+            (None, Admission::Open) => self.route(request).await,
+            (None, Admission::Closed(why)) => {
                 let (status, result) = refusal(why);
                 let mut answer = empty(status);
                 if status == StatusCode::TOO_MANY_REQUESTS {
@@ -141,7 +140,7 @@ impl Ofrep {
             (&Method::POST, Some(_), _) | (&Method::POST, _, FLAGS) => self.all(request).await,
             (&Method::GET, _, EVENTS) => match self.streams.open(&request) {
                 Ok(answer) => Reply { answer, result: "stream" },
-                Err(fault) => fault.tell(None),
+                Err(fault) => fault.reply(None),
             },
             (_, Some(_), _) | (_, _, FLAGS) => refused(not_allowed("POST, OPTIONS")),
             (_, _, EVENTS) => refused(not_allowed("GET, OPTIONS")),
@@ -152,67 +151,77 @@ impl Ofrep {
         }
     }
 
-    /// One flag.
+    /// Evaluates the flag with this key.
     async fn one(&self, key: &str, request: Request<Incoming>) -> Reply {
         let key = percent_decode_str(key).decode_utf8_lossy();
-        self.evaluate(&key, request).await.unwrap_or_else(|fault| fault.tell(Some(&key)))
+        self.evaluate(&key, request).await.unwrap_or_else(|fault| fault.reply(Some(&key)))
     }
 
     async fn evaluate(&self, key: &str, request: Request<Incoming>) -> Result<Reply, Fault> {
-        let whom = whom(request).await?;
+        let subjects = subjects(request).await?;
         let question = Question::feature(key).map_err(|_| Fault::not_found(key))?;
-        let facts = self.facts(&whom, &Need::default()).await?;
-        let moment = self.checks.moment();
-        let decision = self.checks.decide(&moment, &facts, whom.payers(), &question);
-        if decision.verdict.is_about_nothing() {
+        let evaluated = self.evaluated_accounts(&subjects, &Consistency::default()).await?;
+        let evaluation = self.checks.context();
+        let decision =
+            self.checks.decide(&evaluation, &evaluated, subjects.as_subjects(), &question);
+        if decision.verdict.is_unknown_target() {
             return Err(Fault::not_found(key));
         }
-        let result = if decision.verdict.told().allowed { "allowed" } else { "denied" };
-        let body = flag(key, &decision, &facts, &moment.revision(&facts));
+        let result = if decision.verdict.explain().allowed { "allowed" } else { "denied" };
+        let body = flag(key, &decision, &evaluated, &evaluation.revision(&evaluated));
         Ok(Reply { answer: json_body(StatusCode::OK, &body), result })
     }
 
-    async fn facts(&self, whom: &Whom, need: &Need) -> Result<Facts, Fault> {
-        Ok(self.checks.facts(whom.payers(), need).await?)
+    async fn evaluated_accounts(
+        &self,
+        subjects: &SubjectsBuf,
+        consistency: &Consistency,
+    ) -> Result<EvaluatedAccounts, Fault> {
+        Ok(self.checks.evaluated_accounts(subjects.as_subjects(), consistency).await?)
     }
 
-    /// Every flag, unless the caller knows them all already.
+    /// Evaluates all flags; 304 if the caller has the current ones.
     async fn all(&self, request: Request<Incoming>) -> Reply {
-        self.evaluate_all(request).await.unwrap_or_else(|fault| fault.tell(None))
+        self.evaluate_all(request).await.unwrap_or_else(|fault| fault.reply(None))
     }
 
-    /// The facts at least as new as those behind an event that another replica may have sent. An event of this
-    /// service names the revision. Of any other text, nothing is known: then Postgres is asked, if it answers.
-    async fn caught_up(&self, whom: &Whom, event: &str, known: Facts) -> Result<Facts, Fault> {
+    /// Loads accounts at least as new as an event, which another replica may have sent. A tag of this service contains
+    /// the revision. For any other text, the accounts are read from Postgres; if that fails, `known` is returned.
+    async fn caught_up(
+        &self,
+        subjects: &SubjectsBuf,
+        event: &str,
+        known: EvaluatedAccounts,
+    ) -> Result<EvaluatedAccounts, Fault> {
         if let Some(revision) = revision(event) {
-            let need = Need { at_least: Some(revision), ..Need::default() };
-            return self.facts(whom, &need).await;
+            let consistency = Consistency { at_least: Some(revision), ..Consistency::default() };
+            return self.evaluated_accounts(subjects, &consistency).await;
         }
-        let need = Need { fully_consistent: true, ..Need::default() };
-        Ok(self.facts(whom, &need).await.unwrap_or(known))
+        let consistency = Consistency { fully_consistent: true, ..Consistency::default() };
+        Ok(self.evaluated_accounts(subjects, &consistency).await.unwrap_or(known))
     }
 
     async fn evaluate_all(&self, request: Request<Incoming>) -> Result<Reply, Fault> {
         let (known, event) = (known(request.headers()), event(request.uri().query()));
-        let whom = whom(request).await?;
-        let mut facts = self.facts(&whom, &Need::default()).await?;
-        let mut moment = self.checks.moment();
-        let mut tag = tag_of(&moment, &facts);
+        let subjects = subjects(request).await?;
+        let mut evaluated = self.evaluated_accounts(&subjects, &Consistency::default()).await?;
+        let mut evaluation = self.checks.context();
+        let mut tag = tag_of(&evaluation, &evaluated);
         let mut is_other = event.as_ref().is_some_and(|event| *event != tag);
         if let Some(event) = event.filter(|_| is_other) {
-            facts = self.caught_up(&whom, &event, facts).await?;
-            moment = self.checks.moment();
-            tag = tag_of(&moment, &facts);
+            evaluated = self.caught_up(&subjects, &event, evaluated).await?;
+            evaluation = self.checks.context();
+            tag = tag_of(&evaluation, &evaluated);
             is_other = event != tag;
         }
         let (mut answer, result) = if known.contains(&tag) && !is_other {
             (empty(StatusCode::NOT_MODIFIED), "not_modified")
         } else {
-            let flags = flags(&self.checks, &moment, &facts, &whom).await;
+            let flags = flags(&self.checks, &evaluation, &evaluated, &subjects).await;
             let body = json!({
                 "flags": flags,
-                "metadata": { "catalog": moment.catalog_number(), "stale": facts.stale_for().is_some() },
-                "eventStreams": [events::stream(&whom)],
+                "metadata": { "catalog": evaluation.catalog_number(), "stale": evaluated.stale_for().is_some() },
+                "eventStreams": [events::stream(&subjects)],
             });
             (json_body(StatusCode::OK, &body), "evaluated")
         };
@@ -222,8 +231,9 @@ impl Ofrep {
     }
 }
 
-/// The tag that an event named, if an event is why a client asks.
-/// Source: `flagConfigEtag` in <https://github.com/open-feature/protocol/blob/main/service/adrs/0008-sse-for-bulk-evaluation-changes.md>
+/// The tag of the event that made the client refetch, if the query has one.
+/// Source: `flagConfigEtag` in
+/// <https://github.com/open-feature/protocol/blob/main/service/adrs/0008-sse-for-bulk-evaluation-changes.md>
 fn event(query: Option<&str>) -> Option<String> {
     let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
     let (_, tag) = pairs.find(|(name, _)| *name == "flagConfigEtag")?;
@@ -239,13 +249,13 @@ fn refused(answer: Answer) -> Reply {
     Reply { answer, result: "refused" }
 }
 
-/// Whom the request's context names.
-async fn whom(request: Request<Incoming>) -> Result<Whom, Fault> {
+/// The subjects that the context of a request names.
+async fn subjects(request: Request<Incoming>) -> Result<SubjectsBuf, Fault> {
     let body = body::read(request.into_body(), LARGEST_BODY).await?;
-    context::whom(&body)
+    context::subjects(&body)
 }
 
-/// The tags that the caller has. `*` is none of them: nobody has all answers.
+/// The tags in `If-None-Match`. `*` matches no tag, because no client has all answers.
 fn known(headers: &HeaderMap) -> Vec<String> {
     let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
     let tags = given.flat_map(|tags| tags.split(','));

@@ -1,7 +1,7 @@
-//! Probes and the metrics page.
+//! The probes `/livez` and `/readyz`, and `/metrics`.
 
 use crate::{
-    replica::{Accounts, State},
+    replica::{Accounts, FreshnessState},
     server::{
         auth::Callers,
         http::response::{Answer, with_type},
@@ -15,67 +15,67 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// What probes and scrapes look at.
-pub struct Probed {
-    /// Whether questions can be answered.
+/// The state that probes and scrapes report.
+pub struct ProbeState {
+    /// The account cache, with its freshness.
     pub accounts: Arc<Accounts>,
-    /// What was counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Whose connections are told of.
+    /// The store, for the gauges of its connection pools.
     pub store: Arc<Store>,
-    /// How many gRPC calls were not answered yet.
+    /// The number of gRPC calls in progress.
     pub calls_in_progress: Box<dyn Fn() -> usize + Send + Sync>,
-    /// When the first of the listeners' certificates expires, if they have any.
+    /// The earliest expiry of the listeners' certificates; `None` without any.
     pub certificate_expires_at: Box<dyn Fn() -> Option<DateTime<Utc>> + Send + Sync>,
-    /// Who may call, if that is restricted.
+    /// The callers, if they are authenticated.
     pub callers: Option<Arc<Callers>>,
-    /// Set once the service was asked to stop.
+    /// Cancelled when the service begins to stop.
     pub draining: CancellationToken,
 }
 
-/// Says that the process runs; it does not depend on the database, or a restart would be the answer to an
+/// Reports that the process runs. It does not depend on the database, or an orchestrator would restart replicas in an
 /// outage that a restart cannot end.
 pub(super) fn livez() -> Answer {
     plain(StatusCode::OK, "alive\n".into())
 }
 
-/// Says whether calls should be sent here, and why not.
-pub(super) fn readyz(probed: &Probed) -> Answer {
+/// Reports whether this replica can answer checks, or why not.
+pub(super) fn readyz(probed: &ProbeState) -> Answer {
     if probed.draining.is_cancelled() {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n".into());
     }
     match probed.accounts.freshness().state() {
-        State::Fresh => plain(StatusCode::OK, "ready\n".into()),
-        State::Unsure(age) | State::Stale(age) => plain(
+        FreshnessState::Fresh => plain(StatusCode::OK, "ready\n".into()),
+        FreshnessState::Unconfirmed(age) | FreshnessState::Stale(age) => plain(
             StatusCode::OK,
             format!("ready, but {} ms behind the database\n", age.as_millis()),
         ),
-        State::Starting => {
+        FreshnessState::Starting => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "has not read the database yet\n".into())
         }
-        State::Expired => plain(
+        FreshnessState::Expired => plain(
             StatusCode::SERVICE_UNAVAILABLE,
             "cut off from the database for too long\n".into(),
         ),
     }
 }
 
-/// Everything that is counted.
-pub(super) fn metrics(probed: &Probed) -> Answer {
+/// Renders all metrics in the OpenMetrics format.
+pub(super) fn metrics(probed: &ProbeState) -> Answer {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let now = probed.accounts.freshness().state().word();
-    for state in State::WORDS {
+    for state in FreshnessState::WORDS {
         let gauge = probed.metrics.freshness.get_or_create(&Labels([("state", state)]));
         gauge.set(i64::from(state == now));
     }
-    look(probed);
+    refresh_gauges(probed);
     let tasks = Handle::current().metrics().num_alive_tasks();
     probed.metrics.tasks.set(whole(tasks as u64));
     with_type(StatusCode::OK, OPEN_METRICS, probed.metrics.encode())
 }
 
-/// What is known only when it is asked for.
-fn look(probed: &Probed) {
+/// Sets the gauges whose values are read at each scrape.
+fn refresh_gauges(probed: &ProbeState) {
     let gauges = &probed.metrics.gauges;
     let (entries, bytes) = probed.accounts.cache_size();
     gauges.cache_entries.set(whole(entries));
@@ -88,8 +88,8 @@ fn look(probed: &Probed) {
     gauges.callers_in_force.set(whole(in_force.unwrap_or(0)));
     let is_broken = callers.is_some_and(|callers| callers.is_broken());
     gauges.callers_broken.set(i64::from(is_broken));
-    for (lane, pool) in probed.store.pools() {
-        let labels = Labels([("lane", lane)]);
+    for (name, pool) in probed.store.pools() {
+        let labels = Labels([("pool", name)]);
         gauges.pool_size.get_or_create(&labels).set(pool.size.into());
         gauges.pool_idle.get_or_create(&labels).set(whole(pool.idle as u64));
         gauges.pool_limit.get_or_create(&labels).set(pool.limit.into());

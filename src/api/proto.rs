@@ -5,7 +5,7 @@
 pub mod pb {
     tonic::include_proto!("entitlements.v1");
 
-    /// The compiled `proto/`, for reflection.
+    /// The descriptor of `entitlements.v1`, for reflection.
     pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/entitlements.bin"));
 }
 
@@ -19,6 +19,6 @@ mod generated {
 pub mod envoy {
     pub use super::generated::{envoy::*, google};
 
-    /// The compiled `proto/envoy/`, for reflection.
+    /// The descriptor of `proto/envoy/`, for reflection.
     pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.bin"));
 }

@@ -1,125 +1,128 @@
-//! The routes of the HTTP listeners: webhooks and probes for the world; metrics, and the protocols that speak HTTP, for
-//! the inside.
+//! The routes of the HTTP listeners: webhooks and probes on the public one; metrics, probes and the HTTP protocols on
+//! the operator one.
 
-use super::{Probed, Protocols, Webhooks, probes, webhook};
+use super::{ProbeState, Protocols, Webhooks, probes, webhook};
 use crate::server::{
-    auth::{Admitted, Refusal, Session},
+    auth::{Admitted, AuthError, CallerSession},
     http::{
         self as http_server,
         response::{Answer, not_allowed, read_only, refuse},
     },
-    listener::{Limits, Listener, Peer, Place, Unverified},
+    listener::{ConnectionSlot, Listener, ListenerLimits, Peer, UnverifiedLimits},
 };
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// The most connections open at once to the world.
-const CONNECTIONS: usize = 512;
-/// What unsigned requests may hold: bodies of 64 MiB; of one address, 16 connections and four of the largest bodies.
-const UNVERIFIED: Unverified = Unverified {
+/// The maximum number of connections of the public listener.
+const MAX_CONNECTIONS: usize = 512;
+/// The limits of unverified requests: 64 MiB of bodies; for one address, 16 connections and four bodies of maximum
+/// size.
+const UNVERIFIED: UnverifiedLimits = UnverifiedLimits {
     connections_per_address: 16,
     bytes_per_address: 4 * webhook::LARGEST_BODY,
     bytes: 64 * 1024 * 1024,
 };
-/// The most from the inside, half of which may be event streams.
-const INTERNAL_CONNECTIONS: usize = 2048;
-/// How long a connection may last.
-const AGE: Duration = Duration::from_mins(10);
+/// The maximum number of connections of the operator listener, half of which may be event streams.
+const MAX_OPERATOR_CONNECTIONS: usize = 2048;
+/// The maximum age of a connection.
+const MAX_AGE: Duration = Duration::from_mins(10);
 
-/// The error for a request that names another host.
-const MISDIRECTED: &str = "the Host header names neither this machine nor PUBLIC_URL: ask by `localhost` or \
-     `127.0.0.1`, or set PUBLIC_URL";
+/// The error for a request with another name in its Host header.
+const MISDIRECTED: &str = "the Host header names neither this machine nor PUBLIC_URL: use `localhost` or \
+     `127.0.0.1` as the host, or set PUBLIC_URL";
 
-/// Which routes a listener has.
+/// The routes of a listener.
 #[derive(Clone)]
-pub enum Face {
-    /// What Clerk and load balancers may reach.
-    Public(Arc<Webhooks>, Arc<Probed>),
-    /// What only backends may reach.
-    Internal(Arc<Probed>, Arc<Protocols>),
+pub enum Surface {
+    /// Public: webhooks from Clerk, and probes.
+    Webhooks(Arc<Webhooks>, Arc<ProbeState>),
+    /// Internal: metrics, probes and the HTTP protocols.
+    Operators(Arc<ProbeState>, Arc<Protocols>),
 }
 
-/// Answers requests on this listener until `stop`.
-pub async fn serve_http(listener: Listener, face: Face, stop: CancellationToken) {
-    let (connections, unverified) = match face {
-        Face::Public(..) => (CONNECTIONS, Some(UNVERIFIED)),
-        Face::Internal(..) => (INTERNAL_CONNECTIONS, None),
+/// Serves a surface on this listener until `stop`.
+pub async fn serve_http(listener: Listener, surface: Surface, stop: CancellationToken) {
+    let (connections, unverified) = match surface {
+        Surface::Webhooks(..) => (MAX_CONNECTIONS, Some(UNVERIFIED)),
+        Surface::Operators(..) => (MAX_OPERATOR_CONNECTIONS, None),
     };
     let connect = |peer: &Peer| {
-        let (face, session, place) = (face.clone(), face.session(peer), peer.place());
+        let (surface, session, slot) = (surface.clone(), surface.session(peer), peer.slot());
         move |request| {
-            let admitted = face.admit(session.as_ref(), &request);
-            answer(face.clone(), place.clone(), request, admitted)
+            let admitted = surface.admit(session.as_ref(), &request);
+            answer(surface.clone(), slot.clone(), request, admitted)
         }
     };
-    let limits = Limits { connections, age: AGE, unverified };
+    let limits = ListenerLimits { connections, age: MAX_AGE, unverified };
     http_server::serve(listener, limits, connect, stop).await;
 }
 
-impl Face {
-    /// Who calls on a connection of this peer, if that is to be known.
-    fn session(&self, peer: &Peer) -> Option<Session> {
+impl Surface {
+    /// The authentication of a connection with this peer; `None` if callers are not authenticated.
+    fn session(&self, peer: &Peer) -> Option<CallerSession> {
         match self {
-            Self::Public(..) => None,
-            Self::Internal(_, protocols) => protocols.session(peer),
+            Self::Webhooks(..) => None,
+            Self::Operators(_, protocols) => protocols.session(peer),
         }
     }
 
-    /// Lets a request in; tells of the admission if its answer is a stream.
+    /// Authenticates and authorizes a request.
     fn admit<B>(
         &self,
-        session: Option<&Session>,
+        session: Option<&CallerSession>,
         request: &Request<B>,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Admitted, AuthError> {
         match (self, session) {
-            (Self::Internal(_, protocols), Some(session)) => protocols.admit(session, request),
-            (Self::Public(..) | Self::Internal(..), _) => Ok(Admitted::Open),
+            (Self::Operators(_, protocols), Some(session)) => protocols.admit(session, request),
+            (Self::Webhooks(..) | Self::Operators(..), _) => Ok(Admitted::Open),
         }
     }
 
-    /// Whether the request names a host that the listener answers to.
-    fn is_called_by_its_name<B>(&self, request: &Request<B>) -> bool {
+    /// Whether the Host header of the request is accepted.
+    fn accepts_host<B>(&self, request: &Request<B>) -> bool {
         match self {
-            Self::Public(..) => true,
-            Self::Internal(_, protocols) => protocols.hosts.allow(request),
+            Self::Webhooks(..) => true,
+            Self::Operators(_, protocols) => protocols.hosts.allow(request),
         }
     }
 
     async fn route(
         &self,
         request: Request<Incoming>,
-        place: &Place,
-        admitted: Result<Admitted, Refusal>,
+        slot: &ConnectionSlot,
+        admitted: Result<Admitted, AuthError>,
     ) -> Answer {
         let path = request.uri().path();
         match (self, path) {
-            (Self::Public(webhooks, _), "/webhooks/clerk") => match *request.method() {
-                Method::POST => webhooks.take(request, place).await,
+            (Self::Webhooks(webhooks, _), "/webhooks/clerk") => match *request.method() {
+                Method::POST => webhooks.take(request, slot).await,
                 _ => not_allowed("POST"),
             },
-            (Self::Internal(probed, _), "/metrics") => {
-                read_only(&request, || probes::metrics(probed))
+            (Self::Operators(state, _), "/metrics") => {
+                read_only(&request, || probes::metrics(state))
             }
-            (Self::Public(..) | Self::Internal(..), "/livez") => read_only(&request, probes::livez),
-            (Self::Public(_, probed) | Self::Internal(probed, _), "/readyz") => {
-                read_only(&request, || probes::readyz(probed))
+            (Self::Webhooks(..) | Self::Operators(..), "/livez") => {
+                read_only(&request, probes::livez)
             }
-            (Self::Internal(_, protocols), _) => protocols.take(request, admitted).await,
-            (Self::Public(..), _) => refuse(StatusCode::NOT_FOUND, "there is nothing here"),
+            (Self::Webhooks(_, state) | Self::Operators(state, _), "/readyz") => {
+                read_only(&request, || probes::readyz(state))
+            }
+            (Self::Operators(_, protocols), _) => protocols.take(request, admitted).await,
+            (Self::Webhooks(..), _) => refuse(StatusCode::NOT_FOUND, "there is no such path"),
         }
     }
 }
 
 async fn answer(
-    face: Face,
-    place: Place,
+    surface: Surface,
+    slot: ConnectionSlot,
     request: Request<Incoming>,
-    admitted: Result<Admitted, Refusal>,
+    admitted: Result<Admitted, AuthError>,
 ) -> Answer {
-    if face.is_called_by_its_name(&request) {
-        face.route(request, &place, admitted).await
+    if surface.accepts_host(&request) {
+        surface.route(request, &slot, admitted).await
     } else {
         refuse(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED)
     }

@@ -1,22 +1,23 @@
-//! Which scope each gRPC method needs, and which methods answer with a stream.
+//! The required scope of each gRPC method, and the methods whose answer is a stream.
 
 use crate::server::auth::Scope;
 
-/// What a method asks of its caller.
+/// The requirement of a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Needs {
-    /// Nothing: everybody may know whether this service is well.
+pub(super) enum RequiredScope {
+    /// No authentication, for health.
     Nothing,
-    /// To be known.
+    /// Any authenticated caller.
     Caller,
-    /// This scope.
+    /// A caller with this scope.
     Scope(Scope),
-    /// There is no such method, or nobody has said here what it needs: it is not served.
+    /// The method is unknown or not listed here: it is not served.
     Unlisted,
 }
 
-impl Needs {
-    /// Every method has a line here; `callers::every_method_needs_a_scope` finds one that has not.
+impl RequiredScope {
+    /// The requirement of a method, by its path. Every method must be listed here; a test compares the list with the
+    /// descriptors.
     pub(super) fn of(method: &str) -> Self {
         match method {
             "/entitlements.v1.Entitlements/CheckFeature"
@@ -51,8 +52,8 @@ impl Needs {
     }
 }
 
-/// Whether a method's answer goes on for longer than a call may take. `callers_streams::every_stream_ends_*` finds one
-/// that is not listed here.
+/// Whether a method answers with a stream, which may outlast the deadline of a call. Every such method must be listed
+/// here, so that its stream ends when the caller's access is revoked; a test opens each of them.
 pub(super) fn is_stream(method: &str) -> bool {
     matches!(
         method,

@@ -1,11 +1,11 @@
-//! `POST /webhooks/clerk`: one delivery. A 2xx means that it is durable and applied, not that it is queued.
+//! `POST /webhooks/clerk`: receives one delivery. A 2xx means that it is durable and processed, not that it is queued.
 //!
-//! Anybody may post here, so a request holds no more than it has proved: its headers and timestamp are judged before its
-//! body is read, the bytes of its body count against a budget, and only a signed delivery takes one of the slots for
-//! database work and begins a span.
+//! Any peer may post here, so an unverified request gets few resources: its headers and timestamp are checked before
+//! its body is read, its body counts against a budget of bytes, and only a delivery with a valid signature takes a slot
+//! for database work and starts a span.
 
 use crate::{
-    clerk::{Refusal, Verified, Verifier},
+    clerk::{SignatureError, Verified, Verifier},
     domain::Revision,
     ingest::Deliveries,
     server::{
@@ -13,10 +13,10 @@ use crate::{
             body,
             response::{Answer, json_body, refuse},
         },
-        listener::Place,
+        listener::ConnectionSlot,
     },
     storage::{Outcome, StoreError},
-    telemetry::{Labels, Metrics, Sampler, Share, chain},
+    telemetry::{Labels, Metrics, SampleRate, Sampler, log_chain},
 };
 use bytes::Bytes;
 use chrono::Utc;
@@ -26,38 +26,38 @@ use serde_json::json;
 use std::{sync::Arc, time::Instant};
 use tokio::{sync::Semaphore, task::yield_now};
 
-/// Svix sends up to about 350 kB.
+/// The largest body, in bytes. Svix sends up to about 350 kB.
 pub(super) const LARGEST_BODY: usize = 512 * 1024;
-/// The most signed deliveries in progress.
-const IN_PROGRESS: usize = 64;
-/// The most refusals that are logged in a second; all are counted.
-const LOGGED: u32 = 10;
-/// When to try again, in seconds; Svix's first retry comes after 5 s as well.
+/// The maximum number of verified deliveries in progress.
+const MAX_IN_PROGRESS: usize = 64;
+/// The maximum number of rejections that are logged per second; all are counted.
+const MAX_LOGGED: u32 = 10;
+/// The value of `Retry-After`, in seconds: the delay of Svix's first retry.
 const RETRY_AFTER: &str = "5";
 
-/// Takes deliveries.
+/// The webhook endpoint.
 pub struct Webhooks {
     verifier: Verifier,
     deliveries: Arc<Deliveries>,
     metrics: Arc<Metrics>,
     slots: Semaphore,
-    /// Which refusals are logged: anybody may post here as often as they like.
+    /// Samples the log of rejections, because any peer may cause as many as it likes.
     logged: Sampler,
 }
 
 impl Webhooks {
-    /// Takes what `verifier` accepts.
+    /// Creates the endpoint, which records the deliveries that `verifier` accepts.
     #[must_use]
     pub fn new(verifier: Verifier, deliveries: Arc<Deliveries>, metrics: Arc<Metrics>) -> Self {
-        let logged = Sampler::new(Share::PerSecond(LOGGED));
-        Self { verifier, deliveries, metrics, slots: Semaphore::new(IN_PROGRESS), logged }
+        let logged = Sampler::new(SampleRate::PerSecond(MAX_LOGGED));
+        Self { verifier, deliveries, metrics, slots: Semaphore::new(MAX_IN_PROGRESS), logged }
     }
 
-    /// Answers one request on a connection with this place.
-    pub(super) async fn take(&self, request: Request<Incoming>, place: &Place) -> Answer {
+    /// Answers one request on the connection with this slot.
+    pub(super) async fn take(&self, request: Request<Incoming>, slot: &ConnectionSlot) -> Answer {
         let began = Instant::now();
-        let answer = self.deliver(request, place).await.unwrap_or_else(|refused| *refused);
-        place.release();
+        let answer = self.deliver(request, slot).await.unwrap_or_else(|refused| *refused);
+        slot.release();
         if !answer.status().is_success() {
             self.metrics.refused.get_or_create(&Labels([("status", status(&answer))])).inc();
         }
@@ -70,24 +70,24 @@ impl Webhooks {
     async fn deliver(
         &self,
         request: Request<Incoming>,
-        place: &Place,
+        slot: &ConnectionSlot,
     ) -> Result<Answer, Box<Answer>> {
         let (head, body) = request.into_parts();
-        let body = self.read(&head.headers, body, place).await?;
+        let body = self.read(&head.headers, body, slot).await?;
         let verified = self.verify(&head.headers, &body)?;
-        place.verified();
+        slot.verified();
         let trace = self.metrics.traces.request("POST /webhooks/clerk", &head.headers);
         let answer = trace.run(self.record(&verified, body)).await;
         trace.note("http.response.status_code", i64::from(answer.status().as_u16()));
         Ok(answer)
     }
 
-    /// The body, if its headers can be those of a delivery and it is not too large.
+    /// Reads the body, unless the headers cannot be those of a valid delivery or the body is too large.
     async fn read(
         &self,
         headers: &HeaderMap,
         body: Incoming,
-        place: &Place,
+        slot: &ConnectionSlot,
     ) -> Result<Bytes, Box<Answer>> {
         if !body::is_too_large(&body, LARGEST_BODY)
             && let Err(refusal) = self.verifier.judge(headers, Utc::now().timestamp())
@@ -95,11 +95,11 @@ impl Webhooks {
             body::ignore(body);
             return Err(self.refused(&refusal));
         }
-        let read = body::read_counted(body, LARGEST_BODY, |bytes| place.hold(bytes)).await;
-        read.map_err(|unread| {
-            let reason = unread.to_string();
+        let read = body::read_counted(body, LARGEST_BODY, |bytes| slot.hold(bytes)).await;
+        read.map_err(|error| {
+            let reason = error.to_string();
             self.log(&reason);
-            Box::new(match unread.status() {
+            Box::new(match error.status() {
                 StatusCode::SERVICE_UNAVAILABLE => busy(&reason),
                 status => refuse(status, &reason),
             })
@@ -114,8 +114,8 @@ impl Webhooks {
         };
         match self.deliveries.take(verified, body, Utc::now()).await {
             Ok(outcome) => {
-                yield_now().await; // other replicas are told before the answer is written
-                tell(&outcome)
+                yield_now().await; // so that other replicas are notified before the answer is written
+                accepted(&outcome)
             }
             Err(error) => failed(&verified.id, &error),
         }
@@ -126,17 +126,17 @@ impl Webhooks {
         verified.map_err(|refusal| self.refused(&refusal))
     }
 
-    fn refused(&self, refusal: &Refusal) -> Box<Answer> {
+    fn refused(&self, refusal: &SignatureError) -> Box<Answer> {
         let status = match refusal {
-            Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
-            Refusal::Unverified(_) => StatusCode::UNAUTHORIZED,
+            SignatureError::Malformed(_) => StatusCode::BAD_REQUEST,
+            SignatureError::Unverified(_) => StatusCode::UNAUTHORIZED,
         };
         let reason = refusal.to_string();
         self.log(&reason);
         Box::new(refuse(status, &reason))
     }
 
-    /// A line for a request that is no delivery: nothing in it is to be believed, so it says only what is wrong.
+    /// Logs a rejected request. Nothing in it can be trusted, so the line has only the reason.
     fn log(&self, refusal: &str) {
         if self.logged.takes() {
             tracing::warn!(refusal, "refused a webhook");
@@ -144,8 +144,8 @@ impl Webhooks {
     }
 }
 
-/// What became of it: Svix shows this to whoever looks at the endpoint in Clerk's dashboard.
-fn tell(outcome: &Outcome) -> Answer {
+/// Renders the outcome. Svix shows it on the page of the endpoint in Clerk's dashboard.
+fn accepted(outcome: &Outcome) -> Answer {
     let mut body = json!({ "result": outcome.word() });
     if let Some((subject, revision)) = outcome.changed() {
         body["subject"] = subject.as_str().into();
@@ -158,9 +158,9 @@ fn tell(outcome: &Outcome) -> Answer {
 }
 
 fn failed(svix_id: &str, error: &StoreError) -> Answer {
-    tracing::error!(svix_id, error = chain(error), "cannot record a delivery");
+    tracing::error!(svix_id, error = log_chain(error), "cannot record a delivery");
     if error.is_transient() {
-        busy("the database is unavailable: nothing was recorded, deliver again")
+        busy("the database is unavailable: nothing was recorded; send the delivery again")
     } else {
         refuse(StatusCode::INTERNAL_SERVER_ERROR, "the delivery cannot be recorded: see the log")
     }
@@ -172,7 +172,7 @@ fn busy(reason: &str) -> Answer {
     answer
 }
 
-/// The kind of answer as a label.
+/// The class of the status, as a label of the metric.
 fn kind(answer: &Answer) -> &'static str {
     match answer.status().as_u16() / 100 {
         2 => "2xx",
@@ -181,7 +181,7 @@ fn kind(answer: &Answer) -> &'static str {
     }
 }
 
-/// The status as a label of few values.
+/// The status, as a label of the metric with few values.
 fn status(answer: &Answer) -> &'static str {
     match answer.status() {
         StatusCode::BAD_REQUEST => "400",

@@ -1,44 +1,46 @@
-//! Looks now and then at what only Postgres can tell: its clock, its queue of notifications, what is parked.
+//! Refreshes the gauges that only Postgres can report: clock skew, notification queue, parked deliveries.
 
 use crate::{
     storage::Store,
-    telemetry::{Metrics, chain},
+    telemetry::{Metrics, log_chain},
 };
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
-/// How often.
-const EVERY: Duration = Duration::from_secs(15);
-/// How far two clocks may be apart, in seconds, before somebody should know.
+/// Interval between two refreshes.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// Clock skew, in seconds, above which a warning is logged.
 const SKEW: f64 = 2.0;
 
-/// Keeps the gauges true, for ever; says when the clocks part and when they agree again.
+/// Refreshes the gauges for ever; logs when the clock skew exceeds [`SKEW`] and when it no longer does.
 pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) -> Infallible {
     let mut is_skewed = false;
     loop {
-        match store.pulse().await {
-            Ok(pulse) => {
-                metrics.gauges.clock_skew.set(pulse.skew);
-                metrics.gauges.notification_queue.set(pulse.queue);
-                metrics.gauges.parked.set(pulse.parked);
-                if is_skewed != (pulse.skew.abs() > SKEW) {
+        match store.database_stats().await {
+            Ok(stats) => {
+                metrics.gauges.clock_skew.set(stats.skew);
+                metrics.gauges.notification_queue.set(stats.queue);
+                metrics.gauges.parked.set(stats.parked);
+                if is_skewed != (stats.skew.abs() > SKEW) {
                     is_skewed = !is_skewed;
-                    tell(is_skewed, pulse.skew);
+                    log_skew(is_skewed, stats.skew);
                 }
             }
-            // That the database is away is told where changes are heard.
-            Err(error) => tracing::debug!(error = chain(&error), "cannot look at the database"),
+            // Not a warning: the change follower logs that the database is away.
+            Err(error) => {
+                tracing::debug!(error = log_chain(&error), "cannot refresh the database gauges");
+            }
         }
-        sleep(EVERY).await;
+        sleep(INTERVAL).await;
     }
 }
 
-fn tell(is_skewed: bool, skew_s: f64) {
+fn log_skew(is_skewed: bool, skew_s: f64) {
     if is_skewed {
         tracing::warn!(
             skew_s,
-            "the clock of Postgres is {skew_s:.1} s ahead of this machine's (behind, if negative): paid \
-             periods end and signatures expire by them; set both by NTP"
+            "the clock of Postgres is {skew_s:.1} s ahead of this machine's (behind, if negative): clocks \
+             determine when paid periods end and signatures expire; synchronize both by NTP"
         );
     } else {
         tracing::info!(skew_s, "the clocks of Postgres and this machine agree again");

@@ -1,128 +1,117 @@
-//! The wiring: builds each part once, runs them all, stops them all.
+//! Wiring: builds each part of the service once, runs all parts as tasks, and stops them.
 
 mod database_gauges;
 mod protocols;
 mod retention;
+mod startup;
+
+pub use startup::WrongSchema;
 
 use crate::{
-    api::{self, Door, Face, Probed, Webhooks},
-    check::Checks,
-    clerk::Api,
+    api::{self, AuthLayer, ProbeState, Surface, Webhooks},
+    check::Evaluator,
+    clerk::BackendApi,
     config::Config,
-    domain::{Catalog, Grace},
+    domain::Grace,
     ingest::{Deliveries, ServedInstance, reconcile::Reconciler},
-    replica::{Accounts, change_follower::Changes},
-    server::{auth::Callers, grpc::Calls, listener::Listener, tls::Tls},
-    storage::{Applied, Author, Schema, Store, StoreError, migrate},
-    telemetry::{Metrics, Share, Traces, chain},
+    replica::{Accounts, change_follower::ChangeFollower},
+    server::{auth::Callers, grpc::CallMetrics, listener::Listener, tls::Tls},
+    storage::Store,
+    telemetry::{Metrics, SampleRate, Traces},
 };
 use anyhow::{Context, anyhow};
-use sqlx::postgres::PgConnectOptions;
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use startup::Startup;
+use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long to wait for a database that does not answer before it is asked again.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// Where the listeners really are: a port may have been given as 0.
+/// The addresses of the listeners, with the real ports where the settings have port 0.
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
-    /// gRPC.
-    pub grpc: SocketAddr,
-    /// Webhooks and probes.
-    pub http: SocketAddr,
-    /// Metrics and probes.
-    pub internal: SocketAddr,
+    /// The API listener: gRPC.
+    pub api: SocketAddr,
+    /// The webhook listener: webhooks and probes.
+    pub webhook: SocketAddr,
+    /// The operator listener: metrics, probes and HTTP protocols.
+    pub operator: SocketAddr,
 }
 
-/// The database's schema is not the one this build was made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WrongSchema {
-    /// Migrations are missing.
-    #[error("the database is not migrated: run `entitlements migrate`, or start with --migrate")]
-    Behind,
-    /// A later release has migrated it too far.
-    #[error(
-        "the database was migrated by a later release than this build can follow: deploy that release"
-    )]
-    Ahead,
-}
+/// The running tasks, each with its name.
+type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
 
-/// The whole service.
+/// The whole service: bound listeners and running tasks.
 pub struct Service {
     bound: Bound,
-    shared: Shared,
-    parts: JoinSet<(&'static str, anyhow::Result<()>)>,
+    shared: SharedState,
+    tasks: Tasks,
     stop_within: Duration,
     stop_delay: Duration,
 }
 
-/// What several parts use.
-struct Shared {
+/// State that several parts share.
+struct SharedState {
     store: Arc<Store>,
     accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
     certificates: Vec<Arc<Tls>>,
-    /// Fires when the service is asked to stop: nothing new should be sent here.
+    /// Cancelled when the service is asked to stop: clients should send new requests to another replica.
     draining: CancellationToken,
-    /// Fires when nothing new is accepted any more.
+    /// Cancelled when the listeners stop accepting connections.
     stop: CancellationToken,
 }
 
 impl Service {
-    /// Builds all parts and binds all listeners. The database need not be there yet: until it is, the
-    /// service says that it is not ready.
+    /// Builds all parts and binds all listeners. The database may still be unreachable; until it answers, the service
+    /// reports that it is not ready.
+    ///
+    /// # Errors
+    /// If a listener cannot be bound, or the trace exporter or gRPC reflection cannot be set up.
     pub async fn start(mut config: Config) -> anyhow::Result<Self> {
-        let (listeners, bound) = Listeners::bind(&config).await?;
-        let shared = Shared::new(&config, Traces::start(config.otlp_endpoint.as_deref())?);
+        let (listeners, bound) = BoundListeners::bind(&config).await?;
+        let Config { connection_age: age, stop_within, stop_delay, .. } = config;
+        let shared = SharedState::new(&config, Traces::start(config.otlp_endpoint.as_deref())?);
         let (health, health_server) = api::health().await;
         let deliveries = Arc::new(shared.deliveries(config.instance.take()));
         let checks = shared.checks(config.grace, config.log_denials);
-        let (protocols, beside) =
-            shared.protocols(&mut config, bound.internal, &checks, &deliveries);
-        let services = api::Services::new(api::Api::new(checks), beside, health_server);
-        let services = services.map_err(|e| anyhow!("gRPC reflection: {e}"))?;
+        let (protocols, optional) =
+            shared.protocols(&mut config, bound.operator, &checks, &deliveries);
+        let services =
+            api::Services::new(api::EntitlementsApi::new(checks), optional, health_server)
+                .map_err(|e| anyhow!("gRPC reflection: {e}"))?;
         let webhooks = Webhooks::new(config.verifier, deliveries.clone(), shared.metrics.clone());
-        let calls = Arc::new(Calls::new(shared.metrics.clone(), api::pb::DESCRIPTOR));
-        let probed = Arc::new(shared.probed(calls.clone(), config.locks.callers.clone()));
+        let call_metrics = Arc::new(CallMetrics::new(shared.metrics.clone(), api::pb::DESCRIPTOR));
+        let probe_state =
+            Arc::new(shared.probe_state(call_metrics.clone(), config.security.callers.clone()));
+        let reconciler = config.backend_api.map(|api| shared.reconciler(api, deliveries.clone()));
+        let webhook = Surface::Webhooks(Arc::new(webhooks), probe_state.clone());
+        let operator = Surface::Operators(probe_state, protocols);
+        let auth_layer = AuthLayer::new(config.security.callers.clone(), shared.metrics.clone());
+        let (mut tasks, stop) = (Tasks::new(), || shared.stop.clone());
+        let api = api::serve_grpc(listeners.api, auth_layer, services, call_metrics, age, stop());
+        spawn(&mut tasks, "API listener", api);
+        let webhook = api::serve_http(listeners.webhook, webhook, stop());
+        spawn(&mut tasks, "webhook listener", webhook);
+        let operator = api::serve_http(listeners.operator, operator, stop());
+        spawn(&mut tasks, "operator listener", operator);
         let (accounts, draining) = (shared.accounts.clone(), shared.draining.clone());
-        let follower = Follower {
-            migrate: config.migrate.then_some(config.database),
-            catalog: config.catalog,
-            store: shared.store.clone(),
-            changes: shared.changes(),
-            metrics: shared.metrics.clone(),
-            body_retention: config.body_retention,
-            reconciler: config.api.map(|api| shared.reconciler(api, deliveries.clone())),
-        };
-        let mut parts = JoinSet::new();
-        let stop = || shared.stop.clone();
-        let public = Face::Public(Arc::new(webhooks), probed.clone());
-        let internal = Face::Internal(probed, protocols);
-        let door = Door::new(config.locks.callers.clone(), shared.metrics.clone());
-        let age = config.connection_age;
-        let grpc = api::serve_grpc(listeners.grpc, door, services, calls, age, stop());
-        spawn(&mut parts, "gRPC", grpc);
-        spawn(&mut parts, "HTTP", api::serve_http(listeners.http, public, stop()));
-        spawn(&mut parts, "internal HTTP", api::serve_http(listeners.internal, internal, stop()));
-        spawn(&mut parts, "health", api::watch_health(health, accounts, draining, stop()));
-        spawn(&mut parts, "keys and certificates", config.locks.follow(stop()));
-        parts.spawn(follower.run_until(stop()));
-        let (stop_within, stop_delay) = (config.stop_within, config.stop_delay);
-        Ok(Self { bound, shared, parts, stop_within, stop_delay })
+        spawn(&mut tasks, "health", api::watch_health(health, accounts, draining, stop()));
+        spawn(&mut tasks, "keys and certificates", config.security.watch(stop()));
+        let migrate = config.migrate.then_some(config.database);
+        let startup = Startup { store: shared.store.clone(), migrate, catalog: config.catalog };
+        shared.spawn_after(&mut tasks, startup, config.body_retention, reconciler);
+        Ok(Self { bound, shared, tasks, stop_within, stop_delay })
     }
 
-    /// Where the listeners are.
+    /// The addresses of the listeners.
     #[must_use]
     pub fn bound(&self) -> Bound {
         self.bound
     }
 
-    /// Resolves when questions can be answered.
+    /// Resolves when checks can be answered.
     pub fn ready(&self) -> impl Future<Output = ()> + use<> {
         let accounts = self.shared.accounts.clone();
         async move {
@@ -132,16 +121,19 @@ impl Service {
         }
     }
 
-    /// Runs until it is asked to stop, then drains. A part that ends unasked ends the service with an error.
+    /// Runs until `asked_to_stop` resolves, then drains open calls.
+    ///
+    /// # Errors
+    /// If a task ends unexpectedly, or if calls are still open after `stop_within`.
     pub async fn run(mut self, asked_to_stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Bound { grpc, http, internal } = self.bound;
+        let Bound { api, webhook, operator } = self.bound;
         tracing::info!(
-            %grpc, %http, %internal,
-            "serving gRPC on {grpc}, webhooks on {http}, metrics on {internal}"
+            %api, %webhook, %operator,
+            "serving gRPC on {api}, webhooks on {webhook}, metrics on {operator}"
         );
         let served = tokio::select! {
             () = asked_to_stop => Ok(()),
-            ended = self.parts.join_next() => Err(ended_early(ended)),
+            ended = self.tasks.join_next() => Err(ended_early(ended)),
         };
         tracing::info!("stopping");
         self.shared.draining.cancel();
@@ -149,17 +141,17 @@ impl Service {
             sleep(self.stop_delay).await;
         }
         self.shared.stop.cancel();
-        let drained = timeout(self.stop_within, drain(&mut self.parts)).await;
+        let drained = timeout(self.stop_within, drain(&mut self.tasks)).await;
         self.shared.store.close().await;
         self.shared.metrics.traces.end().await;
         served?;
-        drained.context("stopped, but calls were still in flight")?;
+        drained.context("stopped, but calls were still in flight after STOP_WITHIN")?;
         tracing::info!("stopped");
         Ok(())
     }
 }
 
-impl Shared {
+impl SharedState {
     fn new(config: &Config, traces: Traces) -> Self {
         let metrics = Arc::new(Metrics::default().traced(traces));
         let store = Store::new(config.database.clone());
@@ -170,13 +162,13 @@ impl Shared {
             config.check_timeout,
             metrics.clone(),
         );
-        let (accounts, certificates) = (Arc::new(accounts), config.locks.certificates());
+        let (accounts, certificates) = (Arc::new(accounts), config.security.certificates());
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         Self { store, accounts, metrics, certificates, draining, stop }
     }
 
-    fn checks(&self, grace: Grace, log_denials: Option<Share>) -> Arc<Checks> {
-        Arc::new(Checks::new(self.accounts.clone(), grace, &self.metrics, log_denials))
+    fn checks(&self, grace: Grace, log_denials: Option<SampleRate>) -> Arc<Evaluator> {
+        Arc::new(Evaluator::new(self.accounts.clone(), grace, &self.metrics, log_denials))
     }
 
     fn deliveries(&self, served: Option<String>) -> Deliveries {
@@ -184,23 +176,52 @@ impl Shared {
         Deliveries::new(store, accounts, ServedInstance::new(served), self.metrics.clone())
     }
 
-    fn reconciler(&self, api: Api, deliveries: Arc<Deliveries>) -> Reconciler {
+    fn reconciler(&self, api: BackendApi, deliveries: Arc<Deliveries>) -> Reconciler {
         let (store, accounts) = (self.store.clone(), self.accounts.clone());
         Reconciler::new(api, store, accounts, deliveries, self.metrics.clone())
     }
 
-    fn changes(&self) -> Changes {
-        Changes::new(self.store.clone(), self.accounts.clone(), self.metrics.clone())
+    fn change_follower(&self) -> ChangeFollower {
+        ChangeFollower::new(self.store.clone(), self.accounts.clone(), self.metrics.clone())
     }
 
-    fn probed(&self, calls: Arc<Calls>, callers: Option<Arc<Callers>>) -> Probed {
+    /// Spawns the start-up, and the tasks that need the database and begin after it.
+    fn spawn_after(
+        &self,
+        tasks: &mut Tasks,
+        startup: Startup,
+        body_retention: chrono::Duration,
+        reconciler: Option<Reconciler>,
+    ) {
+        let (prepared, stop) = (CancellationToken::new(), self.stop.clone());
+        let after = |task| run_after(prepared.clone(), stop.clone(), task);
+        let (store, metrics) = (self.store.clone(), self.metrics.clone());
+        let changes = self.change_follower();
+        spawn(tasks, "change log", after(Box::pin(async move { changes.run().await })));
+        spawn(tasks, "retention", after(Box::pin(retention::run(store.clone(), body_retention))));
+        spawn(tasks, "database gauges", after(Box::pin(database_gauges::run(store, metrics))));
+        if let Some(reconciler) = reconciler {
+            spawn(
+                tasks,
+                "reconciliation",
+                after(Box::pin(async move { Box::pin(reconciler.run()).await })),
+            );
+        }
+        tasks.spawn(async move { ("start-up", startup.run(prepared, stop).await) });
+    }
+
+    fn probe_state(
+        &self,
+        call_metrics: Arc<CallMetrics>,
+        callers: Option<Arc<Callers>>,
+    ) -> ProbeState {
         let certificates = self.certificates.clone();
         let expires_at = move || certificates.iter().filter_map(|tls| tls.expires_at()).min();
-        Probed {
+        ProbeState {
             accounts: self.accounts.clone(),
             metrics: self.metrics.clone(),
             store: self.store.clone(),
-            calls_in_progress: Box::new(move || calls.in_progress()),
+            calls_in_progress: Box::new(move || call_metrics.in_progress()),
             certificate_expires_at: Box::new(expires_at),
             callers,
             draining: self.draining.clone(),
@@ -208,25 +229,26 @@ impl Shared {
     }
 }
 
-/// The sockets of all faces.
-struct Listeners {
-    grpc: Listener,
-    http: Listener,
-    internal: Listener,
+/// The sockets of all listeners.
+struct BoundListeners {
+    api: Listener,
+    webhook: Listener,
+    operator: Listener,
 }
 
-impl Listeners {
+impl BoundListeners {
     async fn bind(config: &Config) -> anyhow::Result<(Self, Bound)> {
-        let grpc = bind("GRPC_LISTEN", config.grpc, config.locks.grpc.clone()).await?;
-        let http = bind("HTTP_LISTEN", config.http, config.locks.http.clone()).await?;
-        let internal =
-            bind("INTERNAL_LISTEN", config.internal, config.locks.internal.clone()).await?;
+        let api = bind("API_LISTEN", config.api, config.security.api.clone()).await?;
+        let webhook =
+            bind("WEBHOOK_LISTEN", config.webhook, config.security.webhook.clone()).await?;
+        let operator =
+            bind("OPERATOR_LISTEN", config.operator, config.security.operator.clone()).await?;
         let bound = Bound {
-            grpc: grpc.local_addr()?,
-            http: http.local_addr()?,
-            internal: internal.local_addr()?,
+            api: api.local_addr()?,
+            webhook: webhook.local_addr()?,
+            operator: operator.local_addr()?,
         };
-        Ok((Self { grpc, http, internal }, bound))
+        Ok((Self { api, webhook, operator }, bound))
     }
 }
 
@@ -235,126 +257,12 @@ async fn bind(name: &str, address: SocketAddr, tls: Option<Arc<Tls>>) -> anyhow:
     bound.with_context(|| format!("{name}: cannot listen on {address}"))
 }
 
-/// Adds a part that cannot fail.
-fn spawn(
-    parts: &mut JoinSet<(&'static str, anyhow::Result<()>)>,
-    name: &'static str,
-    part: impl Future<Output = ()> + Send + 'static,
-) {
-    parts.spawn(async move {
-        part.await;
+/// Spawns a task that returns no error.
+fn spawn(tasks: &mut Tasks, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        task.await;
         (name, Ok(()))
     });
-}
-
-/// The part that follows the change log, once the database is there and fits.
-struct Follower {
-    /// The database to migrate first, if it is to be migrated.
-    migrate: Option<PgConnectOptions>,
-    catalog: Option<(Catalog, String)>,
-    store: Arc<Store>,
-    changes: Changes,
-    metrics: Arc<Metrics>,
-    body_retention: chrono::Duration,
-    reconciler: Option<Reconciler>,
-}
-
-impl Follower {
-    async fn run_until(self, stop: CancellationToken) -> (&'static str, anyhow::Result<()>) {
-        let ended = tokio::select! {
-            () = stop.cancelled() => Ok(()),
-            failed = self.run() => failed,
-        };
-        ("change log", ended)
-    }
-
-    async fn run(self) -> anyhow::Result<()> {
-        match (patiently(&self.store, || self.store.schema()).await?, self.migrate) {
-            (Schema::Fits, _) => {}
-            (Schema::Behind, Some(database)) => {
-                let newest = migrate(&database).await.context("cannot migrate the database")?;
-                tracing::info!(newest, "migrated the database");
-            }
-            (Schema::Behind, None) => return Err(WrongSchema::Behind.into()),
-            (Schema::Ahead, _) => return Err(WrongSchema::Ahead.into()),
-        }
-        match &self.catalog {
-            Some((catalog, source)) => apply_catalog(&self.store, catalog, source).await?,
-            None => tell_if_there_is_no_catalog(&self.store).await?,
-        }
-        let upkeep = retention::run(self.store.clone(), self.body_retention);
-        let pulse = database_gauges::run(self.store.clone(), self.metrics.clone());
-        let reconcile = async {
-            match &self.reconciler {
-                Some(reconciler) => Box::pin(reconciler.run()).await,
-                None => std::future::pending().await,
-            }
-        };
-        let never: Infallible = Box::pin(async {
-            tokio::select! {
-                never = self.changes.run() => never,
-                never = upkeep => never,
-                never = pulse => never,
-                never = reconcile => never,
-            }
-        })
-        .await;
-        match never {}
-    }
-}
-
-/// Asks the database until it answers; says once why it does not. A database that is there and refuses ends the
-/// start.
-async fn patiently<T, F>(store: &Store, ask: impl Fn() -> F) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
-    let mut told = false;
-    loop {
-        match ask().await {
-            Err(error @ StoreError::NotLetIn(_)) => return Err(error),
-            Err(error) if error.is_transient() => {
-                if !told {
-                    tracing::error!(
-                        database = store.place(),
-                        error = chain(&error),
-                        "waiting for the database of DATABASE_URL: `entitlements doctor` tells what to do"
-                    );
-                }
-                told = true;
-                sleep(RETRY).await;
-            }
-            answer => return answer,
-        }
-    }
-}
-
-async fn apply_catalog(store: &Store, catalog: &Catalog, source: &str) -> Result<(), StoreError> {
-    match patiently(store, || store.apply_catalog(Author::File, catalog, source)).await? {
-        Applied::New(number) => {
-            tracing::info!(
-                number,
-                plans = catalog.plans(),
-                "catalog {number} of {source} is in force now"
-            );
-        }
-        Applied::InForce(number) => tracing::info!(number, "catalog {number} is in force"),
-        Applied::Replaced { then, now } => tracing::warn!(
-            then,
-            now,
-            "{source} is not put in force: it was catalog {then}, which catalog {now} has replaced since"
-        ),
-    }
-    Ok(())
-}
-
-async fn tell_if_there_is_no_catalog(store: &Store) -> Result<(), StoreError> {
-    if patiently(store, || store.catalog()).await?.is_none() {
-        tracing::warn!(
-            "there is no catalog: every feature is unknown; set CATALOG to a catalog file"
-        );
-    }
-    Ok(())
 }
 
 fn ended_early(
@@ -362,12 +270,25 @@ fn ended_early(
 ) -> anyhow::Error {
     match ended {
         Some(Ok((_, Err(error)))) => error,
-        Some(Ok((part, Ok(())))) => anyhow!("{part} ended by itself"),
-        Some(Err(panic)) => anyhow!("a part failed: {panic}"),
-        None => anyhow!("no part is running"),
+        Some(Ok((task, Ok(())))) => anyhow!("the task `{task}` ended unexpectedly"),
+        Some(Err(panic)) => anyhow!("a task of the service failed: {panic}"),
+        None => anyhow!("no task is running"),
     }
 }
 
-async fn drain<T: 'static>(parts: &mut JoinSet<T>) {
-    while parts.join_next().await.is_some() {}
+/// Runs a task that never ends by itself, from the end of the start-up until `stop`.
+async fn run_after(
+    prepared: CancellationToken,
+    stop: CancellationToken,
+    task: Pin<Box<dyn Future<Output = Infallible> + Send>>,
+) {
+    let task = async {
+        prepared.cancelled().await;
+        match task.await {}
+    };
+    stop.run_until_cancelled(task).await;
+}
+
+async fn drain(tasks: &mut Tasks) {
+    while tasks.join_next().await.is_some() {}
 }

@@ -1,30 +1,35 @@
-//! Some denials in the log, where somebody asked for that: support sees who was denied what, and why.
+//! Logs a sample of denied checks with subject and reason, for support. Off by default (`LOG_DENIALS`).
 
-use super::Payers;
+use super::Subjects;
 use crate::{
-    domain::{Decision, Id, Kind, Question, Verdict, Wanted},
-    telemetry::{Sampler, Share},
+    domain::{Decision, Kind, Question, SubjectRef, Target, Verdict},
+    telemetry::{SampleRate, Sampler},
 };
 
-/// Logs a share of the denials; without one, it costs a branch.
+/// Logs a sample of the denials; `None`: none, at the cost of one branch.
 #[derive(Debug)]
-pub(super) struct Denials(Option<Sampler>);
+pub(super) struct DenialLog(Option<Sampler>);
 
-impl Denials {
-    pub(super) fn new(share: Option<Share>) -> Self {
+impl DenialLog {
+    pub(super) fn new(share: Option<SampleRate>) -> Self {
         Self(share.map(Sampler::new))
     }
 
-    /// Takes note of a decision about these subjects.
-    pub(super) fn note(&self, asked: Payers<'_>, question: &Question<'_>, decision: &Decision<'_>) {
+    /// Logs the decision if it denies and the sampler takes it.
+    pub(super) fn note(
+        &self,
+        subjects: Subjects<'_>,
+        question: &Question<'_>,
+        decision: &Decision<'_>,
+    ) {
         if let (Some(sampler), Verdict::Denied { reason, plan, .. }) = (&self.0, decision.verdict)
             && sampler.takes()
         {
-            let of = |kind| asked.iter().find(|id| id.kind() == kind).map(Id::as_str);
+            let of = |kind| subjects.iter().find(|id| id.kind() == kind).map(SubjectRef::as_str);
             let (user, organization) = (of(Kind::User), of(Kind::Organization));
             let (what, wanted) = match question.wanted {
-                Wanted::Feature(feature) => ("feature", feature),
-                Wanted::Plan(plan) => ("plan", plan),
+                Target::Feature(feature) => ("feature", feature),
+                Target::Plan(plan) => ("plan", plan),
             };
             let reason = reason.name();
             tracing::info!(

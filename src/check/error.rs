@@ -1,63 +1,63 @@
-//! What a caller may know of a failure.
+//! The errors of a check, without internal details: callers see them.
 
 use crate::{
     replica::Unavailable,
     storage::StoreError,
-    telemetry::{Sampler, chain},
+    telemetry::{Sampler, log_chain},
 };
 
-/// Why nothing can be answered, in words for whoever asks.
+/// Why a check cannot be answered, in a text for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
-pub struct Failure {
-    /// In words.
+pub struct CheckError {
+    /// The text for the caller.
     pub reason: String,
-    /// What can be done about it.
-    pub kind: FailureKind,
+    /// What can be done about the failure.
+    pub kind: CheckErrorKind,
 }
 
 /// What can be done about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
-    /// Ask less, or later.
-    Crowded,
-    /// Ask again.
-    Passing,
-    /// Look into the log of the service.
-    Lasting,
+pub enum CheckErrorKind {
+    /// Too many calls: retry later, with fewer calls.
+    Overloaded,
+    /// Passes by itself: retry.
+    Transient,
+    /// Needs an operator: see the log of the service.
+    Permanent,
 }
 
-impl Failure {
-    /// The log gets the rest, here and nowhere else, of some of many.
+impl CheckError {
+    /// Removes details of a failure of the database, and logs them, if the sampler takes the failure.
     pub(super) fn of(error: &Unavailable, logged: &Sampler) -> Self {
         let Unavailable::Store(source) = error else {
             let kind = match error {
-                Unavailable::Crowded => FailureKind::Crowded,
-                Unavailable::Internal => FailureKind::Lasting,
-                _ => FailureKind::Passing,
+                Unavailable::Overloaded => CheckErrorKind::Overloaded,
+                Unavailable::Internal => CheckErrorKind::Permanent,
+                _ => CheckErrorKind::Transient,
             };
             return Self { reason: error.to_string(), kind };
         };
         if source.is_transient() {
             if logged.takes() {
-                tracing::warn!(error = chain(source), "cannot read accounts");
+                tracing::warn!(error = log_chain(source), "cannot read accounts");
             }
-            Self { reason: "the database is unavailable".into(), kind: FailureKind::Passing }
+            Self { reason: "the database is unavailable".into(), kind: CheckErrorKind::Transient }
         } else {
             if logged.takes() {
-                tracing::error!(error = chain(source), "cannot read accounts");
+                tracing::error!(error = log_chain(source), "cannot read accounts");
             }
-            Self { reason: reason(source).into(), kind: FailureKind::Lasting }
+            Self { reason: reason(source).into(), kind: CheckErrorKind::Permanent }
         }
     }
 }
 
-/// What a caller is told of a failure that lasts.
+/// The text for the caller about a permanent failure of the database.
 fn reason(error: &StoreError) -> &'static str {
     match error {
         StoreError::Misconfigured(_) => {
-            "the database refuses what this service does: see the log of the service"
+            "the database rejects a query of this service; see the log of the service"
         }
-        _ => "the database holds something that this service cannot read",
+        _ => "the database holds a value that this service cannot read; see the log of the service",
     }
 }

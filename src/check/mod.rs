@@ -1,27 +1,27 @@
-//! Asking: what is known of a user and the active organization, and what follows from it. The same for every
-//! protocol, so that no two of them can answer differently.
+//! The evaluator: gets the accounts of a user and the active organization, and decides from them. All protocols use it,
+//! so they cannot answer differently.
 
 mod denial_log;
 mod error;
 mod pieces;
 mod subjects;
 
-pub use error::{Failure, FailureKind};
-pub use pieces::Pieces;
-pub use subjects::{Payers, Whom};
+pub use error::{CheckError, CheckErrorKind};
+pub use pieces::CooperativeYield;
+pub use subjects::{Subjects, SubjectsBuf};
 
 use crate::{
     domain::{
-        self, Account, Catalog, Decision, Denial, Grace, Grant, Id, Items, PreparedAccounts,
-        Question, Revision, Slug, Verdict,
+        self, Account, Catalog, Decision, Denial, Grace, Grant, PackedItems, PreparedAccounts,
+        Question, Revision, Slug, SubjectRef, Verdict,
     },
-    replica::{Accounts, Known, Need, Unavailable},
-    storage::Version,
-    telemetry::{Labels, Metrics, Sampler, Share},
+    replica::{Accounts, CachedAccount, Consistency, Unavailable},
+    storage::CatalogVersion,
+    telemetry::{Labels, Metrics, SampleRate, Sampler},
 };
 use arc_swap::Guard;
 use chrono::{DateTime, Utc};
-use denial_log::Denials;
+use denial_log::DenialLog;
 use prometheus_client::metrics::counter::Counter;
 use std::{
     collections::{BTreeSet, HashMap, hash_map},
@@ -29,106 +29,114 @@ use std::{
     time::Duration,
 };
 
-/// Answers from what this replica knows.
+/// Answers checks from the accounts and the catalog of this replica.
 #[derive(Debug)]
-pub struct Checks {
+pub struct Evaluator {
     accounts: Arc<Accounts>,
     grace: Grace,
-    /// A counter for each reason, by its place.
+    /// One counter for each reason to allow, indexed by the reason.
     grants: [Counter; Grant::ALL.len()],
+    /// One counter for each reason to deny, indexed by the reason.
     denials: [Counter; Denial::ALL.len()],
-    log: Denials,
-    /// Which failures are logged: while the database is away, every check of what is not cached fails.
+    log: DenialLog,
+    /// Limits the log lines about failures: during an outage of the database, every check of an uncached account fails.
     failures: Sampler,
 }
 
-/// What is known of those who are asked about.
+/// The accounts of the subjects that a check asks about.
 #[derive(Debug, Clone)]
-pub struct Facts {
-    first: Known,
-    second: Option<Known>,
+pub struct EvaluatedAccounts {
+    first: CachedAccount,
+    second: Option<CachedAccount>,
 }
 
-impl Facts {
+impl EvaluatedAccounts {
     /// The accounts, the user's first.
     pub fn accounts(&self) -> impl Iterator<Item = &Account> {
-        [Some(&self.first), self.second.as_ref()].into_iter().flatten().map(|known| &*known.account)
+        [Some(&self.first), self.second.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|cached| &*cached.account)
     }
 
-    /// What is known of each alone, the user first.
+    /// Each account alone, the user's first.
     pub fn each_alone(&self) -> impl Iterator<Item = Self> {
         let all = [Some(&self.first), self.second.as_ref()].into_iter().flatten();
-        all.map(|known| Self { first: known.clone(), second: None })
+        all.map(|cached| Self { first: cached.clone(), second: None })
     }
 
-    /// How many items the accounts have, at most.
+    /// An upper bound of the number of items in the accounts.
     #[must_use]
     pub fn items(&self) -> usize {
-        self.accounts().map(|account| account.items.bytes() / Items::SHORTEST).sum()
+        self.accounts().map(|account| account.items.bytes() / PackedItems::MIN_PACKED_LEN).sum()
     }
 
-    /// How far behind they may be; `None`: not at all.
+    /// How far the accounts may be behind the database; `None`: not at all.
     #[must_use]
     pub fn stale_for(&self) -> Option<Duration> {
-        self.first.stale_for.max(self.second.as_ref().and_then(|known| known.stale_for))
+        self.first.stale_for.max(self.second.as_ref().and_then(|cached| cached.stale_for))
     }
 }
 
-/// What decides beside the facts: the catalog in use, and the instant.
-pub struct Moment {
-    version: Guard<Arc<Version>>,
+/// The inputs of a decision beside the accounts: the catalog in use, the grace and the instant.
+pub struct EvaluationContext {
+    version: Guard<Arc<CatalogVersion>>,
     grace: Grace,
-    /// The instant.
+    /// The instant at which checks are decided.
     pub now: DateTime<Utc>,
 }
 
-impl Moment {
-    /// The answer to a question about these facts, at this moment.
+impl EvaluationContext {
+    /// Decides a question from these accounts, at [`Self::now`].
     #[must_use]
-    pub fn decide<'a>(&'a self, facts: &'a Facts, question: &Question<'_>) -> Decision<'a> {
-        self.decide_at(self.now, facts, question)
+    pub fn decide<'a>(
+        &'a self,
+        evaluated: &'a EvaluatedAccounts,
+        question: &Question<'_>,
+    ) -> Decision<'a> {
+        self.decide_at(self.now, evaluated, question)
     }
 
-    /// The same at another instant: what will follow from these facts, or followed.
+    /// Decides a question from these accounts as of another instant, in the future or the past.
     #[must_use]
     pub fn decide_at<'a>(
         &'a self,
         at: DateTime<Utc>,
-        facts: &'a Facts,
+        evaluated: &'a EvaluatedAccounts,
         question: &Question<'_>,
     ) -> Decision<'a> {
         let decide = |accounts: &[&'a Account]| {
             domain::decide(accounts, self.catalog(), self.grace, question, at)
         };
-        let first = &*facts.first.account;
-        let decision = match &facts.second {
+        let first = &*evaluated.first.account;
+        let decision = match &evaluated.second {
             None => decide(&[first]),
             Some(second) => decide(&[first, &second.account]),
         };
-        match facts.stale_for() {
+        match evaluated.stale_for() {
             None => decision,
-            Some(_) => decision.although_stale(self.catalog(), question.wanted),
+            Some(_) => decision.deny_strict_if_stale(self.catalog(), question.wanted),
         }
     }
 
-    /// The same facts, prepared for many questions.
+    /// Prepares the accounts for many questions.
     #[must_use]
-    pub fn prepare<'a>(&'a self, facts: &'a Facts) -> Prepared<'a> {
-        let accounts = PreparedAccounts::new(facts.accounts(), self.catalog(), self.grace);
-        Prepared { moment: self, accounts, is_stale: facts.stale_for().is_some() }
+    pub fn prepare<'a>(&'a self, evaluated: &'a EvaluatedAccounts) -> PreparedEvaluation<'a> {
+        let accounts = PreparedAccounts::new(evaluated.accounts(), self.catalog(), self.grace);
+        PreparedEvaluation { evaluation: self, accounts, is_stale: evaluated.stale_for().is_some() }
     }
 
-    /// Every feature of which anything is known: by a plan, or by an override of these subjects.
+    /// Every feature that a plan has or that an override of these accounts names.
     #[must_use]
-    pub fn features<'a>(&'a self, facts: &'a Facts) -> BTreeSet<&'a Slug> {
-        let overrides = facts.accounts().flat_map(|account| &account.overrides);
+    pub fn features<'a>(&'a self, evaluated: &'a EvaluatedAccounts) -> BTreeSet<&'a Slug> {
+        let overrides = evaluated.accounts().flat_map(|account| &account.overrides);
         self.catalog().features().chain(overrides.map(|found| &found.feature)).collect()
     }
 
-    /// The token for the state that answers about these facts are given from.
+    /// The token for the state of the catalog and of these accounts.
     #[must_use]
-    pub fn revision(&self, facts: &Facts) -> String {
-        let states = facts.accounts().map(|account| (&account.subject, account.revision));
+    pub fn revision(&self, evaluated: &EvaluatedAccounts) -> String {
+        let states = evaluated.accounts().map(|account| (&account.subject, account.revision));
         Revision::token(self.version.number, states)
     }
 
@@ -138,66 +146,66 @@ impl Moment {
         &self.version.catalog
     }
 
-    /// Its number.
+    /// The number of the catalog in use.
     #[must_use]
     pub fn catalog_number(&self) -> u64 {
         self.version.number
     }
 
-    /// How many names plans were seen with, where these facts depend on them: an item whose plan's slug was never said.
+    /// The number of known plan names, if decisions may depend on it: an item has no plan slug. Otherwise 0.
     #[must_use]
-    pub fn plan_names(&self, facts: &Facts) -> usize {
-        let mut items = facts.accounts().flat_map(|account| &account.items);
+    pub fn plan_names(&self, evaluated: &EvaluatedAccounts) -> usize {
+        let mut items = evaluated.accounts().flat_map(|account| &account.items);
         if items.any(|item| item.plan.is_none()) { self.version.names.count() } else { 0 }
     }
 
-    /// How long access outlives its dates.
+    /// How long access lasts beyond an item's dates.
     #[must_use]
     pub fn grace(&self) -> Grace {
         self.grace
     }
 }
 
-/// Facts that many questions are asked about at a moment.
-pub struct Prepared<'a> {
-    moment: &'a Moment,
+/// Accounts prepared for many questions at one instant.
+pub struct PreparedEvaluation<'a> {
+    evaluation: &'a EvaluationContext,
     accounts: PreparedAccounts<'a>,
     is_stale: bool,
 }
 
-impl<'a> Prepared<'a> {
-    /// Answers as [`Moment::decide`] does.
+impl<'a> PreparedEvaluation<'a> {
+    /// Decides as [`EvaluationContext::decide`] does.
     #[must_use]
     pub fn decide(&self, question: &Question<'_>) -> Decision<'a> {
-        self.decide_at(self.moment.now, question)
+        self.decide_at(self.evaluation.now, question)
     }
 
-    /// Answers as [`Moment::decide_at`] does.
+    /// Decides as [`EvaluationContext::decide_at`] does.
     #[must_use]
     pub fn decide_at(&self, at: DateTime<Utc>, question: &Question<'_>) -> Decision<'a> {
         let decision = self.accounts.decide(question, at);
         if self.is_stale {
-            decision.although_stale(self.moment.catalog(), question.wanted)
+            decision.deny_strict_if_stale(self.evaluation.catalog(), question.wanted)
         } else {
             decision
         }
     }
 
-    /// How many items there are to look at for each question.
+    /// The number of items that each question examines.
     #[must_use]
     pub fn items(&self) -> usize {
         self.accounts.items()
     }
 }
 
-impl Checks {
-    /// Decides with this grace; logs this share of the denials.
+impl Evaluator {
+    /// An evaluator that decides with `grace` and logs denials at the rate `log_denials`.
     #[must_use]
     pub fn new(
         accounts: Arc<Accounts>,
         grace: Grace,
         metrics: &Metrics,
-        log_denials: Option<Share>,
+        log_denials: Option<SampleRate>,
     ) -> Self {
         let counter = |reason| metrics.checks.get_or_create_owned(&Labels([("reason", reason)]));
         Self {
@@ -205,109 +213,122 @@ impl Checks {
             grace,
             grants: Grant::ALL.map(|grant| counter(grant.name())),
             denials: Denial::ALL.map(|denial| counter(denial.name())),
-            log: Denials::new(log_denials),
-            failures: Sampler::new(Share::PerSecond(1)),
+            log: DenialLog::new(log_denials),
+            failures: Sampler::new(SampleRate::PerSecond(1)),
         }
     }
 
-    /// What is known of these, as recent as needed; sees to a recent enough catalog, too.
-    pub async fn facts(&self, payers: Payers<'_>, need: &Need) -> Result<Facts, Failure> {
-        self.known(payers, need).await.map_err(|error| self.failure(&error))
+    /// Gets the accounts of these subjects. They and the catalog are as recent as `consistency` requires.
+    pub async fn evaluated_accounts(
+        &self,
+        subjects: Subjects<'_>,
+        consistency: &Consistency,
+    ) -> Result<EvaluatedAccounts, CheckError> {
+        self.load_accounts(subjects, consistency).await.map_err(|error| self.error(&error))
     }
 
-    async fn known(&self, payers: Payers<'_>, need: &Need) -> Result<Facts, Unavailable> {
-        self.accounts.ensure_catalog(need).await?;
-        let first = self.accounts.get(payers.first, need).await?;
-        let second = match payers.second {
-            Some(id) => Some(self.accounts.get(id, need).await?),
+    async fn load_accounts(
+        &self,
+        subjects: Subjects<'_>,
+        consistency: &Consistency,
+    ) -> Result<EvaluatedAccounts, Unavailable> {
+        self.accounts.ensure_catalog(consistency).await?;
+        let first = self.accounts.get(subjects.first, consistency).await?;
+        let second = match subjects.second {
+            Some(id) => Some(self.accounts.get(id, consistency).await?),
             None => None,
         };
-        Ok(Facts { first, second })
+        Ok(EvaluatedAccounts { first, second })
     }
 
-    /// Answers a question about these, whose facts they are; counts the answer.
+    /// Decides a question about these subjects from their accounts, and counts and samples the answer.
     #[must_use]
     pub fn decide<'a>(
         &self,
-        moment: &'a Moment,
-        facts: &'a Facts,
-        payers: Payers<'_>,
+        evaluation: &'a EvaluationContext,
+        evaluated: &'a EvaluatedAccounts,
+        subjects: Subjects<'_>,
         question: &Question<'_>,
     ) -> Decision<'a> {
-        let decision = moment.decide(facts, question);
-        self.count(payers, question, &decision);
+        let decision = evaluation.decide(evaluated, question);
+        self.count(subjects, question, &decision);
         decision
     }
 
-    /// Answers one of many questions about prepared facts, counts the answer, and gives way after each piece of work.
+    /// Decides one of many questions from prepared accounts, counts the answer, and yields to other tasks now and then.
     pub async fn decide_next<'a>(
         &self,
-        prepared: &Prepared<'a>,
-        pieces: &mut Pieces,
-        payers: Payers<'_>,
+        prepared: &PreparedEvaluation<'a>,
+        pieces: &mut CooperativeYield,
+        subjects: Subjects<'_>,
         question: &Question<'_>,
     ) -> Decision<'a> {
         let decision = prepared.decide(question);
-        self.count(payers, question, &decision);
+        self.count(subjects, question, &decision);
         pieces.answered(prepared.items()).await;
         decision
     }
 
-    fn count(&self, payers: Payers<'_>, question: &Question<'_>, decision: &Decision<'_>) {
+    fn count(&self, subjects: Subjects<'_>, question: &Question<'_>, decision: &Decision<'_>) {
         match decision.verdict {
             Verdict::Allowed { reason, .. } => self.grants[reason as usize].inc(),
             Verdict::Denied { reason, .. } => self.denials[reason as usize].inc(),
         };
-        self.log.note(payers, question, decision);
+        self.log.note(subjects, question, decision);
     }
 
-    /// The same for many, in their order. Each of them is read once, so that all answers about it agree.
+    /// Gets the accounts for many questions, in their order. Each account is fetched once, so that all answers about it
+    /// agree.
     pub async fn each(
         &self,
-        asked: impl Iterator<Item = Payers<'_>>,
-        need: &Need,
-    ) -> Result<Vec<Facts>, Failure> {
-        self.all(asked, need).await.map_err(|error| self.failure(&error))
+        questions: impl Iterator<Item = Subjects<'_>>,
+        consistency: &Consistency,
+    ) -> Result<Vec<EvaluatedAccounts>, CheckError> {
+        self.load_each(questions, consistency).await.map_err(|error| self.error(&error))
     }
 
-    async fn all(
+    async fn load_each(
         &self,
-        asked: impl Iterator<Item = Payers<'_>>,
-        need: &Need,
-    ) -> Result<Vec<Facts>, Unavailable> {
-        self.accounts.ensure_catalog(need).await?;
-        let (mut all, mut last) = (Vec::<Facts>::with_capacity(asked.size_hint().0), None);
-        let mut known = HashMap::new();
-        for payers in asked {
-            if let (Some(facts), true) = (all.last(), last == Some(payers)) {
-                all.push(facts.clone());
+        questions: impl Iterator<Item = Subjects<'_>>,
+        consistency: &Consistency,
+    ) -> Result<Vec<EvaluatedAccounts>, Unavailable> {
+        self.accounts.ensure_catalog(consistency).await?;
+        let (mut all, mut last) =
+            (Vec::<EvaluatedAccounts>::with_capacity(questions.size_hint().0), None);
+        let mut loaded = HashMap::new();
+        for subjects in questions {
+            if let (Some(evaluated), true) = (all.last(), last == Some(subjects)) {
+                all.push(evaluated.clone());
                 continue;
             }
-            for id in payers.iter() {
-                if let hash_map::Entry::Vacant(place) = known.entry(id) {
-                    place.insert(self.accounts.get(id, need).await?);
+            for id in subjects.iter() {
+                if let hash_map::Entry::Vacant(place) = loaded.entry(id) {
+                    place.insert(self.accounts.get(id, consistency).await?);
                 }
             }
-            let of = |id: Id<'_>| known[&id].clone();
-            all.push(Facts { first: of(payers.first), second: payers.second.map(of) });
-            last = Some(payers);
+            let of = |id: SubjectRef<'_>| loaded[&id].clone();
+            all.push(EvaluatedAccounts {
+                first: of(subjects.first),
+                second: subjects.second.map(of),
+            });
+            last = Some(subjects);
         }
         Ok(all)
     }
 
-    /// Now, with the catalog in use.
+    /// The context for deciding now: the catalog in use and the current time.
     #[must_use]
-    pub fn moment(&self) -> Moment {
-        Moment { version: self.accounts.catalog(), grace: self.grace, now: Utc::now() }
+    pub fn context(&self) -> EvaluationContext {
+        EvaluationContext { version: self.accounts.catalog(), grace: self.grace, now: Utc::now() }
     }
 
-    /// What a caller may know of a failure.
+    /// The error that a caller may see for a failure; logs the details, at most once a second.
     #[must_use]
-    pub fn failure(&self, error: &Unavailable) -> Failure {
-        Failure::of(error, &self.failures)
+    pub fn error(&self, error: &Unavailable) -> CheckError {
+        CheckError::of(error, &self.failures)
     }
 
-    /// What this replica knows.
+    /// The accounts of this replica.
     #[must_use]
     pub fn accounts(&self) -> &Accounts {
         &self.accounts

@@ -1,21 +1,21 @@
-//! Long work in pieces: between two of them other tasks have their turn, and the deadline of the call can end it.
+//! Cooperative yielding in long calls: other tasks run in between, and the deadline of the call can end it.
 
 use tokio::task::yield_now;
 
-/// The work of one piece, in items looked at: less than a millisecond, and more than most batches are.
-const PIECE: usize = 4_096;
-/// What an answer costs beside its items, in items.
-const ANSWER: usize = 8;
+/// Items examined between two yields: less than a millisecond of work, and more than most batches have.
+const ITEMS_PER_YIELD: usize = 4_096;
+/// The fixed cost of an answer, in items.
+const ITEMS_PER_ANSWER: usize = 8;
 
-/// Counts work, and gives way after each piece.
+/// Counts the items examined, and yields whenever there were enough.
 #[derive(Debug, Default)]
-pub struct Pieces(usize);
+pub struct CooperativeYield(usize);
 
-impl Pieces {
-    /// Call it after each answer that was decided from so many items.
+impl CooperativeYield {
+    /// Counts one answer that examined so many items, and yields if it is time. Call it after each answer.
     pub async fn answered(&mut self, items: usize) {
-        self.0 += items + ANSWER;
-        if self.0 >= PIECE {
+        self.0 += items + ITEMS_PER_ANSWER;
+        if self.0 >= ITEMS_PER_YIELD {
             self.0 = 0;
             yield_now().await;
         }
@@ -30,10 +30,10 @@ mod tests {
 
     #[tokio::test]
     async fn work_gives_way_after_each_piece_and_not_before() {
-        let mut pieces = Pieces::default();
+        let mut pieces = CooperativeYield::default();
         for _ in 0..2 {
-            assert!(poll!(pin!(pieces.answered(PIECE / 2))).is_ready());
-            let mut second = pin!(pieces.answered(PIECE / 2));
+            assert!(poll!(pin!(pieces.answered(ITEMS_PER_YIELD / 2))).is_ready());
+            let mut second = pin!(pieces.answered(ITEMS_PER_YIELD / 2));
             assert!(poll!(second.as_mut()).is_pending());
             assert!(poll!(second).is_ready());
         }

@@ -1,18 +1,18 @@
-//! Who is asked about: a user, an organization, or a user in the active organization.
+//! The subjects of a check: a user, an organization, or a user in the active organization.
 
-use crate::domain::{Id, Kind, Subject};
+use crate::domain::{Kind, Subject, SubjectRef};
 
-/// Those asked about, borrowed from whoever asks.
+/// The subjects of a check, borrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Payers<'i> {
-    pub(super) first: Id<'i>,
-    pub(super) second: Option<Id<'i>>,
+pub struct Subjects<'i> {
+    pub(super) first: SubjectRef<'i>,
+    pub(super) second: Option<SubjectRef<'i>>,
 }
 
-impl<'i> Payers<'i> {
-    /// Of these two; `None`: neither is named.
+impl<'i> Subjects<'i> {
+    /// A user, an organization or both; `None` if there is neither.
     #[must_use]
-    pub fn of(user: Option<Id<'i>>, organization: Option<Id<'i>>) -> Option<Self> {
+    pub fn of(user: Option<SubjectRef<'i>>, organization: Option<SubjectRef<'i>>) -> Option<Self> {
         match (user, organization) {
             (Some(first), second) => Some(Self { first, second }),
             (None, Some(first)) => Some(Self::of_one(first)),
@@ -20,33 +20,33 @@ impl<'i> Payers<'i> {
         }
     }
 
-    /// Of one alone.
+    /// One subject alone.
     #[must_use]
-    pub fn of_one(one: Id<'i>) -> Self {
+    pub fn of_one(one: SubjectRef<'i>) -> Self {
         Self { first: one, second: None }
     }
 
-    /// Of a user, in the active organization if there is one.
+    /// A user, with the active organization if there is one.
     #[must_use]
-    pub fn of_user(user: Id<'i>, organization: Option<Id<'i>>) -> Self {
+    pub fn of_user(user: SubjectRef<'i>, organization: Option<SubjectRef<'i>>) -> Self {
         Self { first: user, second: organization }
     }
 
-    /// The user first.
-    pub fn iter(self) -> impl Iterator<Item = Id<'i>> {
+    /// The subjects, the user first.
+    pub fn iter(self) -> impl Iterator<Item = SubjectRef<'i>> {
         [Some(self.first), self.second].into_iter().flatten()
     }
 }
 
-/// The same, kept for as long as a stream goes on.
+/// The subjects of a check, owned. A stream keeps them for as long as it lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whom {
+pub struct SubjectsBuf {
     first: Subject,
     second: Option<Subject>,
 }
 
-impl Whom {
-    /// Of these two; `None`: neither is named.
+impl SubjectsBuf {
+    /// A user, an organization or both; `None` if there is neither.
     #[must_use]
     pub fn of(user: Option<Subject>, organization: Option<Subject>) -> Option<Self> {
         match (user, organization) {
@@ -56,24 +56,24 @@ impl Whom {
         }
     }
 
-    /// To ask about.
+    /// Borrows the subjects.
     #[must_use]
-    pub fn payers(&self) -> Payers<'_> {
-        Payers { first: self.first.id(), second: self.second.as_ref().map(Subject::id) }
+    pub fn as_subjects(&self) -> Subjects<'_> {
+        Subjects { first: self.first.id(), second: self.second.as_ref().map(Subject::id) }
     }
 
-    /// The user first.
+    /// The subjects, the user first.
     pub fn iter(&self) -> impl Iterator<Item = &Subject> {
         [Some(&self.first), self.second.as_ref()].into_iter().flatten()
     }
 
-    /// The one of a kind.
+    /// The subject of a kind.
     #[must_use]
     pub fn one(&self, kind: Kind) -> Option<&Subject> {
         self.iter().find(|subject| subject.kind() == kind)
     }
 
-    /// Whether it is about this one.
+    /// Whether this subject is one of them.
     #[must_use]
     pub fn has(&self, subject: &Subject) -> bool {
         self.iter().any(|one| one == subject)

@@ -1,12 +1,12 @@
-//! Clerk's Backend API: plans with their features, and what a payer has subscribed to.
+//! The client of Clerk's Backend API: plans with their features, and subscriptions.
 //!
-//! Source: the `/billing/` paths of Clerk's OpenAPI description, version 2026-05-12, which is pinned. What it says
-//! of a subscription is put into the envelope of a webhook, so that it is read by the same rules.
+//! Source: the `/billing/` paths of Clerk's OpenAPI description, version 2026-05-12, which is pinned. A subscription is
+//! wrapped in the envelope of a webhook, so that the webhook parser reads it.
 
 use super::{
-    http_client::{self, InvalidUrl, Unread},
+    http_client::{self, InvalidUrl, ResponseError},
     json::{Json, Object},
-    rate_limit::Pace,
+    rate_limit::RateLimit,
 };
 use crate::{
     domain::{Catalog, Kind, Plan, Slug, Subject},
@@ -18,101 +18,98 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use secrecy::{ExposeSecret, SecretString};
-use std::{
-    collections::BTreeMap,
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
-/// The version whose answers are understood.
+/// The pinned version of the Backend API.
 const VERSION: &str = "2026-05-12";
-/// The most rows that a page can have.
-const PAGE: usize = 500;
-/// How many items are asked for again with the next page: so many may go meanwhile without hiding another.
+/// The maximum number of rows in a page, as Clerk limits it.
+const PAGE_LEN: usize = 500;
+/// How many rows the next page repeats: so many rows may disappear meanwhile without another being skipped.
 const OVERLAP: usize = 20;
-/// The largest answer: a page of items has about 1 MiB.
-const LARGEST_ANSWER: usize = 32 * 1024 * 1024;
-/// How often a request is tried.
+/// The largest accepted answer, in bytes: a page of items has about 1 MiB.
+const MAX_ANSWER_LEN: usize = 32 * 1024 * 1024;
+/// How often a request is attempted.
 const ATTEMPTS: u32 = 5;
-/// The longest pause before another try, also if Clerk asks for more.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How often a list is read anew because rows moved while it was read.
-const READINGS: u32 = 5;
+/// The longest pause before a retry, also if Clerk's `Retry-After` is longer.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// How often a list is read because rows moved while it was read.
+const LIST_ATTEMPTS: u32 = 5;
 
-/// Asks Clerk's Backend API.
+/// A client of Clerk's Backend API.
 #[derive(Debug, Clone)]
-pub struct Api {
+pub struct BackendApi {
     client: Client,
     base: Url,
-    pace: Arc<Pace>,
+    rate_limit: Arc<RateLimit>,
 }
 
-/// What can go wrong, by what can be done about it.
+/// An error of the Backend API, classified by how a caller can react.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// The settings cannot work.
+pub enum BackendApiError {
+    /// A setting is invalid.
     #[error("{0}")]
     Setting(&'static str),
-    /// Clerk does not accept the key.
-    #[error("Clerk refuses the key ({0}): is CLERK_SECRET_KEY of this instance, and not revoked?")]
+    /// Clerk rejects the key.
+    #[error(
+        "Clerk refuses the key ({0}): check that CLERK_SECRET_KEY is of this instance and not revoked"
+    )]
     Refused(String),
-    /// The key is right, and the instance has no Billing.
+    /// Clerk accepts the key, but Billing is not enabled for the instance.
     #[error(
         "Clerk Billing is not enabled for this instance ({0}): enable it in Clerk's dashboard, under Billing"
     )]
     NotEnabled(String),
-    /// Clerk cannot be reached, or fails; later it may work.
+    /// Clerk cannot be reached, or fails. The same request may succeed later.
     #[error("Clerk's Backend API is unavailable: {0}")]
     Unavailable(String),
-    /// Clerk answers what is not understood.
-    #[error("Clerk's Backend API answered something unexpected: {0}")]
+    /// Clerk's answer cannot be parsed.
+    #[error("unexpected answer of Clerk's Backend API: {0}")]
     Unexpected(String),
 }
 
-/// What a payer has subscribed to, in the envelope of a webhook.
+/// A subscription or subscription item, in the envelope of a webhook.
 #[derive(Debug, Clone)]
-pub struct Observation {
+pub struct BackendSubscription {
     /// The payer.
     pub subject: Subject,
-    /// The body.
+    /// The bytes of the envelope.
     pub body: Bytes,
 }
 
-/// A page of items.
+/// A page of subscription items.
 #[derive(Debug)]
 pub struct Items {
-    /// What it says of payers.
-    pub observed: Vec<Observation>,
-    /// How many of its items came without their payer.
+    /// The items that name their payer.
+    pub observed: Vec<BackendSubscription>,
+    /// The number of items in this page without a payer.
     pub without_payer: usize,
-    /// How many items there are in all.
+    /// The number of items in all pages.
     pub total: usize,
-    /// Where the next page begins, if there is one.
+    /// The offset of the next page, if there is one.
     pub next: Option<usize>,
 }
 
-/// Clerk's plans.
+/// The plans that Clerk lists.
 #[derive(Debug, Default)]
 pub struct Plans {
-    /// Those that could be read.
+    /// The plans that could be parsed.
     pub catalog: Catalog,
-    /// Why others could not: what is known of them stays as it is.
+    /// For each plan that could not be parsed, the reason. Its stored version must stay unchanged.
     pub left_out: Vec<String>,
 }
 
-/// A page of a list, its rows as they came.
+/// A page of a list, with unparsed rows.
 struct Listing {
     rows: Vec<String>,
     total: usize,
 }
 
-impl Api {
-    /// Asks at `base`, such as `https://api.clerk.com/v1`, with this secret key.
-    pub fn new(base: &str, key: &SecretString) -> Result<Self, ApiError> {
+impl BackendApi {
+    /// Creates a client for the API at `base`, such as `https://api.clerk.com/v1`, with a secret key.
+    pub fn new(base: &str, key: &SecretString) -> Result<Self, BackendApiError> {
         let base = http_client::url(base).map_err(|invalid| {
-            ApiError::Setting(match invalid {
+            BackendApiError::Setting(match invalid {
                 InvalidUrl::Malformed => "CLERK_API_URL must be as https://api.clerk.com/v1",
                 InvalidUrl::PlainText => {
                     "CLERK_API_URL is http://, which would send CLERK_SECRET_KEY in plain text: use https://"
@@ -121,8 +118,8 @@ impl Api {
         })?;
         let key = key.expose_secret().trim();
         let bearer = HeaderValue::from_str(&format!("Bearer {key}")).ok();
-        let mut bearer = bearer.filter(|_| key.starts_with("sk_")).ok_or(ApiError::Setting(
-            "CLERK_SECRET_KEY is no secret key (sk_…): copy it from the API keys page of Clerk's dashboard",
+        let mut bearer = bearer.filter(|_| key.starts_with("sk_")).ok_or(BackendApiError::Setting(
+            "CLERK_SECRET_KEY is not a secret key (sk_…): copy it from the API keys page of Clerk's dashboard",
         ))?;
         bearer.set_sensitive(true);
         let version = HeaderValue::from_static(VERSION);
@@ -133,20 +130,20 @@ impl Api {
             .connect_timeout(Duration::from_secs(5))
             .timeout(Duration::from_secs(20))
             .build()
-            .map_err(|e| ApiError::Unavailable(e.to_string()))?;
-        let pace = Arc::new(Pace::of(key));
-        Ok(Self { client, base, pace })
+            .map_err(|e| BackendApiError::Unavailable(e.to_string()))?;
+        let rate_limit = Arc::new(RateLimit::of(key));
+        Ok(Self { client, base, rate_limit })
     }
 
-    /// The instance that the key belongs to, as far as Clerk says.
-    pub async fn instance(&self) -> Result<Option<String>, ApiError> {
+    /// The id of the instance that the key belongs to, if Clerk's answer has it.
+    pub async fn instance(&self) -> Result<Option<String>, BackendApiError> {
         let found = self.get("instance", &[]).await?;
         Ok(found.and_then(|found| object(&found)?.word("id").ok().flatten()))
     }
 
-    /// All plans, with their features, as a catalog. A list without any is an error: it would take everything from
-    /// everybody.
-    pub async fn plans(&self) -> Result<Plans, ApiError> {
+    /// All plans with their features, as a catalog. A list without a valid plan is an error, because an empty catalog
+    /// would revoke all entitlements.
+    pub async fn plans(&self) -> Result<Plans, BackendApiError> {
         let mut plans = Plans::default();
         for row in self.all("billing/plans").await? {
             if let Err(why) = add_plan(&mut plans.catalog, &row) {
@@ -155,13 +152,16 @@ impl Api {
         }
         if plans.catalog.plans() == 0 {
             let more = plans.left_out.first().map(|why| format!(" ({why})")).unwrap_or_default();
-            return Err(unexpected(format!("there is no plan in the list of plans{more}")));
+            return Err(unexpected(format!("the list of plans has no valid plan{more}")));
         }
         Ok(plans)
     }
 
-    /// What a payer has subscribed to; `None`: Clerk knows of no subscription.
-    pub async fn subscription(&self, subject: &Subject) -> Result<Option<Observation>, ApiError> {
+    /// The subscription of a payer; `None`: Clerk has none.
+    pub async fn subscription(
+        &self,
+        subject: &Subject,
+    ) -> Result<Option<BackendSubscription>, BackendApiError> {
         let folder = match subject.kind() {
             Kind::User => "users",
             Kind::Organization => "organizations",
@@ -171,8 +171,8 @@ impl Api {
         Ok(Some(observation("api.subscription", subject.clone(), &found)))
     }
 
-    /// A page of the subscription items of all payers, also free ones, beginning with the newest.
-    pub async fn items(&self, offset: usize) -> Result<Items, ApiError> {
+    /// A page of the subscription items of all payers, including free items, newest first.
+    pub async fn items(&self, offset: usize) -> Result<Items, BackendApiError> {
         let path = "billing/subscription_items?include_free=true";
         let page = self.page(path, offset).await?;
         let (count, total) = (page.rows.len(), page.total);
@@ -183,15 +183,15 @@ impl Api {
         Ok(Items { without_payer: count - observed.len(), observed, total, next })
     }
 
-    /// All rows of a list. They are sorted newest first, so a new row pushes others to the next page, and one that
-    /// goes hides another: the list is read anew until its count fits.
-    async fn all(&self, path: &str) -> Result<Vec<String>, ApiError> {
-        for _ in 0..READINGS {
+    /// All rows of a list. Clerk sorts them newest first, so a new row moves others to the next page, and a removed row
+    /// makes the next page skip one. The list is therefore read again until the number of rows matches `total_count`.
+    async fn all(&self, path: &str) -> Result<Vec<String>, BackendApiError> {
+        for _ in 0..LIST_ATTEMPTS {
             let (mut rows, mut offset) = (BTreeMap::new(), 0);
             let total = loop {
                 let page = self.page(path, offset).await?;
                 let count = page.rows.len();
-                // One without an id is known by its text.
+                // A row without an id is identified by its text.
                 let id = |row: &str| object(row)?.text("id").ok().flatten();
                 let keyed = |row: String| (id(&row).unwrap_or_else(|| row.clone()), row);
                 rows.extend(page.rows.into_iter().map(keyed));
@@ -204,23 +204,31 @@ impl Api {
                 return Ok(rows.into_values().collect());
             }
         }
-        Err(ApiError::Unavailable(format!("the rows of {path} keep moving while they are read")))
+        Err(BackendApiError::Unavailable(format!(
+            "the rows of {path} changed during each of {LIST_ATTEMPTS} reads"
+        )))
     }
 
-    async fn page(&self, path: &str, offset: usize) -> Result<Listing, ApiError> {
-        let query = [("limit", PAGE.to_string()), ("offset", offset.to_string())];
+    async fn page(&self, path: &str, offset: usize) -> Result<Listing, BackendApiError> {
+        let query = [("limit", PAGE_LEN.to_string()), ("offset", offset.to_string())];
         let page = self.get(path, &query).await?;
-        let page = page.ok_or_else(|| unexpected(format!("{path} is not there (404)")))?;
+        let page = page.ok_or_else(|| unexpected(format!("{path} was not found (404)")))?;
         let listing = object(&page).and_then(|page| {
             let rows = page.array("data").ok()??.iter().map(ToString::to_string).collect();
             let total = page.whole("total_count").ok()??.try_into().ok()?;
             Some(Listing { rows, total })
         });
-        listing.ok_or_else(|| unexpected(format!("{path} answers without `data` or `total_count`")))
+        listing.ok_or_else(|| {
+            unexpected(format!("the answer of {path} lacks `data` or `total_count`"))
+        })
     }
 
     /// One answer; `None`: 404. What may pass is tried again, with growing pauses.
-    async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Option<String>, ApiError> {
+    async fn get(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<Option<String>, BackendApiError> {
         let mut url = self.base.clone();
         let (path, fixed) = path.split_once('?').unwrap_or((path, ""));
         url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
@@ -237,23 +245,23 @@ impl Api {
                 Err(Failed::ForNow(reason, pause)) => (reason, pause),
             };
             if attempt == ATTEMPTS {
-                return Err(ApiError::Unavailable(format!(
+                return Err(BackendApiError::Unavailable(format!(
                     "{reason} ({path}, {ATTEMPTS} attempts)"
                 )));
             }
-            sleep(pause.unwrap_or_else(|| backoff(attempt)).min(LONGEST_PAUSE)).await;
+            sleep(pause.unwrap_or_else(|| backoff(attempt)).min(MAX_PAUSE)).await;
         }
     }
 
     async fn once(&self, url: Url) -> Result<Option<String>, Failed> {
-        self.pace.turn().await;
+        self.rate_limit.wait().await;
         let request = self.client.get(url).headers(traceparent());
         let answer = request.send().await.map_err(for_now)?;
         match answer.status() {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {
-                let bytes = http_client::read(answer, LARGEST_ANSWER).await.map_err(unread)?;
-                let malformed = |e| Failed::ForNow(format!("a malformed answer: {e}"), None);
+                let bytes = http_client::read(answer, MAX_ANSWER_LEN).await.map_err(unread)?;
+                let malformed = |e| Failed::ForNow(format!("the answer is not JSON: {e}"), None);
                 Ok(Some(Json::parse(&bytes).map_err(malformed)?.to_string()))
             }
             StatusCode::TOO_MANY_REQUESTS => {
@@ -267,10 +275,10 @@ impl Api {
     }
 }
 
-/// Why one try did not work.
+/// Why an attempt failed.
 enum Failed {
-    Finally(ApiError),
-    /// With the pause that Clerk asks for.
+    Finally(BackendApiError),
+    /// The attempt can be repeated, after the pause in `Retry-After` if there is one.
     ForNow(String, Option<Duration>),
 }
 
@@ -278,64 +286,63 @@ fn for_now(error: reqwest::Error) -> Failed {
     Failed::ForNow(http_client::failure(error), None)
 }
 
-fn unread(unread: Unread) -> Failed {
+fn unread(unread: ResponseError) -> Failed {
     match unread {
-        Unread::Failed(failure) => Failed::ForNow(failure, None),
-        Unread::TooLarge(_) => Failed::Finally(unexpected(unread.into())),
+        ResponseError::Failed(failure) => Failed::ForNow(failure, None),
+        ResponseError::TooLarge(_) => Failed::Finally(unexpected(unread.into())),
     }
 }
 
-/// A pause that doubles with each attempt, and differs between replicas.
+/// A pause that doubles with each attempt, with jitter so that replicas do not retry at the same time.
 fn backoff(attempt: u32) -> Duration {
-    let jitter = RandomState::new().hash_one(attempt) % 100;
-    Duration::from_millis(200 * 2_u64.pow(attempt) * (50 + jitter) / 100)
+    Duration::from_millis(200 * 2_u64.pow(attempt) * fastrand::u64(50..150) / 100)
 }
 
-/// What Clerk's refusal means, by its code where it has one.
-fn refused(status: StatusCode, code: Option<&str>) -> ApiError {
+/// The error for a status that is not retried, by Clerk's error code if the answer has one.
+fn refused(status: StatusCode, code: Option<&str>) -> BackendApiError {
     let is_key = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-    let told = format!("{status}: {}", code.unwrap_or("no reason given"));
+    let reason = format!("{status}: {}", code.unwrap_or("no reason given"));
     match code {
-        Some("billing_not_enabled" | "feature_not_enabled") => ApiError::NotEnabled(told),
-        Some("resource_not_found") => unexpected(told),
-        _ if is_key => ApiError::Refused(told),
-        _ => unexpected(told),
+        Some("billing_not_enabled" | "feature_not_enabled") => BackendApiError::NotEnabled(reason),
+        Some("resource_not_found") => unexpected(reason),
+        _ if is_key => BackendApiError::Refused(reason),
+        _ => unexpected(reason),
     }
 }
 
-/// What Clerk says is wrong, by its code: the sentence beside it may name people.
+/// Clerk's error code. The message beside it is not used, because it may contain personal data.
 async fn code(answer: Response) -> Option<String> {
-    let body = http_client::read(answer, LARGEST_ANSWER).await.ok()?;
+    let body = http_client::read(answer, MAX_ANSWER_LEN).await.ok()?;
     let errors = Json::parse(&body).ok()?.object()?.array("errors").ok()??;
     errors.first()?.object()?.word("code").ok()?
 }
 
-fn unexpected(what: String) -> ApiError {
-    ApiError::Unexpected(what)
+fn unexpected(reason: String) -> BackendApiError {
+    BackendApiError::Unexpected(reason)
 }
 
 fn object(text: &str) -> Option<Object<'_>> {
     Json::parse(text.as_bytes()).ok()?.object()
 }
 
-/// Adds a plan of Clerk's list; an error is why it cannot be.
+/// Adds a plan of Clerk's list to a catalog; an error says why the plan is invalid.
 fn add_plan(catalog: &mut Catalog, row: &str) -> Result<(), String> {
-    let row = object(row).ok_or("a plan is no object")?;
+    let row = object(row).ok_or("a plan is not an object")?;
     let text = row.text("slug").map_err(|e| e.to_string())?.ok_or("a plan has no slug")?;
-    let named = |why: &dyn std::fmt::Display| format!("plan `{text}`: {why}");
+    let with_name = |why: &dyn std::fmt::Display| format!("plan `{text}`: {why}");
     let slug: Slug = text.parse().map_err(|e| format!("the slug of a plan {e}"))?;
-    let kind = match row.word("for_payer_type").map_err(|e| named(&e))?.as_deref() {
+    let kind = match row.word("for_payer_type").map_err(|e| with_name(&e))?.as_deref() {
         Some("user") => Kind::User,
         Some("org" | "organization") => Kind::Organization,
-        _ => return Err(named(&"it says neither that it is for users nor for organizations")),
+        _ => return Err(with_name(&"`for_payer_type` is neither `user` nor `org`")),
     };
-    // Without its features a plan would take from its holders what they have.
-    let features = row.array("features").map_err(|e| named(&e))?;
-    let features = features.ok_or_else(|| named(&"it came without its features"))?;
+    // A plan without features would revoke those of its holders.
+    let features = row.array("features").map_err(|e| with_name(&e))?;
+    let features = features.ok_or_else(|| with_name(&"it came without its features"))?;
     let feature = |feature: &Json<'_>| {
         let slug = feature.object().and_then(|feature| feature.text("slug").ok().flatten());
         let slug = slug.and_then(|slug| slug.parse::<Slug>().ok());
-        Ok((slug.ok_or_else(|| named(&"a feature has no slug"))?, None))
+        Ok((slug.ok_or_else(|| with_name(&"a feature has no valid slug"))?, None))
     };
     let features = features.iter().map(feature).collect::<Result<_, String>>()?;
     let id = row.word("id").ok().flatten().map(Into::into);
@@ -344,11 +351,11 @@ fn add_plan(catalog: &mut Catalog, row: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What Clerk says, as a webhook would. It has no time of sending: of two that say the same change, the webhook counts,
-/// and asking twice says nothing new.
-fn observation(event: &str, subject: Subject, data: &str) -> Observation {
+/// Wraps an answer in the envelope of a webhook. The envelope has no time of sending, so that a webhook about the same
+/// change has the higher version, and a repeated answer has the same version.
+fn observation(event: &str, subject: Subject, data: &str) -> BackendSubscription {
     let body = format!(r#"{{"type":"{event}","subject":"{subject}","data":{data}}}"#);
-    Observation { subject, body: body.into() }
+    BackendSubscription { subject, body: body.into() }
 }
 
 /// The payer of an item.

@@ -1,30 +1,30 @@
-//! Which of a request's cookies holds the session: the choice that Clerk's SDK makes.
+//! Chooses the cookie that holds the session, as Clerk's SDK does.
 //!
-//! An instance sets each cookie twice: `__session` and `__client_uat` for all that share a domain, and the same names
-//! with the instance's suffix for itself. `__client_uat` says since when somebody is signed in, 0: nobody is.
+//! An instance sets each cookie twice: `__session` and `__client_uat`, which instances on one domain share, and a copy
+//! of each with the instance's own suffix. `__client_uat` is the time of the last sign-in, or 0 after a sign-out.
 
 use super::{
     instance::{Instance, SUFFIX},
     jwt::Token,
-    session_token::Unverified,
+    session_token::SessionError,
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-/// The most suffixes that are looked at where the instance's own is not known.
-const SUFFIXES: usize = 4;
+/// How many suffixes are read at most if the instance's suffix is unknown.
+const MAX_SUFFIXES: usize = 4;
 
 /// The cookies of one suffix, or without one.
 #[derive(Default)]
 pub(super) struct Set<'c> {
     session: Option<&'c str>,
-    /// What `session` says, if it is a JSON Web Token.
+    /// The parsed `session`, if it is a JSON Web Token.
     pub token: Option<Token<'c>>,
     client_uat: Option<&'c str>,
     dev_browser: Option<&'c str>,
 }
 
-/// The cookies of a request that are about sessions.
+/// The session cookies of a request.
 #[derive(Default)]
 pub(super) struct Cookies<'c> {
     pub plain: Set<'c>,
@@ -32,16 +32,16 @@ pub(super) struct Cookies<'c> {
     pub suffixed: Vec<(&'c str, Set<'c>)>,
 }
 
-/// What is known of the instance when it is chosen.
+/// The inputs for the choice between cookies with and without a suffix.
 pub(super) struct Choice<'a> {
     pub issuer: Issuer<'a>,
     pub is_development: bool,
-    /// Whether a session counts although no `__client_uat` says so.
+    /// Whether a session cookie is accepted without a `__client_uat`.
     pub trusts_session_alone: bool,
     pub now: DateTime<Utc>,
 }
 
-/// What an instance's own tokens say of who made them.
+/// The issuer (`iss`) of the instance's tokens, as far as it is known.
 #[derive(Clone, Copy)]
 pub(super) enum Issuer<'a> {
     Of(&'a Instance),
@@ -50,7 +50,7 @@ pub(super) enum Issuer<'a> {
     Unknown,
 }
 
-/// Which of the two sets a token is of.
+/// The set of cookies that the token was taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chosen {
     Plain,
@@ -58,7 +58,8 @@ pub(super) enum Chosen {
 }
 
 impl<'c> Cookies<'c> {
-    /// The cookies of a header; the first of a name counts. Of other suffixes than `only`, none is kept.
+    /// Parses a `Cookie` header. If a name is repeated, the first value counts. If `only` is set, cookies with other
+    /// suffixes are ignored.
     pub fn of(header: &'c str, only: Option<&str>) -> Self {
         let mut cookies = Self::default();
         for (name, value) in header.split(';').filter_map(|cookie| cookie.split_once('=')) {
@@ -85,7 +86,7 @@ impl<'c> Cookies<'c> {
             return None;
         }
         let at = self.suffixed.iter().position(|(known, _)| *known == suffix);
-        if at.is_none() && self.suffixed.len() < SUFFIXES {
+        if at.is_none() && self.suffixed.len() < MAX_SUFFIXES {
             self.suffixed.push((suffix, Set::default()));
         }
         let at = at
@@ -94,7 +95,7 @@ impl<'c> Cookies<'c> {
         Some(&mut self.suffixed[at].1)
     }
 
-    /// Whether any `__client_uat` was sent, also an empty one.
+    /// Whether the request has a `__client_uat`, with any suffix, even an empty one.
     pub fn have_client_uat(&self) -> bool {
         let sets = self.suffixed.iter().map(|(_, set)| set).chain([&self.plain]);
         sets.into_iter().any(|set| set.client_uat.is_some())
@@ -107,7 +108,7 @@ enum Cookie {
     DevBrowser,
 }
 
-/// What a cookie is, and its suffix.
+/// The kind of a cookie and its suffix; `None` for a cookie that is not Clerk's.
 fn split(name: &str) -> Option<(Cookie, Option<&str>)> {
     let (kind, rest) = if let Some(rest) = name.strip_prefix("__session") {
         (Cookie::Session, rest)
@@ -125,7 +126,7 @@ fn split(name: &str) -> Option<(Cookie, Option<&str>)> {
 }
 
 impl<'c> Set<'c> {
-    /// The cookie that should hold a token.
+    /// The value of the session cookie, unless it is empty.
     pub fn session(&self) -> Option<&'c str> {
         self.session.filter(|text| !text.is_empty())
     }
@@ -145,29 +146,29 @@ impl Choice<'_> {
         &self,
         plain: &'s Set<'c>,
         suffixed: &'s Set<'c>,
-    ) -> Result<(&'s Token<'c>, Chosen), Unverified> {
+    ) -> Result<(&'s Token<'c>, Chosen), SessionError> {
         let (set, chosen) = if self.counts_suffixed(plain, suffixed) {
             (suffixed, Chosen::Suffixed)
         } else {
             (plain, Chosen::Plain)
         };
-        let refused = |reason: &str| Err(Unverified::Refused(reason.into()));
+        let refused = |reason: &str| Err(SessionError::Refused(reason.into()));
         if self.is_development && set.dev_browser.is_none_or(str::is_empty) {
             return refused(
-                "without `__clerk_db_jwt` a development instance does not know the browser",
+                "the cookie `__clerk_db_jwt`, which a development instance requires, is missing",
             );
         }
         let since = since(set.client_uat());
         if set.session().is_none() {
             if chosen == Chosen::Suffixed && plain.session().is_some() {
-                return refused("`__session` is of another Clerk instance");
+                return refused("`__session` belongs to another Clerk instance");
             }
-            return Err(Unverified::Missing);
+            return Err(SessionError::Missing);
         }
         if since == 0.0 && !self.trusts_session_alone {
-            return refused("`__client_uat` does not say that anybody is signed in");
+            return refused("`__client_uat` has no time of a sign-in: the user is not signed in");
         }
-        let Some(token) = &set.token else { return refused("it is no JSON Web Token") };
+        let Some(token) = &set.token else { return refused("it is not a JSON Web Token") };
         match number(token.claims.iat.as_ref()) {
             Some(made) if made < since => {
                 refused("it is older than the last sign-in or sign-out (`__client_uat`)")
@@ -176,10 +177,10 @@ impl Choice<'_> {
         }
     }
 
-    /// Whether the cookies with the suffix count, and not those without.
+    /// Whether the cookies with the suffix are used instead of those without.
     fn counts_suffixed(&self, plain: &Set<'_>, suffixed: &Set<'_>) -> bool {
         if plain.session().is_some() {
-            // What is malformed is refused soonest where it is.
+            // A malformed plain session is chosen, so that the caller rejects it.
             let Some(token) = plain.token.as_ref().filter(|token| has_issuer(token)) else {
                 return false;
             };
@@ -236,7 +237,7 @@ fn number(claim: Option<&Value>) -> Option<f64> {
     claim.and_then(Value::as_f64)
 }
 
-/// The digits that a `__client_uat` begins with, as a number; 0 without any.
+/// The number that a `__client_uat` begins with; 0 if it begins with none.
 fn since(client_uat: Option<&str>) -> f64 {
     let text = client_uat.unwrap_or_default().trim_start();
     let (sign, digits) = match text.strip_prefix('-') {

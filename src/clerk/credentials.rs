@@ -1,4 +1,4 @@
-//! What a request brings to show who sent it, as Clerk's SDK reads it.
+//! The credentials of a request, as Clerk's SDK reads them.
 
 use std::{borrow::Cow, fmt};
 
@@ -9,7 +9,7 @@ pub struct Credentials<'c> {
     cookies: Option<Cow<'c, str>>,
 }
 
-/// Both are secrets.
+/// Prints no field, because both hold secrets.
 impl fmt::Debug for Credentials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").finish_non_exhaustive()
@@ -17,8 +17,8 @@ impl fmt::Debug for Credentials<'_> {
 }
 
 impl<'c> Credentials<'c> {
-    /// Those of a request's header fields. A field that comes several times is read as one, joined as the Fetch
-    /// standard does; bytes that are no text are replaced, so that they spoil no other cookie.
+    /// Reads the credentials from header fields. Repeated fields are joined as the Fetch standard does. Bytes that are
+    /// not UTF-8 are replaced, so that the other cookies stay usable.
     pub fn of(fields: impl IntoIterator<Item = (&'c str, &'c [u8])>) -> Self {
         let mut credentials = Self::default();
         for (name, value) in fields {
@@ -38,7 +38,7 @@ impl<'c> Credentials<'c> {
         credentials
     }
 
-    /// The token of `Authorization`: after `Bearer`, or alone. Another scheme is about something else.
+    /// The token of `Authorization`, after `Bearer` or alone; `None` for another scheme.
     pub(super) fn token(&self) -> Option<&str> {
         let mut words = self.authorization.as_deref()?.split(' ');
         let first = words.next().filter(|first| !first.is_empty())?;
@@ -49,7 +49,7 @@ impl<'c> Credentials<'c> {
         }
     }
 
-    /// All cookies, in the form of one field.
+    /// All cookies, joined to one field.
     pub(super) fn cookies(&self) -> Option<&str> {
         self.cookies.as_deref()
     }

@@ -1,10 +1,10 @@
-//! How Clerk is asked: over https, unless it is on this machine; without following redirects; for answers of a bounded
-//! size. Plain http would let anybody in between read the secret key, or publish keys of their own.
+//! The HTTP client for Clerk's APIs: HTTPS only, except to this machine; no redirects; answers of a bounded size. Plain
+//! HTTP would let an attacker on the network read the secret key or replace the published keys.
 
-use crate::{domain::loopback::is_this_machine, telemetry::told};
+use crate::{domain::loopback::is_this_machine, telemetry::error_chain};
 use reqwest::{Client, ClientBuilder, Response, Url, redirect::Policy};
 
-/// Why a URL of Clerk's cannot be asked.
+/// Why the URL of an API is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InvalidUrl {
     /// The text is not a URL with a host.
@@ -13,11 +13,11 @@ pub(super) enum InvalidUrl {
     PlainText,
 }
 
-/// Why an answer was not read.
+/// Why the body of an answer could not be read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(super) enum ResponseError {
     Failed(String),
-    /// It is larger than this many bytes.
+    /// The body is larger than this limit, in bytes.
     TooLarge(usize),
 }
 
@@ -36,34 +36,36 @@ fn is_on_this_machine(url: &Url) -> bool {
     url.host_str().is_some_and(is_this_machine)
 }
 
-/// A client for this URL, which goes there and nowhere else. What is on this machine is not asked through a proxy.
+/// A client for this URL that follows no redirects, and uses no proxy for a URL on this machine.
 pub(super) fn client(url: &Url) -> ClientBuilder {
     let client = Client::builder().redirect(Policy::none());
     if is_on_this_machine(url) { client.no_proxy() } else { client }
 }
 
-/// Reads an answer of at most this many bytes.
-pub(super) async fn read(mut answer: Response, most: usize) -> Result<Vec<u8>, Unread> {
+/// Reads the body of an answer, up to a limit in bytes.
+pub(super) async fn read(mut answer: Response, limit: usize) -> Result<Vec<u8>, ResponseError> {
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|e| Unread::Failed(failure(e)))? {
-        if body.len() + chunk.len() > most {
-            return Err(Unread::TooLarge(most));
+    while let Some(chunk) = answer.chunk().await.map_err(|e| ResponseError::Failed(failure(e)))? {
+        if body.len() + chunk.len() > limit {
+            return Err(ResponseError::TooLarge(limit));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-/// What went wrong, and why; the URL is not part of it.
+/// An error with its sources, without the URL.
 pub(super) fn failure(error: reqwest::Error) -> String {
-    told(&error.without_url())
+    error_chain(&error.without_url())
 }
 
-impl From<Unread> for String {
-    fn from(unread: Unread) -> Self {
-        match unread {
-            Unread::Failed(failure) => failure,
-            Unread::TooLarge(most) => format!("the answer is larger than {} KiB", most / 1024),
+impl From<ResponseError> for String {
+    fn from(error: ResponseError) -> Self {
+        match error {
+            ResponseError::Failed(failure) => failure,
+            ResponseError::TooLarge(limit) => {
+                format!("the answer is larger than {} KiB", limit / 1024)
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A Clerk instance, by its publishable key: the Frontend API that it names, whether it is for development, and the
-//! suffix of the instance's cookies.
+//! A Clerk instance, read from its publishable key: its Frontend API, whether it is a development instance, and the
+//! suffix of its cookies.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{
@@ -7,17 +7,16 @@ use base64::{
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 
-/// How long a suffix is.
+/// The length of a cookie suffix.
 pub(super) const SUFFIX: usize = 8;
 
-/// What a publishable key tells.
+/// The instance that a publishable key names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
     /// The host of the Frontend API.
     pub(super) frontend_api: String,
-    /// What the names of the instance's own cookies end with.
+    /// The suffix of the instance's own cookies.
     pub(super) suffix: String,
-    /// Whether the instance is for development.
     pub(super) is_development: bool,
 }
 
@@ -48,7 +47,7 @@ impl Instance {
         Ok(Self { frontend_api, suffix, is_development })
     }
 
-    /// Whether a token says that this instance made it; nobody has verified that yet.
+    /// Whether an unverified `iss` names this instance.
     pub(super) fn is_named_by(&self, issuer: &str) -> bool {
         let host = issuer.strip_prefix("https://").or_else(|| issuer.strip_prefix("http://"));
         host.unwrap_or(issuer) == self.frontend_api

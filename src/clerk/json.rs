@@ -1,7 +1,7 @@
-//! JSON, read one level at a time: a value is only looked into where a rule needs it. The rest must be JSON by its
-//! grammar and may otherwise be anything: numbers that nothing can hold, lone surrogates, U+0000, any nesting.
+//! A JSON reader that parses one level at a time: only the values that a rule needs are decoded. All others must follow
+//! the JSON grammar, and may contain numbers out of range, lone surrogates, U+0000 and any nesting.
 //!
-//! Of a key that is repeated, the last one counts, as for `JSON.parse`. `""`, `null` and an absent key are the same;
+//! If a key is repeated, the last value counts, as in `JSON.parse`. `""`, `null` and a missing key are equal, because
 //! Clerk's own examples do not follow its schema.
 
 use serde::{
@@ -11,10 +11,10 @@ use serde::{
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// What some editors and libraries put before UTF-8.
+/// Some editors and libraries put this before UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The text of one JSON value, not looked into yet.
+/// The undecoded text of one JSON value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Json<'j>(&'j str);
 
@@ -22,8 +22,7 @@ pub(super) struct Json<'j>(&'j str);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Object<'j>(Vec<(String, Json<'j>)>);
 
-/// A value that is there and is not what was expected. It names the key, never the value, which may be somebody's
-/// name or address.
+/// A value of an unexpected form. The error names the key but never the value, which may be personal data.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}` {rule}")]
 pub(super) struct Misfit {
@@ -31,7 +30,7 @@ pub(super) struct Misfit {
     pub(super) rule: &'static str,
 }
 
-/// What is read of a key: nothing if it is absent, or an error if it does not fit.
+/// The value of a key: `None` if it is missing, an error if it has an unexpected form.
 pub(super) type Read<T> = Result<Option<T>, Misfit>;
 
 impl fmt::Display for Json<'_> {
@@ -41,31 +40,31 @@ impl fmt::Display for Json<'_> {
 }
 
 impl<'j> Json<'j> {
-    /// The value that these bytes are. The error tells where the text is no JSON, without quoting it.
+    /// Parses one JSON value. The error has the position of the fault and does not quote the text.
     pub(super) fn parse(bytes: &'j [u8]) -> Result<Self, serde_json::Error> {
         let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         serde_json::from_slice(bytes).map(|raw: &RawValue| Self(raw.get()))
     }
 
-    /// The object that this is.
+    /// The value as an object, if it is one.
     pub(super) fn object(self) -> Option<Object<'j>> {
         let object = self.0.starts_with('{').then(|| serde_json::from_str(self.0).ok());
         object.flatten()
     }
 
-    /// The elements of the array that this is.
+    /// The elements of the value, if it is an array.
     pub(super) fn array(self) -> Option<Vec<Self>> {
         let array = self.0.starts_with('[').then(|| serde_json::from_str(self.0).ok());
         array.flatten().map(|Elements(elements)| elements)
     }
 
-    /// The string that this is, if it is Unicode.
+    /// The value as a string, if it is one and is valid Unicode.
     fn string(self) -> Option<String> {
         self.0.starts_with('"').then(|| serde_json::from_str(self.0).ok()).flatten()
     }
 
-    /// The whole number that this is, also as text or written as `5.0`; one that is out of range is the nearest that is
-    /// not.
+    /// The value as a whole number, which may also be a string or be written as `5.0`. A number out of range is
+    /// clamped.
     fn whole(self) -> Option<i64> {
         let string = self.string();
         let text = string.as_deref().unwrap_or(self.0).trim();
@@ -73,52 +72,53 @@ impl<'j> Json<'j> {
             return Some(number);
         }
         if !text.starts_with(|first: char| first.is_ascii_digit() || first == '-') {
-            return None; // Rust reads `inf` and `nan` as numbers
+            return None; // Rust would parse `inf` and `nan`
         }
         let number = text.parse::<f64>().ok()?;
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "what is out of range is to be clamped"
+            reason = "a number out of range is to be clamped"
         )]
         (number.fract() == 0.0 || number.is_infinite()).then_some(number as i64)
     }
 
-    fn is_nothing(self) -> bool {
+    fn is_empty(self) -> bool {
         matches!(self.0, "null" | "\"\"")
     }
 }
 
 impl<'j> Object<'j> {
-    /// The value of a key, if it says something.
+    /// The value of a key, unless it is missing, `null` or `""`.
     pub(super) fn get(&self, key: &str) -> Option<Json<'j>> {
         let value = self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| *value);
-        value.filter(|value| !value.is_nothing())
+        value.filter(|value| !value.is_empty())
     }
 
-    /// Text.
+    /// The value of a key as a string.
     pub(super) fn text(&self, key: &'static str) -> Read<String> {
-        self.read(key, "is no text", Json::string)
+        self.read(key, "is not a string", Json::string)
     }
 
-    /// An identifier that may be stored and logged.
+    /// The value of a key as an identifier, which may be stored and logged.
     pub(super) fn word(&self, key: &'static str) -> Read<String> {
         match self.text(key)? {
-            Some(text) if text.len() > LONGEST_WORD => {
+            Some(text) if text.len() > MAX_WORD_LEN => {
                 Err(Misfit { key, rule: "is longer than 128 bytes" })
             }
-            Some(text) if !is_word(&text) => {
-                Err(Misfit { key, rule: "is not made of letters, digits, `.`, `_` and `-`" })
-            }
+            Some(text) if !is_word(&text) => Err(Misfit {
+                key,
+                rule: "has characters other than letters, digits, `.`, `_` and `-`",
+            }),
             text => Ok(text),
         }
     }
 
-    /// A whole number, also as text or written as `5.0`.
+    /// The value of a key as a whole number, which may also be a string or be written as `5.0`.
     pub(super) fn whole(&self, key: &'static str) -> Read<i64> {
-        self.read(key, "is no whole number", Json::whole)
+        self.read(key, "is not a whole number", Json::whole)
     }
 
-    /// Yes or no, also as text or as 1 and 0.
+    /// The value of a key as a boolean, which may also be a string, or 1 or 0.
     pub(super) fn truth(&self, key: &'static str) -> Read<bool> {
         self.read(key, "is neither true nor false", |value| {
             match &*value.0.trim_matches('"').to_ascii_lowercase() {
@@ -129,14 +129,14 @@ impl<'j> Object<'j> {
         })
     }
 
-    /// An object.
+    /// The value of a key as an object.
     pub(super) fn object(&self, key: &'static str) -> Read<Object<'j>> {
-        self.read(key, "is no object", Json::object)
+        self.read(key, "is not an object", Json::object)
     }
 
-    /// A list.
+    /// The value of a key as an array.
     pub(super) fn array(&self, key: &'static str) -> Read<Vec<Json<'j>>> {
-        self.read(key, "is no list", Json::array)
+        self.read(key, "is not a list", Json::array)
     }
 
     fn read<T>(
@@ -149,10 +149,10 @@ impl<'j> Object<'j> {
     }
 }
 
-/// Longer than any identifier Clerk makes, short enough to store and to log.
-const LONGEST_WORD: usize = 128;
+/// The longest accepted identifier, in bytes: longer than those of Clerk, short enough to store and log.
+const MAX_WORD_LEN: usize = 128;
 
-/// Whether this is an identifier, which people's addresses and full names are not.
+/// Whether a text is an identifier. Email addresses and full names are not.
 pub(super) fn is_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
@@ -170,7 +170,7 @@ impl<'j> Deserialize<'j> for Object<'j> {
 
             fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Object<'j>, A::Error> {
                 let mut found = Vec::new();
-                // A key that is no Unicode is none that a rule needs.
+                // No rule needs a key that is not valid Unicode.
                 while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
                     if let Some(key) = Json(key.get()).string() {
                         found.push((key, Json(value.get())));

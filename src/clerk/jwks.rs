@@ -1,14 +1,13 @@
-//! The keys that Clerk signs session tokens with: one that is given, or those that Clerk publishes.
+//! The keys that verify session tokens: one configured key, or the key set (JWKS) that Clerk publishes.
 //!
-//! Published keys are fetched when they are first needed, once an hour, and when a token names an unknown one; never
-//! more often than every ten seconds, so that forged tokens cannot make this service ask. A token that names an unknown
-//! key waits only for a fetch of its own: while another fetch is under way, or within ten seconds of one, it is refused
-//! at once, so that forged tokens do not pile up while Clerk answers slowly. While keys cannot be fetched, those that
-//! are known go on, for a day: a key that Clerk withdrew must not live as long as somebody keeps Clerk out of reach.
+//! A key set is fetched when it is first needed, when it is older than 1 h, and when a token names an unknown key; at
+//! most every 10 s, so that forged tokens cannot cause a flood of requests. A token with an unknown key waits only for
+//! a fetch that it starts itself: during another fetch, and within 10 s of one, it is rejected at once, so that forged
+//! tokens do not pile up while Clerk answers slowly. If fetching fails, fetched keys are used for up to 24 h. Without
+//! that limit, an attacker who blocks access to Clerk could keep a revoked key in use.
 //!
-//! A `kid` says nothing by itself: two instances may call different keys the same. So keys are kept with the address
-//! that they came from, never in a place that two addresses share. A token's own `iss` does not choose the key, because
-//! nobody has verified it yet.
+//! A `kid` alone does not identify a key, because two instances may use the same `kid`. Each URL therefore has its own
+//! cache. The `iss` of a token does not choose the key, because it is not verified yet.
 
 #[cfg(test)]
 mod tests;
@@ -29,43 +28,42 @@ use std::{
 };
 use tokio::sync::Mutex;
 
-/// How long fetching may take.
-const WITHIN: Duration = Duration::from_secs(3);
-/// How long fetched keys are taken for all that there are.
-const FRESH: Duration = Duration::from_hours(1);
-/// How long fetched keys are used at most, where they cannot be fetched again.
-const USABLE: Duration = Duration::from_hours(24);
-/// The largest key set that is read; Clerk's has about 2 KiB.
-const LARGEST_SET: usize = 256 * 1024;
-/// How often they are fetched at most.
-const AGAIN: Duration = Duration::from_secs(10);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// The age above which a key set is fetched again.
+const FRESH_FOR: Duration = Duration::from_hours(1);
+/// The age above which a key set is no longer used, even if it cannot be fetched again.
+const USABLE_FOR: Duration = Duration::from_hours(24);
+/// The largest accepted key set, in bytes; Clerk's has about 2 KiB.
+const MAX_SET_LEN: usize = 256 * 1024;
+/// The minimum time between two fetches.
+const FETCH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Where the keys come from.
+/// The source of the keys.
 #[derive(Debug)]
 pub enum Keys {
-    /// One key, whatever a token calls it.
+    /// One configured key, used for every `kid`.
     Given(Arc<DecodingKey>),
-    /// Those that Clerk publishes, by their ids.
+    /// The key set that Clerk publishes, by `kid`.
     Published(Published),
 }
 
-/// Keys that are fetched.
+/// A key set that is fetched from a URL.
 #[derive(Debug)]
 pub struct Published {
     client: Client,
     url: Url,
-    known: ArcSwapOption<Known>,
-    /// When fetching was tried last; whoever fetches holds it.
-    tried: Mutex<Option<Instant>>,
+    cached: ArcSwapOption<FetchedKeys>,
+    /// When the last fetch began. The lock is held during a fetch.
+    last_fetch: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct FetchedKeys {
     keys: HashMap<String, Arc<DecodingKey>>,
     at: Instant,
 }
 
-/// The text is no key, or no place to fetch keys from.
+/// The configured key or URL is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidKeys(&'static str);
@@ -73,17 +71,17 @@ pub struct InvalidKeys(&'static str);
 /// Why there is no key for a token.
 #[derive(Debug)]
 pub(super) enum NoKey {
-    /// Clerk has no such key.
+    /// The key set has no key with this `kid`.
     Unknown,
-    /// Clerk's keys cannot be fetched now.
-    Away(String),
+    /// The key set cannot be fetched at the moment.
+    Unavailable(String),
 }
 
 impl Keys {
-    /// One public key, as Clerk's dashboard shows it; a line break may be written as `\n`.
+    /// Parses one public key as Clerk's dashboard shows it. A line break may be written as `\n`.
     pub fn given(pem: &str) -> Result<Self, InvalidKeys> {
         let invalid = InvalidKeys(
-            "is no RSA public key: copy the JWKS public key from Clerk's dashboard, from \
+            "is not an RSA public key: copy the JWKS public key from Clerk's dashboard, from \
              `-----BEGIN PUBLIC KEY-----` to the end",
         );
         let text = pem.replace("\\n", "\n");
@@ -93,25 +91,27 @@ impl Keys {
         Ok(Self::Given(Arc::new(DecodingKey::from_rsa_der(&der))))
     }
 
-    /// The keys that are published at this URL.
+    /// Uses the key set published at a URL.
     pub fn published(url: &str) -> Result<Self, InvalidKeys> {
         let url = http_client::url(url).map_err(|invalid| {
             InvalidKeys(match invalid {
                 InvalidUrl::Malformed => {
-                    "is no URL: give `https://` and Clerk's Frontend API, then `/.well-known/jwks.json`"
+                    "is not an https:// URL: give `https://` and Clerk's Frontend API, then `/.well-known/jwks.json`"
                 }
                 InvalidUrl::PlainText => {
-                    "is http://: whoever is in between could publish keys of their own; use https://"
+                    "is http://, over which an attacker on the network could replace the keys: use https://"
                 }
             })
         })?;
-        let client = http_client::client(&url).timeout(WITHIN).build();
-        let client = client.map_err(|_| InvalidKeys("cannot be asked: TLS does not work here"))?;
-        let (known, tried) = (ArcSwapOption::empty(), Mutex::new(None));
-        Ok(Self::Published(Published { client, url, known, tried }))
+        let client = http_client::client(&url).timeout(FETCH_TIMEOUT).build();
+        let client = client.map_err(|_| {
+            InvalidKeys("cannot be fetched: TLS cannot be initialized on this machine")
+        })?;
+        let (cached, last_fetch) = (ArcSwapOption::empty(), Mutex::new(None));
+        Ok(Self::Published(Published { client, url, cached, last_fetch }))
     }
 
-    /// The key that a token names.
+    /// The key with the `kid` of a token.
     pub(super) async fn key(&self, id: Option<&str>) -> Result<Arc<DecodingKey>, NoKey> {
         match (self, id) {
             (Self::Given(key), _) => Ok(key.clone()),
@@ -123,71 +123,73 @@ impl Keys {
 
 impl Published {
     async fn key(&self, id: &str) -> Result<Arc<DecodingKey>, NoKey> {
-        match self.look(id) {
+        match self.find(id) {
             (Some(key), true) => return Ok(key),
-            // Whoever comes first fetches; what is known goes on meanwhile, and also if that fails.
-            (Some(key), false) => match self.tried.try_lock() {
-                Ok(mut tried) => drop(self.fetch(&mut tried).await),
+            // The first caller fetches. Others use the cached key meanwhile, as does the first if the fetch fails.
+            (Some(key), false) => match self.last_fetch.try_lock() {
+                Ok(mut last_fetch) => drop(self.fetch(&mut last_fetch).await),
                 Err(_) => return Ok(key),
             },
-            // Without any keys nobody can be answered before the first fetch ends.
+            // Without any cached keys, all callers wait for the first fetch.
             (None, _) if self.usable().is_none() => {
-                let mut tried = self.tried.lock().await;
-                if let (Some(key), _) = self.look(id) {
+                let mut last_fetch = self.last_fetch.lock().await;
+                if let (Some(key), _) = self.find(id) {
                     return Ok(key);
                 }
-                self.fetch(&mut tried).await?;
+                self.fetch(&mut last_fetch).await?;
             }
             (None, _) => {
-                let under_way = |_| NoKey::Away("Clerk's keys are being fetched".into());
-                let mut tried = self.tried.try_lock().map_err(under_way)?;
-                self.fetch(&mut tried).await?;
+                let fetching = |_| NoKey::Unavailable("Clerk's keys are being fetched".into());
+                let mut last_fetch = self.last_fetch.try_lock().map_err(fetching)?;
+                self.fetch(&mut last_fetch).await?;
             }
         }
-        self.look(id).0.ok_or(NoKey::Unknown)
+        self.find(id).0.ok_or(NoKey::Unknown)
     }
 
-    /// The key, and whether those known are all that there are.
-    fn look(&self, id: &str) -> (Option<Arc<DecodingKey>>, bool) {
+    /// The cached key with this `kid`, and whether the cached key set is fresh.
+    fn find(&self, id: &str) -> (Option<Arc<DecodingKey>>, bool) {
         match self.usable() {
-            Some(known) => (known.keys.get(id).cloned(), known.at.elapsed() < FRESH),
+            Some(cached) => (cached.keys.get(id).cloned(), cached.at.elapsed() < FRESH_FOR),
             None => (None, false),
         }
     }
 
-    /// The keys that are known, unless they were fetched too long ago.
-    fn usable(&self) -> Option<Arc<Known>> {
-        self.known.load_full().filter(|known| known.at.elapsed() < USABLE)
+    /// The cached key set, unless it is older than [`USABLE_FOR`].
+    fn usable(&self) -> Option<Arc<FetchedKeys>> {
+        self.cached.load_full().filter(|cached| cached.at.elapsed() < USABLE_FOR)
     }
 
-    /// Fetches the keys, unless that was just tried.
-    async fn fetch(&self, tried: &mut Option<Instant>) -> Result<(), NoKey> {
-        if tried.is_some_and(|at| at.elapsed() < AGAIN) {
-            let away = || NoKey::Away("Clerk's keys could not be fetched just now".into());
-            return if self.usable().is_some() { Ok(()) } else { Err(away()) };
+    /// Fetches the key set, unless the last fetch is more recent than [`FETCH_INTERVAL`].
+    async fn fetch(&self, last_fetch: &mut Option<Instant>) -> Result<(), NoKey> {
+        if last_fetch.is_some_and(|at| at.elapsed() < FETCH_INTERVAL) {
+            let failed =
+                || NoKey::Unavailable("fetching Clerk's keys failed, retry in 10 s".into());
+            return if self.usable().is_some() { Ok(()) } else { Err(failed()) };
         }
-        *tried = Some(Instant::now());
-        match self.ask().await {
+        *last_fetch = Some(Instant::now());
+        match self.request().await {
             Ok(keys) => {
-                self.known.store(Some(Arc::new(Known { keys, at: Instant::now() })));
+                self.cached.store(Some(Arc::new(FetchedKeys { keys, at: Instant::now() })));
                 Ok(())
             }
             Err(error) => {
                 tracing::error!(error, "cannot fetch the keys of CLERK_JWKS_URL");
-                Err(NoKey::Away("Clerk's keys cannot be fetched".into()))
+                Err(NoKey::Unavailable("Clerk's keys cannot be fetched".into()))
             }
         }
     }
 
-    async fn ask(&self) -> Result<HashMap<String, Arc<DecodingKey>>, String> {
+    async fn request(&self) -> Result<HashMap<String, Arc<DecodingKey>>, String> {
         let answer =
             self.client.get(self.url.clone()).send().await.map_err(http_client::failure)?;
         let status = answer.status();
         if !status.is_success() {
             return Err(format!("the answer is {status}"));
         }
-        let text = http_client::read(answer, LARGEST_SET).await?;
-        let set: JwkSet = serde_json::from_slice(&text).map_err(|_| "the answer is no key set")?;
+        let text = http_client::read(answer, MAX_SET_LEN).await?;
+        let set: JwkSet =
+            serde_json::from_slice(&text).map_err(|_| "the answer is not a JSON Web Key Set")?;
         let keys = set.keys.into_iter().filter_map(|jwk| {
             let is_rsa = matches!(jwk.algorithm, AlgorithmParameters::RSA(_));
             let signs = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));

@@ -1,7 +1,7 @@
-//! A JSON Web Token as it was sent: taken apart, not yet believed.
+//! Splits and decodes a JSON Web Token, without verifying it.
 //!
-//! Base64 is read as Clerk's SDK reads it: padding is optional. The claims that are not of the expected type are kept
-//! as they are, because whether that matters depends on the claim.
+//! Padding of base64 is optional, as in Clerk's SDK. A claim of an unexpected type is kept, because some claims may
+//! have one.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
@@ -9,23 +9,23 @@ use serde_json::Value;
 
 /// `cat` of a session token.
 const SESSION: &str = "cl_B7d4PD111AAA";
-/// `cat` of every token of an instance that does not tell them apart.
+/// `cat` of every token of an instance that uses one category for all tokens.
 const ANY: &str = "cl_I7d4PD111III";
 
-/// A token in its three parts.
+/// A token, split into its three parts.
 pub(super) struct Token<'t> {
     pub header: Header,
     pub claims: Claims,
-    /// What is signed.
+    /// The signed text.
     pub message: &'t str,
     pub signature: &'t str,
 }
 
-/// What is read of a token's header. A field that is there and null is `Some`.
+/// The fields of a token's header that are used. A field with the value null is `Some`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Header {
-    /// How the token is signed.
+    /// The signature algorithm.
     #[serde(deserialize_with = "present")]
     pub alg: Option<Value>,
     /// The id of the key.
@@ -34,34 +34,34 @@ pub struct Header {
     /// The type: `JWT`.
     #[serde(deserialize_with = "present")]
     pub typ: Option<Value>,
-    /// Clerk's category of a token: a session, a JWT template, a machine.
+    /// Clerk's category of the token: session, JWT template or machine.
     #[serde(deserialize_with = "present")]
     pub cat: Option<Value>,
 }
 
-/// What is read of a token's claims. A claim that is there and null is `Some`.
+/// The claims of a token that are used. A claim with the value null is `Some`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Claims {
-    /// The user.
+    /// The user's id.
     #[serde(deserialize_with = "present")]
     pub sub: Option<Value>,
-    /// The session.
+    /// The session's id.
     #[serde(deserialize_with = "present")]
     pub sid: Option<Value>,
-    /// The Frontend API that made the token.
+    /// The Frontend API that issued the token.
     #[serde(deserialize_with = "present")]
     pub iss: Option<Value>,
-    /// The origin that the token was made for.
+    /// The origin that the token was issued for.
     #[serde(deserialize_with = "present")]
     pub azp: Option<Value>,
-    /// When the token was made, in seconds since 1970.
+    /// When the token was issued, in seconds since 1970.
     #[serde(deserialize_with = "present")]
     pub iat: Option<Value>,
-    /// From when on it is valid.
+    /// When the token becomes valid, in seconds since 1970.
     #[serde(deserialize_with = "present")]
     pub nbf: Option<Value>,
-    /// Until when it is valid.
+    /// When the token expires, in seconds since 1970.
     #[serde(deserialize_with = "present")]
     pub exp: Option<Value>,
     /// `pending`: the sign-in is not complete.
@@ -83,7 +83,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 }
 
 impl<'t> Token<'t> {
-    /// Takes a token apart; nothing: it is no JSON Web Token.
+    /// Splits and decodes a token; `None` if it is not a JSON Web Token.
     pub fn parse(token: &'t str) -> Option<Self> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.').filter(|(_, rest)| !rest.contains('.'))?;
@@ -94,24 +94,24 @@ impl<'t> Token<'t> {
 
 fn json<T: DeserializeOwned>(part: &str) -> Option<T> {
     let bytes = URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()?;
-    // A struct could also be read from a list, which is no header and no claims.
+    // serde would also read a struct from a list.
     bytes.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(&bytes).ok())?
 }
 
 impl Claims {
-    /// The Frontend API that the claims name.
+    /// The `iss` claim, if it is a string.
     pub(super) fn issuer(&self) -> Option<&str> {
         self.iss.as_ref().and_then(Value::as_str)
     }
 }
 
 impl Header {
-    /// The id of the key, where it can be one.
+    /// The `kid`, if it is a string.
     pub(super) fn key(&self) -> Option<&str> {
         self.kid.as_ref().and_then(Value::as_str)
     }
 
-    /// Why a token with this header is no session token.
+    /// Why a token with this header is not a session token; `None` if it is one.
     pub(super) fn objection(&self) -> Option<&'static str> {
         match &self.typ {
             None => {}
@@ -123,7 +123,7 @@ impl Header {
             Some(Value::String(cat)) if cat == SESSION || cat == ANY => None,
             Some(_) => Some(
                 "it is another kind of token: its `cat` is not that of a session (tokens of JWT templates and of \
-                 machines sign nobody in)",
+                 machines are not accepted)",
             ),
         }
     }

@@ -1,7 +1,8 @@
-//! From Clerk's signed bytes and Backend API to our types.
+//! Clerk's formats and APIs, translated to the types of `domain`.
 //!
-//! [`Verifier`] says whether Clerk sent a body, [`read`] says what the body means. Both are pure; nothing
-//! is parsed before its signature is verified. [`Api`] asks Clerk itself. [`Sessions`] says who is signed in.
+//! [`Verifier`] checks the signature of a webhook, and [`read`] parses its body. Both are pure functions; no body is
+//! parsed before its signature is verified. [`BackendApi`] calls Clerk's Backend API. [`SessionVerifier`] verifies
+//! session tokens.
 
 mod admission;
 mod backend_api;
@@ -21,11 +22,13 @@ mod webhook_item;
 mod webhook_signature;
 
 pub use admission::{Rules, TrustedClaims};
-pub use backend_api::{Api, ApiError, Items, Observation, Plans};
+pub use backend_api::{BackendApi, BackendApiError, BackendSubscription, Items, Plans};
 pub use credentials::Credentials;
 pub use instance::{Instance, InvalidPublishableKey};
 pub use jwks::{InvalidKeys, Keys};
 pub use jwt::{Claims, Header};
-pub use session_token::{Session, Sessions, Unverified};
+pub use session_token::{SessionError, SessionVerifier, SignedIn};
 pub use webhook_event::read;
-pub use webhook_signature::{InvalidSecret, OBSERVED, Refusal, Secret, Verified, Verifier};
+pub use webhook_signature::{
+    InvalidSigningSecret, OBSERVED, SignatureError, SigningSecret, Verified, Verifier,
+};

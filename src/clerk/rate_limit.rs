@@ -1,5 +1,5 @@
-//! How fast Clerk's Backend API is asked: at most at half of what an instance may, so that the rest is left to the
-//! applications that share its key.
+//! Limits the rate of requests to Clerk's Backend API to half of the instance's limit, so that the other half is left
+//! to applications that use the same instance.
 //!
 //! Source: <https://clerk.com/docs/guides/how-clerk-works/system-limits>: 1,000 requests in 10 s for a production
 //! instance, 100 for a development one.
@@ -10,18 +10,18 @@ use std::{
 };
 use tokio::time::{Instant, sleep_until};
 
-/// Hands out turns.
+/// Assigns each request a time at which it may be sent.
 #[derive(Debug)]
-pub(super) struct Pace {
-    /// The time between two turns in the long run.
+pub(super) struct RateLimit {
+    /// The average time between two requests.
     gap: Duration,
-    /// How many turns may be saved up and taken at once.
+    /// How many requests may be sent at once after an idle time.
     burst: u32,
     next: Mutex<Instant>,
 }
 
-impl Pace {
-    /// For the instance that a key belongs to.
+impl RateLimit {
+    /// The limit of the instance that a key belongs to, by the prefix of the key.
     pub(super) fn of(key: &str) -> Self {
         let per_window = if key.starts_with("sk_live_") { 1000 } else { 100 };
         Self {
@@ -32,16 +32,16 @@ impl Pace {
     }
 
     /// Waits until the next request may be sent.
-    pub(super) async fn turn(&self) {
+    pub(super) async fn wait(&self) {
         sleep_until(self.take(Instant::now())).await;
     }
 
-    /// When the next turn is, if it is asked for now.
+    /// Reserves the next time at which a request may be sent.
     pub(super) fn take(&self, now: Instant) -> Instant {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let saved_up = now.checked_sub(self.gap * self.burst).unwrap_or(now);
-        let turn = (*next).max(saved_up);
-        *next = turn + self.gap;
-        turn
+        let earliest = now.checked_sub(self.gap * self.burst).unwrap_or(now);
+        let slot = (*next).max(earliest);
+        *next = slot + self.gap;
+        slot
     }
 }

@@ -1,9 +1,9 @@
-//! Who is signed in: Clerk's session tokens, verified without asking Clerk.
+//! Verifies Clerk's session tokens without a call to Clerk for each token.
 //!
-//! Source: npm's `@clerk/backend` (3.25.0), `authenticateRequest` for session tokens. Whom the SDK calls signed in, is
-//! signed in here; whom the SDK would send through a redirect first (a handshake), or sees signed out, is not.
-//! `tests/sessions` holds its answers. A token says who asks, never what they may use: what it says of plans and
-//! features may be a minute old, and is not read.
+//! Source: npm's `@clerk/backend` (3.25.0), `authenticateRequest` for session tokens. A user is signed in here if the
+//! SDK reports `signed-in`, and not if it reports `signed-out` or requires a redirect first (a handshake).
+//! `tests/sessions` holds the SDK's answers. A token only identifies the caller: its claims about plans and features
+//! may be a minute old, and are not read.
 
 use super::{
     admission::Rules,
@@ -20,60 +20,61 @@ use serde_json::Value;
 
 /// Verifies session tokens.
 #[derive(Debug)]
-pub struct Sessions {
+pub struct SessionVerifier {
     keys: Keys,
     rules: Rules,
-    /// Whose cookies count, if that is known.
+    /// The instance whose cookies are read, if it is known.
     instance: Option<Instance>,
 }
 
-/// Who is signed in.
+/// The user of a valid session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// The user.
+pub struct SignedIn {
+    /// The signed-in user.
     pub user: Subject,
     /// The organization that is active in the session.
     pub organization: Option<Subject>,
 }
 
-/// Why nobody is known to be signed in.
+/// Why a request has no valid session.
 #[derive(Debug, thiserror::Error)]
-pub enum Unverified {
-    /// No token was sent.
+pub enum SessionError {
+    /// The request has no token.
     #[error(
         "there is no session token: sign in, and send it as a Bearer token or in Clerk's cookie"
     )]
     Missing,
-    /// The token is not Clerk's, not for here, or not of now.
+    /// The token is forged, expired, or issued for another application.
     #[error("the session token is refused: {0}")]
     Refused(String),
-    /// The keys that it would have to be verified with are not at hand.
+    /// The keys to verify the token are not available.
     #[error("the session token cannot be verified: {0}")]
     NoKeys(String),
 }
 
-impl Sessions {
-    /// Verifies with these keys; of claims, the rules decide.
+impl SessionVerifier {
+    /// Creates a verifier with these keys, and these rules for the claims.
     #[must_use]
     pub fn new(keys: Keys, rules: Rules) -> Self {
         Self { keys, rules, instance: None }
     }
 
-    /// Reads cookies as those of this instance.
+    /// Reads only the cookies of this instance.
     #[must_use]
     pub fn of_instance(self, instance: Option<Instance>) -> Self {
         Self { instance, ..self }
     }
 
-    /// Who is signed in by what a request brings. A token in the header counts alone; without one, cookies do.
-    pub async fn signed_in(&self, credentials: &Credentials<'_>) -> Result<Session, Unverified> {
+    /// The signed-in user of a request. A token in the `Authorization` header takes precedence over cookies.
+    pub async fn signed_in(&self, credentials: &Credentials<'_>) -> Result<SignedIn, SessionError> {
         let now = Utc::now();
         if let Some(token) = credentials.token() {
-            let token = Token::parse(token).ok_or_else(|| refused("it is no JSON Web Token"))?;
+            let token = Token::parse(token);
+            let token = token.ok_or_else(|| refused("it is not a JSON Web Token"))?;
             self.check_signature(&token).await?;
             return self.session(&token, now);
         }
-        let Some(header) = credentials.cookies() else { return Err(Unverified::Missing) };
+        let Some(header) = credentials.cookies() else { return Err(SessionError::Missing) };
         match &self.instance {
             Some(instance) => self.by_cookies_of(instance, header, now).await,
             None => self.by_any_cookies(&Cookies::of(header, None), now).await,
@@ -85,7 +86,7 @@ impl Sessions {
         instance: &Instance,
         header: &str,
         now: DateTime<Utc>,
-    ) -> Result<Session, Unverified> {
+    ) -> Result<SignedIn, SessionError> {
         let mut cookies = Cookies::of(header, Some(&instance.suffix));
         let suffixed = cookies.suffixed.pop().map(|(_, set)| set).unwrap_or_default();
         let choice = Choice {
@@ -99,28 +100,29 @@ impl Sessions {
         self.session(token, now)
     }
 
-    /// Without the publishable key, the suffix is the one whose session has a signature of this instance; if none has,
-    /// any may be, of those that came without a session. Where two could be and disagree, nobody is signed in.
+    /// Without the publishable key, the instance's suffix is the one whose session cookie this instance signed. If
+    /// there is none, all suffixes without a session cookie are candidates. If candidates disagree, the request is
+    /// rejected.
     async fn by_any_cookies(
         &self,
         cookies: &Cookies<'_>,
         now: DateTime<Utc>,
-    ) -> Result<Session, Unverified> {
-        let (signed, away) = self.signed(cookies).await;
+    ) -> Result<SignedIn, SessionError> {
+        let (signed, unverified) = self.signed(cookies).await;
         let none = Set::default();
-        let unsaid = cookies.suffixed.iter().map(|(_, set)| set);
-        let unsaid = unsaid.filter(|set| set.session().is_none()).chain([&none]);
-        let candidates = if signed.is_empty() { unsaid.collect() } else { signed.clone() };
+        let unsigned = cookies.suffixed.iter().map(|(_, set)| set);
+        let unsigned = unsigned.filter(|set| set.session().is_none()).chain([&none]);
+        let candidates = if signed.is_empty() { unsigned.collect() } else { signed.clone() };
         let (mut session, mut is_plain_checked) = (None, false);
         for set in candidates {
             let choice = self.guess(cookies, (!signed.is_empty()).then_some(set), now);
             let (token, chosen) = match choice.choose(&cookies.plain, set) {
-                Err(Unverified::Missing) if away.is_some() => {
-                    return Err(away.unwrap_or(Unverified::Missing));
+                Err(SessionError::Missing) if unverified.is_some() => {
+                    return Err(unverified.unwrap_or(SessionError::Missing));
                 }
                 chosen => chosen?,
             };
-            // The signatures of the suffixed ones are checked by now.
+            // `signed` has checked the signatures of the cookies with a suffix.
             if chosen == Chosen::Plain && !is_plain_checked {
                 self.check_signature(token).await?;
                 is_plain_checked = true;
@@ -128,31 +130,32 @@ impl Sessions {
             let found = self.session(token, now)?;
             if session.get_or_insert_with(|| found.clone()) != &found {
                 return Err(refused(
-                    "the cookies are of several sessions: set CLERK_PUBLISHABLE_KEY to tell them apart",
+                    "the cookies belong to several sessions: set CLERK_PUBLISHABLE_KEY to choose one",
                 ));
             }
         }
-        session.ok_or(Unverified::Missing)
+        session.ok_or(SessionError::Missing)
     }
 
-    /// The cookies with a suffix whose session is signed by this instance, and why others may be as well.
+    /// The cookies with a suffix whose session this instance signed; and an error if a signature could not be checked.
     async fn signed<'s, 'c>(
         &self,
         cookies: &'s Cookies<'c>,
-    ) -> (Vec<&'s Set<'c>>, Option<Unverified>) {
-        let (mut signed, mut away) = (Vec::new(), None);
+    ) -> (Vec<&'s Set<'c>>, Option<SessionError>) {
+        let (mut signed, mut unverified) = (Vec::new(), None);
         for (_, set) in &cookies.suffixed {
             let Some(token) = &set.token else { continue };
             match self.check_signature(token).await {
                 Ok(()) => signed.push(set),
-                Err(error @ Unverified::NoKeys(_)) => away = Some(error),
-                Err(Unverified::Missing | Unverified::Refused(_)) => {}
+                Err(error @ SessionError::NoKeys(_)) => unverified = Some(error),
+                Err(SessionError::Missing | SessionError::Refused(_)) => {}
             }
         }
-        (signed, away)
+        (signed, unverified)
     }
 
-    /// What is known of the instance without its publishable key, where a set of cookies is known to be its own.
+    /// The inputs of the choice without a publishable key. `own` are cookies that this instance signed, if there are
+    /// any.
     fn guess<'a>(
         &'a self,
         cookies: &Cookies<'_>,
@@ -169,30 +172,30 @@ impl Sessions {
         Choice { issuer, is_development: false, trusts_session_alone, now }
     }
 
-    /// The session of a token whose signature fits.
-    fn session(&self, token: &Token<'_>, now: DateTime<Utc>) -> Result<Session, Unverified> {
+    /// The session of a token whose signature was verified.
+    fn session(&self, token: &Token<'_>, now: DateTime<Utc>) -> Result<SignedIn, SessionError> {
         match token.header.objection() {
             Some(objection) => Err(refused(objection)),
             None => self.rules.admit(&token.claims, now),
         }
     }
 
-    /// Whether this instance signed a token.
-    async fn check_signature(&self, token: &Token<'_>) -> Result<(), Unverified> {
+    /// Checks that this instance signed a token.
+    async fn check_signature(&self, token: &Token<'_>) -> Result<(), SessionError> {
         if token.header.alg.as_ref().and_then(Value::as_str) != Some("RS256") {
-            return Err(refused("it is no JSON Web Token that is signed with RS256"));
+            return Err(refused("it is not signed with RS256, as JSON Web Tokens of Clerk are"));
         }
         let key = self.keys.key(token.header.key()).await.map_err(|error| match error {
-            NoKey::Unknown => refused("it is signed with a key that is not of this Clerk instance"),
-            NoKey::Away(reason) => Unverified::NoKeys(reason),
+            NoKey::Unknown => refused("its key (`kid`) is not of this Clerk instance"),
+            NoKey::Unavailable(reason) => SessionError::NoKeys(reason),
         })?;
         match crypto::verify(token.signature, token.message.as_bytes(), &key, Algorithm::RS256) {
             Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(refused("its signature does not fit")),
+            Ok(false) | Err(_) => Err(refused("its signature is invalid")),
         }
     }
 }
 
-fn refused(reason: &str) -> Unverified {
-    Unverified::Refused(reason.into())
+fn refused(reason: &str) -> SessionError {
+    SessionError::Refused(reason.into())
 }

@@ -1,20 +1,20 @@
-//! Secrets, signatures, and what a body means, in sentences. The odd and the malformed are sent to the running
-//! service in `tests/it/odd_bodies.rs`.
+//! Secrets, signatures and parsed bodies. `tests/it/ingest/malformed_webhooks.rs` sends unusual and malformed bodies to
+//! a running service.
 
-use super::{Secret, rate_limit::Pace, read};
-use crate::domain::{News, Observation, Reading, Snapshot, Status};
+use super::{SigningSecret, rate_limit::RateLimit, read};
+use crate::domain::{ObservedItem, Parsed, Snapshot, Status, SubscriptionUpdate};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
-fn secret(text: &str) -> Result<Secret, super::InvalidSecret> {
-    Secret::parse(&text.to_owned().into())
+fn secret(text: &str) -> Result<SigningSecret, super::InvalidSigningSecret> {
+    SigningSecret::parse(&text.to_owned().into())
 }
 
 #[test]
 fn signatures_are_those_of_svix() {
-    // The first is from Svix's documentation, the second from its Rust library.
+    // Sources: the first from Svix's documentation, the second from its Rust library.
     for (key, id, timestamp, body, signature) in [
         (
             "whsec_plJ3nmyCDGBKInavdOK15jsl",
@@ -36,7 +36,7 @@ fn signatures_are_those_of_svix() {
 }
 
 #[test]
-fn a_secret_that_somebody_could_guess_is_refused() {
+fn a_secret_that_can_be_guessed_is_refused() {
     for text in
         ["", "whsec_", "changeme", "whsec_AQ==", "whsec_not base64", "whsec_AAAAAAAAAAAAAAAAAAAA"]
     {
@@ -71,9 +71,9 @@ fn now() -> DateTime<Utc> {
     "2026-11-23T00:00:00Z".parse().unwrap()
 }
 
-fn items(body: &Value) -> (Vec<Observation>, Option<Snapshot>) {
-    match read(body.to_string().as_bytes(), None, now()).reading {
-        Reading::News(News::Items { subject, items, snapshot, .. }) => {
+fn items(body: &Value) -> (Vec<ObservedItem>, Option<Snapshot>) {
+    match read(body.to_string().as_bytes(), None, now()).parsed {
+        Parsed::Update(SubscriptionUpdate::Items { subject, items, snapshot, .. }) => {
             assert_eq!(subject.as_str(), PAYER);
             (items, snapshot)
         }
@@ -95,7 +95,7 @@ fn the_time_of_sending_may_be_in_seconds_or_in_milliseconds() {
 }
 
 #[test]
-fn what_has_no_date_of_its_own_has_that_of_its_subscription_or_of_sending() {
+fn an_item_without_a_date_has_that_of_its_subscription_or_of_sending() {
     let mut undated = item("i", "active", 0);
     undated["updated_at"] = Value::Null;
     let mut body = event(&subscription("active", &json!([undated.clone()])));
@@ -111,12 +111,12 @@ fn a_past_due_item_has_its_date_from_the_subscription_and_no_other_item_has() {
     let both =
         json!([item("a", "past_due", 1_792_497_600_000), item("b", "active", 1_792_497_600_000)]);
     let (items, _) = items(&event(&subscription("past_due", &both)));
-    let dates: Vec<_> = items.iter().map(|told| told.item.past_due_at.map(ms)).collect();
+    let dates: Vec<_> = items.iter().map(|observed| observed.item.past_due_at.map(ms)).collect();
     assert_eq!(dates, [Some(1_792_497_600_400), None]);
 }
 
 #[test]
-fn of_an_item_that_is_listed_twice_the_later_state_counts() {
+fn the_later_state_of_an_item_that_is_listed_twice_counts() {
     for (first, second) in [
         (("active", 1), ("ended", 2)),
         (("ended", 2), ("active", 1)),
@@ -155,20 +155,20 @@ fn an_empty_text_and_null_and_an_absent_key_are_the_same() {
 }
 
 #[test]
-fn no_ten_seconds_see_more_requests_than_an_instance_may_make() {
+fn no_window_of_ten_seconds_has_more_requests_than_the_limit() {
     for (key, limit) in [("sk_live_x", 1000), ("sk_test_x", 100)] {
-        let (pace, start) = (Pace::of(key), Instant::now() + Duration::from_mins(1));
+        let (rate_limit, start) = (RateLimit::of(key), Instant::now() + Duration::from_mins(1));
         let mut now = start;
-        let turns: Vec<_> = (0..3 * limit)
+        let slots: Vec<_> = (0..3 * limit)
             .map(|_| {
-                now = pace.take(now).max(now);
+                now = rate_limit.take(now).max(now);
                 now
             })
             .collect();
         let window = Duration::from_secs(10);
-        let most = turns
+        let most = slots
             .iter()
-            .map(|from| turns.iter().filter(|at| *at >= from && **at < *from + window).count());
+            .map(|from| slots.iter().filter(|at| *at >= from && **at < *from + window).count());
         assert!(most.max().unwrap() <= limit, "{key}");
     }
 }

@@ -1,89 +1,92 @@
-//! What a body means. The shape of `data` decides how it is read, not the event's name: names have changed
-//! and will again, and the status inside is the truth.
+//! Parses the body of a webhook. The form of `data` decides how it is parsed, not the name of the event: Clerk has
+//! changed names before, and the status inside `data` is authoritative.
 //!
-//! What no rule needs is not read, and cannot spoil anything. What is needed and cannot be read spoils only its own
-//! part: the rest is applied, and the ledger says what was left out.
+//! Fields that no rule needs are not parsed, so they cannot cause an error. A needed field that cannot be parsed
+//! affects only its own part: the rest is applied, and the ledger names the parts that were left out.
 
 use super::{
     json::{Json, Misfit, Object},
     webhook_item::{Subscription, instant, observe},
 };
-use crate::domain::{Kind, Message, News, Observation, Reading, Snapshot, Subject, summary};
+use crate::domain::{
+    Kind, ObservedItem, Parsed, Snapshot, Subject, SubscriptionUpdate, WebhookEvent, summary,
+};
 use chrono::{DateTime, Utc};
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Envelope times below this are seconds; Clerk's documentation says milliseconds, its examples are seconds.
+/// A `timestamp` below this is in seconds: Clerk's documentation says milliseconds, its examples have seconds.
 const SECONDS_BELOW: i64 = 100_000_000_000;
-/// More items than a body of Svix's usual size holds; each costs a round trip to Postgres.
-const MOST_ITEMS: usize = 1000;
-/// Longer than any id of an instance.
-const LONGEST_INSTANCE: usize = 100;
+/// The maximum number of items: more than a body of Svix's usual size holds. Each item costs a round trip to Postgres.
+const MAX_ITEMS: usize = 1000;
+/// Longer than any instance id, in bytes.
+const MAX_INSTANCE_LEN: usize = 100;
 
-/// Reads a body that is known to be Clerk's. `signed_at` is the time that was signed with it: it dates what has no
-/// date of its own. `now` only tells absurd dates from possible ones.
+/// Parses a body whose signature was verified. `signed_at` is the signed time, which dates parts that have no date of
+/// their own. `now` is only used to reject impossible dates.
 #[must_use]
-pub fn read(body: &[u8], signed_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Message {
-    let reading = Reading::Parked(String::new());
-    let mut message =
-        Message { event: None, sent_at: None, instance: None, subject: None, reading };
-    message.reading = open(body, signed_at, now, &mut message).unwrap_or_else(Reading::Parked);
-    message
+pub fn read(body: &[u8], signed_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> WebhookEvent {
+    let parsed = Parsed::Parked(String::new());
+    let mut webhook_event =
+        WebhookEvent { event: None, sent_at: None, instance: None, subject: None, parsed };
+    webhook_event.parsed =
+        open(body, signed_at, now, &mut webhook_event).unwrap_or_else(Parsed::Parked);
+    webhook_event
 }
 
-/// Opens the envelope, noting on `message` what it says; an error is why the body must be parked.
+/// Parses the envelope into `webhook_event`, and `data`; an error says why the body must be parked.
 fn open(
     body: &[u8],
     signed_at: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
-    message: &mut Message,
-) -> Result<Reading, String> {
+    webhook_event: &mut WebhookEvent,
+) -> Result<Parsed, String> {
     if body.is_empty() {
         return Err("the body is empty".into());
     }
     let event = Json::parse(body).map_err(|e| format!("the body is not JSON: {e}"))?;
-    let event = event.object().ok_or("the body is not an event: it is no object")?;
+    let event = event.object().ok_or("the body is not an event: it is not an object")?;
     let data = event.object("data");
-    message.subject = payer_in(data.as_ref().ok().and_then(Option::as_ref));
-    // One that cannot be read is not the one that is served.
+    webhook_event.subject = payer_in(data.as_ref().ok().and_then(Option::as_ref));
+    // An instance id that cannot be parsed is not that of the served instance.
     let instance = event.word("instance_id").unwrap_or_else(|_| Some("unreadable".into()));
-    message.instance = instance.filter(|id| id.len() <= LONGEST_INSTANCE);
-    let name = event.word("type").map_err(|e| e.to_string())?.ok_or("there is no `type`")?;
-    message.event = Some(name.clone());
-    let of = event.text("subject").ok().flatten().filter(|_| name.starts_with("api."));
-    let asked = of.and_then(|id| id.parse().ok());
-    message.subject = asked.clone().or(message.subject.take());
+    webhook_event.instance = instance.filter(|id| id.len() <= MAX_INSTANCE_LEN);
+    let name = event.word("type").map_err(|e| e.to_string())?.ok_or("the event has no `type`")?;
+    webhook_event.event = Some(name.clone());
+    let requested = event.text("subject").ok().flatten().filter(|_| name.starts_with("api."));
+    let requested = requested.and_then(|id| id.parse().ok());
+    webhook_event.subject = requested.clone().or(webhook_event.subject.take());
 
     let data = match data {
         Ok(data) => data.unwrap_or_default(),
-        Err(misfit) if is_ours(&name) => return Err(misfit.to_string()),
+        Err(misfit) if is_billing(&name) => return Err(misfit.to_string()),
         Err(_) => return Ok(ignored(&name)),
     };
     let shape = match shape(&name, &data) {
         Some(shape) => shape,
-        None if is_ours(&name) => return Err("`data` is neither a subscription nor an item".into()),
+        None if is_billing(&name) => return Err("`data` is not a subscription or an item".into()),
         None => return Ok(ignored(&name)),
     };
     let in_ms = |t: i64| if t < SECONDS_BELOW { t.saturating_mul(1000) } else { t };
     let timestamp = event.whole("timestamp").ok().flatten().map(in_ms);
-    message.sent_at = instant("timestamp", timestamp, now)?;
-    let reader = Reader { asked, sent_at: message.sent_at, signed_at, now };
-    let news = reader.news(shape, &data)?;
-    message.subject = Some(news.subject().clone()); // its items may name the payer where it does not
-    Ok(Reading::News(news))
+    webhook_event.sent_at = instant("timestamp", timestamp, now)?;
+    let reader = Reader { requested, sent_at: webhook_event.sent_at, signed_at, now };
+    let update = reader.update(shape, &data)?;
+    webhook_event.subject = Some(update.subject().clone()); // the items may name a payer that `data` does not name
+    Ok(Parsed::Update(update))
 }
 
-/// Whether an event of this name must be about billing, so that nothing it says may be lost.
-fn is_ours(name: &str) -> bool {
+/// Whether an event of this name must be about billing, so that it is parked if it cannot be parsed.
+fn is_billing(name: &str) -> bool {
     name.starts_with("subscription")
         || name.starts_with("api.")
         || matches!(name, "user.deleted" | "organization.deleted")
 }
 
-fn ignored(name: &str) -> Reading {
-    Reading::Ignored(format!("`{name}` does not change what anybody may use"))
+fn ignored(name: &str) -> Parsed {
+    Parsed::Ignored(format!("`{name}` does not affect entitlements"))
 }
 
-/// What `data` looks like.
+/// The form of `data`.
 #[derive(Clone, Copy)]
 enum Shape {
     Subscription,
@@ -101,7 +104,7 @@ fn shape(name: &str, data: &Object<'_>) -> Option<Shape> {
         (_, "organization") if is_deleted => return Some(Shape::Deletion(Kind::Organization)),
         _ => {}
     }
-    // `object` counts more than the name: names of events have changed more often.
+    // `object` takes precedence over the event's name, which Clerk has changed more often.
     let (subscription, item) = match &*object {
         object if object.ends_with("subscription_item") => (false, true),
         object if object.ends_with("subscription") => (true, false),
@@ -124,17 +127,17 @@ fn shape(name: &str, data: &Object<'_>) -> Option<Shape> {
     }
 }
 
-/// What the envelope says, for reading `data`.
+/// Parses `data` with the fields of its envelope.
 struct Reader {
-    /// The payer, where this service asked Clerk about one.
-    asked: Option<Subject>,
+    /// The payer that this service requested from the Backend API, if the event is its answer.
+    requested: Option<Subject>,
     sent_at: Option<DateTime<Utc>>,
     signed_at: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 }
 
 impl Reader {
-    fn news(&self, shape: Shape, data: &Object<'_>) -> Result<News, String> {
+    fn update(&self, shape: Shape, data: &Object<'_>) -> Result<SubscriptionUpdate, String> {
         match shape {
             Shape::Subscription => self.subscription(data),
             Shape::Item => self.item_alone(data),
@@ -142,27 +145,36 @@ impl Reader {
         }
     }
 
-    fn deletion(&self, kind: Kind, data: &Object<'_>) -> Result<News, String> {
+    fn deletion(&self, kind: Kind, data: &Object<'_>) -> Result<SubscriptionUpdate, String> {
         if data.truth("deleted") == Ok(Some(false)) {
             return Err(
-                "it says of itself that nothing was deleted, and a deletion is final".into()
+                "the event is a deletion, but `deleted` is false, and a deletion is final".into()
             );
         }
         let id = data.text("id").map_err(|e| e.to_string())?.ok_or("the deletion names no id")?;
         let subject = Subject::of(kind, &id).map_err(|e| format!("`data.id` {e}"))?;
-        Ok(News::Deleted { subject, at: self.sent_at.or(self.signed_at).unwrap_or(self.now) })
+        Ok(SubscriptionUpdate::Deleted {
+            subject,
+            at: self.sent_at.or(self.signed_at).unwrap_or(self.now),
+        })
     }
 
-    fn item_alone(&self, data: &Object<'_>) -> Result<News, String> {
+    fn item_alone(&self, data: &Object<'_>) -> Result<SubscriptionUpdate, String> {
         let (subject, remark) = self.payer(data, &[])?;
         let updated_at = self.version(data)?;
         let mut left_out = Vec::new();
         let alone = Subscription::none(updated_at, self.sent_at);
         let observed = observe(data, &alone, self.now, &mut left_out)?;
-        Ok(News::Items { subject, items: vec![observed], snapshot: None, remark, left_out })
+        Ok(SubscriptionUpdate::Items {
+            subject,
+            items: vec![observed],
+            snapshot: None,
+            remark,
+            left_out,
+        })
     }
 
-    fn subscription(&self, data: &Object<'_>) -> Result<News, String> {
+    fn subscription(&self, data: &Object<'_>) -> Result<SubscriptionUpdate, String> {
         let list = list(data);
         let elements = list.as_deref().unwrap_or_default();
         let objects: Vec<_> = elements.iter().filter_map(|element| element.object()).collect();
@@ -174,7 +186,7 @@ impl Reader {
         });
         let status = status.as_deref();
         if objects.len() < elements.len() {
-            left_out.push("an item is no object".into());
+            left_out.push("an item is not an object".into());
         }
         let updated_at = self.version(data)?;
         let of = Subscription::read(data, updated_at, self.sent_at, status);
@@ -184,32 +196,32 @@ impl Reader {
         let listed = match (status, elements.is_empty()) {
             (Some("ended" | "expired"), _) => Some(ids()),
             (_, false) if newest.is_empty() => return Err(summary(&left_out)),
-            // What was not read may be one that must stay.
+            // A part that was left out may be an item that is still listed.
             (_, false) => left_out.is_empty().then(ids),
             (Some("abandoned" | "incomplete"), true) if list.is_ok() => Some(Vec::new()),
             (Some("canceled"), true) => None,
             (_, true) => return Err(contradiction(status, list.as_ref().err())),
         };
-        // It cannot be older than the newest change that it shows.
-        let shown = newest.values().map(|observed| observed.item.updated_at).max();
-        let updated_at = shown.map_or(updated_at, |shown| shown.max(updated_at));
+        // A snapshot cannot be older than the newest of its items.
+        let latest = newest.values().map(|observed| observed.item.updated_at).max();
+        let updated_at = latest.map_or(updated_at, |latest| latest.max(updated_at));
         let sent_at = self.sent_at.unwrap_or(updated_at);
         let canceled = elements.is_empty() && listed.is_none();
         let snapshot = Snapshot { updated_at, sent_at, listed, canceled };
         let snapshot = Some(snapshot).filter(|new| new.listed.is_some() || canceled);
         let items = newest.into_values().collect();
-        Ok(News::Items { subject, items, snapshot, remark, left_out })
+        Ok(SubscriptionUpdate::Items { subject, items, snapshot, remark, left_out })
     }
 
-    /// The items of a subscription that can be read. Of one that is listed twice, the later state counts.
+    /// The items of a subscription that can be parsed. If an item is listed twice, the later state counts.
     fn items(
         &self,
         objects: &[Object<'_>],
         of: &Subscription,
         left_out: &mut Vec<String>,
-    ) -> BTreeMap<Arc<str>, Observation> {
-        let version = |observed: &Observation| (observed.item.updated_at, observed.item.rank());
-        let mut newest: BTreeMap<Arc<str>, Observation> = BTreeMap::new();
+    ) -> BTreeMap<Arc<str>, ObservedItem> {
+        let version = |observed: &ObservedItem| (observed.item.updated_at, observed.item.rank());
+        let mut newest: BTreeMap<Arc<str>, ObservedItem> = BTreeMap::new();
         for object in objects {
             match observe(object, of, self.now, left_out) {
                 Err(why) => left_out.push(why),
@@ -224,12 +236,12 @@ impl Reader {
         newest
     }
 
-    /// When Clerk last changed it, else when it was sent.
+    /// When Clerk last changed `data`, else when it was sent.
     fn version(&self, data: &Object<'_>) -> Result<DateTime<Utc>, String> {
         let updated_at = data.whole("updated_at").ok().flatten();
         let updated_at = instant("updated_at", updated_at, self.now)?;
         let dated = updated_at.or(self.sent_at).or(self.signed_at);
-        dated.ok_or_else(|| "neither `updated_at` nor `timestamp`".into())
+        dated.ok_or_else(|| "neither `updated_at` nor `timestamp` is a valid date".into())
     }
 
     /// The payer that `data` names, else the one that its items name.
@@ -238,8 +250,8 @@ impl Reader {
         data: &Object<'_>,
         items: &[Object<'_>],
     ) -> Result<(Subject, Option<&'static str>), String> {
-        if let Some(asked) = &self.asked {
-            return Ok((asked.clone(), None));
+        if let Some(requested) = &self.requested {
+            return Ok((requested.clone(), None));
         }
         if let Some(found) = payer(data)? {
             return Ok(found);
@@ -251,11 +263,11 @@ impl Reader {
                 return Err("its items name several payers".into());
             }
         }
-        found.ok_or_else(|| "no payer: no id of one is filled".into())
+        found.ok_or_else(|| "no payer: `payer` has neither a user nor an organization id".into())
     }
 }
 
-/// The payer that an object names, with a remark if that is odd.
+/// The payer that an object names, with a remark if both ids are filled.
 fn payer(data: &Object<'_>) -> Result<Option<(Subject, Option<&'static str>)>, String> {
     let Some(payer) = data.object("payer").ok().flatten() else { return Ok(None) };
     let id = |key| payer.text(key).map_err(|misfit| format!("the payer's {misfit}"));
@@ -272,7 +284,7 @@ fn payer(data: &Object<'_>) -> Result<Option<(Subject, Option<&'static str>)>, S
     Ok(Some((subject, remark)))
 }
 
-/// The items of a subscription: webhooks and the Backend API call them by two names. Nothing is an empty list.
+/// The items of a subscription, which webhooks and the Backend API have under different keys. A missing list is empty.
 fn list<'j>(data: &Object<'j>) -> Result<Vec<Json<'j>>, Misfit> {
     let items = match (data.array("items"), data.array("subscription_items")) {
         (Ok(Some(items)), _) if !items.is_empty() => items,
@@ -280,13 +292,13 @@ fn list<'j>(data: &Object<'j>) -> Result<Vec<Json<'j>>, Misfit> {
         (Err(misfit), _) | (_, Err(misfit)) => return Err(misfit),
         (Ok(items), _) => items.unwrap_or_default(),
     };
-    if items.len() > MOST_ITEMS {
-        return Err(Misfit { key: "items", rule: "lists more than 1,000 of them" });
+    if items.len() > MAX_ITEMS {
+        return Err(Misfit { key: "items", rule: "has more than 1,000 elements" });
     }
     Ok(items)
 }
 
-/// A subscription that goes on has items: without any, something about it was not understood.
+/// Why a subscription without items is parked: unless it is over, it must have items.
 fn contradiction(status: Option<&str>, unreadable: Option<&Misfit>) -> String {
     let what = match status {
         Some(status) => format!("the subscription is `{status}`"),
@@ -298,7 +310,7 @@ fn contradiction(status: Option<&str>, unreadable: Option<&Misfit>) -> String {
     }
 }
 
-/// The payer, or another subject of the event, as far as it can be told from what may not be understood otherwise.
+/// Best-effort subject of a body that may not be parsed otherwise: the payer, else the id in `data`, else the member.
 fn payer_in(data: Option<&Object<'_>>) -> Option<Subject> {
     let data = data?;
     let id = |data: &Object<'_>, of: &'static str, key| {

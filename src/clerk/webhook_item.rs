@@ -1,28 +1,28 @@
-//! One subscription item of a body.
+//! Parses one subscription item of a webhook body.
 
 use super::json::{Misfit, Object, Read};
-use crate::domain::{Item, Observation, Payment, Seats, Slug, Status};
+use crate::domain::{Item, ObservedItem, Payment, Seats, Slug, Status};
 use chrono::{DateTime, Duration, Utc};
 
-/// 2015-01-01: no date of Clerk's can be older.
+/// 2015-01-01, in milliseconds since 1970. No date of Clerk can be earlier.
 const EARLIEST: i64 = 1_420_070_400_000;
-/// The last millisecond of the year 9999, the last one that protobuf and RFC 3339 can write.
+/// The last millisecond of the year 9999, the latest that protobuf and RFC 3339 can represent.
 const LATEST: i64 = 253_402_300_799_999;
-/// How far ahead of our clock a version may be. A single one dated 2099 would outrank all that follows.
-const AHEAD: Duration = Duration::hours(24);
+/// How far ahead of this machine's clock a version may be. One version dated 2099 would outrank all later ones.
+const MAX_AHEAD: Duration = Duration::hours(24);
 
-/// What the subscription around an item says about it.
+/// The fields of a subscription that its items inherit.
 pub(super) struct Subscription {
     updated_at: DateTime<Utc>,
     sent_at: Option<DateTime<Utc>>,
-    /// Since when it is past due, if it says that it is.
+    /// Since when the subscription is past due, if its status is `past_due`.
     past_due: Option<DateTime<Utc>>,
-    /// Whether it is over, and all its items with it, whatever they say.
+    /// Whether the subscription has ended, and all its items with it, whatever their status.
     is_over: bool,
 }
 
 impl Subscription {
-    /// What is known of it where an item comes alone: when the item was last changed.
+    /// Stands in for the subscription of an item that comes alone; `updated_at` is that of the item.
     pub(super) fn none(updated_at: DateTime<Utc>, sent_at: Option<DateTime<Utc>>) -> Self {
         Self { updated_at, sent_at, past_due: None, is_over: false }
     }
@@ -40,25 +40,25 @@ impl Subscription {
     }
 }
 
-/// Reads an item. Parts that cannot be read and that it can do without are added to `left_out`; an error is why
-/// nothing of it can be used.
+/// Parses an item. Optional parts that cannot be parsed are named in `left_out`. An error says why the item cannot be
+/// used at all.
 pub(super) fn observe(
     data: &Object<'_>,
     of: &Subscription,
     now: DateTime<Utc>,
     left_out: &mut Vec<String>,
-) -> Result<Observation, String> {
+) -> Result<ObservedItem, String> {
     let id = data.word("id").map_err(|e| format!("an item's {e}"))?.ok_or("an item has no id")?;
-    let named = |misfit: &dyn std::fmt::Display| format!("item {id}: {misfit}");
-    let status = data.word("status").map_err(|e| named(&e))?;
-    let status = Status::from(&*status.ok_or_else(|| named(&"an item has no status"))?);
+    let with_id = |why: &dyn std::fmt::Display| format!("item {id}: {why}");
+    let status = data.word("status").map_err(|e| with_id(&e))?;
+    let status = Status::from(&*status.ok_or_else(|| with_id(&"it has no status"))?);
     let updated_at = data.whole("updated_at").ok().flatten();
-    let updated_at = instant("updated_at", updated_at, now).map_err(|e| named(&e))?;
+    let updated_at = instant("updated_at", updated_at, now).map_err(|e| with_id(&e))?;
     let updated_at = updated_at.unwrap_or(of.updated_at);
     let mut optional = Optional { item: &id, left_out };
 
     let (slug, plan_id) = optional.plan(data);
-    let [period_end, canceled_at] = optional.ends(data, &status).map_err(|e| named(&e))?;
+    let [period_end, canceled_at] = optional.ends(data, &status).map_err(|e| with_id(&e))?;
     let past_due_at = date(data, "past_due_at").unwrap_or_default();
     let inherited = of.past_due.filter(|_| matches!(status, Status::PastDue));
     let item = Item {
@@ -76,26 +76,26 @@ pub(super) fn observe(
         updated_at,
     };
     let payment = payment(&item, of);
-    Ok(Observation { item, payment, sent_at: of.sent_at.unwrap_or(updated_at) })
+    Ok(ObservedItem { item, payment, sent_at: of.sent_at.unwrap_or(updated_at) })
 }
 
-/// What an item says of its payment, or the subscription around it.
+/// The state of payment, from the item or its subscription.
 fn payment(item: &Item, of: &Subscription) -> Payment {
     let last_change = item.updated_at.max(of.updated_at);
     let over = item.period_end.filter(|end| *end <= last_change);
     match (&item.status, over, of.past_due) {
-        // It had failed by the time that says so.
+        // The payment had failed when the item was last changed, at the latest.
         (Status::PastDue, _, _) => {
             Payment::FailedBy(item.past_due_at.unwrap_or(item.updated_at).min(item.updated_at))
         }
-        // Its own change was the last renewal: what failed is what was due at the end of that period.
+        // The item changed last at its renewal: the payment due at the end of that period failed.
         (Status::Active, Some(end), Some(since)) => Payment::FailedBy(since.max(end)),
         (Status::Active, None, _) => Payment::UpToDate,
         _ => Payment::Unknown,
     }
 }
 
-/// Parts of an item that it can do without.
+/// Parses the optional parts of an item.
 struct Optional<'o> {
     item: &'o str,
     left_out: &'o mut Vec<String>,
@@ -115,15 +115,15 @@ impl Optional<'_> {
     fn plan(&mut self, data: &Object<'_>) -> (Option<Slug>, Option<String>) {
         let plan = self.take(data.object("plan")).unwrap_or_default();
         let slug = self.take(plan.text("slug")).and_then(|slug| {
-            let rule = "of the plan is no slug: 1 to 128 bytes without control characters";
+            let rule = "of the plan must have 1 to 128 bytes without control characters";
             slug.parse().ok().or_else(|| self.leave_out(&Misfit { key: "slug", rule }))
         });
         let id = self.take(plan.word("id"));
         (slug, id.or_else(|| self.take(data.word("plan_id"))))
     }
 
-    /// When the period ends, and when it was canceled. What a canceled item was paid for cannot do without its end;
-    /// of other items that are not active, nothing is decided from these dates.
+    /// When the period ends, and when the item was canceled. A canceled item is unusable if its end cannot be parsed.
+    /// For other items that are not active, no decision depends on these dates.
     fn ends(
         &mut self,
         data: &Object<'_>,
@@ -137,9 +137,9 @@ impl Optional<'_> {
         })
     }
 
-    /// The seats; without a number they are unlimited, and a negative number is none.
+    /// The seats. Without a number they are unlimited; a negative number means that the item has no seats.
     fn seats(&mut self, data: &Object<'_>) -> Option<Seats> {
-        let (key, rule) = ("seats", "are no number of seats");
+        let (key, rule) = ("seats", "has no valid `quantity`");
         let seats = self.take(data.object(key))?;
         match seats.whole("quantity") {
             Ok(None) => Some(Seats(None)),
@@ -150,25 +150,26 @@ impl Optional<'_> {
     }
 }
 
-/// A date of an item, in milliseconds. Clerk writes "none" also as 0, and once wrote it as a negative number; what
-/// lies further ahead than can be written is the last instant that can.
+/// A date of an item, in milliseconds since 1970. Clerk also writes a missing date as 0, and once wrote it as a
+/// negative number. A date after [`LATEST`] is clamped.
 fn date(data: &Object<'_>, key: &'static str) -> Read<DateTime<Utc>> {
     match data.whole(key)? {
         None | Some(..=0) => Ok(None),
-        Some(1..EARLIEST) => Err(Misfit { key, rule: "is, in milliseconds, before 2015" }),
+        Some(1..EARLIEST) => Err(Misfit { key, rule: "is before 2015 (in milliseconds)" }),
         Some(ms) => Ok(DateTime::from_timestamp_millis(ms.min(LATEST))),
     }
 }
 
-/// An instant that orders observations. One that cannot be counts as absent; one in the future is an error.
+/// An instant that orders observations, in milliseconds since 1970. One before [`EARLIEST`] counts as missing; one more
+/// than [`MAX_AHEAD`] in the future is an error.
 pub(super) fn instant(
     key: &str,
     ms: Option<i64>,
     now: DateTime<Utc>,
 ) -> Result<Option<DateTime<Utc>>, String> {
     match ms {
-        Some(ms) if ms > (now + AHEAD).timestamp_millis() => {
-            Err(format!("`{key}` is {ms}, which in milliseconds is more than 24 h from now"))
+        Some(ms) if ms > (now + MAX_AHEAD).timestamp_millis() => {
+            Err(format!("`{key}` is {ms} ms, which is more than 24 h in the future"))
         }
         Some(ms) if ms >= EARLIEST => Ok(DateTime::from_timestamp_millis(ms)),
         _ => Ok(None),

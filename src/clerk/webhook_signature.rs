@@ -1,7 +1,7 @@
-//! Signatures of webhooks, as Svix makes them for Clerk.
+//! Verifies the signatures of webhooks, which Svix makes for Clerk.
 //!
-//! Source: <https://docs.svix.com/receiving/verifying-payloads/how-manual>. The `svix` crate verifies; what
-//! it lets pass and should not (ids with dots, two families of headers, weak keys) is refused here first.
+//! Source: <https://docs.svix.com/receiving/verifying-payloads/how-manual>. The `svix` crate verifies signatures. This
+//! file first rejects requests that the crate wrongly accepts: ids with dots, two families of headers, weak keys.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
@@ -9,39 +9,40 @@ use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use svix::webhooks::{Webhook, WebhookError};
 
-/// The shortest key that is taken, in bytes: nobody guesses 128 bits. Clerk's have 24, the example in Svix's
+/// The shortest accepted key, in bytes: 128 bits cannot be guessed. Clerk's keys have 24 bytes, the example in Svix's
 /// documentation has 18, and a word such as `changeme` has 6.
-const SHORTEST_KEY: usize = 16;
+const MIN_KEY_LEN: usize = 16;
 
-/// How far a delivery's timestamp may be from now, in seconds, as in Svix's libraries.
+/// The tolerated age of a delivery's timestamp, in seconds, past or future, as in Svix's libraries.
 const TOLERANCE: u64 = 5 * 60;
 
-/// How the ids begin that this service gives to what Clerk's Backend API says. Svix's begin with `msg_`. A delivery with
-/// such an id, from whoever holds a second secret, would make the answer of the API a duplicate.
+/// The prefix of the ids that this service assigns to answers of Clerk's Backend API. Ids of Svix begin with `msg_`. A
+/// webhook with this prefix, sent by the holder of another accepted secret, would make an answer of the API a
+/// duplicate.
 pub const OBSERVED: &str = "api_";
 
-/// One signing secret, `whsec_…`, known to be strong enough.
-pub struct Secret {
+/// One signing secret, `whsec_…`, of at least 16 bytes.
+pub struct SigningSecret {
     webhook: Webhook,
     bytes: usize,
 }
 
-impl Secret {
-    /// Parses a secret as Clerk's dashboard shows it; white space around it does not count.
-    pub fn parse(text: &SecretString) -> Result<Self, InvalidSecret> {
+impl SigningSecret {
+    /// Parses a secret as Clerk's dashboard shows it. Surrounding white space is ignored.
+    pub fn parse(text: &SecretString) -> Result<Self, InvalidSigningSecret> {
         let text = text.expose_secret().trim();
         let key = STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(text));
         match key {
-            Ok(key) if key.len() >= SHORTEST_KEY => {
+            Ok(key) if key.len() >= MIN_KEY_LEN => {
                 let bytes = key.len();
                 Ok(Self { webhook: Webhook::from_bytes(key).expect("the key is not empty"), bytes })
             }
-            Ok(_) => Err(InvalidSecret("is too short to be one of Clerk's")),
-            Err(_) => Err(InvalidSecret("is not base64 after `whsec_`")),
+            Ok(_) => Err(InvalidSigningSecret("has fewer than 16 bytes")),
+            Err(_) => Err(InvalidSigningSecret("is not base64 after `whsec_`")),
         }
     }
 
-    /// How long the key is.
+    /// The length of the key, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -54,68 +55,73 @@ impl Secret {
     }
 }
 
-/// The text is no webhook signing secret.
+/// The text is not a webhook signing secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the signing secret {0}: copy it from the endpoint's page under Webhooks in Clerk's dashboard"
 )]
-pub struct InvalidSecret(&'static str);
+pub struct InvalidSigningSecret(&'static str);
 
-/// Knows the secrets that a delivery may be signed with: more than one while rotating.
-pub struct Verifier(Vec<Secret>);
+/// Verifies deliveries with the accepted secrets, of which there is more than one during a rotation.
+pub struct Verifier(Vec<SigningSecret>);
 
-/// What is known of a delivery whose signature fits.
+/// A delivery whose signature was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// Its id: the same for every attempt and replay of one message.
+    /// The `svix-id`, which is the same for every attempt and replay of one message.
     pub id: String,
     /// When this attempt was signed.
     pub signed_at: DateTime<Utc>,
 }
 
-/// Why a request is not a delivery of Clerk's.
+/// Why a request is not a verified delivery.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The headers cannot be those of a Svix delivery.
+pub enum SignatureError {
+    /// The headers or the body do not have the form of a delivery.
     #[error("{0}")]
     Malformed(String),
-    /// The signature does not fit the body, the secrets or the time.
+    /// The signature does not match the body and the secrets, or is too old.
     #[error("{0}")]
     Unverified(String),
 }
 
 impl Verifier {
-    /// Verifies with any of these secrets.
+    /// Creates a verifier that accepts any of these secrets.
     #[must_use]
-    pub fn new(secrets: Vec<Secret>) -> Self {
+    pub fn new(secrets: Vec<SigningSecret>) -> Self {
         Self(secrets)
     }
 
-    /// Whether the headers can be those of a delivery that was signed within five minutes of `now` (Unix seconds):
-    /// what can be judged before the body is read.
-    pub fn judge(&self, headers: &HeaderMap, now: i64) -> Result<(), Refusal> {
+    /// Checks the headers before the body is read: their form, and that the timestamp is within 5 minutes of `now`
+    /// (Unix seconds).
+    pub fn judge(&self, headers: &HeaderMap, now: i64) -> Result<(), SignatureError> {
         Envelope::of(headers)?.check_time(now)
     }
 
-    /// The delivery, if Clerk signed exactly these bytes within five minutes of `now` (Unix seconds).
-    pub fn verify(&self, headers: &HeaderMap, body: &[u8], now: i64) -> Result<Verified, Refusal> {
+    /// Verifies that these bytes were signed with one of the secrets, within 5 minutes of `now` (Unix seconds).
+    pub fn verify(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: i64,
+    ) -> Result<Verified, SignatureError> {
         let envelope = Envelope::of(headers)?;
         envelope.check_time(now)?;
         if std::str::from_utf8(body).is_err() {
-            return Err(Refusal::Malformed("the body is not UTF-8".into()));
+            return Err(SignatureError::Malformed("the body is not UTF-8".into()));
         }
-        let mut refused = WebhookError::InvalidSignature;
-        for Secret { webhook, .. } in &self.0 {
+        let mut last_error = WebhookError::InvalidSignature;
+        for SigningSecret { webhook, .. } in &self.0 {
             match webhook.verify(body, headers) {
                 Ok(()) => return envelope.verified(),
-                Err(error) => refused = error,
+                Err(error) => last_error = error,
             }
         }
-        Err(envelope.explain(&refused))
+        Err(envelope.explain(&last_error))
     }
 }
 
-/// The three headers of a delivery, well formed.
+/// The three well-formed headers of a delivery.
 struct Envelope<'h> {
     id: &'h str,
     timestamp: i64,
@@ -123,7 +129,7 @@ struct Envelope<'h> {
 }
 
 impl<'h> Envelope<'h> {
-    fn of(headers: &'h HeaderMap) -> Result<Self, Refusal> {
+    fn of(headers: &'h HeaderMap) -> Result<Self, SignatureError> {
         let has = |family: &str| {
             ["id", "timestamp", "signature"]
                 .iter()
@@ -132,7 +138,7 @@ impl<'h> Envelope<'h> {
         let family = match (has("svix"), has("webhook")) {
             (true, true) => {
                 let reason = "both `svix-…` and `webhook-…` headers are present: send one kind";
-                return Err(Refusal::Malformed(reason.into()));
+                return Err(SignatureError::Malformed(reason.into()));
             }
             (false, true) => "webhook",
             (_, false) => "svix",
@@ -145,7 +151,7 @@ impl<'h> Envelope<'h> {
             return Err(malformed(
                 family,
                 "id",
-                "must not begin with `api_`, which is kept for us",
+                "must not begin with `api_`, which this service reserves",
             ));
         }
         let text = single(headers, &format!("{family}-timestamp"))?;
@@ -156,60 +162,63 @@ impl<'h> Envelope<'h> {
         let signature = format!("{family}-signature");
         let signatures = headers.get_all(&signature).iter().count();
         if signatures == 0 {
-            return Err(Refusal::Malformed(format!("missing header {signature}")));
+            return Err(SignatureError::Malformed(format!("missing header {signature}")));
         }
         Ok(Self { id, timestamp, signatures })
     }
 
-    fn check_time(&self, now: i64) -> Result<(), Refusal> {
+    fn check_time(&self, now: i64) -> Result<(), SignatureError> {
         let age = now.saturating_sub(self.timestamp);
-        let by = age.unsigned_abs();
-        if by <= TOLERANCE {
+        let difference = age.unsigned_abs();
+        if difference <= TOLERANCE {
             return Ok(());
         }
         let when = if age > 0 { "past" } else { "future" };
-        Err(Refusal::Unverified(format!(
-            "the signature's timestamp is {by} s in the {when}: check this machine's clock"
+        Err(SignatureError::Unverified(format!(
+            "the signature's timestamp is {difference} s in the {when}: check this machine's clock"
         )))
     }
 
-    fn verified(&self) -> Result<Verified, Refusal> {
+    fn verified(&self) -> Result<Verified, SignatureError> {
         let signed_at = DateTime::from_timestamp_secs(self.timestamp);
-        let absurd = || Refusal::Malformed("the timestamp is no instant".into());
-        Ok(Verified { id: self.id.into(), signed_at: signed_at.ok_or_else(absurd)? })
+        let invalid = || SignatureError::Malformed("the timestamp is out of range".into());
+        Ok(Verified { id: self.id.into(), signed_at: signed_at.ok_or_else(invalid)? })
     }
 
-    fn explain(&self, error: &WebhookError) -> Refusal {
+    fn explain(&self, error: &WebhookError) -> SignatureError {
         let reason = match error {
             WebhookError::TimestampTooOldError | WebhookError::FutureTimestampError => {
-                "the signature's timestamp is more than 5 min off: check this machine's clock"
+                "the signature's timestamp is more than 5 min from now: check this machine's clock"
             }
             _ if self.signatures > 1 => {
                 "the signature does not verify; only the first signature header is read"
             }
             _ => "the signature does not verify: wrong signing secret, or the body was changed",
         };
-        Refusal::Unverified(reason.into())
+        SignatureError::Unverified(reason.into())
     }
 }
 
-/// A dot in an id would let a body be split anew into timestamp and body under the same signature.
+/// The id must not have a dot: the signature covers `id.timestamp.body`, and a dot in the id would let an attacker move
+/// the boundary between the parts under the same signature.
 fn is_message_id(id: &str) -> bool {
     (1..=128).contains(&id.len())
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, Refusal> {
+fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, SignatureError> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
-        return Err(Refusal::Malformed(format!("missing header {name}")));
+        return Err(SignatureError::Malformed(format!("missing header {name}")));
     };
     if values.next().is_some() {
-        return Err(Refusal::Malformed(format!("header {name} is present twice")));
+        return Err(SignatureError::Malformed(format!("header {name} is present twice")));
     }
-    value.to_str().map_err(|_| Refusal::Malformed(format!("header {name} is not ASCII text")))
+    value
+        .to_str()
+        .map_err(|_| SignatureError::Malformed(format!("header {name} is not ASCII text")))
 }
 
-fn malformed(family: &str, name: &str, rule: &str) -> Refusal {
-    Refusal::Malformed(format!("header {family}-{name} {rule}"))
+fn malformed(family: &str, name: &str, rule: &str) -> SignatureError {
+    SignatureError::Malformed(format!("header {family}-{name} {rule}"))
 }

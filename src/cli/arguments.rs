@@ -1,5 +1,5 @@
-//! Reads flags and variables. A variable that is empty, or nothing but white space, counts as unset: `compose` and
-//! other tools pass on a variable that nobody set as an empty one.
+//! Parses flags and variables. A variable that is empty or blank counts as unset: Docker Compose and other tools pass
+//! an unset variable as an empty one.
 
 use super::Cli;
 use clap::{
@@ -7,14 +7,14 @@ use clap::{
 };
 use std::env;
 
-/// The command line of this process. Ends the process after help, and if the command line is wrong.
+/// Parses the command line of this process. Prints help or an error, if there is one to print, and ends the process.
 pub(super) fn parse() -> Cli {
     let mut command = without_empty_variables(Cli::command());
     let parsed = command.try_get_matches_from_mut(env::args_os());
     let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches));
     parsed.unwrap_or_else(|error| match error.kind() {
-        ErrorKind::DisplayHelp => Cli::parse(), // help names all variables
-        _ => end(&error.format(&mut command)),
+        ErrorKind::DisplayHelp => Cli::parse(), // so that help lists empty variables too
+        _ => exit_with(&error.format(&mut command)),
     })
 }
 
@@ -30,14 +30,15 @@ fn without_empty_variables(command: Command) -> Command {
     command.mut_args(unset).mut_subcommands(without_empty_variables)
 }
 
-/// Prints what is wrong. An argument that holds a URL is left out of it: the URL may have a password.
-fn end(error: &clap::Error) -> ! {
+/// Prints the error and ends the process. Arguments that contain a URL are masked: the URL can contain a password.
+fn exit_with(error: &clap::Error) -> ! {
     let urls: Vec<_> = env::args().skip(1).filter(|argument| argument.contains("://")).collect();
-    let told = error.render().to_string();
-    if !urls.iter().any(|url| told.contains(&**url)) {
+    let text = error.render().to_string();
+    if !urls.iter().any(|url| text.contains(&**url)) {
         error.exit();
     }
-    let told = urls.iter().fold(told, |told, url| told.replace(&**url, "<a URL>"));
-    eprint!("{told}");
+    let text = urls.iter().fold(text, |text, url| text.replace(&**url, "<a URL>"));
+    eprint!("{text}");
+    #[expect(clippy::disallowed_methods, reason = "nothing has started yet")]
     std::process::exit(error.exit_code());
 }

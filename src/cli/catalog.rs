@@ -1,13 +1,13 @@
-//! `entitlements catalog`: what is in force, what would change, and putting it in force.
+//! `entitlements catalog`: shows catalog versions, previews changes, and puts a catalog in force.
 
 use crate::{
-    clerk::Api,
+    clerk::BackendApi,
     config::{Backend, Database, read_catalog},
     domain::{self, Account, Catalog, Grace, Kind, Subject},
     ingest::reconcile::{Reconciler, Refreshed},
     ingest::{Deliveries, ServedInstance},
     replica::Accounts,
-    storage::{Applied, Author, Store, Version},
+    storage::{Applied, Author, CatalogVersion, Store},
     telemetry::Metrics,
 };
 use anyhow::{Context, bail};
@@ -21,61 +21,61 @@ use std::{
     time::Duration,
 };
 
-/// How many subjects are read from the database at a time.
+/// Subjects per page of the query.
 const PAGE: i64 = 500;
-/// How many subjects are named as examples of a change.
+/// Subjects that are named as examples of a change.
 const EXAMPLES: usize = 3;
 
-/// Works on the catalog.
+/// The subcommands of `catalog`.
 #[derive(Debug, Args)]
 pub(super) struct CatalogCommand {
     #[command(subcommand)]
     action: Action,
 
     #[command(flatten)]
-    offline: Offline,
+    direct: DirectDatabase,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Put in force what Clerk's Backend API says of the plans; of a plan that the file has too, the file counts
+    /// Import the plans from Clerk's Backend API and put the result in force; plans of the catalog file take precedence
     Pull {
-        /// Remove the plans that Clerk lists no longer; without it their holders keep them
+        /// Remove plans that Clerk no longer lists; without this flag their holders keep them
         #[arg(long)]
         remove_retired: bool,
     },
-    /// Tell what a catalog file would change, for whom
+    /// Preview a catalog file: the features that subjects would gain or lose
     Plan {
-        /// The catalog file
+        /// Catalog file
         file: PathBuf,
     },
-    /// Put a catalog file in force, also one that was in force before
+    /// Put a catalog file in force, even if a newer catalog has replaced it
     Apply {
-        /// The catalog file
+        /// Catalog file
         file: PathBuf,
-        /// Apply it even if more subjects lose a feature than --most-losses
+        /// Apply the file even if more subjects lose a feature than --most-losses allows
         #[arg(long)]
         yes: bool,
-        /// How many subjects may lose a feature
+        /// Maximum number of subjects that may lose a feature
         #[arg(long, value_name = "COUNT", default_value_t = 0)]
         most_losses: usize,
     },
-    /// List the versions, newest first
+    /// List catalog versions, newest first
     History {
-        /// How many at most
+        /// Maximum number of versions to list
         #[arg(long, default_value_t = 20)]
         limit: i64,
     },
-    /// Show what a version says [default: the one in force]
+    /// Show the content of a catalog version
     Show {
-        /// Its number
+        /// Number of the version [default: the version in force]
         number: Option<u64>,
     },
 }
 
-/// What works on the database itself, beside a running service.
+/// Settings of commands that use the database directly, not through a running service.
 #[derive(Debug, Args)]
-pub(super) struct Offline {
+pub(super) struct DirectDatabase {
     #[command(flatten)]
     database: Database,
 
@@ -83,12 +83,12 @@ pub(super) struct Offline {
     backend: Backend,
 }
 
-impl Offline {
+impl DirectDatabase {
     pub(super) fn store(&self) -> anyhow::Result<Arc<Store>> {
         Ok(Store::new(self.database.options()?))
     }
 
-    fn api(&self) -> anyhow::Result<Api> {
+    fn api(&self) -> anyhow::Result<BackendApi> {
         self.backend.api()?.context(
             "CLERK_SECRET_KEY is not set: copy it from the API keys page of Clerk's dashboard",
         )
@@ -108,10 +108,10 @@ impl Offline {
 
 impl CatalogCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let store = self.offline.store()?;
+        let store = self.direct.store()?;
         match &self.action {
             Action::Pull { remove_retired } => {
-                pulled(&self.offline.reconciler()?.refresh(*remove_retired).await?);
+                print_refreshed(&self.direct.reconciler()?.refresh(*remove_retired).await?);
             }
             Action::Plan { file } => {
                 let (catalog, _) = read_catalog(file)?;
@@ -126,10 +126,10 @@ impl CatalogCommand {
                 let losers = effect.losers.len();
                 if losers > *most_losses && !yes {
                     bail!(
-                        "{losers} subjects would lose a feature: nothing was applied; --yes applies it"
+                        "{losers} subjects would lose a feature, so nothing was applied: add --yes to apply it anyway"
                     );
                 }
-                told(store.apply_catalog(Author::Operator, &catalog, &name).await?);
+                print_applied(store.apply_catalog(Author::Operator, &catalog, &name).await?);
             }
             Action::History { limit } => {
                 for version in store.catalog_history(*limit).await? {
@@ -150,51 +150,51 @@ impl CatalogCommand {
 fn missing(number: Option<u64>) -> String {
     match number {
         Some(number) => {
-            format!("there is no catalog {number}: `catalog history` lists those there are")
+            format!("there is no catalog {number}: `catalog history` lists all catalogs")
         }
-        None => "there is no catalog yet: `catalog apply FILE` makes one".into(),
+        None => "there is no catalog yet: create one with `catalog apply FILE`".into(),
     }
 }
 
-fn pulled(refreshed: &Refreshed) {
+fn print_refreshed(refreshed: &Refreshed) {
     for why in &refreshed.left_out {
-        say!("left as it is known: {why}");
+        say!("plan not refreshed: {why}");
     }
-    told(refreshed.applied);
+    print_applied(refreshed.applied);
 }
 
-fn told(applied: Applied) {
+fn print_applied(applied: Applied) {
     match applied {
         Applied::New(number) => say!("catalog {number} is in force now"),
-        Applied::InForce(number) => say!("catalog {number} says that already"),
+        Applied::InForce(number) => say!("catalog {number} is in force already, with this content"),
         Applied::Replaced { then, now } => {
-            say!("it was catalog {then}; catalog {now} has replaced it");
+            say!("not applied: catalog {then} had this content, and catalog {now} has replaced it");
         }
     }
 }
 
-fn line(version: &Version) -> String {
+fn line(version: &CatalogVersion) -> String {
     let since = version.applied_at.to_rfc3339_opts(SecondsFormat::Secs, true);
     format!("{}  {since}  {}  {} plans", version.number, version.source, version.catalog.plans())
 }
 
-/// What would be in force with this file, and what is.
+/// The catalog that would be in force with this file, and the one that is in force now.
 async fn planned(store: &Store, file: Catalog) -> anyhow::Result<(Catalog, Catalog)> {
-    let now = store.catalog().await?.unwrap_or_else(Version::none).catalog;
+    let now = store.catalog().await?.unwrap_or_else(CatalogVersion::none).catalog;
     Ok((store.planned_catalog(Author::Operator, file).await?, now))
 }
 
-/// Who gains and who loses what.
+/// The features that subjects gain and lose by a change of the catalog.
 #[derive(Default)]
 struct Effect {
     subjects: usize,
-    /// By kind and feature: those who gain it, those who lose it, and examples.
+    /// By kind and feature: number of subjects that gain it, number that lose it, and examples.
     features: BTreeMap<(Kind, String), (usize, usize, Vec<Subject>)>,
     losers: BTreeSet<Subject>,
 }
 
 impl Effect {
-    /// Adds what changes for one account.
+    /// Adds the changes of one account.
     fn add(&mut self, account: &Account, before: &Catalog, after: &Catalog) {
         let now = Utc::now();
         let features = |catalog| {
@@ -226,11 +226,11 @@ impl Effect {
             );
         }
         let (subjects, losers) = (self.subjects, self.losers.len());
-        say!("{subjects} subjects looked at, {losers} lose something");
+        say!("{subjects} subjects compared, {losers} lose a feature");
     }
 }
 
-/// Decides for every known subject, with both catalogs.
+/// Evaluates every subject in the database with both catalogs.
 async fn compare(store: &Store, before: &Catalog, after: &Catalog) -> anyhow::Result<Effect> {
     let (mut effect, mut from) = (Effect::default(), String::new());
     loop {

@@ -1,6 +1,6 @@
-//! `entitlements check`: asks a running service.
+//! `entitlements check`: asks a running service whether a feature is allowed.
 
-use super::client::{Service, said};
+use super::client::{ServiceAddress, status_error};
 use crate::api::pb::{
     CheckFeatureRequest, CheckFeatureResponse, entitlements_client::EntitlementsClient,
 };
@@ -8,23 +8,23 @@ use chrono::{DateTime, SecondsFormat};
 use clap::Args;
 use std::process::ExitCode;
 
-/// Exits with 0 if the feature is allowed, 1 if it is denied, 2 if the question could not be asked.
+/// Exits with 0 if the feature is allowed, 1 if it is denied, 2 if the check failed.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Check {
-    /// The feature, optionally scoped: `sso`, `org:sso`, `user:export`
+    /// Feature, optionally with a scope: `sso`, `org:sso`, `user:export`
     feature: String,
 
-    /// The user, `user_…`
+    /// Id of the user, `user_…`
     #[arg(long, value_name = "ID", required_unless_present = "org")]
     user: Option<String>,
 
-    /// The active organization, `org_…`
+    /// Id of the active organization, `org_…`
     #[arg(long, value_name = "ID")]
     org: Option<String>,
 
     #[command(flatten)]
-    service: Service,
+    service: ServiceAddress,
 }
 
 impl Check {
@@ -43,11 +43,11 @@ impl Check {
             ..CheckFeatureRequest::default()
         })?;
         let answer = client.check_feature(request).await;
-        Ok(answer.map_err(|status| said(&status))?.into_inner())
+        Ok(answer.map_err(|status| status_error(&status))?.into_inner())
     }
 }
 
-/// The answer in one line, such as `export: allowed, REASON_PLAN, plan pro, of user_…`.
+/// Renders the answer in one line, such as `export: allowed, REASON_PLAN, plan pro, of user_…`.
 fn sentence(feature: &str, answer: &CheckFeatureResponse) -> String {
     let verdict = if answer.allowed { "allowed" } else { "denied" };
     let until = answer.valid_until.and_then(|until| {

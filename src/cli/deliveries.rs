@@ -1,6 +1,6 @@
-//! `entitlements deliveries`: looks into the ledger of a running service, and replays.
+//! `entitlements deliveries`: lists, shows and replays the deliveries of a running service.
 
-use super::client::{Service, said};
+use super::client::{ServiceAddress, status_error};
 use crate::api::pb::{
     Delivery, DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest, ReplayDeliveriesRequest,
     admin_client::AdminClient,
@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use prost_types::Timestamp;
 use std::process::ExitCode;
 
-/// Looks into the ledger.
+/// The subcommands of `deliveries`.
 #[derive(Debug, Args)]
 pub(super) struct Deliveries {
     #[command(subcommand)]
@@ -20,55 +20,55 @@ pub(super) struct Deliveries {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List deliveries, newest first: when, what became of it, id, event, subject, why
+    /// List deliveries, newest first: time, result, id, event, subject, detail
     List {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        service: Service,
-        /// How many at most
+        service: ServiceAddress,
+        /// Maximum number of deliveries to list
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
     /// Show one delivery and its body
     Show {
-        /// The svix-id
+        /// svix-id of the delivery
         id: String,
         #[command(flatten)]
-        service: Service,
+        service: ServiceAddress,
     },
-    /// Read deliveries by today's rules, and apply what was not understood before
+    /// Read recorded deliveries again with the release that runs now, and apply those that it can parse
     Replay {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        service: Service,
-        /// Tell what would become of them, and change nothing
+        service: ServiceAddress,
+        /// Show the results without changing anything
         #[arg(long)]
         dry_run: bool,
     },
 }
 
-/// Which deliveries; without any of these, all.
+/// The filter of deliveries; without any flag, all deliveries match.
 #[derive(Debug, Args)]
 struct Which {
-    /// The one with this svix-id
+    /// Only the delivery with this svix-id
     #[arg(long, value_name = "ID")]
     id: Option<String>,
 
-    /// About this user or organization
+    /// Only deliveries about this user or organization
     #[arg(long, value_name = "ID")]
     subject: Option<String>,
 
-    /// With this result: applied, superseded, ignored or parked
+    /// Only deliveries with this result: applied, superseded, ignored or parked
     #[arg(long, value_name = "RESULT")]
     result: Option<String>,
 
-    /// Received at or after this instant, as 2026-11-23T00:00:00Z
+    /// Only deliveries received at or after this time, as 2026-11-23T00:00:00Z
     #[arg(long, value_name = "INSTANT")]
     from: Option<DateTime<Utc>>,
 
-    /// Received before this instant
+    /// Only deliveries received before this time
     #[arg(long, value_name = "INSTANT")]
     until: Option<DateTime<Utc>>,
 }
@@ -98,13 +98,14 @@ impl Deliveries {
     }
 }
 
-async fn list(which: &Which, service: &Service, limit: usize) -> anyhow::Result<ExitCode> {
+async fn list(which: &Which, service: &ServiceAddress, limit: usize) -> anyhow::Result<ExitCode> {
     let mut client = AdminClient::new(service.connect().await?);
     let (mut page_token, mut left) = (String::new(), limit);
     while left > 0 {
         let page_size = u32::try_from(left.min(1000))?;
         let page = ListDeliveriesRequest { filter: Some(which.filter()), page_size, page_token };
-        let page = client.list_deliveries(service.request(page)?).await.map_err(|s| said(&s))?;
+        let page =
+            client.list_deliveries(service.request(page)?).await.map_err(|s| status_error(&s))?;
         let page = page.into_inner();
         page.deliveries.iter().for_each(|delivery| say!("{}", line(delivery)));
         left = left.saturating_sub(page.deliveries.len());
@@ -116,33 +117,38 @@ async fn list(which: &Which, service: &Service, limit: usize) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(svix_id: String, service: &Service) -> anyhow::Result<ExitCode> {
+async fn show(svix_id: String, service: &ServiceAddress) -> anyhow::Result<ExitCode> {
     let mut client = AdminClient::new(service.connect().await?);
     let request = service.request(GetDeliveryRequest { svix_id })?;
-    let found = client.get_delivery(request).await.map_err(|s| said(&s))?.into_inner();
-    let delivery = found.delivery.context("the service sent no delivery")?;
+    let found = client.get_delivery(request).await.map_err(|s| status_error(&s))?.into_inner();
+    let delivery = found.delivery.context("the answer of the service has no delivery")?;
     say!("{}", line(&delivery));
     say!("sha256 {}", delivery.body_sha256);
     match found.body {
         Some(body) => say!("{}", String::from_utf8_lossy(&body)),
         None => {
-            say!("its body was let go: its retention is over, or whom it is about was deleted");
+            say!("the body was removed: its retention is over, or its subject was deleted");
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn replay(which: &Which, service: &Service, dry_run: bool) -> anyhow::Result<ExitCode> {
+async fn replay(
+    which: &Which,
+    service: &ServiceAddress,
+    dry_run: bool,
+) -> anyhow::Result<ExitCode> {
     let mut client = AdminClient::new(service.connect().await?);
     let mut page_token = String::new();
     loop {
         let filter = Some(which.filter());
         let page = ReplayDeliveriesRequest { filter, dry_run, page_size: 100, page_token };
-        let page = client.replay_deliveries(service.request(page)?).await.map_err(|s| said(&s))?;
+        let page =
+            client.replay_deliveries(service.request(page)?).await.map_err(|s| status_error(&s))?;
         let page = page.into_inner();
         for done in page.replayed {
-            let told = [done.svix_id, format!("{} -> {}", done.before, done.after), done.detail];
-            say!("{}", told.join("  ").trim_end());
+            let parts = [done.svix_id, format!("{} -> {}", done.before, done.after), done.detail];
+            say!("{}", parts.join("  ").trim_end());
         }
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -151,7 +157,7 @@ async fn replay(which: &Which, service: &Service, dry_run: bool) -> anyhow::Resu
     }
 }
 
-/// A delivery in one line.
+/// Renders a delivery in one line.
 fn line(delivery: &Delivery) -> String {
     let received = delivery.received_at.as_ref().and_then(|at| {
         DateTime::from_timestamp(at.seconds, at.nanos.unsigned_abs())

@@ -1,6 +1,9 @@
-//! `entitlements dev`: everything for a first try, on this machine alone.
+//! `entitlements dev`: the service for a first try, with its own Postgres, reachable from this machine only.
 
-use super::serve::asked_to_stop;
+use super::{
+    send::{DEV_FOLDER, SECRET_FILE},
+    serve::stop_signal,
+};
 use crate::{
     app::{Bound, Service},
     config::{Protocol, Settings},
@@ -19,18 +22,14 @@ use std::{
     convert::Infallible,
     env, fs,
     io::{Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
 };
 
-/// The folder of all that `dev` keeps, in the current directory.
-pub(super) const FOLDER: &str = ".entitlements";
-/// The file of the secret in it.
-const SECRET: &str = "webhook-signing-secret";
-/// The catalog of those who have none yet.
+/// The catalog that `dev` uses if none is configured.
 const EXAMPLE_CATALOG: &str = include_str!("../../catalog.example.toml");
 
-/// Runs everything for a first try.
+/// The `dev` command.
 #[derive(Debug, Args)]
 pub(super) struct Dev {
     #[command(flatten)]
@@ -44,7 +43,7 @@ impl Dev {
     pub(super) async fn run(mut self) -> anyhow::Result<ExitCode> {
         let format = self.settings.log_format.unwrap_or(LogFormat::Text);
         start_logging(&self.settings.log, format)?;
-        let stop = asked_to_stop()?;
+        let stop = stop_signal()?;
         let folder = folder()?;
         self.settings.migrate = true;
         self.settings.admin = true;
@@ -60,12 +59,12 @@ impl Dev {
         let config = self.settings.check()?;
         let service = Service::start(config).await?;
         let (bound, ready) = (service.bound(), service.ready());
-        let welcomed = async {
+        let welcome_when_ready = async {
             ready.await;
             welcome(bound);
             std::future::pending::<Infallible>().await
         };
-        let lost = async {
+        let postgres_exited = async {
             match &embedded {
                 Some(embedded) => embedded.exited().await,
                 None => std::future::pending().await,
@@ -73,8 +72,8 @@ impl Dev {
         };
         tokio::select! {
             done = service.run(stop) => done?,
-            never = welcomed => match never {},
-            how = lost => bail!("the embedded Postgres ended by itself ({how}): start again"),
+            never = welcome_when_ready => match never {},
+            how = postgres_exited => bail!("the embedded Postgres ended unexpectedly ({how}): run `dev` again"),
         }
         if let Some(embedded) = embedded {
             embedded.stop().await?;
@@ -117,7 +116,7 @@ impl Dev {
 fn folder() -> anyhow::Result<Folder> {
     let here = env::current_dir()?;
     check_not_open(&here)?;
-    let folder = Folder::ours(&here.join(FOLDER))?;
+    let folder = Folder::ours(&here.join(DEV_FOLDER))?;
     let ignore = folder.path().join(".gitignore");
     if !ignore.exists() {
         fs::write(&ignore, "*\n")?;
@@ -125,29 +124,24 @@ fn folder() -> anyhow::Result<Folder> {
     Ok(folder)
 }
 
-/// Where `dev` keeps the secret that it made.
-pub(super) fn secret_file(folder: &Path) -> PathBuf {
-    folder.join(SECRET)
-}
-
-/// The secret that is kept in a file, which another `dev` may be about to fill.
+/// Reads the signing secret from its file, or generates it. Locks the file, because another `dev` may be writing it.
 fn kept_secret(folder: &Folder) -> anyhow::Result<SecretString> {
-    let mut file = folder.file(SECRET)?;
+    let mut file = folder.file(SECRET_FILE)?;
     file.lock()?;
     let mut text = String::new();
-    file.read_to_string(&mut text).context(SECRET)?;
+    file.read_to_string(&mut text).context(SECRET_FILE)?;
     if text.is_empty() {
         let mut random = [0; 32];
-        rand::fill(&mut random).map_err(|_| anyhow!("the system has no random bytes"))?;
+        rand::fill(&mut random).map_err(|_| anyhow!("cannot read random bytes from the system"))?;
         text = format!("whsec_{}\n", STANDARD.encode(random));
         file.write_all(text.as_bytes())?;
     }
     Ok(text.trim().to_owned().into())
 }
 
-/// Says what to try next.
+/// Prints commands to try.
 fn welcome(bound: Bound) {
-    let Bound { grpc, http, .. } = bound;
+    let Bound { api: grpc, webhook: http, .. } = bound;
     say!(
         "
 Everything runs. Try, in another terminal:

@@ -1,7 +1,6 @@
-//! `entitlements doctor`: looks at everything that `serve` needs, and says in words what is wrong and what to do about
-//! it.
+//! `entitlements doctor`: checks everything that `serve` needs, and reports each problem with its fix.
 //!
-//! What must always hold: it changes nothing, it prints no secret, and no check waits for ever.
+//! Invariants: it changes nothing, prints no secret, and every check has a timeout.
 
 mod callers;
 mod clerk;
@@ -12,14 +11,14 @@ mod settings;
 
 use crate::{config::Settings, storage::Store};
 use clap::Args;
-use finding::{Finding, Verdict};
+use finding::{Finding, Severity};
 use serde_json::json;
 use std::process::ExitCode;
 
-/// Looks at everything that `serve` needs.
+/// The `doctor` command.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    /// One JSON object a line instead of sentences
+    /// Print one JSON object per line instead of text
     #[arg(long)]
     json: bool,
 
@@ -29,31 +28,30 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let tell = if self.json { in_json } else { in_words };
-        let worst = examine(&self.settings, tell).await;
-        Ok(ExitCode::from(u8::from(worst == Verdict::Fail)))
+        let report = if self.json { in_json } else { in_words };
+        let worst = examine(&self.settings, report).await;
+        Ok(ExitCode::from(u8::from(worst == Severity::Fail)))
     }
 }
 
 fn in_words(finding: &Finding) {
-    let Finding { what, verdict, seen, way_out } = finding;
-    let way_out = way_out.as_ref().map(|way_out| format!(" -> {way_out}")).unwrap_or_default();
-    say!("{:<4}  {what:<17}  {seen}{way_out}", verdict.word());
+    let Finding { what, verdict, detail, fix } = finding;
+    let fix = fix.as_ref().map(|fix| format!(" -> {fix}")).unwrap_or_default();
+    say!("{:<4}  {what:<17}  {detail}{fix}", verdict.word());
 }
 
 fn in_json(finding: &Finding) {
-    let Finding { what, verdict, seen, way_out } = finding;
-    let line =
-        json!({ "verdict": verdict.word(), "check": what, "finding": seen, "way_out": way_out });
+    let Finding { what, verdict, detail, fix } = finding;
+    let line = json!({ "verdict": verdict.word(), "check": what, "detail": detail, "fix": fix });
     say!("{line}");
 }
 
-/// Makes all checks, one after another, and tells each finding as soon as it is there.
-async fn examine(settings: &Settings, mut tell: impl FnMut(&Finding)) -> Verdict {
-    let mut worst = Verdict::Ok;
+/// Runs all checks, one after another, and reports each finding at once; returns the worst severity.
+async fn examine(settings: &Settings, mut report: impl FnMut(&Finding)) -> Severity {
+    let mut worst = Severity::Ok;
     let mut found = |finding: Finding| {
         worst = worst.max(finding.verdict);
-        tell(&finding);
+        report(&finding);
     };
     settings::all(settings).into_iter().for_each(&mut found);
     for finding in listeners::all(settings).await {
@@ -67,13 +65,13 @@ async fn examine(settings: &Settings, mut tell: impl FnMut(&Finding)) -> Verdict
         Err(error) => found(database::unusable(&error)),
         Ok(options) => {
             let store = Store::new(options.clone());
-            if database::reach(&store, &mut found).await {
-                database::look(&store, &options, settings, &mut found).await;
+            if database::connect(&store, &mut found).await {
+                database::check(&store, &options, settings, &mut found).await;
                 instances = store.instances().await.unwrap_or_default();
             }
             store.close().await;
         }
     }
-    clerk::look(settings, &instances, &mut found).await;
+    clerk::check(settings, &instances, &mut found).await;
     worst
 }

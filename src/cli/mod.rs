@@ -1,6 +1,6 @@
-//! The command line. Errors are one line, `error: …`, and exit code 2.
+//! The command line. An error is printed as one line, `error: …`, and ends the process with exit code 2 or 3.
 
-/// `println!` for a reader that may go away before the end, as `head` does.
+/// `println!` for an output that may be closed early, as `head` does.
 macro_rules! say {
     ($($text:tt)*) => { $crate::cli::say(format_args!($($text)*)) };
 }
@@ -10,6 +10,7 @@ mod catalog;
 mod check;
 mod client;
 mod deliveries;
+#[cfg(feature = "dev")]
 mod dev;
 mod doctor;
 mod keys;
@@ -27,11 +28,11 @@ use std::{
     process::{ExitCode, exit},
 };
 
-/// Answers over gRPC whether a Clerk user or organization may use a feature: Clerk Billing's webhooks in,
-/// Postgres as the source of truth, answers from memory.
+/// Entitlements for Clerk Billing: records Clerk's webhooks in Postgres, and answers over gRPC whether a user or
+/// organization may use a feature.
 ///
-/// Every flag is also an environment variable. Give secrets as variables: other users of the machine can see arguments.
-/// Start with `entitlements dev`.
+/// Every flag is also an environment variable. Pass secrets as variables, because other users of the machine can see
+/// command lines. To try the service, run `entitlements dev`.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Cli {
@@ -41,31 +42,33 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run everything for a first try: an embedded Postgres, a signing secret and the example catalog
+    /// Run the service for a first try, with an embedded Postgres, a generated secret and an example catalog
+    #[cfg(feature = "dev")]
     Dev(Box<dev::Dev>),
     /// Run the service; needs `DATABASE_URL` and `CLERK_WEBHOOK_SIGNING_SECRET`
     Serve(Box<serve::Serve>),
-    /// Apply the missing migrations to `DATABASE_URL`, and exit
+    /// Apply missing migrations to the database of `DATABASE_URL`, then exit
     Migrate(serve::Migrate),
-    /// Look at all that `serve` needs, with the settings that it would have: what is wrong, and the way out
+    /// Check settings, listeners, database and Clerk's API as `serve` uses them; report each problem with its fix
     Doctor(Box<doctor::Doctor>),
-    /// Sign webhook bodies and POST them as Svix would
+    /// Sign webhook bodies and send them to the service, as Svix does for Clerk
     Send(send::Send),
-    /// Ask a running service over gRPC, and print the answer and why
+    /// Ask a running service whether a feature is allowed; print the answer and its reason
     Check(check::Check),
-    /// Ask the service on this machine whether it is ready: a health check for containers
+    /// Check whether the service on this machine is ready: a health check for containers
     Ready(ready::Ready),
-    /// Look into the ledger of a running service, and replay deliveries
+    /// List, show and replay the deliveries that a running service has recorded
     Deliveries(deliveries::Deliveries),
-    /// Make, list and revoke the API keys of callers
+    /// Create, list and revoke API keys
     Keys(keys::Keys),
-    /// Look into the catalog in `DATABASE_URL`, plan a change of it, and put it in force
+    /// Show the catalogs in `DATABASE_URL`, preview a change, and put a catalog in force
     Catalog(catalog::CatalogCommand),
-    /// Compare the accounts in `DATABASE_URL` with what Clerk says, and heal them; needs `CLERK_SECRET_KEY`
+    /// Compare the accounts in `DATABASE_URL` with Clerk's, and repair them; needs `CLERK_SECRET_KEY`
     Reconcile(reconcile::Reconcile),
 }
 
-/// Prints a line. If nobody reads any more, the process ends as the signal ends others then.
+/// Prints a line. If the output is closed, ends the process with the exit code that SIGPIPE would cause.
+#[expect(clippy::disallowed_methods, reason = "the output is closed")]
 fn say(line: fmt::Arguments<'_>) {
     match writeln!(io::stdout(), "{line}") {
         Ok(()) => {}
@@ -77,13 +80,13 @@ fn say(line: fmt::Arguments<'_>) {
     }
 }
 
-/// Keeps secrets in memory out of core dumps.
+/// Disables core dumps, which would contain secrets.
 fn forbid_core_dumps() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = setrlimit(Resource::Core, none); // lowering a limit is always allowed
 }
 
-/// Runs the command line of this process.
+/// Parses and runs the command line of this process; returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     forbid_core_dumps();
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
     let done = match runtime {
         Ok(runtime) => runtime.block_on(async {
             match cli.command {
+                #[cfg(feature = "dev")]
                 Command::Dev(dev) => dev.run().await,
                 Command::Serve(serve) => serve.run().await,
                 Command::Migrate(migrate) => migrate.run().await,
@@ -108,12 +112,13 @@ pub fn main() -> ExitCode {
         Err(error) => Err(error.into()),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {}", crate::telemetry::told(error.as_ref()));
+        eprintln!("error: {}", crate::telemetry::error_chain(error.as_ref()));
         ExitCode::from(exit_code(&error))
     })
 }
 
-/// 3 for a schema that does not fit, which a deployment wants to tell apart; 2 for all else.
+/// 3 if the schema of the database does not match this build, so that a deployment can react to it; 2 for any other
+/// error.
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<crate::app::WrongSchema>() { 3 } else { 2 }
 }

@@ -1,48 +1,46 @@
-//! `entitlements reconcile`: compares accounts with what Clerk says, and heals them.
+//! `entitlements reconcile`: compares accounts with Clerk's Backend API, and repairs them.
 
-use super::catalog::Offline;
+use super::catalog::DirectDatabase;
 use crate::{
     domain::Subject,
-    ingest::reconcile::{Finding, ReconcileError, Reconciler},
-    telemetry::told,
+    ingest::reconcile::{Backfilled, ReconcileError, Reconciled, Reconciler},
+    telemetry::error_chain,
 };
 use clap::Args;
 use futures_util::{StreamExt, stream};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use std::{
-    io::{IsTerminal, Write, stderr},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-/// How many subjects are read from the database at a time.
+/// Subjects per page of the query.
 const PAGE: i64 = 500;
 
-/// How many subjects are compared at the same time.
+/// Subjects that are compared concurrently.
 const AT_ONCE: usize = 8;
 
-/// Compares with Clerk.
+/// The `reconcile` command.
 #[derive(Debug, Args)]
 pub(super) struct Reconcile {
-    /// Only this user or organization [default: all that are known, after taking over what Clerk has]
+    /// Compare only this user or organization [default: import all items from Clerk, then compare all subjects]
     subject: Option<Subject>,
 
-    /// Tell the differences, and change nothing
+    /// Report the differences without changing anything
     #[arg(long)]
     dry_run: bool,
 
-    /// Take back that the subject was deleted, if Clerk still knows a subscription of it
+    /// Revert the deletion of the subject, if Clerk still has a subscription of it
     #[arg(long, requires = "subject", conflicts_with = "dry_run")]
     undelete: bool,
 
-    /// One JSON object a line instead of sentences
+    /// Print one JSON object per line instead of text
     #[arg(long)]
     json: bool,
 
     #[command(flatten)]
-    offline: Offline,
+    direct: DirectDatabase,
 }
 
-/// What was seen so far.
+/// The results so far.
 #[derive(Default)]
 struct Tally {
     compared: usize,
@@ -55,7 +53,7 @@ struct Tally {
 
 impl Reconcile {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let reconciler = self.offline.reconciler()?;
+        let reconciler = self.direct.reconciler()?;
         reconciler.prepare().await?;
         let mut tally = Tally::default();
         if let Some(subject) = &self.subject {
@@ -64,11 +62,16 @@ impl Reconcile {
             } else {
                 reconciler.compare(subject, self.dry_run).await
             };
-            self.tell(subject, finding, &mut tally);
+            self.report(subject, finding, &mut tally);
         } else {
             if !self.dry_run {
                 let bar = self.bar("items read");
-                reconciler.backfill(|seen| bar.at(seen.read, seen.total)).await?;
+                let show = |seen: &Backfilled| {
+                    bar.set_length(seen.total as u64);
+                    bar.set_position(seen.read as u64);
+                };
+                reconciler.backfill(show).await?;
+                bar.finish_and_clear();
             }
             self.compare_all(&reconciler, &mut tally).await?;
         }
@@ -77,37 +80,45 @@ impl Reconcile {
     }
 
     async fn compare_all(&self, reconciler: &Reconciler, tally: &mut Tally) -> anyhow::Result<()> {
-        let store = self.offline.store()?;
-        let (bar, total) = (self.bar("compared"), store.count_subjects().await?);
+        let store = self.direct.store()?;
+        let bar = self.bar("compared");
+        bar.set_length(store.count_subjects().await? as u64);
         let mut after = String::new();
         loop {
             let page = store.subjects(&after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else {
+                bar.finish_and_clear();
+                return Ok(());
+            };
             after = last.to_string();
             let compare =
                 async |subject| (reconciler.compare(&subject, self.dry_run).await, subject);
             let mut found = stream::iter(page).map(compare).buffered(AT_ONCE);
             while let Some((finding, subject)) = found.next().await {
-                bar.clear();
-                self.tell(&subject, finding, tally);
-                bar.at(tally.compared, total);
+                bar.suspend(|| self.report(&subject, finding, tally));
+                bar.set_position(tally.compared as u64);
             }
         }
     }
 
-    fn tell(&self, subject: &Subject, found: Result<Finding, ReconcileError>, tally: &mut Tally) {
+    fn report(
+        &self,
+        subject: &Subject,
+        found: Result<Reconciled, ReconcileError>,
+        tally: &mut Tally,
+    ) {
         tally.compared += 1;
         let (count, result, detail) = match found {
-            Ok(Finding::Same) => return,
-            Ok(Finding::Healed(outcome)) => {
+            Ok(Reconciled::Same) => return,
+            Ok(Reconciled::Healed(outcome)) => {
                 (&mut tally.healed, outcome.word(), outcome.detail().map(str::to_owned))
             }
-            Ok(Finding::Differs(how)) => (&mut tally.differ, "still different", Some(how)),
-            Ok(Finding::NotUnderstood(why)) => {
+            Ok(Reconciled::Differs(how)) => (&mut tally.differ, "still different", Some(how)),
+            Ok(Reconciled::NotUnderstood(why)) => {
                 (&mut tally.not_understood, "not understood", Some(why))
             }
-            Ok(Finding::NotAtClerk) => (&mut tally.absent, "not at Clerk", None),
-            Err(error) => (&mut tally.failed, "failed", Some(told(&error))),
+            Ok(Reconciled::NotAtClerk) => (&mut tally.absent, "not at Clerk", None),
+            Err(error) => (&mut tally.failed, "failed", Some(error_chain(&error))),
         };
         *count += 1;
         if self.json {
@@ -140,40 +151,11 @@ impl Reconcile {
         }
     }
 
-    fn bar(&self, what: &'static str) -> Bar {
-        Bar { what, shown: stderr().is_terminal() && !self.json }
-    }
-}
-
-/// How far the work came, in one line of a terminal.
-struct Bar {
-    what: &'static str,
-    shown: bool,
-}
-
-impl Bar {
-    const WIDTH: usize = 30;
-
-    fn at(&self, done: usize, total: usize) {
-        let filled = (Self::WIDTH * done).checked_div(total).unwrap_or(0).min(Self::WIDTH);
-        let (filled, rest) = ("#".repeat(filled), ".".repeat(Self::WIDTH - filled));
-        self.print(&format!("\r[{filled}{rest}] {done} of {total} {}", self.what));
-    }
-
-    fn clear(&self) {
-        self.print("\r\x1b[2K");
-    }
-
-    fn print(&self, text: &str) {
-        if self.shown {
-            eprint!("{text}");
-            let _ = stderr().flush(); // only a progress display
-        }
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.clear();
+    /// A progress bar on the terminal; none with `--json`.
+    fn bar(&self, what: &'static str) -> ProgressBar {
+        let bar = if self.json { ProgressBar::hidden() } else { ProgressBar::new(0) };
+        let style = ProgressStyle::with_template("[{bar:30}] {pos} of {len} {msg}");
+        bar.with_style(style.expect("the template is valid").progress_chars("##."))
+            .with_message(what)
     }
 }

@@ -1,36 +1,40 @@
-//! `entitlements send`: signs bodies and POSTs them, as Svix does for Clerk.
+//! `entitlements send`: signs webhook bodies and sends them, as Svix does for Clerk.
 
-use super::dev;
-use crate::{clerk::Secret, config::SigningSecrets};
+use crate::{clerk::SigningSecret, config::SigningSecrets};
 use anyhow::{Context, bail};
 use chrono::Utc;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use std::{fs, io::Read, path::Path, process::ExitCode};
 
-/// Sends deliveries.
+/// The folder in the current directory in which `dev` keeps its files.
+pub(super) const DEV_FOLDER: &str = ".entitlements";
+/// The file in it with the signing secret that `dev` made.
+pub(super) const SECRET_FILE: &str = "webhook-signing-secret";
+
+/// The `send` command.
 #[derive(Debug, Args)]
 pub(super) struct Send {
-    /// Bodies to send, in this order; `-` is standard input
+    /// Files with the bodies to send, in this order; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
 
-    /// Where to
+    /// URL of the webhook endpoint
     #[arg(long, env = "WEBHOOK_URL", default_value = "http://127.0.0.1:8080/webhooks/clerk")]
     url: String,
 
-    /// Secret to sign with [default: the one that `dev` made in this folder]
+    /// Signing secret [default: the first of `CLERK_WEBHOOK_SIGNING_SECRET`, else the secret of `dev` in this folder]
     #[arg(long, value_name = "SECRET")]
     secret: Option<SecretString>,
 
     #[command(flatten)]
     secrets: SigningSecrets,
 
-    /// The svix-id, for a single file [default: a new one for each]
+    /// svix-id, for a single file [default: a new id for each file]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
 
-    /// The time of the attempt, in Unix seconds [default: now]
+    /// Signed timestamp, in Unix seconds [default: now]
     #[arg(long, value_name = "SECONDS")]
     timestamp: Option<i64>,
 }
@@ -38,23 +42,23 @@ pub(super) struct Send {
 impl Send {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         if self.id.is_some() && self.files.len() > 1 {
-            bail!("--id names one message: give it with a single file");
+            bail!("--id names one message: give a single file with it");
         }
         let secret = self.secret()?;
         let client =
             reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-        let mut all_taken = true;
+        let mut all_accepted = true;
         for file in &self.files {
-            all_taken &= self.send(&client, &secret, file).await?;
+            all_accepted &= self.send(&client, &secret, file).await?;
         }
-        Ok(if all_taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if all_accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Sends one body and prints the answer; true if it was a 2xx.
+    /// Sends one body and prints the answer; returns whether its status is 2xx.
     async fn send(
         &self,
         client: &reqwest::Client,
-        secret: &Secret,
+        secret: &SigningSecret,
         file: &str,
     ) -> anyhow::Result<bool> {
         let body = read(file)?;
@@ -75,24 +79,24 @@ impl Send {
         Ok(status.is_success())
     }
 
-    fn secret(&self) -> anyhow::Result<Secret> {
+    fn secret(&self) -> anyhow::Result<SigningSecret> {
         if let Some(secret) = &self.secret {
-            return Secret::parse(secret).context("--secret");
+            return SigningSecret::parse(secret).context("--secret");
         }
         let given = &self.secrets.clerk_webhook_signing_secret;
         if given.iter().any(|secret| !secret.expose_secret().trim().is_empty()) {
             let first = self.secrets.parse()?.into_iter().next();
             return first.context("CLERK_WEBHOOK_SIGNING_SECRET is empty");
         }
-        let path = dev::secret_file(Path::new(dev::FOLDER));
+        let path = Path::new(DEV_FOLDER).join(SECRET_FILE);
         let kept = fs::read_to_string(&path).with_context(|| {
             format!(
                 "no secret to sign with: give --secret or CLERK_WEBHOOK_SIGNING_SECRET, or run `entitlements \
-                 dev` in this folder first (it keeps one in {})",
+                 dev` in this folder first (it stores a secret in {})",
                 path.display()
             )
         })?;
-        Ok(Secret::parse(&kept.into())?)
+        Ok(SigningSecret::parse(&kept.into())?)
     }
 }
 

@@ -11,7 +11,7 @@ use clap::Args;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs the service.
+/// The `serve` command.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -23,13 +23,13 @@ impl Serve {
         let format = self.settings.log_format.unwrap_or(LogFormat::Json);
         start_logging(&self.settings.log, format)?;
         let config = self.settings.check()?;
-        let stop = asked_to_stop()?;
+        let stop = stop_signal()?;
         Service::start(config).await?.run(stop).await?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Applies migrations.
+/// The `migrate` command.
 #[derive(Debug, Args)]
 pub(super) struct Migrate {
     #[command(flatten)]
@@ -47,13 +47,17 @@ impl Migrate {
 }
 
 /// Resolves on SIGTERM or SIGINT; a second one ends the process at once.
-pub(super) fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut term = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
-    let mut int = signal(SignalKind::interrupt()).context("cannot hear SIGINT")?;
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     Ok(async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
         tokio::spawn(async move {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a second signal ends the process at once"
+            )]
             std::process::exit(130);
         });
     })

@@ -1,28 +1,31 @@
-//! Clerk's Backend API, and the Clerk instance that is served.
+//! Settings of Clerk's Backend API, and of the Clerk instance to serve.
 
-use crate::clerk::Api;
+use crate::clerk::BackendApi;
 use anyhow::bail;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
-/// How to ask Clerk itself.
+/// Access to Clerk's Backend API.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Clerk")]
 pub struct Backend {
-    /// Secret key of Clerk's Backend API, `sk_…`: with it, the catalog is refreshed from Clerk and accounts heal
+    /// Secret key of Clerk's Backend API, `sk_…`: with it, the service takes plans from Clerk and repairs accounts
+    /// after lost webhooks
     #[arg(long, env, value_name = "KEY", hide_env_values = true)]
     pub clerk_secret_key: Option<SecretString>,
 
-    /// The Clerk instance to serve, `ins_…`: deliveries of others are parked [default: that of the secret key, else any]
+    /// Clerk instance to serve, `ins_…`; deliveries of other instances are parked [default: the instance of the secret
+    /// key, else any]
     #[arg(long, env, value_name = "INSTANCE")]
     pub clerk_instance: Option<String>,
 
-    /// Where Clerk's Backend API is
+    /// URL of Clerk's Backend API
     #[arg(long, env, value_name = "URL", default_value = "https://api.clerk.com/v1")]
     pub clerk_api_url: String,
 }
 
 impl Backend {
-    /// The instance to serve, if one is named.
+    /// The Clerk instance to serve, if it is set.
     pub fn instance(&self) -> anyhow::Result<Option<String>> {
         let named = self.clerk_instance.as_deref().map(str::trim).filter(|id| !id.is_empty());
         let is_id = |id: &str| {
@@ -32,17 +35,17 @@ impl Backend {
         };
         match named {
             Some(id) if !is_id(id) => bail!(
-                "CLERK_INSTANCE is `{id}`, which is no id of a Clerk instance: copy the one that begins with ins_ from \
-                 the API keys page of Clerk's dashboard, or from `instance_id` of a webhook"
+                "CLERK_INSTANCE is `{id}`, which is not the id of a Clerk instance: copy the id that begins with \
+                 ins_ from the API keys page of Clerk's dashboard, or from `instance_id` of a webhook"
             ),
             named => Ok(named.map(str::to_owned)),
         }
     }
 
-    /// Asks with the key, if there is one.
-    pub fn api(&self) -> anyhow::Result<Option<Api>> {
+    /// A client of Clerk's Backend API, if a secret key is set.
+    pub fn api(&self) -> anyhow::Result<Option<BackendApi>> {
         let key =
             self.clerk_secret_key.as_ref().filter(|key| !key.expose_secret().trim().is_empty());
-        Ok(key.map(|key| Api::new(&self.clerk_api_url, key)).transpose()?)
+        Ok(key.map(|key| BackendApi::new(&self.clerk_api_url, key)).transpose()?)
     }
 }

@@ -1,8 +1,8 @@
-//! `DATABASE_URL`: what is wrong with it is said without repeating any part of it.
+//! `DATABASE_URL`: validates it, with errors that repeat no part of it.
 //!
-//! A password that is not percent-encoded moves the ends of the other parts: its tail becomes the host or the name of
-//! the database, which errors and logs name. So the text is looked at before anything reads it as a URL, and what could
-//! be read in two ways is refused. What must always hold: no error of this file repeats any part of the text.
+//! A password that is not percent-encoded shifts the boundaries of the other parts: its tail becomes the host or the
+//! name of the database, which errors and logs contain. Therefore the text is validated before it is parsed as a URL,
+//! and a text that can be read in two ways is rejected. Invariant: no error of this file repeats any part of the text.
 
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
@@ -10,10 +10,11 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use std::net::IpAddr;
 
-/// Where the database is.
+/// Connection to Postgres.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Database")]
 pub struct Database {
-    /// Postgres 14 or newer, as `postgres://user:password@host:5432/database`
+    /// URL of a Postgres 14 or newer, as `postgres://user:password@host:5432/database`
     #[arg(long, env, value_name = "URL", hide_env_values = true)]
     pub database_url: Option<SecretString>,
 }
@@ -21,7 +22,7 @@ pub struct Database {
 const WRONG: &str =
     "DATABASE_URL is not a Postgres URL (postgres://user:password@host:5432/database)";
 
-/// The parameters that are used. sqlx would log the names and values of all others.
+/// The parameters that sqlx uses. It would log the names and values of all others, so they are removed.
 const PARAMETERS: [&str; 18] = [
     "sslmode",
     "ssl-mode",
@@ -44,30 +45,33 @@ const PARAMETERS: [&str; 18] = [
 ];
 
 impl Database {
-    /// The options to connect with; never printed, because they may hold a password.
+    /// The connection options. Never print them: they can contain a password.
+    ///
+    /// # Errors
+    /// If the URL is missing or invalid; no error repeats a part of it.
     pub fn options(&self) -> anyhow::Result<PgConnectOptions> {
         let url = self.database_url.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
         let url = url.trim();
         if url.is_empty() {
             return Err(anyhow!(
-                "DATABASE_URL is not set: give the Postgres to use, as \
-                 postgres://user:password@host:5432/database (or try `entitlements dev`, which brings its own)"
+                "DATABASE_URL is not set: set it to postgres://user:password@host:5432/database (or try `entitlements \
+                 dev`, which runs its own Postgres)"
             ));
         }
         let schemes = ["postgres://", "postgresql://"];
         let Some(rest) = schemes.iter().find_map(|scheme| url.strip_prefix(scheme)) else {
-            bail!(WRONG); // sqlx reads a URL of anything as one of Postgres
+            bail!(WRONG); // sqlx accepts any scheme
         };
         check_encoding(rest)?;
         let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
         check_host(place)?;
-        let parameters = used(parameters)?;
-        // An error of sqlx may repeat a value.
+        let parameters = supported(parameters)?;
+        // sqlx's error is dropped because it can repeat a value.
         format!("postgres://{place}?{parameters}").parse().map_err(|_| anyhow!(WRONG))
     }
 }
 
-/// Refuses text whose parts would end elsewhere than its author meant.
+/// Rejects a text in which the end of the password is ambiguous.
 fn check_encoding(rest: &str) -> anyhow::Result<()> {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let after = &rest[authority.len()..];
@@ -91,12 +95,12 @@ fn check_encoding(rest: &str) -> anyhow::Result<()> {
         return Ok(());
     };
     bail!(
-        "DATABASE_URL has {found}, so it cannot be told where the password ends: percent-encode the special characters \
+        "DATABASE_URL has {found}, so the end of the password is ambiguous: percent-encode the special characters \
          of user and password (@ is %40, : is %3A, / is %2F, ? is %3F, # is %23, % is %25, a space is %20)"
     )
 }
 
-/// The place is one host, if any.
+/// Rejects several hosts, an invalid port, and an invalid host name.
 fn check_host(place: &str) -> anyhow::Result<()> {
     let authority = place.split('/').next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
@@ -108,19 +112,18 @@ fn check_host(place: &str) -> anyhow::Result<()> {
     let port = port.strip_prefix(':').unwrap_or(if port.is_empty() { "" } else { "?" });
     ensure!(
         port.is_empty() || is_port(port),
-        "{WRONG}: what stands after `host:` is not a port number; if it is the password, it belongs before an @, as in \
-         user:password@host"
+        "{WRONG}: the text after `host:` is not a port number; if it is the password, write user:password@host"
     );
-    let of_a_name = |c: char| c.is_alphanumeric() || "-._%".contains(c);
-    ensure!(name.chars().all(of_a_name), "{WRONG}: the host has a character that no host name has");
+    let is_valid = |c: char| c.is_alphanumeric() || "-._%".contains(c);
+    ensure!(name.chars().all(is_valid), "{WRONG}: the host has a character that no host name has");
     Ok(())
 }
 
 fn one_host(text: &str) -> anyhow::Result<()> {
     ensure!(
         !text.contains(',') && !text.to_ascii_lowercase().contains("%2c"),
-        "DATABASE_URL names several hosts, but can name one only: the service must reach the primary, and does not look \
-         for it; give the address that always leads to the primary, or that of a pooler or proxy in front of it"
+        "DATABASE_URL names several hosts, but must name one: the service does not search for the primary; give an \
+         address that always leads to the primary, or the address of a pooler or proxy in front of it"
     );
     Ok(())
 }
@@ -129,8 +132,8 @@ fn is_port(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
-/// The parameters that are used, each with a value that sqlx can read.
-fn used(parameters: &str) -> anyhow::Result<String> {
+/// Returns the parameters that sqlx uses, after validating their values; warns of the others.
+fn supported(parameters: &str) -> anyhow::Result<String> {
     let (mut used, mut unused) = (Vec::new(), 0);
     for pair in parameters.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -144,7 +147,7 @@ fn used(parameters: &str) -> anyhow::Result<String> {
     if unused > 0 {
         tracing::warn!(
             unused,
-            "DATABASE_URL has parameters that are not used; the used ones are {}",
+            "DATABASE_URL has parameters that are not supported and are ignored; supported are {}",
             PARAMETERS.join(", ")
         );
     }

@@ -1,10 +1,11 @@
-//! Who may call, and how listeners are encrypted: what is open to whom is decided, and told, at start.
+//! Authentication of callers, and TLS of the listeners. A listener that other machines can reach is rejected or
+//! warned of at start.
 
 use super::parse::switch;
 use crate::{
     domain::loopback::{is_loopback, is_this_machine},
     server::auth::Callers,
-    server::tls::{Files, Protocol, Tls},
+    server::tls::{Alpn, Tls, TlsFiles},
 };
 use anyhow::bail;
 use clap::{ArgAction, Args};
@@ -17,15 +18,16 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Who may call, and how listeners are encrypted.
+/// Authentication of callers, and TLS of the listeners.
 #[derive(Debug, Clone, Args)]
-pub struct Doors {
-    /// Who may call gRPC and ask by `PROTOCOLS`: the file that `entitlements keys` writes, read again when it changes
+#[command(next_help_heading = "Callers and TLS")]
+pub struct ListenerSettings {
+    /// File of the callers that may use gRPC and `PROTOCOLS`, written by `entitlements keys`; reloaded when it changes
     #[arg(long, env, value_name = "FILE")]
     pub callers: Option<PathBuf>,
 
-    /// Serve gRPC to whoever reaches it, also on an address that other machines reach: for networks that are protected
-    /// otherwise
+    /// Serve gRPC and `PROTOCOLS` without authentication on an address that other machines can reach; only for networks
+    /// that are protected by other means
     #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
     #[arg(
         require_equals = true,
@@ -35,65 +37,66 @@ pub struct Doors {
     )]
     pub insecure: bool,
 
-    /// Certificate of gRPC, with those up to its authority, in PEM: serves TLS; read again when it changes
-    #[arg(long, env, value_name = "FILE", requires = "grpc_tls_key")]
-    pub grpc_tls_cert: Option<PathBuf>,
+    /// TLS certificate chain of the API listener (PEM); enables TLS; reloaded when it changes
+    #[arg(long, env, value_name = "FILE", requires = "api_tls_key")]
+    pub api_tls_cert: Option<PathBuf>,
 
-    /// Private key of `GRPC_TLS_CERT`, in PEM
-    #[arg(long, env, value_name = "FILE", requires = "grpc_tls_cert")]
-    pub grpc_tls_key: Option<PathBuf>,
+    /// Private key of `API_TLS_CERT` (PEM)
+    #[arg(long, env, value_name = "FILE", requires = "api_tls_cert")]
+    pub api_tls_key: Option<PathBuf>,
 
-    /// Authorities whose client certificates may call, in PEM: gRPC, and where `INTERNAL_TLS_CERT` is set, that listener
-    #[arg(long, env, value_name = "FILE", requires = "grpc_tls_cert")]
-    pub grpc_client_ca: Option<PathBuf>,
+    /// Certificate authorities (PEM) whose client certificates may use the API listener and, if `OPERATOR_TLS_CERT` is
+    /// set, the operator listener
+    #[arg(long, env, value_name = "FILE", requires = "api_tls_cert")]
+    pub api_client_ca: Option<PathBuf>,
 
-    /// Certificate of webhooks and probes, as `GRPC_TLS_CERT`
-    #[arg(long, env, value_name = "FILE", requires = "http_tls_key")]
-    pub http_tls_cert: Option<PathBuf>,
+    /// TLS certificate chain of the webhook listener (PEM); enables TLS; reloaded when it changes
+    #[arg(long, env, value_name = "FILE", requires = "webhook_tls_key")]
+    pub webhook_tls_cert: Option<PathBuf>,
 
-    /// Private key of `HTTP_TLS_CERT`
-    #[arg(long, env, value_name = "FILE", requires = "http_tls_cert")]
-    pub http_tls_key: Option<PathBuf>,
+    /// Private key of `WEBHOOK_TLS_CERT` (PEM)
+    #[arg(long, env, value_name = "FILE", requires = "webhook_tls_cert")]
+    pub webhook_tls_key: Option<PathBuf>,
 
-    /// Certificate of metrics and probes, as `GRPC_TLS_CERT`
-    #[arg(long, env, value_name = "FILE", requires = "internal_tls_key")]
-    pub internal_tls_cert: Option<PathBuf>,
+    /// TLS certificate chain of the operator listener (PEM); enables TLS; reloaded when it changes
+    #[arg(long, env, value_name = "FILE", requires = "operator_tls_key")]
+    pub operator_tls_cert: Option<PathBuf>,
 
-    /// Private key of `INTERNAL_TLS_CERT`
-    #[arg(long, env, value_name = "FILE", requires = "internal_tls_cert")]
-    pub internal_tls_key: Option<PathBuf>,
+    /// Private key of `OPERATOR_TLS_CERT` (PEM)
+    #[arg(long, env, value_name = "FILE", requires = "operator_tls_cert")]
+    pub operator_tls_key: Option<PathBuf>,
 }
 
-/// What keeps the listeners closed; by default nothing.
+/// Authentication and TLS of the listeners; by default none.
 #[derive(Clone, Default)]
-pub struct Locks {
-    /// Who may call gRPC; everybody, if this is not known.
+pub struct ListenerSecurity {
+    /// The callers that may use gRPC and the HTTP protocols; `None` allows everybody.
     pub callers: Option<Arc<Callers>>,
-    /// TLS of gRPC.
-    pub grpc: Option<Arc<Tls>>,
-    /// TLS of webhooks.
-    pub http: Option<Arc<Tls>>,
-    /// TLS of metrics.
-    pub internal: Option<Arc<Tls>>,
+    /// TLS of the API listener.
+    pub api: Option<Arc<Tls>>,
+    /// TLS of the webhook listener.
+    pub webhook: Option<Arc<Tls>>,
+    /// TLS of the operator listener.
+    pub operator: Option<Arc<Tls>>,
 }
 
-impl Locks {
-    /// All certificates of listeners.
+impl ListenerSecurity {
+    /// The certificates of all listeners that use TLS.
     #[must_use]
     pub fn certificates(&self) -> Vec<Arc<Tls>> {
-        [&self.grpc, &self.http, &self.internal].into_iter().flatten().cloned().collect()
+        [&self.api, &self.webhook, &self.operator].into_iter().flatten().cloned().collect()
     }
 
-    /// Reads keys and certificates again when they change, until `stop`.
-    pub async fn follow(self, stop: CancellationToken) {
+    /// Reloads keys and certificates when their files change, until `stop` is cancelled.
+    pub async fn watch(self, stop: CancellationToken) {
         let callers = async {
             match &self.callers {
-                Some(callers) => callers.follow().await,
+                Some(callers) => callers.watch().await,
                 None => std::future::pending().await,
             }
         };
         let tls = self.certificates();
-        let tls = join_all(tls.iter().map(|tls| tls.follow()));
+        let tls = join_all(tls.iter().map(|tls| tls.watch()));
         tokio::select! {
             () = stop.cancelled() => {}
             _ = join(callers, tls) => {}
@@ -101,39 +104,48 @@ impl Locks {
     }
 }
 
-impl Doors {
-    /// Reads all files, and refuses to answer in the open by accident.
+impl ListenerSettings {
+    /// Reads the files of keys and certificates.
+    ///
+    /// # Errors
+    /// If a file cannot be used, or if other machines could use a listener without authentication and `insecure` is not
+    /// set.
     pub fn check(
         &self,
         grpc: SocketAddr,
-        internal: SocketAddr,
-        asked_inside: bool,
-    ) -> anyhow::Result<Locks> {
-        let clients = self.grpc_client_ca.as_ref();
-        let pair = (self.grpc_tls_cert.as_ref(), self.grpc_tls_key.as_ref());
-        let grpc_tls = tls("GRPC_TLS_CERT", pair, clients, Protocol::Http2)?;
-        let pair = (self.http_tls_cert.as_ref(), self.http_tls_key.as_ref());
-        let http = tls("HTTP_TLS_CERT", pair, None, Protocol::Http1)?;
-        let pair = (self.internal_tls_cert.as_ref(), self.internal_tls_key.as_ref());
-        let internal_tls = tls("INTERNAL_TLS_CERT", pair, clients, Protocol::Http1)?;
+        operator: SocketAddr,
+        has_operator_protocols: bool,
+    ) -> anyhow::Result<ListenerSecurity> {
+        let clients = self.api_client_ca.as_ref();
+        let pair = (self.api_tls_cert.as_ref(), self.api_tls_key.as_ref());
+        let grpc_tls = tls("API_TLS_CERT", pair, clients, Alpn::Http2)?;
+        let pair = (self.webhook_tls_cert.as_ref(), self.webhook_tls_key.as_ref());
+        let http = tls("WEBHOOK_TLS_CERT", pair, None, Alpn::Http1)?;
+        let pair = (self.operator_tls_cert.as_ref(), self.operator_tls_key.as_ref());
+        let internal_tls = tls("OPERATOR_TLS_CERT", pair, clients, Alpn::Http1)?;
         let callers = self.callers(clients.is_some())?.map(Arc::new);
-        let locks = Locks { callers, grpc: grpc_tls, http, internal: internal_tls };
+        let security =
+            ListenerSecurity { callers, api: grpc_tls, webhook: http, operator: internal_tls };
 
-        let asked = Face { prefix: "GRPC", address: grpc, tls: &locks.grpc };
-        let inside = Face { prefix: "INTERNAL", address: internal, tls: &locks.internal };
-        for face in [Some(asked), asked_inside.then_some(inside)].into_iter().flatten() {
-            if !is_loopback(face.address.ip()) {
-                self.judge_public(&face, locks.callers.as_deref())?;
+        let api_listener = ExposedListener { prefix: "API", address: grpc, tls: &security.api };
+        let operator_listener =
+            ExposedListener { prefix: "OPERATOR", address: operator, tls: &security.operator };
+        for listener in [Some(api_listener), has_operator_protocols.then_some(operator_listener)]
+            .into_iter()
+            .flatten()
+        {
+            if !is_loopback(listener.address.ip()) {
+                self.check_exposed(&listener, security.callers.as_deref())?;
             }
         }
-        if !is_loopback(internal.ip()) {
+        if !is_loopback(operator.ip()) {
             tracing::warn!(
-                %internal,
-                "INTERNAL_LISTEN {internal} can be reached from other machines, and tells its metrics to whoever asks: \
-                 let only your monitoring reach it"
+                %operator,
+                "OPERATOR_LISTEN {operator} can be reached from other machines, and serves metrics without \
+                 authentication: let only your monitoring reach it"
             );
         }
-        Ok(locks)
+        Ok(security)
     }
 
     fn callers(&self, has_client_ca: bool) -> anyhow::Result<Option<Callers>> {
@@ -143,40 +155,45 @@ impl Doors {
         let callers = Callers::read(self.callers.as_deref())?;
         if !callers.has_keys() && !has_client_ca {
             tracing::warn!(
-                "CALLERS has no keys yet, so nobody may call: `entitlements keys create` makes one"
+                "CALLERS has no keys yet, so every call is rejected: `entitlements keys create` makes a key"
             );
         }
         Ok(Some(callers))
     }
 
-    /// Others than this machine can reach a listener that tells who may use what.
-    fn judge_public(&self, face: &Face<'_>, callers: Option<&Callers>) -> anyhow::Result<()> {
-        let Face { prefix, address, tls } = face;
+    /// Rejects, or warns of, a listener that answers checks and that other machines can reach.
+    fn check_exposed(
+        &self,
+        listener: &ExposedListener<'_>,
+        callers: Option<&Callers>,
+    ) -> anyhow::Result<()> {
+        let ExposedListener { prefix, address, tls } = listener;
         match (callers, tls) {
             (Some(callers), None) if callers.has_keys() => tracing::warn!(
-                "API keys cross the network in plain text: set {prefix}_TLS_CERT and {prefix}_TLS_KEY, unless \
-                 something in front of this service encrypts"
+                "API keys cross the network in plain text: set {prefix}_TLS_CERT and {prefix}_TLS_KEY, unless a \
+                 proxy or mesh encrypts the connections"
             ),
             (Some(_), _) => {}
             (None, _) if self.insecure => tracing::warn!(
                 %address,
-                "{prefix}_LISTEN {address} can be reached from other machines, and answers whoever asks"
+                "{prefix}_LISTEN {address} can be reached from other machines, and answers checks without \
+                 authentication: let only your own services reach it"
             ),
             (None, _) => bail!(
-                "{prefix}_LISTEN {address} can be reached from other machines, and would tell whoever asks who has \
-                 paid for what: name the callers that have API keys (`entitlements keys create NAME --scope check \
-                 --callers FILE`, then --callers FILE), or trust client certificates (--grpc-client-ca, \
-                 --grpc-tls-cert and --grpc-tls-key); where only your own services reach it, --insecure serves it as \
-                 it is"
+                "{prefix}_LISTEN {address} can be reached from other machines, and would answer checks without \
+                 authentication: require API keys (`entitlements keys create NAME --scope check --callers FILE`, \
+                 then --callers FILE) or client certificates (--api-client-ca, --api-tls-cert and \
+                 --api-tls-key); if only your own services can reach it, --insecure serves it without \
+                 authentication"
             ),
         }
         Ok(())
     }
 }
 
-/// A listener that tells who may use what.
-struct Face<'f> {
-    /// What its settings begin with.
+/// A listener that answers checks.
+struct ExposedListener<'f> {
+    /// The prefix of the names of its settings.
     prefix: &'static str,
     address: SocketAddr,
     tls: &'f Option<Arc<Tls>>,
@@ -186,25 +203,26 @@ fn tls(
     name: &'static str,
     pair: (Option<&PathBuf>, Option<&PathBuf>),
     clients: Option<&PathBuf>,
-    protocol: Protocol,
+    protocol: Alpn,
 ) -> anyhow::Result<Option<Arc<Tls>>> {
     let (Some(certificate), Some(key)) = pair else { return Ok(None) };
     let files =
-        Files { certificate: certificate.clone(), key: key.clone(), clients: clients.cloned() };
+        TlsFiles { certificate: certificate.clone(), key: key.clone(), clients: clients.cloned() };
     Ok(Some(Arc::new(Tls::read(name, files, protocol)?)))
 }
 
-/// Warns if the connection to the database could be read or changed by whoever sits between.
+/// Warns if an attacker on the network between could read or change the connection to Postgres.
 pub(super) fn warn_of_unverified(database: &PgConnectOptions) {
     let host = database.get_host();
     let is_socket = database.get_socket().is_some() || Path::new(host).is_absolute();
-    let is_here = is_this_machine(host);
+    let is_local = is_this_machine(host);
     let is_verified =
         matches!(database.get_ssl_mode(), PgSslMode::VerifyFull | PgSslMode::VerifyCa);
-    if !is_socket && !is_here && !is_verified {
+    if !is_socket && !is_local && !is_verified {
         tracing::warn!(
-            "DATABASE_URL does not ask {host} to prove who it is: whoever is in between can read and change what is \
-             said, the password included; add sslmode=verify-full (and sslrootcert=FILE for a private authority)"
+            "DATABASE_URL does not verify the certificate of {host}: an attacker on the network can read and \
+             change all data, including the password; add sslmode=verify-full (and sslrootcert=FILE for a private \
+             authority)"
         );
     }
 }

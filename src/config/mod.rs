@@ -1,20 +1,22 @@
-//! Every knob, with its default. The doc comments are the manual that `--help` prints.
+//! Every setting, with its default. The doc comments of the flags are the text of `--help`.
 
 mod backend;
+mod checked;
 mod database;
 mod listeners;
 mod parse;
 mod sessions;
 
 pub use backend::Backend;
+pub use checked::Config;
 pub use database::Database;
-pub use listeners::{Doors, Locks};
+pub use listeners::{ListenerSecurity, ListenerSettings};
 pub use parse::address;
-use parse::{some_time, span, switch};
+use parse::{duration, positive_duration, switch};
 pub use sessions::SessionSettings;
 
 use crate::{
-    clerk::{Api, InvalidSecret, Secret, Sessions, TrustedClaims, Verifier},
+    clerk::{InvalidSigningSecret, SigningSecret, Verifier},
     domain::{Catalog, Grace},
     server::http::{Cors, PublicUrl},
 };
@@ -22,65 +24,65 @@ use anyhow::{Context, anyhow, bail};
 use clap::{ArgAction, Args, ValueEnum};
 use humantime::Duration as Span;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::PgConnectOptions;
 use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
-    time::Duration,
 };
 
-/// What `serve` and `dev` can be told; every flag is also a variable.
+/// The settings of `serve` and `dev`. Every flag is also an environment variable.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     #[command(flatten)]
-    /// Where the database is.
+    /// Connection to Postgres.
     pub database: Database,
 
     #[command(flatten)]
-    /// What deliveries are signed with.
+    /// Signing secrets of the webhook endpoint.
     pub secrets: SigningSecrets,
 
     #[command(flatten)]
-    /// How to ask Clerk itself.
+    /// Access to Clerk's Backend API.
     pub backend: Backend,
 
     #[command(flatten)]
-    /// How gateways' requests are known.
+    /// Verification of session tokens, for the gateway protocols.
     pub sessions: SessionSettings,
 
-    /// Catalog file: which plan has which features. `serve` puts it in force at start if its content is new
-    #[arg(long, env, value_name = "FILE")]
+    /// Catalog file: the features of each plan. `serve` puts it in force at start if its content is new
+    #[arg(long, env, value_name = "FILE", help_heading = "Catalog and grace")]
     pub catalog: Option<PathBuf>,
 
-    /// Where gRPC is served
-    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:50051")]
-    pub grpc_listen: SocketAddr,
+    /// Address of the API listener: gRPC
+    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:50051", help_heading = "Listeners")]
+    pub api_listen: SocketAddr,
 
-    /// Where webhooks and probes are served: the only listener that Clerk must reach
-    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:8080")]
-    pub http_listen: SocketAddr,
+    /// Address of the webhook listener: webhooks and probes; the only listener that Clerk must reach
+    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:8080", help_heading = "Listeners")]
+    pub webhook_listen: SocketAddr,
 
-    /// Where /metrics, probes and the protocols that speak HTTP are served, for backends only
-    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090")]
-    pub internal_listen: SocketAddr,
+    /// Address of the operator listener: /metrics, probes and the HTTP protocols; for your own services only
+    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090", help_heading = "Listeners")]
+    pub operator_listen: SocketAddr,
 
-    /// Protocols to answer beside our own gRPC, separated by commas [default: all in `dev`, none in `serve`]
-    #[arg(long, env, value_name = "PROTOCOL", value_delimiter = ',')]
+    /// Protocols to serve in addition to the service's own gRPC API, separated by commas [default: in `dev` all that
+    /// the other settings allow, in `serve` none]
+    #[arg(long, env, value_name = "PROTOCOL", value_delimiter = ',', help_heading = "Protocols")]
     pub protocols: Vec<Protocol>,
 
-    /// Where callers reach `INTERNAL_LISTEN`, as `https://entitlements.example.com`: the discovery document of `AuthZEN` names
-    /// it [default: the listener's own address]
-    #[arg(long, env, value_name = "URL", value_parser = PublicUrl::from_str)]
+    /// URL at which callers reach the operator listener, such as `https://entitlements.example.com`; the `AuthZEN`
+    /// discovery document contains it [default: the listener's own address]
+    #[arg(long, env, value_name = "URL", value_parser = PublicUrl::from_str, help_heading = "Listeners")]
     pub public_url: Option<PublicUrl>,
 
-    /// Origins whose web pages may ask over OFREP, such as `https://app.example.com`, separated by commas; `*`: all
-    #[arg(long, env, value_name = "ORIGIN", value_delimiter = ',')]
+    /// Origins (CORS) whose web pages may use OFREP, such as `https://app.example.com`, separated by commas; `*`
+    /// allows all
+    #[arg(long, env, value_name = "ORIGIN", value_delimiter = ',', help_heading = "Protocols")]
     pub ofrep_cors_origins: Vec<String>,
 
-    /// Apply the missing migrations before serving; `dev` always does
-    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
+    /// Apply missing database migrations at start; always on in `dev`
+    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1, help_heading = "Database")]
     #[arg(
         require_equals = true,
         default_missing_value = "true",
@@ -89,33 +91,34 @@ pub struct Settings {
     )]
     pub migrate: bool,
 
-    /// How long access outlives a failed payment, such as `3days` [default: until Clerk ends it]
-    #[arg(long, env, value_name = "DURATION", value_parser = span)]
+    /// How long access continues after a failed payment, such as `3days` [default: until Clerk ends it]
+    #[arg(long, env, value_name = "DURATION", value_parser = duration, help_heading = "Catalog and grace")]
     pub past_due_grace: Option<Span>,
 
-    /// How long access outlives a period whose renewal was not announced [default: until Clerk ends it]
-    #[arg(long, env, value_name = "DURATION", value_parser = span)]
+    /// How long access continues after the end of a paid period if Clerk has sent no update [default: until Clerk ends
+    /// it]
+    #[arg(long, env, value_name = "DURATION", value_parser = duration, help_heading = "Catalog and grace")]
     pub renewal_grace: Option<Span>,
 
-    /// How long access outlives a free trial whose conversion was not announced: nobody has paid for it
-    #[arg(long, env, value_name = "DURATION", value_parser = span, default_value = "3days")]
+    /// How long access continues after the end of a free trial if Clerk has sent no update
+    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "3days", help_heading = "Catalog and grace")]
     pub trial_grace: Span,
 
-    /// How long answers are given from memory while Postgres cannot be reached
-    #[arg(long, env, value_name = "DURATION", value_parser = span, default_value = "1h")]
+    /// How long checks are answered from memory while Postgres is unreachable
+    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "1h", help_heading = "Checks")]
     pub max_staleness: Span,
 
-    /// How long a check waits for Postgres when the account is not in memory
-    #[arg(long, env, value_name = "DURATION", value_parser = some_time, default_value = "240ms")]
+    /// How long a check waits for Postgres if the account is not in the cache
+    #[arg(long, env, value_name = "DURATION", value_parser = positive_duration, default_value = "240ms", help_heading = "Checks")]
     pub check_timeout: Span,
 
-    /// How long the bodies of deliveries are kept; their hash and what became of them stay
-    #[arg(long, env, value_name = "DURATION", value_parser = span, default_value = "30days")]
+    /// How long the bodies of deliveries are kept; their hashes and results stay
+    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "30days", help_heading = "Database")]
     pub body_retention: Span,
 
-    /// Serve entitlements.v1.Admin to whoever reaches gRPC: it shows the bodies of deliveries. `dev` always does; with
-    /// `CALLERS` or `GRPC_CLIENT_CA` it is always served, to those with the scope `admin`
-    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
+    /// Serve entitlements.v1.Admin, which shows the bodies of deliveries, to every client of the API listener. Always
+    /// on in `dev`; with `CALLERS` or `API_CLIENT_CA`, always served to callers with the scope `admin`
+    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1, help_heading = "Protocols")]
     #[arg(
         require_equals = true,
         default_missing_value = "true",
@@ -124,65 +127,72 @@ pub struct Settings {
     )]
     pub admin: bool,
 
-    /// How much memory cached accounts may take, in MiB
-    #[arg(long, env, value_name = "MIB", default_value_t = 256)]
+    /// Maximum memory of cached accounts, in MiB
+    #[arg(long, env, value_name = "MIB", default_value_t = 256, help_heading = "Checks")]
     pub cache_mib: u64,
 
-    /// How long a gRPC connection lasts, about, before its caller is told to open another: that spreads callers over
+    /// Approximate maximum age of a gRPC connection. The caller is then asked to reconnect, so that callers spread over
     /// new replicas
-    #[arg(long, env, value_name = "DURATION", value_parser = some_time, default_value = "10m")]
+    #[arg(long, env, value_name = "DURATION", value_parser = positive_duration, default_value = "10m", help_heading = "Listeners")]
     pub connection_age: Span,
 
-    /// How long open calls may take to finish when the service is asked to stop
-    #[arg(long, env, value_name = "DURATION", value_parser = span, default_value = "10s")]
+    /// How long open calls may take to finish during shutdown
+    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "10s", help_heading = "Shutdown")]
     pub stop_within: Span,
 
-    /// How long the service says that it is not ready before it stops accepting connections
-    #[arg(long, env, value_name = "DURATION", value_parser = span, default_value = "0s")]
+    /// How long the service reports that it is not ready before it stops accepting connections
+    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "0s", help_heading = "Shutdown")]
     pub stop_delay: Span,
 
-    /// What is logged: a level, or directives such as `debug,sqlx=debug`. A level alone is about this service; of
-    /// libraries, which may log headers and payloads, it brings warnings only
-    #[arg(long, env, value_name = "FILTER", default_value = "info")]
+    /// Log filter: a level, or directives such as `debug,sqlx=debug`. A level without a target applies to this service;
+    /// libraries, which may log headers and payloads, then log only warnings and errors
+    #[arg(
+        long,
+        env,
+        value_name = "FILTER",
+        default_value = "info",
+        help_heading = "Logs and traces"
+    )]
     pub log: String,
 
-    /// Log denials with whom they met and why: a share such as `1%`, or at most so many a second, `10/s` [default: none]
-    #[arg(long, env, value_name = "SHARE")]
-    pub log_denials: Option<crate::telemetry::Share>,
+    /// Log denied checks with subject and reason: a share such as `1%`, or a maximum rate such as `10/s` [default:
+    /// none]
+    #[arg(long, env, value_name = "SHARE", help_heading = "Logs and traces")]
+    pub log_denials: Option<crate::telemetry::SampleRate>,
 
-    /// Collector of traces (OTLP over gRPC), as `http://host:4317` [default: no traces]
-    #[arg(long, env, value_name = "URL")]
+    /// URL of the trace collector (OTLP over gRPC), as `http://host:4317` [default: no traces]
+    #[arg(long, env, value_name = "URL", help_heading = "Logs and traces")]
     pub otel_exporter_otlp_endpoint: Option<String>,
 
-    /// How it is logged [default: text in `dev`, json in `serve`]
-    #[arg(long, env, value_name = "FORMAT")]
+    /// Format of log lines [default: text in `dev`, json in `serve`]
+    #[arg(long, env, value_name = "FORMAT", help_heading = "Logs and traces")]
     pub log_format: Option<crate::telemetry::LogFormat>,
 
     #[command(flatten)]
-    /// Who may call, and how listeners are encrypted.
-    pub doors: Doors,
+    /// Authentication of callers, and TLS of the listeners.
+    pub listeners: ListenerSettings,
 }
 
-/// A protocol that other systems ask through.
+/// A protocol that is served in addition to the service's own gRPC API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
-    /// flagd's evaluation, for the SDKs of `OpenFeature`, on `GRPC_LISTEN`
+    /// flagd's evaluation protocol, for `OpenFeature` SDKs, on `API_LISTEN`
     Flagd,
-    /// flagd's sync: one subject's flags for evaluators elsewhere, on `GRPC_LISTEN`
+    /// flagd's sync protocol: the flags of one subject, for in-process evaluation, on `API_LISTEN`
     FlagdSync,
-    /// OFREP, the remote evaluation protocol of `OpenFeature`, on `INTERNAL_LISTEN`
+    /// OFREP, `OpenFeature`'s remote evaluation protocol, on `OPERATOR_LISTEN`
     Ofrep,
-    /// `AuthZEN`, the `OpenID` Foundation's Authorization API, on `INTERNAL_LISTEN`
+    /// `AuthZEN`, the `OpenID` Foundation's Authorization API, on `OPERATOR_LISTEN`
     Authzen,
-    /// `/auth/{feature}` for nginx, Caddy and Traefik, on `INTERNAL_LISTEN`
+    /// Forward authentication for nginx, Caddy and Traefik: `/auth/{feature}` on `OPERATOR_LISTEN`
     ForwardAuth,
-    /// Envoy's external authorization, on `GRPC_LISTEN`
+    /// Envoy's external authorization (`ext_authz`), on `API_LISTEN`
     ExtAuthz,
 }
 
 impl Protocol {
-    /// Whether it tells what somebody may use on `INTERNAL_LISTEN`.
-    fn is_asked_inside(self) -> bool {
+    /// Whether the protocol answers checks on `OPERATOR_LISTEN`.
+    fn is_on_operator_listener(self) -> bool {
         match self {
             Self::Ofrep | Self::Authzen | Self::ForwardAuth => true,
             Self::Flagd | Self::FlagdSync | Self::ExtAuthz => false,
@@ -190,17 +200,21 @@ impl Protocol {
     }
 }
 
-/// What deliveries are signed with.
+/// The signing secrets of the webhook endpoint.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Clerk")]
 pub struct SigningSecrets {
-    /// Signing secret of the webhook endpoint, `whsec_…`; several, separated by commas, while rotating
+    /// Signing secret of the webhook endpoint, `whsec_…`; during a rotation several, separated by commas
     #[arg(long, env, value_name = "SECRET", hide_env_values = true, value_delimiter = ',')]
     pub clerk_webhook_signing_secret: Vec<SecretString>,
 }
 
 impl SigningSecrets {
-    /// The secrets, each known to be usable.
-    pub fn parse(&self) -> anyhow::Result<Vec<Secret>> {
+    /// Parses the secrets.
+    ///
+    /// # Errors
+    /// If no secret is set, or if one of them is not a signing secret.
+    pub fn parse(&self) -> anyhow::Result<Vec<SigningSecret>> {
         let given = self.clerk_webhook_signing_secret.iter();
         let given: Vec<_> = given.filter(|s| !s.expose_secret().trim().is_empty()).collect();
         if given.is_empty() {
@@ -212,105 +226,51 @@ impl SigningSecrets {
         if given.len() > 1 {
             tracing::info!(
                 secrets = given.len(),
-                "CLERK_WEBHOOK_SIGNING_SECRET has several secrets, and each can change every account: keep only the newest \
-                 once Clerk signs with it"
+                "CLERK_WEBHOOK_SIGNING_SECRET has several secrets: remove the old ones as soon as Clerk signs with \
+                 the new one, because each of them is enough to forge deliveries"
             );
         }
-        let parsed: Result<_, InvalidSecret> = given.into_iter().map(Secret::parse).collect();
+        let parsed: Result<_, InvalidSigningSecret> =
+            given.into_iter().map(SigningSecret::parse).collect();
         parsed.context("CLERK_WEBHOOK_SIGNING_SECRET")
     }
 }
 
-/// The settings of a service, checked.
-pub struct Config {
-    /// How to reach the database.
-    pub database: PgConnectOptions,
-    /// Whether to apply migrations at start.
-    pub migrate: bool,
-    /// Verifies deliveries.
-    pub verifier: Verifier,
-    /// Asks Clerk's Backend API, if there is a key.
-    pub api: Option<Api>,
-    /// The Clerk instance to serve, if one is named.
-    pub instance: Option<String>,
-    /// The catalog file's content and name.
-    pub catalog: Option<(Catalog, String)>,
-    /// Where gRPC is served.
-    pub grpc: SocketAddr,
-    /// Where webhooks are served.
-    pub http: SocketAddr,
-    /// Where metrics are served.
-    pub internal: SocketAddr,
-    /// What is answered beside our own gRPC.
-    pub protocols: Vec<Protocol>,
-    /// Where callers reach the protocols that speak HTTP, if that is said.
-    pub public_url: Option<PublicUrl>,
-    /// Whose web pages may ask over OFREP.
-    pub ofrep_cors: Cors,
-    /// Verifies session tokens, if there are keys.
-    pub sessions: Option<Sessions>,
-    /// The claims of `jwt_authn` that are believed.
-    pub trusted_claims: Option<TrustedClaims>,
-    /// How long access outlives its dates.
-    pub grace: Grace,
-    /// How long answers are given without the database.
-    pub max_staleness: Duration,
-    /// How long a check waits for the database.
-    pub check_timeout: Duration,
-    /// How long bodies are kept.
-    pub body_retention: chrono::Duration,
-    /// Who may call, and how listeners are encrypted.
-    pub locks: Locks,
-    /// Whether the Admin service is served.
-    pub admin: bool,
-    /// The most bytes of cached accounts.
-    pub cache_bytes: u64,
-    /// Which denials are logged.
-    pub log_denials: Option<crate::telemetry::Share>,
-    /// Who collects traces.
-    pub otlp_endpoint: Option<String>,
-    /// How long a gRPC connection may last.
-    pub connection_age: Duration,
-    /// How long open calls may take to finish at the end.
-    pub stop_within: Duration,
-    /// How long to be not ready before the end begins.
-    pub stop_delay: Duration,
-}
-
 impl Settings {
-    /// Checks all settings; an error names the variable and the way out.
+    /// Validates all settings, and reads the files that they name.
+    ///
+    /// # Errors
+    /// If a setting is missing or cannot work; the error names the variable and the fix.
     pub fn check(&self) -> anyhow::Result<Config> {
         let database = self.database.options()?;
         listeners::warn_of_unverified(&database);
         self.sessions.check(&self.protocols)?;
-        self.keep_apart()?;
-        let asked_inside = self.protocols.iter().any(|protocol| protocol.is_asked_inside());
-        let locks = self.doors.check(self.grpc_listen, self.internal_listen, asked_inside)?;
+        self.check_distinct_listeners()?;
+        let operator_checks = self.protocols.iter().any(|p| p.is_on_operator_listener());
+        let security =
+            self.listeners.check(self.api_listen, self.operator_listen, operator_checks)?;
         Ok(Config {
             database,
             migrate: self.migrate,
             verifier: Verifier::new(self.secrets.parse()?),
-            api: self.backend.api()?,
+            backend_api: self.backend.api()?,
             instance: self.backend.instance()?,
             catalog: self.catalog_file()?,
-            grpc: self.grpc_listen,
-            http: self.http_listen,
-            internal: self.internal_listen,
+            api: self.api_listen,
+            webhook: self.webhook_listen,
+            operator: self.operator_listen,
             protocols: self.protocols.clone(),
             public_url: self.public_url.clone(),
             ofrep_cors: self.ofrep_cors()?,
             sessions: self.sessions.sessions()?,
             trusted_claims: self.sessions.trusted_claims(),
-            grace: Grace {
-                past_due: whole(self.past_due_grace, "PAST_DUE_GRACE")?,
-                renewal: whole(self.renewal_grace, "RENEWAL_GRACE")?,
-                trial: whole(Some(self.trial_grace), "TRIAL_GRACE")?.unwrap_or_default(),
-            },
+            grace: self.grace()?,
             max_staleness: *self.max_staleness,
             check_timeout: *self.check_timeout,
-            body_retention: whole(Some(self.body_retention), "BODY_RETENTION")?.unwrap_or_default(),
-            admin: self.admin || locks.callers.is_some(),
-            locks,
+            body_retention: to_chrono(Some(self.body_retention), "BODY_RETENTION")?
+                .unwrap_or_default(),
+            admin: self.admin || security.callers.is_some(),
+            security,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
             log_denials: self.log_denials,
             otlp_endpoint: self.otlp_endpoint()?,
@@ -320,18 +280,26 @@ impl Settings {
         })
     }
 
-    /// The kernel would only say that the second address is in use.
-    fn keep_apart(&self) -> anyhow::Result<()> {
+    fn grace(&self) -> anyhow::Result<Grace> {
+        Ok(Grace {
+            past_due: to_chrono(self.past_due_grace, "PAST_DUE_GRACE")?,
+            renewal: to_chrono(self.renewal_grace, "RENEWAL_GRACE")?,
+            trial: to_chrono(Some(self.trial_grace), "TRIAL_GRACE")?.unwrap_or_default(),
+        })
+    }
+
+    /// Rejects two listeners with one address. The error of `bind` would not name the other setting.
+    fn check_distinct_listeners(&self) -> anyhow::Result<()> {
         let listeners = [
-            ("GRPC_LISTEN", self.grpc_listen),
-            ("HTTP_LISTEN", self.http_listen),
-            ("INTERNAL_LISTEN", self.internal_listen),
+            ("API_LISTEN", self.api_listen),
+            ("WEBHOOK_LISTEN", self.webhook_listen),
+            ("OPERATOR_LISTEN", self.operator_listen),
         ];
         for ((one, address), (other, same)) in
             [(0, 1), (0, 2), (1, 2)].map(|(a, b)| (listeners[a], listeners[b]))
         {
             if address == same && address.port() != 0 {
-                bail!("{one} and {other} are both {address}: give each a port of its own");
+                bail!("{one} and {other} are both {address}: give each its own port");
             }
         }
         Ok(())
@@ -349,14 +317,14 @@ impl Settings {
         origins.map(|origin| origin.parse()).collect::<Result<_, _>>().context("OFREP_CORS_ORIGINS")
     }
 
-    /// The catalog file's content and name, if one is named.
+    /// Parses the catalog file, if one is set; returns the catalog and the name of the file.
     pub fn catalog_file(&self) -> anyhow::Result<Option<(Catalog, String)>> {
         let path = self.catalog.as_ref().filter(|path| !path.as_os_str().is_empty());
         path.map(|path| read_catalog(path).context("CATALOG")).transpose()
     }
 }
 
-/// Reads a catalog file; tells its name with it.
+/// Reads and parses a catalog file; returns the catalog and the name of the file.
 pub fn read_catalog(path: &Path) -> anyhow::Result<(Catalog, String)> {
     let name = path.display().to_string();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
@@ -364,7 +332,7 @@ pub fn read_catalog(path: &Path) -> anyhow::Result<(Catalog, String)> {
     Ok((catalog, name))
 }
 
-fn whole(span: Option<Span>, name: &str) -> anyhow::Result<Option<chrono::Duration>> {
-    let too_long = || format!("{name} is too long");
+fn to_chrono(span: Option<Span>, name: &str) -> anyhow::Result<Option<chrono::Duration>> {
+    let too_long = || format!("{name} is too long: give a shorter duration");
     span.map(|span| chrono::Duration::from_std(*span).with_context(too_long)).transpose()
 }

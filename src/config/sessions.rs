@@ -1,30 +1,32 @@
-//! Who is signed in, for the protocols of gateways.
+//! Settings of the verification of session tokens, which the gateway protocols need.
 
 use super::{Protocol, parse::switch};
-use crate::clerk::{Instance, Keys, Rules, Sessions, TrustedClaims};
+use crate::clerk::{Instance, Keys, Rules, SessionVerifier, TrustedClaims};
 use anyhow::{Context, bail};
 use clap::{ArgAction, Args};
 
-/// How session tokens are verified.
+/// Verification of Clerk's session tokens.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Session tokens")]
 pub struct SessionSettings {
-    /// Public key (PEM) that session tokens are verified with: "JWKS Public Key" in Clerk's dashboard
+    /// Public key (PEM) that verifies session tokens: "JWKS Public Key" in Clerk's dashboard
     #[arg(long, env, value_name = "PEM", allow_hyphen_values = true)]
     pub clerk_jwt_key: Option<String>,
 
-    /// Where such keys are fetched instead: Clerk's Frontend API, then `/.well-known/jwks.json`
+    /// URL of the public keys, instead of `CLERK_JWT_KEY`: the URL of Clerk's Frontend API, followed by
+    /// `/.well-known/jwks.json`
     #[arg(long, env, value_name = "URL")]
     pub clerk_jwks_url: Option<String>,
 
-    /// Publishable key of the instance, `pk_…`: with it, cookies are read exactly as Clerk's SDK reads them
+    /// Publishable key of the instance, `pk_…`: with it, cookies are chosen exactly as Clerk's SDK chooses them
     #[arg(long, env, value_name = "KEY")]
     pub clerk_publishable_key: Option<String>,
 
-    /// Origins that session tokens may have been made for (`azp`), separated by commas [default: any]
+    /// Origins that session tokens may be issued for (claim `azp`), separated by commas [default: any]
     #[arg(long, env, value_name = "ORIGIN", value_delimiter = ',')]
     pub clerk_authorized_parties: Vec<String>,
 
-    /// Accept session tokens without `azp` although `CLERK_AUTHORIZED_PARTIES` is set: native apps have no origin
+    /// Accept session tokens without `azp` even if `CLERK_AUTHORIZED_PARTIES` is set; tokens of native apps have none
     #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
     #[arg(
         require_equals = true,
@@ -34,63 +36,72 @@ pub struct SessionSettings {
     )]
     pub clerk_allow_missing_azp: bool,
 
-    /// Who must have issued session tokens (`iss`): the URL of Clerk's Frontend API; several, separated by commas, for
-    /// satellite domains [default: whoever has the key]
+    /// Required issuer of session tokens (claim `iss`): the URL of Clerk's Frontend API; several, separated by commas,
+    /// for satellite domains [default: any]
     #[arg(long, env, value_name = "URL", value_delimiter = ',')]
     pub clerk_issuer: Vec<String>,
 
-    /// Believe the claims that Envoy's `jwt_authn` filter leaves under this `payload_in_metadata`; only for ext-authz
+    /// Trust the claims that Envoy's `jwt_authn` filter stores under this name (`payload_in_metadata`); only for
+    /// ext-authz
     #[arg(long, env, value_name = "NAME")]
     pub ext_authz_jwt_payload: Option<String>,
 
-    /// Where `jwt_authn` leaves the token's header, its `header_in_metadata`: the header tells session tokens from
-    /// those of JWT templates and machines [default: claims without `sid` are refused]
+    /// Name under which `jwt_authn` stores the header of the token (`header_in_metadata`): the header distinguishes
+    /// session tokens from tokens of JWT templates and of machines [default: claims without `sid` are rejected]
     #[arg(long, env, value_name = "NAME")]
     pub ext_authz_jwt_header: Option<String>,
 }
 
 impl SessionSettings {
-    /// Verifies session tokens, if there are keys.
-    pub fn sessions(&self) -> anyhow::Result<Option<Sessions>> {
-        let instance = given(self.clerk_publishable_key.as_ref()).map(Instance::of).transpose();
+    /// The verifier of session tokens; `None` without a key.
+    ///
+    /// # Errors
+    /// If a key or URL is invalid.
+    pub fn sessions(&self) -> anyhow::Result<Option<SessionVerifier>> {
+        let instance = non_empty(self.clerk_publishable_key.as_ref()).map(Instance::of).transpose();
         let instance = instance.context("CLERK_PUBLISHABLE_KEY")?;
-        let keys = match (given(self.clerk_jwt_key.as_ref()), given(self.clerk_jwks_url.as_ref())) {
-            (Some(pem), _) => Keys::given(pem).context("CLERK_JWT_KEY")?,
-            (None, Some(url)) => Keys::published(url).context("CLERK_JWKS_URL")?,
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(Sessions::new(keys, self.rules()).of_instance(instance)))
+        let keys =
+            match (non_empty(self.clerk_jwt_key.as_ref()), non_empty(self.clerk_jwks_url.as_ref()))
+            {
+                (Some(pem), _) => Keys::given(pem).context("CLERK_JWT_KEY")?,
+                (None, Some(url)) => Keys::published(url).context("CLERK_JWKS_URL")?,
+                (None, None) => return Ok(None),
+            };
+        Ok(Some(SessionVerifier::new(keys, self.rules()).of_instance(instance)))
     }
 
-    /// The claims of `jwt_authn` that are believed.
+    /// The dynamic metadata of Envoy's `jwt_authn` filter that is trusted, if it is configured.
     #[must_use]
     pub fn trusted_claims(&self) -> Option<TrustedClaims> {
-        let payload = given(self.ext_authz_jwt_payload.as_ref())?.to_owned();
-        let header = given(self.ext_authz_jwt_header.as_ref()).map(str::to_owned);
+        let payload = non_empty(self.ext_authz_jwt_payload.as_ref())?.to_owned();
+        let header = non_empty(self.ext_authz_jwt_header.as_ref()).map(str::to_owned);
         Some(TrustedClaims { payload, header, rules: self.rules() })
     }
 
     fn rules(&self) -> Rules {
         Rules {
-            parties: all(&self.clerk_authorized_parties),
+            parties: all_non_empty(&self.clerk_authorized_parties),
             azp_may_be_missing: self.clerk_allow_missing_azp,
-            issuers: all(&self.clerk_issuer),
+            issuers: all_non_empty(&self.clerk_issuer),
         }
     }
 
-    /// Whether a protocol can know who asks.
+    /// Whether these settings suffice for a protocol: gateway protocols must identify the signed-in user.
     #[must_use]
     pub fn suffice_for(&self, protocol: Protocol) -> bool {
-        let has_keys =
-            given(self.clerk_jwt_key.as_ref()).or(given(self.clerk_jwks_url.as_ref())).is_some();
+        let has_keys = non_empty(self.clerk_jwt_key.as_ref())
+            .or(non_empty(self.clerk_jwks_url.as_ref()))
+            .is_some();
         match protocol {
             Protocol::Flagd | Protocol::FlagdSync | Protocol::Ofrep | Protocol::Authzen => true,
             Protocol::ForwardAuth => has_keys,
-            Protocol::ExtAuthz => has_keys || given(self.ext_authz_jwt_payload.as_ref()).is_some(),
+            Protocol::ExtAuthz => {
+                has_keys || non_empty(self.ext_authz_jwt_payload.as_ref()).is_some()
+            }
         }
     }
 
-    /// An error if a protocol is to be served that could not let anybody pass.
+    /// Rejects a protocol that would deny every request, because no session token could be verified.
     pub(super) fn check(&self, protocols: &[Protocol]) -> anyhow::Result<()> {
         match protocols.iter().find(|protocol| !self.suffice_for(**protocol)) {
             None => Ok(()),
@@ -102,13 +113,13 @@ impl SessionSettings {
     }
 }
 
-/// A setting that says something.
-fn given(setting: Option<&String>) -> Option<&str> {
+/// A trimmed setting; `None` if it is empty.
+fn non_empty(setting: Option<&String>) -> Option<&str> {
     setting.map(|text| text.trim()).filter(|text| !text.is_empty())
 }
 
-/// The entries that say something.
-fn all(entries: &[String]) -> Vec<String> {
+/// The trimmed entries that are not empty.
+fn all_non_empty(entries: &[String]) -> Vec<String> {
     let entries = entries.iter().map(|entry| entry.trim().to_owned());
     entries.filter(|entry| !entry.is_empty()).collect()
 }

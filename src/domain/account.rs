@@ -1,54 +1,54 @@
-//! All that is known of one subject.
+//! The account: all that the database holds about one subject.
 
 use super::{
-    Access, Catalog, Denial, Grace, Item, Items, Slug, Status, Subject, Until, item::Claim,
+    Access, Catalog, Denial, Grace, Item, PackedItems, Slug, Status, Subject, Until, item::Claim,
 };
 use chrono::{DateTime, Utc};
 use std::{cell::OnceCell, collections::BTreeSet};
 
-/// A subject's items and overrides at a revision.
+/// The items and overrides of a subject, at one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Who pays.
+    /// The Clerk user or organization that the account belongs to.
     pub subject: Subject,
-    /// Grows by one with every change; 0: nothing was ever heard of the subject.
+    /// Grows by one with every change; 0: the database has no row for the subject.
     pub revision: u64,
-    /// When Clerk deleted the subject: it has nothing any more.
+    /// When Clerk deleted the subject; a deleted subject is denied everything.
     pub deleted_at: Option<DateTime<Utc>>,
-    /// Every item ever observed, also those that grant nothing: they explain a denial.
-    pub items: Items,
-    /// What operators decided.
+    /// Every item ever observed. An item that grants nothing explains a denial.
+    pub items: PackedItems,
+    /// The grants and denials that operators made.
     pub overrides: Box<[Override]>,
 }
 
 impl Account {
-    /// The account of a subject of which nothing was ever heard.
+    /// The account of a subject for which the database has no row.
     #[must_use]
     pub fn unknown(subject: Subject) -> Self {
         Self {
             subject,
             revision: 0,
             deleted_at: None,
-            items: Items::default(),
+            items: PackedItems::default(),
             overrides: [].into(),
         }
     }
 
-    /// Its items, each to be asked what it grants.
+    /// Prepares to ask, item by item, for the access that each grants.
     #[must_use]
     pub fn standing(&self, grace: Grace) -> Standing<'_> {
         Standing { account: self, grace, lasted: OnceCell::new() }
     }
 
-    /// Every feature that the account may have: by a plan for its kind of subject, or by an override.
+    /// Every feature that a plan for this kind of subject has, or that an override of the account names.
     #[must_use]
     pub fn features<'a>(&'a self, catalog: &'a Catalog) -> BTreeSet<&'a Slug> {
-        let plans = catalog.shelf(self.subject.kind()).plans.values();
+        let plans = catalog.plan_set(self.subject.kind()).plans.values();
         let by_plan = plans.flat_map(|plan| plan.features.keys());
         by_plan.chain(self.overrides.iter().map(|o| &o.feature)).collect()
     }
 
-    /// The first instant after `now` at which time alone may change any answer about the subject, or its reason.
+    /// The first instant after `now` at which time alone may change an answer about the subject, or its reason.
     #[must_use]
     pub fn next_boundary(&self, grace: Grace, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let items = self.items.iter().flat_map(|item| [item.end(grace), item.period_end]);
@@ -57,24 +57,24 @@ impl Account {
     }
 }
 
-/// The items of an account, each to be asked what it grants.
+/// The items of an account and the grace: enough to say which access an item grants.
 #[derive(Debug)]
 pub struct Standing<'a> {
     account: &'a Account,
     grace: Grace,
-    /// Until when items that were paid for lasted, the longest.
+    /// The latest instant until which a paid item lasted; computed when first needed.
     lasted: OnceCell<Option<DateTime<Utc>>>,
 }
 
 impl Standing<'_> {
-    /// The access that an item gives at `now`.
+    /// The access that an item of the account grants at `now`.
     #[must_use]
     pub fn access(&self, item: &Item<&str>, now: DateTime<Utc>) -> Access {
         self.claim(item).at(now)
     }
 
-    /// The claim of an item, whatever the time is. A payment that failed for an item that never was active, while another
-    /// one lasted that was paid for, is a failed upgrade: it was never paid for itself.
+    /// The claim of an item, which does not depend on the time. If the payment failed for an item that was never active
+    /// while another, paid item lasted, it is a failed upgrade: the item was never paid for and gets no grace.
     pub(super) fn claim(&self, item: &Item<&str>) -> Claim {
         if matches!(item.status, Status::PastDue) && !item.was_active {
             let failed_at = item.past_due_at.unwrap_or(item.updated_at);
@@ -94,19 +94,19 @@ impl Standing<'_> {
 /// What an override does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// Grants the feature, with this number if it has one.
+    /// Grants the feature, with this limit; `None`: without a limit.
     Grant(Option<u64>),
-    /// Denies it, whatever plans say.
+    /// Denies the feature, even if a plan includes it.
     Deny,
 }
 
 /// An operator's grant or denial of one feature to one subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
-    /// The feature.
+    /// The feature that is granted or denied.
     pub feature: Slug,
-    /// Grant or denial.
+    /// Whether the override grants or denies.
     pub effect: Effect,
-    /// When it stops to count.
+    /// When the override ends.
     pub until: Until,
 }

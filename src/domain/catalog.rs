@@ -1,4 +1,4 @@
-//! Which plan of which kind of payer has which features and limits.
+//! The catalog: the features and limits of each plan, for users and for organizations.
 
 mod names;
 mod written;
@@ -6,7 +6,7 @@ mod written;
 pub use names::PlanNames;
 pub use written::InvalidCatalog;
 
-use super::{Kind, News, Slug, Wanted};
+use super::{Kind, Slug, SubscriptionUpdate, Target};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -15,41 +15,41 @@ use std::{
 /// One version of the catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Catalog {
-    user: Shelf,
-    organization: Shelf,
-    /// Features that are never granted from what may be outdated.
+    user: PlanSet,
+    organization: PlanSet,
+    /// Features that are never granted from an account that may be outdated.
     strict: BTreeSet<Slug>,
 }
 
-/// The plans of one kind of payer.
+/// The plans for one kind of subject.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Shelf {
-    /// The plan of those who hold no other.
+pub struct PlanSet {
+    /// The plan of a subject for which no item grants access.
     pub default_plan: Option<Slug>,
-    /// The plans, by slug, which is unique only among plans of one kind.
+    /// The plans, by slug. A slug is unique only among the plans for one kind of subject.
     pub plans: BTreeMap<Slug, Plan>,
-    /// The plans by Clerk's ids, as the catalog's authors say them.
+    /// Clerk's plan ids that the catalog states, and the slug of each.
     ids: BTreeMap<Arc<str>, Slug>,
-    /// The plans by ids that they were only seen with.
+    /// Clerk's plan ids that occurred with a slug in events, and the newest such slug.
     seen: BTreeMap<Arc<str>, Slug>,
-    /// Slugs that plans had before they were renamed.
+    /// Slugs that plans had before they were renamed, and the slug of each now.
     former: BTreeMap<Slug, Slug>,
 }
 
-/// What a plan grants: each feature, and the number that comes with it.
+/// A plan: its features, each with its limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Clerk's id of the plan, where it is known: it stays when the slug is changed.
+    /// Clerk's id of the plan, if known. It stays when the slug is changed.
     pub id: Option<Arc<str>>,
-    /// Clerk lists it no longer; its holders keep it.
+    /// Whether Clerk no longer lists the plan. Its holders keep it.
     pub retired: bool,
-    /// The features; `None`: not limited by a number.
+    /// The features with their limits; `None`: without a limit.
     pub features: BTreeMap<Slug, Option<u64>>,
 }
 
-impl Shelf {
-    /// The plan of an item: by its id, which cannot change, where the catalog says it; else by its slug; else by a slug that
-    /// the id was seen with, or that the plan had.
+impl PlanSet {
+    /// Finds the plan of an item: by the id, which cannot change, if the catalog states it; else by the slug; else by a
+    /// slug that occurred with the id in events; else by a slug that a plan had before it was renamed.
     #[must_use]
     pub fn find(&self, id: Option<&str>, slug: Option<&str>) -> Option<(&Slug, &Plan)> {
         let by_id = |ids: &BTreeMap<Arc<str>, Slug>| self.plans.get_key_value(ids.get(id?)?);
@@ -61,43 +61,43 @@ impl Shelf {
 }
 
 impl Catalog {
-    /// The plans of one kind of payer.
+    /// The plans for one kind of subject.
     #[must_use]
-    pub fn shelf(&self, kind: Kind) -> &Shelf {
+    pub fn plan_set(&self, kind: Kind) -> &PlanSet {
         match kind {
             Kind::User => &self.user,
             Kind::Organization => &self.organization,
         }
     }
 
-    /// Whether any plan at all is, or has, what is wanted.
+    /// Whether the catalog has the wanted plan, or a plan with the wanted feature.
     #[must_use]
-    pub fn knows(&self, wanted: Wanted<'_>) -> bool {
-        [&self.user, &self.organization].into_iter().any(|shelf| match wanted {
-            Wanted::Feature(slug) => shelf.plans.values().any(|p| p.features.contains_key(slug)),
-            Wanted::Plan(slug) => shelf.find(None, Some(slug)).is_some(),
+    pub fn knows(&self, wanted: Target<'_>) -> bool {
+        [&self.user, &self.organization].into_iter().any(|plan_set| match wanted {
+            Target::Feature(slug) => plan_set.plans.values().any(|p| p.features.contains_key(slug)),
+            Target::Plan(slug) => plan_set.find(None, Some(slug)).is_some(),
         })
     }
 
-    /// Every feature that a plan has; one that several have comes several times.
+    /// The features of all plans; a feature of several plans comes several times.
     pub fn features(&self) -> impl Iterator<Item = &Slug> {
         let plans = self.user.plans.values().chain(self.organization.plans.values());
         plans.flat_map(|plan| plan.features.keys())
     }
 
-    /// Whether this may not be granted from what may be outdated.
+    /// Whether the target must not be granted from an account that may be outdated.
     #[must_use]
-    pub fn is_strict(&self, wanted: Wanted<'_>) -> bool {
+    pub fn is_strict(&self, wanted: Target<'_>) -> bool {
         match wanted {
-            Wanted::Feature(slug) => self.strict.contains(slug),
-            Wanted::Plan(_) => false,
+            Target::Feature(slug) => self.strict.contains(slug),
+            Target::Plan(_) => false,
         }
     }
 
-    /// This catalog, and from another what this one does not say: plan by plan, this one wins. A plan is the same if
-    /// its id is; the names that plans were seen with tell ids that neither names.
+    /// Adds the plans of `other` that this catalog lacks. Plans with the same id are the same plan, and this catalog's
+    /// version wins. `names` supplies ids that neither catalog states.
     #[must_use]
-    pub fn over(self, other: Self, names: &PlanNames) -> Self {
+    pub fn overlaid_on(self, other: Self, names: &PlanNames) -> Self {
         Self {
             user: names.merge(Kind::User, self.user, other.user),
             organization: names.merge(Kind::Organization, self.organization, other.organization),
@@ -105,27 +105,27 @@ impl Catalog {
         }
     }
 
-    /// Adds a plan, as Clerk's Backend API lists it.
+    /// Adds a plan that Clerk's Backend API lists.
     pub fn add(&mut self, kind: Kind, slug: Slug, plan: Plan, is_default: bool) {
-        let plans = self.shelf_mut(kind);
+        let plans = self.plan_set_mut(kind);
         if is_default {
             plans.default_plan = Some(slug.clone());
         }
         plans.plans.insert(slug, plan);
     }
 
-    /// Adds the plans of an earlier list that this one lacks, as retired: their holders keep them until an operator
-    /// removes them. A plan that has another slug now is not retired.
+    /// Adds the plans of an earlier list that this one lacks, marked as retired: their holders keep them until an
+    /// operator removes them. A plan that was only renamed is not retired.
     pub fn keep_retired(&mut self, before: &Self) {
         for kind in [Kind::User, Kind::Organization] {
-            let (now, before) = (self.shelf_mut(kind), before.shelf(kind));
+            let (now, before) = (self.plan_set_mut(kind), before.plan_set(kind));
             let listed: BTreeSet<_> = now.plans.values().filter_map(|p| p.id.clone()).collect();
             let is_listed = |plan: &Plan| plan.id.as_ref().is_some_and(|id| listed.contains(id));
             for (slug, plan) in &before.plans {
                 if is_listed(plan) {
                     continue;
                 }
-                // Another plan may have taken the slug over; the id is a name that nobody else has.
+                // Another plan may have the slug now; the id is unique and can serve as the slug.
                 let slug = match now.plans.get(slug) {
                     None => slug.clone(),
                     Some(other) if other.id == plan.id => continue,
@@ -143,23 +143,26 @@ impl Catalog {
         }
     }
 
-    fn shelf_mut(&mut self, kind: Kind) -> &mut Shelf {
+    fn plan_set_mut(&mut self, kind: Kind) -> &mut PlanSet {
         match kind {
             Kind::User => &mut self.user,
             Kind::Organization => &mut self.organization,
         }
     }
 
-    /// The plans that news names and that are not in this catalog, by slug, or by id where no slug is said.
-    pub fn unknown_plans<'n>(&self, news: &'n News) -> impl Iterator<Item = &'n str> {
-        let known = self.shelf(news.subject().kind());
-        news.items().iter().filter_map(|observed| {
+    /// The plans in an update that are not in this catalog: the slug of each, or the id if there is no slug.
+    pub fn unknown_plans<'n>(
+        &self,
+        update: &'n SubscriptionUpdate,
+    ) -> impl Iterator<Item = &'n str> {
+        let known = self.plan_set(update.subject().kind());
+        update.items().iter().filter_map(|observed| {
             let (id, slug) = (observed.item.plan_id.as_deref(), observed.item.plan.as_deref());
             slug.or(id).filter(|_| known.find(id, slug).is_none())
         })
     }
 
-    /// How many plans there are.
+    /// The number of plans.
     #[must_use]
     pub fn plans(&self) -> usize {
         self.user.plans.len() + self.organization.plans.len()

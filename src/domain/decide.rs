@@ -1,7 +1,7 @@
-//! The decision: accounts, a catalog, a question and an instant in; an answer with its reason out.
+//! The decision: from accounts, a catalog, a question and an instant to an answer with its reason.
 //!
-//! Deciding is linear in the items of the accounts: a verdict comes with the next instant at which it may change, so
-//! that `valid_until` is found in a few steps, however many items end on the way.
+//! Deciding is linear in the items of the accounts. Each verdict comes with the next instant at which it may change, so
+//! `valid_until` is found in a few steps, however many items end before it.
 
 mod candidates;
 mod prepared;
@@ -12,43 +12,43 @@ pub use prepared::PreparedAccounts;
 
 use super::{
     Access, Account, Catalog, Denial, Effect, Grace, Grant, Item, Override, Plan, Question, Scope,
-    Slug, Subject, Until, Wanted,
+    Slug, Subject, Target, Until,
 };
 use candidates::{Candidates, DenialCandidate, GrantCandidate};
 use chrono::{DateTime, Utc};
 use prepared::{Held, Holder};
 
-/// The answer at one instant. What it names is borrowed from the accounts and the catalog it was decided from.
+/// The answer at one instant. It borrows from the accounts and the catalog from which it was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict<'a> {
-    /// Yes.
+    /// The subject may use the target.
     Allowed {
-        /// Why.
+        /// The reason of the best grant.
         reason: Grant,
-        /// Whose plan or override it is.
+        /// The subject that has the plan or the override.
         subject: &'a Subject,
-        /// The plan; `None` for an override.
+        /// The plan that grants; `None` for an override.
         plan: Option<&'a str>,
-        /// The largest number of all that grant; `None`: not limited.
+        /// The largest limit of all grants; `None`: one of them has no limit.
         limit: Option<u64>,
     },
-    /// No.
+    /// The subject may not use the target.
     Denied {
-        /// Why.
+        /// The most specific reason.
         reason: Denial,
-        /// Whose standing explains it.
+        /// The subject whose account explains the denial.
         subject: Option<&'a Subject>,
-        /// The plan that would have granted it, or that is unknown.
+        /// The plan that would have granted the target, or that is not in the catalog.
         plan: Option<&'a str>,
     },
 }
 
-/// The answer, and how long it holds.
+/// An answer, and until when it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision<'a> {
-    /// The answer.
+    /// The answer at the instant that was asked about.
     pub verdict: Verdict<'a>,
-    /// The first instant at which time alone changes the answer; `None`: never.
+    /// The first instant at which time alone changes the answer; `None`: time alone never does.
     pub valid_until: Option<DateTime<Utc>>,
 }
 
@@ -65,9 +65,9 @@ pub fn decide<'a>(
 }
 
 impl Decision<'_> {
-    /// What of this decision holds although what it was decided from may be outdated: no grant of a strict feature.
+    /// Turns a grant of a strict feature into a denial. Call it if the accounts may be outdated.
     #[must_use]
-    pub fn although_stale(mut self, catalog: &Catalog, wanted: Wanted<'_>) -> Self {
+    pub fn deny_strict_if_stale(mut self, catalog: &Catalog, wanted: Target<'_>) -> Self {
         if let Verdict::Allowed { subject, plan, .. } = self.verdict
             && catalog.is_strict(wanted)
         {
@@ -77,16 +77,16 @@ impl Decision<'_> {
     }
 }
 
-/// One feature that a subject may use, and the decision that says so.
+/// One feature that a subject may use, with the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entitlement<'a> {
-    /// The feature.
+    /// The feature that is allowed.
     pub feature: &'a Slug,
-    /// The decision; it allows.
+    /// The decision, which is always `Allowed`.
     pub decision: Decision<'a>,
 }
 
-/// Every feature that one subject may use at `now`, by slug.
+/// Every feature that one subject may use at `now`, sorted by slug.
 #[must_use]
 pub fn entitlements<'a>(
     account: &'a Account,
@@ -95,15 +95,15 @@ pub fn entitlements<'a>(
     now: DateTime<Utc>,
 ) -> Vec<Entitlement<'a>> {
     let prepared = PreparedAccounts::new([account], catalog, grace);
-    let asked = account.features(catalog).into_iter().map(|feature| Entitlement {
+    let decided = account.features(catalog).into_iter().map(|feature| Entitlement {
         feature,
         decision: prepared.decide(&Question::of(feature), now),
     });
-    asked.filter(|e| matches!(e.decision.verdict, Verdict::Allowed { .. })).collect()
+    decided.filter(|e| matches!(e.decision.verdict, Verdict::Allowed { .. })).collect()
 }
 
 impl Account {
-    /// The plan that stands in at `now` because no item is live.
+    /// The default plan, if it applies at `now`: no item grants access, and the subject is not deleted.
     #[must_use]
     pub fn default_plan<'c>(
         &self,
@@ -116,12 +116,12 @@ impl Account {
         if self.deleted_at.is_some() || self.items.iter().any(live) {
             return None;
         }
-        catalog.shelf(self.subject.kind()).default_plan.as_ref()
+        catalog.plan_set(self.subject.kind()).default_plan.as_ref()
     }
 }
 
 impl Verdict<'_> {
-    /// Whether a caller would see the same, but for a finer reason.
+    /// Whether both allow with equal subject, plan and limit, or both deny. The reasons may differ.
     fn same_answer(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Denied { .. }, Self::Denied { .. }) => true,
@@ -134,7 +134,7 @@ impl Verdict<'_> {
     }
 }
 
-/// One question and all that is needed to answer it, but for the time.
+/// One question and everything that its answer depends on, except the time.
 struct Case<'a, 'q, H> {
     accounts: &'q [H],
     catalog: &'a Catalog,
@@ -143,8 +143,8 @@ struct Case<'a, 'q, H> {
 }
 
 impl<'a, H: Holder<'a>> Case<'a, '_, H> {
-    /// The verdict, and the first instant at which it is another one. Few steps lead there: at each of them an override or
-    /// the best reason to grant has come to its end, or a default plan begins.
+    /// The verdict, and the first instant at which the answer changes. The search takes few steps: each goes to the end
+    /// of an override or of the best grant, or to the beginning of a default plan.
     fn decision(&self, now: DateTime<Utc>) -> Decision<'a> {
         let (verdict, mut next) = self.verdict(now);
         let valid_until = loop {
@@ -173,7 +173,7 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         (verdict, candidates.next_change())
     }
 
-    /// Adds the reasons of one account to grant and to deny.
+    /// Adds the grant and denial candidates of one account.
     fn collect(&self, holder: &H, now: DateTime<Utc>, candidates: &mut Candidates<'a>) {
         let account = holder.account();
         if account.deleted_at.is_some() {
@@ -233,16 +233,17 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         }
     }
 
-    /// The overrides of the wanted feature that count at `now`.
+    /// Adds the overrides of the wanted feature that are in force at `now`.
     fn collect_overrides(
         &self,
         account: &'a Account,
         now: DateTime<Utc>,
         candidates: &mut Candidates<'a>,
     ) {
-        let Wanted::Feature(feature) = self.question.wanted else { return };
-        let counts = |o: &&Override| o.feature.as_str() == feature && o.until > Until::Instant(now);
-        for found in account.overrides.iter().filter(counts) {
+        let Target::Feature(feature) = self.question.wanted else { return };
+        let in_force =
+            |o: &&Override| o.feature.as_str() == feature && o.until > Until::Instant(now);
+        for found in account.overrides.iter().filter(in_force) {
             match found.effect {
                 Effect::Deny => candidates.denies(account, found.until),
                 Effect::Grant(limit) => candidates.grants(GrantCandidate {
@@ -257,7 +258,7 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         }
     }
 
-    /// The plan of those who hold no other.
+    /// Adds the default plan, for an account without a live item.
     fn collect_default_plan(&self, account: &'a Account, candidates: &mut Candidates<'a>) {
         let (reason, until) = (Grant::DefaultPlan, Until::Forever);
         match self.default_plan(account) {
@@ -277,22 +278,22 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
     }
 
     fn default_plan(&self, account: &Account) -> (Option<&'a str>, Included) {
-        let plans = self.catalog.shelf(account.subject.kind());
+        let plans = self.catalog.plan_set(account.subject.kind());
         let plan =
             plans.default_plan.as_ref().and_then(|slug| plans.find(None, Some(slug.as_str())));
         (plan.map(|(slug, _)| slug.as_str()), self.included(account, plan))
     }
 
-    /// Whether a plan is, or has, what is wanted.
+    /// Whether a plan is the wanted plan, or has the wanted feature.
     fn included(&self, account: &Account, plan: Option<(&Slug, &Plan)>) -> Included {
         let Some((slug, plan)) = plan else { return Included::UnknownPlan };
         match self.question.wanted {
-            Wanted::Feature(feature) => match plan.features.get(feature) {
+            Target::Feature(feature) => match plan.features.get(feature) {
                 Some(limit) => Included::Yes(*limit),
                 None => Included::No,
             },
-            Wanted::Plan(wanted) => {
-                let plans = self.catalog.shelf(account.subject.kind());
+            Target::Plan(wanted) => {
+                let plans = self.catalog.plan_set(account.subject.kind());
                 match plans.find(None, Some(wanted)) {
                     Some((wanted, _)) if wanted == slug => Included::Yes(None),
                     Some(_) | None => Included::No,
@@ -301,7 +302,7 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         }
     }
 
-    /// The most telling denial: what is wrong with the question itself, else with the accounts.
+    /// The most specific denial: a fault of the question, if it has one, else the best candidate of the accounts.
     fn denied(&self, denial: Option<DenialCandidate<'a>>) -> Verdict<'a> {
         let known = || self.catalog.knows(self.question.wanted);
         let reason = match (self.question.scope, denial, self.question.wanted) {
@@ -310,14 +311,14 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
             (_, Some(found), _) if found.reason == Denial::SubjectDeleted || known() => {
                 return found.into();
             }
-            (_, Some(_), Wanted::Feature(_)) => Denial::UnknownFeature,
-            (_, Some(_), Wanted::Plan(_)) => Denial::UnknownPlan,
+            (_, Some(_), Target::Feature(_)) => Denial::UnknownFeature,
+            (_, Some(_), Target::Plan(_)) => Denial::UnknownPlan,
         };
         Verdict::Denied { reason, subject: None, plan: None }
     }
 }
 
-/// Whether a plan has what is wanted, and the number that comes with it.
+/// Whether a plan includes the target, and with which limit.
 enum Included {
     Yes(Option<u64>),
     No,

@@ -1,39 +1,43 @@
-//! A verdict in the words that all protocols use.
+//! A verdict as all protocols render it.
 
 use super::{Denial, Grant, Subject, Verdict};
 
-/// What a caller is told.
+/// A verdict, flattened to the fields that callers receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told<'a> {
-    /// Yes or no.
+pub struct Explanation<'a> {
+    /// Whether the target is allowed.
     pub allowed: bool,
-    /// Why, by the name that the gRPC contract has for it.
+    /// The reason, by its name in the gRPC contract.
     pub reason: &'static str,
-    /// Whose plan or standing it is.
+    /// The subject whose account explains the answer.
     pub subject: Option<&'a Subject>,
-    /// The plan.
+    /// The plan that explains the answer.
     pub plan: Option<&'a str>,
-    /// The number that comes with what is allowed.
+    /// The limit of the feature that is allowed; `None`: without a limit.
     pub limit: Option<u64>,
 }
 
 impl<'a> Verdict<'a> {
-    /// The verdict in words.
+    /// The verdict as callers receive it.
     #[must_use]
-    pub fn told(self) -> Told<'a> {
+    pub fn explain(self) -> Explanation<'a> {
         match self {
-            Self::Allowed { reason, subject, plan, limit } => {
-                Told { allowed: true, reason: reason.name(), subject: Some(subject), plan, limit }
-            }
+            Self::Allowed { reason, subject, plan, limit } => Explanation {
+                allowed: true,
+                reason: reason.name(),
+                subject: Some(subject),
+                plan,
+                limit,
+            },
             Self::Denied { reason, subject, plan } => {
-                Told { allowed: false, reason: reason.name(), subject, plan, limit: None }
+                Explanation { allowed: false, reason: reason.name(), subject, plan, limit: None }
             }
         }
     }
 
-    /// Whether the question was about something that does not exist.
+    /// Whether the question names a feature or a scope that does not exist.
     #[must_use]
-    pub fn is_about_nothing(self) -> bool {
+    pub fn is_unknown_target(self) -> bool {
         match self {
             Self::Allowed { .. } => false,
             Self::Denied { reason, .. } => {
@@ -44,7 +48,7 @@ impl<'a> Verdict<'a> {
 }
 
 impl Grant {
-    /// Its name in the gRPC contract.
+    /// The name of the reason in the gRPC contract.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -60,7 +64,7 @@ impl Grant {
 }
 
 impl Denial {
-    /// Its name in the gRPC contract.
+    /// The name of the reason in the gRPC contract.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

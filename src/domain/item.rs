@@ -1,20 +1,20 @@
-//! One Clerk subscription item, and what its status and dates grant at an instant.
+//! A Clerk subscription item, and the access that its status and dates grant at an instant.
 
 use super::{Denial, Grant};
 use chrono::{DateTime, Datelike, Duration, Utc};
 use std::{fmt, sync::Arc};
 
-/// Until when something holds; `Forever` outlasts every instant.
+/// The end of a grant or an override; `Forever` is later than every instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Until {
-    /// Up to, and not including, this instant.
+    /// Up to this instant, which is not included.
     Instant(DateTime<Utc>),
-    /// Until news says otherwise.
+    /// Without an end, until an update changes it.
     Forever,
 }
 
 impl Until {
-    /// The instant, if there is one.
+    /// The instant; `None` for `Forever`.
     #[must_use]
     pub fn instant(self) -> Option<DateTime<Utc>> {
         match self {
@@ -24,14 +24,14 @@ impl Until {
     }
 }
 
-/// How long access outlives a date; `None`: until news from Clerk.
+/// How long access lasts beyond a date; `None`: until Clerk sends an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grace {
-    /// After a payment failed.
+    /// Time after a payment failed.
     pub past_due: Option<Duration>,
-    /// After a period whose renewal was never announced.
+    /// Time after the end of a period whose renewal Clerk has not announced.
     pub renewal: Option<Duration>,
-    /// After a free trial whose conversion was never announced: nobody has paid for it.
+    /// Time after the end of a free trial whose conversion Clerk has not announced. It is bounded, as nothing was paid.
     pub trial: Duration,
 }
 
@@ -41,36 +41,36 @@ impl Default for Grace {
     }
 }
 
-/// Clerk's word for an item's state.
+/// The status that Clerk gives an item.
 ///
 /// Source: `BillingSubscriptionItemEventPayload` in Clerk's webhook schemas, and `expired` from its
 /// Backend API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status<T = Arc<str>> {
-    /// Paid for, free, or in its trial.
+    /// The item is paid for, free, or in its trial.
     Active,
-    /// Its last payment failed.
+    /// The last payment failed.
     PastDue,
-    /// Canceled; what was paid for remains.
+    /// The item was canceled; access lasts to the end of the paid period.
     Canceled,
-    /// Over.
+    /// The item has ended.
     Ended,
-    /// Over, in the words of the Backend API.
+    /// The item has ended; only the Backend API uses this status.
     Expired,
-    /// Given up before it began.
+    /// The item was abandoned before it began.
     Abandoned,
-    /// Queued after the current period.
+    /// The item begins after the current period.
     Upcoming,
-    /// Checkout started, payment not completed.
+    /// The checkout was started, and the payment was not completed.
     Incomplete,
-    /// Listed no longer by the newest snapshot.
+    /// The newest snapshot no longer lists the item. This status is ours, not Clerk's.
     Withdrawn,
-    /// A word that this service does not know; it grants nothing.
+    /// A status that this service does not know; it grants nothing.
     Unknown(T),
 }
 
 impl<T: AsRef<str>> Status<T> {
-    /// The word, as Clerk writes it.
+    /// The status as Clerk writes it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -110,20 +110,20 @@ impl<T: AsRef<str>> fmt::Display for Status<T> {
     }
 }
 
-/// The seats bought with an organization's plan; `None` is unlimited.
+/// The seats of an organization's plan; `None`: unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seats(pub Option<u64>);
 
-/// One plan held by a subject over a period. Its text is owned, or borrowed from the account that has it.
+/// A plan that a subject holds over a period. Its texts are owned, or borrowed from a packed account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item<T = Arc<str>> {
-    /// Clerk's id, `csub_item_…`.
+    /// Clerk's id of the item, `csub_item_…`.
     pub id: T,
-    /// The plan's slug, which can be changed; `None`: Clerk did not say.
+    /// The plan's slug, which can be changed; `None`: Clerk sent none.
     pub plan: Option<T>,
-    /// The plan's id, `cplan_…`, which stays; `None`: Clerk did not say.
+    /// The plan's id, `cplan_…`, which stays; `None`: Clerk sent none.
     pub plan_id: Option<T>,
-    /// Clerk's status.
+    /// The status of the item.
     pub status: Status<T>,
     /// Whether the period is a free trial.
     pub free_trial: bool,
@@ -131,29 +131,29 @@ pub struct Item<T = Arc<str>> {
     pub period_start: Option<DateTime<Utc>>,
     /// When the period ends.
     pub period_end: Option<DateTime<Utc>>,
-    /// When it was canceled, if Clerk says so.
+    /// When the item was canceled, if Clerk sent that.
     pub canceled_at: Option<DateTime<Utc>>,
-    /// When its payment first failed, if that is known and nothing was paid since.
+    /// When the payment first failed, if that is known and no payment succeeded since.
     pub past_due_at: Option<DateTime<Utc>>,
-    /// Whether it was ever observed as active: otherwise its first payment never succeeded.
+    /// Whether the item was ever observed as active. If not, its first payment never succeeded.
     pub was_active: bool,
-    /// Seats, for an organization's plan that has them.
+    /// The seats, for an organization's plan that has them.
     pub seats: Option<Seats>,
     /// When Clerk last changed the item.
     pub updated_at: DateTime<Utc>,
 }
 
-/// What an item grants at one instant.
+/// The access that an item grants at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Its plan, until then.
+    /// The item grants its plan until then, for this reason.
     Granted(Grant, Until),
-    /// Nothing.
+    /// The item grants nothing, for this reason.
     Refused(Denial),
 }
 
 impl<T> Item<T> {
-    /// The instant at which time alone ends what the item grants.
+    /// The instant at which time alone ends the access; `None`: never, or the item grants nothing.
     #[must_use]
     pub fn end(&self, grace: Grace) -> Option<DateTime<Utc>> {
         match self.claim(grace) {
@@ -162,7 +162,7 @@ impl<T> Item<T> {
         }
     }
 
-    /// Whether the item is canceled, in either of Clerk's two spellings.
+    /// Whether the item is canceled. Clerk has two forms: the status `canceled`, or `active` with `canceled_at`.
     #[must_use]
     pub fn is_canceled(&self) -> bool {
         match self.status {
@@ -172,8 +172,8 @@ impl<T> Item<T> {
         }
     }
 
-    /// Until when it lasted, if it was paid for. What has no end is free: whoever holds it may well have paid for
-    /// something else meanwhile.
+    /// The instant until which a paid item lasted; `None`: it was never active, or it has no end. An item without an
+    /// end is a free plan, whose holder may have paid for another one meanwhile.
     pub(super) fn lasted(&self) -> Option<DateTime<Utc>> {
         match self.status {
             _ if !self.was_active => None,
@@ -182,13 +182,13 @@ impl<T> Item<T> {
         }
     }
 
-    /// Whether its status is one that can grant, now or at another time.
+    /// Whether an item with this status can grant, now or at another time.
     #[must_use]
     pub fn may_grant(&self) -> bool {
         matches!(self.status, Status::Active | Status::PastDue | Status::Canceled)
     }
 
-    /// Which of two observations tells the later state, where their times are the same.
+    /// Orders two observations with equal times: the higher rank is the later state.
     #[must_use]
     pub fn rank(&self) -> i16 {
         match self.status {
@@ -204,7 +204,7 @@ impl<T> Item<T> {
         }
     }
 
-    /// What the item grants, whatever the time is.
+    /// What the item grants, independent of the time.
     pub(super) fn claim(&self, grace: Grace) -> Claim {
         match self.status {
             _ if self.is_canceled() => match self.period_end {
@@ -229,8 +229,8 @@ impl<T> Item<T> {
         }
     }
 
-    /// An active item is not cut at its period's end, because a renewal is announced only afterwards: unless it was
-    /// a trial, or its subscription has said that the payment failed.
+    /// An active item still grants after the end of its period, because Clerk announces a renewal only afterwards: for
+    /// the renewal or trial grace. After a failed payment, it grants at most to the end of that grace or of the period.
     fn active_claim(&self, grace: Grace) -> Claim {
         let unannounced = if self.free_trial {
             (outlive(self.period_end, Some(grace.trial)), Denial::TrialOver)
@@ -252,15 +252,15 @@ impl<T> Item<T> {
     }
 }
 
-/// What an item's status and dates claim, whatever the time is.
+/// What an item's status and dates grant, independent of the time.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Claim {
     Granted {
         until: Until,
         reason: Grant,
-        /// The reason from an instant on at which the item should have been renewed.
+        /// The instant at which the item should have been renewed, and the reason from then on.
         overdue: Option<(DateTime<Utc>, Grant)>,
-        /// Why it grants nothing from its end on.
+        /// The reason to deny after the end.
         after: Denial,
     },
     Refused(Denial),
@@ -271,7 +271,7 @@ impl Claim {
         Self::Granted { until, reason, overdue: None, after }
     }
 
-    /// What is granted at `now`. The windows are half open: at its end, access is over.
+    /// The access at `now`. Intervals are half open: at the end instant, access is over.
     pub(super) fn at(self, now: DateTime<Utc>) -> Access {
         match self {
             Self::Granted { until, reason, overdue, .. } if until > Until::Instant(now) => {
@@ -282,7 +282,7 @@ impl Claim {
         }
     }
 
-    /// Until when what is granted at `now` is granted for the same reason.
+    /// Until when the access is granted for the reason that applies at `now`.
     pub(super) fn reason_until(self, now: DateTime<Utc>) -> Until {
         match self {
             Self::Granted { until, overdue: Some((since, _)), .. } if since > now => {
@@ -294,7 +294,7 @@ impl Claim {
     }
 }
 
-/// `grace` after `date`; for ever without either, or where no calendar that answers are written in goes that far.
+/// `grace` after `date`; `Forever` without either, or after the year 9999, which answers cannot express.
 fn outlive(date: Option<DateTime<Utc>>, grace: Option<Duration>) -> Until {
     let end = date.zip(grace).and_then(|(date, grace)| date.checked_add_signed(grace));
     end.filter(|end| end.year() <= 9999).map_or(Until::Forever, Until::Instant)

@@ -1,14 +1,14 @@
-//! Which hosts are this machine, wherever that makes a difference: what is sent to one of them crosses no network.
+//! Recognizes hosts that are this machine: traffic to them does not cross a network.
 
 use std::net::IpAddr;
 
-/// Whether an address is a loopback address, also one of IPv4 that is written as one of IPv6.
+/// Whether an address is a loopback address; an IPv4-mapped IPv6 address counts as its IPv4 address.
 #[must_use]
 pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Whether a host is `localhost` or a loopback address, one of IPv6 in brackets or not.
+/// Whether a host is `localhost` or a loopback address; an IPv6 address may stand in brackets.
 #[must_use]
 pub fn is_this_machine(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');

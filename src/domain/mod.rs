@@ -1,7 +1,7 @@
-//! Who may use what, until when: pure functions over facts, a catalog and an instant.
+//! The rules: pure functions that decide from accounts, a catalog and an instant which features a subject may use.
 //!
-//! Nothing here knows SQL, proto, JSON, the clock or async. Read [`decide`] first: it is the heart of
-//! the service, and everything else exists to hand it the right facts.
+//! This module does not use SQL, protobuf, the clock or async. Read [`decide`] first: it is the core of the service,
+//! and all other modules exist to give it the right accounts.
 
 mod account;
 mod catalog;
@@ -19,13 +19,15 @@ mod tests;
 mod update;
 
 pub use account::{Account, Effect, Override, Standing};
-pub use catalog::{Catalog, InvalidCatalog, Plan, PlanNames, Shelf};
+pub use catalog::{Catalog, InvalidCatalog, Plan, PlanNames, PlanSet};
 pub use decide::{Decision, Entitlement, PreparedAccounts, Verdict, decide, entitlements};
-pub use explanation::Told;
+pub use explanation::Explanation;
 pub use item::{Access, Grace, Item, Seats, Status, Until};
-pub use packed_items::{Items, TooLong};
-pub use question::{InvalidSlug, Question, Scope, Slug, Wanted};
+pub use packed_items::{PackedItems, TooLong};
+pub use question::{InvalidSlug, Question, Scope, Slug, Target};
 pub use reason::{Denial, Grant};
 pub use revision::{InvalidRevision, Revision};
-pub use subject::{Id, InvalidSubject, Kind, Subject};
-pub use update::{Message, News, Observation, Payment, PlanName, Reading, Snapshot, summary};
+pub use subject::{InvalidSubject, Kind, Subject, SubjectRef};
+pub use update::{
+    ObservedItem, Parsed, Payment, PlanName, Snapshot, SubscriptionUpdate, WebhookEvent, summary,
+};

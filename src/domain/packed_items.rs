@@ -1,38 +1,38 @@
-//! The items of an account, packed: a replica holds a million accounts, and a check reads those it asks for from end
-//! to end.
+//! The items of an account, packed into one allocation: a replica caches a million accounts, and a check reads all
+//! items of its accounts.
 //!
-//! An item is two bytes of marks, which say what it has; its status; its texts, each behind its length; its dates, in
-//! microseconds; its seats.
+//! Format of an item: two bytes of flags, which say which fields follow; the status; the texts, each after its length;
+//! the dates, in microseconds; the seats.
 
 use super::{Item, Seats, Status};
 use chrono::{DateTime, Utc};
 use std::{cmp::Reverse, fmt};
 
-/// Items in one piece of memory, in the order in which they were put there.
+/// Items in one allocation, in the order in which they were packed.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Items(Box<[u8]>);
+pub struct PackedItems(Box<[u8]>);
 
-impl Items {
+impl PackedItems {
     /// The longest text that an item may have, in bytes.
-    pub const LONGEST: usize = u8::MAX as usize;
+    pub const MAX_TEXT_LEN: usize = u8::MAX as usize;
 
-    /// The fewest bytes that an item takes: marks, status, the length of its id, a date.
-    pub const SHORTEST: usize = 12;
+    /// The fewest bytes that an item takes: flags, status, the length of its id, a date.
+    pub const MIN_PACKED_LEN: usize = 12;
 
-    /// The most items of an account that are kept, unless more of them may still grant.
-    pub const MOST: usize = 1_000;
+    /// The maximum number of items of an account, unless more of them may still grant.
+    pub const MAX_ITEMS: usize = 1_000;
 
-    /// Keeps at most [`Self::MOST`] items, in their order: all that may still grant, however many, so that nobody loses
-    /// what is paid for; and of the others, which only explain denials, the newest. One of them can do more: the one that
-    /// lasted longest tells a failed upgrade from a failed renewal, so it is always kept.
+    /// Drops items above [`Self::MAX_ITEMS`] and keeps the order. Items that may still grant are always kept, so that
+    /// no subject loses a paid plan. Of the others, which only explain denials, the newest are kept, and always the
+    /// one that lasted longest: it distinguishes a failed upgrade from a failed renewal.
     pub fn bound<T>(items: &mut Vec<Item<T>>) {
-        if items.len() <= Self::MOST {
+        if items.len() <= Self::MAX_ITEMS {
             return;
         }
         let longest = (0..items.len()).max_by_key(|n| items[*n].lasted());
         let mut others: Vec<usize> =
             (0..items.len()).filter(|n| !items[*n].may_grant() && Some(*n) != longest).collect();
-        let room = Self::MOST.saturating_sub(items.len() - others.len());
+        let room = Self::MAX_ITEMS.saturating_sub(items.len() - others.len());
         others.sort_by_key(|n| Reverse(items[*n].updated_at));
         let mut dropped = vec![false; items.len()];
         others.iter().skip(room).for_each(|n| dropped[*n] = true);
@@ -40,32 +40,36 @@ impl Items {
         items.retain(|_| dropped.next() == Some(false));
     }
 
-    /// The items, borrowing their text from here.
+    /// The items; their texts are borrowed.
     #[must_use]
     pub fn iter(&self) -> Unpacked<'_> {
         Unpacked(&self.0)
     }
 
-    /// Packs items, unless a text of one is too long.
+    /// Packs items.
+    ///
+    /// # Errors
+    ///
+    /// A text of an item is longer than [`Self::MAX_TEXT_LEN`].
     pub fn pack<T: AsRef<str>>(items: impl IntoIterator<Item = Item<T>>) -> Result<Self, TooLong> {
-        let mut packed = Packed(Vec::new());
+        let mut packed = Packer(Vec::new());
         items.into_iter().try_for_each(|item| packed.item(&item))?;
         Ok(Self(packed.0.into()))
     }
 
-    /// How many bytes they take.
+    /// The size of the packed items, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.0.len()
     }
 }
 
-/// This text of an item, by its name, is longer than [`Items::LONGEST`].
+/// The error for an item's text, named here, that is longer than [`PackedItems::MAX_TEXT_LEN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is longer than {max} bytes", max = Items::LONGEST)]
+#[error("{0} is longer than {max} bytes", max = PackedItems::MAX_TEXT_LEN)]
 pub struct TooLong(pub &'static str);
 
-impl<'i> IntoIterator for &'i Items {
+impl<'i> IntoIterator for &'i PackedItems {
     type Item = Item<&'i str>;
     type IntoIter = Unpacked<'i>;
 
@@ -74,16 +78,15 @@ impl<'i> IntoIterator for &'i Items {
     }
 }
 
-impl fmt::Debug for Items {
+impl fmt::Debug for PackedItems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self).finish()
     }
 }
 
-/// Items being packed.
-struct Packed(Vec<u8>);
+struct Packer(Vec<u8>);
 
-impl Packed {
+impl Packer {
     fn item<T: AsRef<str>>(&mut self, item: &Item<T>) -> Result<(), TooLong> {
         let quantity = item.seats.and_then(|seats| seats.0);
         let dates = [item.period_start, item.period_end, item.canceled_at, item.past_due_at];
@@ -91,8 +94,8 @@ impl Packed {
         let (plan, plan_id) = (item.plan.is_some(), item.plan_id.is_some());
         let (seats, quantified) = (item.seats.is_some(), quantity.is_some());
         let (trial, was_active) = (item.free_trial, item.was_active);
-        self.0.push(marks([plan, trial, start, end, canceled, past_due, seats, quantified]));
-        self.0.push(marks([plan_id, was_active, false, false, false, false, false, false]));
+        self.0.push(pack_flags([plan, trial, start, end, canceled, past_due, seats, quantified]));
+        self.0.push(pack_flags([plan_id, was_active, false, false, false, false, false, false]));
         self.status(&item.status)?;
         self.text("item.id", item.id.as_ref())?;
         item.plan.iter().try_for_each(|plan| self.text("item.plan", plan.as_ref()))?;
@@ -133,7 +136,7 @@ impl Packed {
     }
 }
 
-/// What is not read yet of packed items.
+/// An iterator over packed items; it holds the bytes that are still to be read.
 #[derive(Debug, Clone)]
 pub struct Unpacked<'i>(&'i [u8]);
 
@@ -145,8 +148,8 @@ impl<'i> Iterator for Unpacked<'i> {
             return None;
         }
         let [plan, free_trial, start, end, canceled, past_due, seats, quantity] =
-            marked(self.byte());
-        let [plan_id, was_active, ..] = marked(self.byte());
+            unpack_flags(self.byte());
+        let [plan_id, was_active, ..] = unpack_flags(self.byte());
         Some(Item {
             status: self.status(),
             id: self.text(),
@@ -184,12 +187,12 @@ impl<'i> Unpacked<'i> {
         let length = self.byte().into();
         let (text, rest) = self.0.split_at(length);
         self.0 = rest;
-        str::from_utf8(text).expect("it was packed from text")
+        str::from_utf8(text).expect("the bytes were packed from a str")
     }
 
     fn date(&mut self) -> DateTime<Utc> {
         let micros = i64::from_le_bytes(self.bytes());
-        DateTime::from_timestamp_micros(micros).expect("it was packed from a date")
+        DateTime::from_timestamp_micros(micros).expect("the number was packed from a date")
     }
 
     fn byte(&mut self) -> u8 {
@@ -203,11 +206,11 @@ impl<'i> Unpacked<'i> {
     }
 }
 
-/// Eight answers in a byte.
-fn marks(answers: [bool; 8]) -> u8 {
-    answers.into_iter().rev().fold(0, |byte, answer| byte << 1 | u8::from(answer))
+/// Packs eight flags into a byte.
+fn pack_flags(flags: [bool; 8]) -> u8 {
+    flags.into_iter().rev().fold(0, |byte, flag| byte << 1 | u8::from(flag))
 }
 
-fn marked(byte: u8) -> [bool; 8] {
+fn unpack_flags(byte: u8) -> [bool; 8] {
     std::array::from_fn(|bit| byte >> bit & 1 == 1)
 }

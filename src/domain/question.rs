@@ -1,14 +1,14 @@
-//! What is asked: a feature or a plan, by slug, scoped as Clerk scopes it.
+//! A question: for a feature or a plan, by slug, with Clerk's scopes.
 
 use super::Kind;
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// The name of a plan or a feature, as in Clerk.
+/// The slug of a plan or a feature in Clerk.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slug(Arc<str>);
 
-/// Longer than any slug Clerk makes, short enough to store and to log.
-const LONGEST: usize = 128;
+/// In bytes. Clerk's slugs are shorter, and a slug of this length can be stored and logged.
+const MAX_SLUG_LEN: usize = 128;
 
 impl Slug {
     /// The slug as Clerk writes it.
@@ -27,7 +27,7 @@ impl FromStr for Slug {
 }
 
 fn valid(text: &str) -> Result<&str, InvalidSlug> {
-    if text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control) {
+    if text.is_empty() || text.len() > MAX_SLUG_LEN || text.chars().any(char::is_control) {
         return Err(InvalidSlug);
     }
     Ok(text)
@@ -45,24 +45,24 @@ impl fmt::Display for Slug {
     }
 }
 
-/// The text cannot be a slug.
+/// The error for a text that cannot be a slug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be a slug: 1 to {LONGEST} bytes without control characters")]
+#[error("must be a slug: 1 to {MAX_SLUG_LEN} bytes without control characters")]
 pub struct InvalidSlug;
 
-/// Whose plans count.
+/// Which subjects' plans count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The user's and the organization's.
+    /// Both the user's and the organization's plans count.
     Any,
-    /// Those of one kind of payer.
+    /// Only the plans of one kind of subject count.
     Only(Kind),
-    /// Nobody's: the scope is none that Clerk knows, and its own `has()` denies it.
+    /// No plans count: Clerk does not know the scope, and its own `has()` denies it, too.
     Unknown,
 }
 
 impl Scope {
-    /// Whether a payer of this kind counts.
+    /// Whether plans of this kind of subject count.
     #[must_use]
     pub fn covers(self, kind: Kind) -> bool {
         match self {
@@ -73,45 +73,45 @@ impl Scope {
     }
 }
 
-/// What is asked for, by its slug.
+/// The feature or plan that a question asks for, by slug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted<'q> {
+pub enum Target<'q> {
     /// A feature that plans have.
     Feature(&'q str),
     /// A plan itself.
     Plan(&'q str),
 }
 
-/// One question, such as `org:sso`, borrowed from whoever asks.
+/// A question such as `org:sso`; the slug is borrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question<'q> {
-    /// Whose plans count.
+    /// Which subjects' plans count.
     pub scope: Scope,
-    /// What is asked for.
-    pub wanted: Wanted<'q>,
+    /// The feature or plan asked for.
+    pub wanted: Target<'q>,
 }
 
 impl<'q> Question<'q> {
-    /// Asks for a feature, of whoever is asked about.
+    /// A question for a feature in any scope.
     #[must_use]
     pub fn of(feature: &'q Slug) -> Self {
-        Self { scope: Scope::Any, wanted: Wanted::Feature(feature.as_str()) }
+        Self { scope: Scope::Any, wanted: Target::Feature(feature.as_str()) }
     }
 
-    /// Asks for a feature, as `slug` or `scope:slug`.
+    /// Parses a question for a feature: `slug` or `scope:slug`.
     pub fn feature(text: &'q str) -> Result<Self, InvalidSlug> {
         let (scope, slug) = split(text)?;
-        Ok(Self { scope, wanted: Wanted::Feature(slug) })
+        Ok(Self { scope, wanted: Target::Feature(slug) })
     }
 
-    /// Asks for a plan, as `slug` or `scope:slug`.
+    /// Parses a question for a plan: `slug` or `scope:slug`.
     pub fn plan(text: &'q str) -> Result<Self, InvalidSlug> {
         let (scope, slug) = split(text)?;
-        Ok(Self { scope, wanted: Wanted::Plan(slug) })
+        Ok(Self { scope, wanted: Target::Plan(slug) })
     }
 }
 
-/// Splits at the first colon; the scopes are those of Clerk's `has()`.
+/// Splits at the first colon. The scopes are those of Clerk's `has()`.
 fn split(text: &str) -> Result<(Scope, &str), InvalidSlug> {
     let Some((scope, slug)) = text.split_once(':') else {
         return Ok((Scope::Any, valid(text)?));

@@ -1,46 +1,46 @@
-//! Why something is allowed, and why it is denied.
+//! The reasons to allow and to deny.
 
-/// Why something is allowed; of equally long grants the greater reason is given.
+/// Why a target is allowed. Of grants that last equally long, the greater reason is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grant {
-    /// No item is live, and the default plan has it.
+    /// No item grants access, and the default plan includes the target.
     DefaultPlan,
-    /// Canceled, and the period is not over.
+    /// The item is canceled, and its period is not over.
     CanceledButPaid,
-    /// A payment failed, and the grace is not over.
+    /// A payment failed, and the grace is not over yet.
     PastDueInGrace,
-    /// The period is over, and neither renewal nor end was announced.
+    /// The period is over, and Clerk has announced neither its renewal nor its end.
     RenewalOverdue,
-    /// In a free trial.
+    /// The item is in a free trial.
     Trial,
-    /// An active item.
+    /// The item is active.
     Plan,
-    /// An operator granted it.
+    /// An operator's override grants the feature.
     OverrideGrants,
 }
 
-/// Why something is denied; of several reasons the greatest is the most telling.
+/// Why a target is denied. Of several reasons, the greatest is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Denial {
-    /// No plan is held and there is no default plan.
+    /// The subject holds no plan, and there is no default plan.
     NoSubscription,
-    /// The plans held do not have it.
+    /// The plans that the subject holds do not include the target.
     NotInPlan,
-    /// The item was given up before it began.
+    /// The item was abandoned before it began.
     Abandoned,
     /// The item has ended.
     Ended,
-    /// Canceled or unrenewed, and the period is over.
+    /// The item was canceled or not renewed, and its period is over.
     PeriodOver,
-    /// A free trial is over, and nothing was paid.
+    /// The free trial is over, and no payment followed.
     TrialOver,
     /// The item has not started.
     NotStarted,
     /// The checkout was never completed.
     CheckoutIncomplete,
-    /// The item's status is an unknown word.
+    /// This service does not know the item's status.
     UnknownStatus,
-    /// The plan is not in the catalog.
+    /// The catalog does not have the plan.
     UnknownPlan,
     /// A payment failed, and the grace is over.
     PastDue,
@@ -48,18 +48,18 @@ pub enum Denial {
     SubjectDeleted,
     /// No plan of the catalog has the feature.
     UnknownFeature,
-    /// The scope asks for a payer that was not named.
+    /// The scope asks for a kind of subject that the question does not name.
     OutOfScope,
-    /// The scope is none that Clerk knows.
+    /// Clerk does not know the scope.
     UnknownScope,
-    /// It would be allowed, but is strict, and what is known may be outdated.
+    /// The feature would be allowed, but it is strict, and the account may be outdated.
     Stale,
-    /// An operator denied it.
+    /// An operator's override denies the feature.
     OverrideDenies,
 }
 
 impl Grant {
-    /// All of them, in their order.
+    /// All reasons to allow, in ascending order.
     pub const ALL: [Self; 7] = [
         Self::DefaultPlan,
         Self::CanceledButPaid,
@@ -72,7 +72,7 @@ impl Grant {
 }
 
 impl Denial {
-    /// All of them, in their order.
+    /// All reasons to deny, in ascending order.
     pub const ALL: [Self; 17] = [
         Self::NoSubscription,
         Self::NotInPlan,

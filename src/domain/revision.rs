@@ -1,24 +1,24 @@
-//! An opaque token for the state behind an answer.
+//! An opaque token for the state from which an answer was decided.
 
-use super::{Id, Subject};
+use super::{Subject, SubjectRef};
 use std::{fmt::Write, str::FromStr};
 
-/// The state of a catalog and of some subjects: at these versions.
+/// A catalog number, and the revisions of some subjects.
 ///
-/// A caller may send it back with a question about other subjects, of which it then says nothing; so each
-/// subject is told by a hash. It is opaque, not secret: forging one can only cause a read.
+/// A caller may send the token with a question about other subjects, so it identifies each subject, by a hash. It says
+/// nothing about a subject that it does not have. It is opaque, not secret: a forged token can only cause a read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Revision {
-    /// The number of the catalog; 0: any.
+    /// The number of the catalog; 0: any catalog.
     pub catalog: u64,
     subjects: Vec<(u64, u64)>,
 }
 
-/// More subjects than any answer is about.
-const MOST: usize = 200;
+/// More subjects than any answer has.
+const MAX_SUBJECTS: usize = 200;
 
 impl Revision {
-    /// The token for the state with this catalog, and of these subjects.
+    /// Builds the token for a catalog number and the revisions of subjects.
     #[must_use]
     pub fn token<'s>(
         catalog: u64,
@@ -29,13 +29,13 @@ impl Revision {
         for (subject, revision) in subjects {
             written = written.and(write!(text, "_{:x}.{revision}", fnv1a(subject.as_str())));
         }
-        written.expect("a String takes everything");
+        written.expect("writing to a String cannot fail");
         text
     }
 
-    /// The revision of a subject that this state has; 0 if it says nothing of the subject.
+    /// The revision of a subject in this token; 0 if the token does not have the subject.
     #[must_use]
-    pub fn of(&self, id: Id<'_>) -> u64 {
+    pub fn of(&self, id: SubjectRef<'_>) -> u64 {
         let hash = fnv1a(id.as_str());
         self.subjects.iter().find(|(h, _)| *h == hash).map_or(0, |(_, revision)| *revision)
     }
@@ -54,16 +54,20 @@ impl FromStr for Revision {
             })
             .collect::<Option<Vec<_>>>()
             .ok_or(InvalidRevision)?;
-        if subjects.len() > MOST { Err(InvalidRevision) } else { Ok(Self { catalog, subjects }) }
+        if subjects.len() > MAX_SUBJECTS {
+            Err(InvalidRevision)
+        } else {
+            Ok(Self { catalog, subjects })
+        }
     }
 }
 
-/// The text is no revision that an answer could have carried.
+/// The error for a text that is not a token of an earlier answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be a `revision` as an earlier answer gave it")]
+#[error("must be a `revision` from an earlier answer")]
 pub struct InvalidRevision;
 
-/// FNV-1a, 64 bits: the same on every replica and in every release.
+/// FNV-1a, 64 bits: equal on every replica and in every release.
 /// Source: <https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>
 fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -1,8 +1,8 @@
-//! Who pays: a Clerk user or organization.
+//! A subject: the Clerk user or organization that holds plans.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// The two kinds of payer; plans belong to one of them.
+/// The kinds of subject. Each plan is for one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A person, `user_…`.
@@ -12,7 +12,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What Clerk's ids of this kind begin with.
+    /// The prefix of Clerk's ids of this kind.
     #[must_use]
     pub const fn prefix(self) -> &'static str {
         match self {
@@ -31,27 +31,27 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A payer's Clerk id, `user_…` or `org_…`: it is well formed because it exists.
+/// The Clerk id of a user or an organization, `user_…` or `org_…`. Every value is well formed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject(Arc<str>);
 
-/// The same, borrowed from whoever asks.
+/// The borrowed form of a [`Subject`]: the Clerk id of a user or an organization. Every value is well formed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Id<'i>(&'i str);
+pub struct SubjectRef<'i>(&'i str);
 
-/// Longer than any id Clerk makes, short enough to store and to log.
-const LONGEST: usize = 128;
+/// In bytes. Clerk's ids are shorter, and an id of this length can be stored and logged.
+const MAX_ID_LEN: usize = 128;
 
-impl<'i> Id<'i> {
-    /// Parses the id of one kind; an id of the other kind is refused.
+impl<'i> SubjectRef<'i> {
+    /// Parses an id of one kind. An id of the other kind is an error.
     pub fn of(kind: Kind, id: &'i str) -> Result<Self, InvalidSubject> {
         match id.strip_prefix(kind.prefix()) {
-            Some(name) if id.len() <= LONGEST && is_name(name) => Ok(Self(id)),
+            Some(name) if id.len() <= MAX_ID_LEN && is_name(name) => Ok(Self(id)),
             _ => Err(InvalidSubject(kind)),
         }
     }
 
-    /// Whether a user or an organization pays.
+    /// Whether the subject is a user or an organization.
     #[must_use]
     pub fn kind(self) -> Kind {
         if self.0.starts_with(Kind::User.prefix()) { Kind::User } else { Kind::Organization }
@@ -64,28 +64,28 @@ impl<'i> Id<'i> {
     }
 }
 
-impl From<Id<'_>> for Subject {
-    fn from(id: Id<'_>) -> Self {
+impl From<SubjectRef<'_>> for Subject {
+    fn from(id: SubjectRef<'_>) -> Self {
         Self(id.0.into())
     }
 }
 
 impl Subject {
-    /// Parses the id of one kind; an id of the other kind is refused.
+    /// Parses an id of one kind. An id of the other kind is an error.
     pub fn of(kind: Kind, id: &str) -> Result<Self, InvalidSubject> {
-        Id::of(kind, id).map(Into::into)
+        SubjectRef::of(kind, id).map(Into::into)
     }
 
-    /// Whether a user or an organization pays.
+    /// Whether the subject is a user or an organization.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.id().kind()
     }
 
-    /// The id, to ask with.
+    /// Borrows the id.
     #[must_use]
-    pub fn id(&self) -> Id<'_> {
-        Id(&self.0)
+    pub fn id(&self) -> SubjectRef<'_> {
+        SubjectRef(&self.0)
     }
 
     /// The id as Clerk writes it.
@@ -120,10 +120,10 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// The text is not the Clerk id of a payer of this kind.
+/// The error for a text that is not a Clerk id of this kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be a Clerk {0} id: `{prefix}` and then letters, digits, `_` or `-`, at most {LONGEST} bytes",
+    "must be a Clerk {0} id: `{prefix}` and then letters, digits, `_` or `-`, at most {MAX_ID_LEN} bytes",
     prefix = .0.prefix()
 )]
 pub struct InvalidSubject(Kind);

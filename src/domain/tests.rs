@@ -1,4 +1,4 @@
-//! The rules of access, in sentences; and the laws that hold whatever the facts are.
+//! Tests of the rules of access, and property tests of the laws that hold for all accounts.
 
 mod laws;
 mod many;
@@ -10,7 +10,7 @@ use super::*;
 use chrono::{DateTime, Duration, Utc};
 use std::sync::LazyLock;
 
-/// The catalog of all these tests.
+/// The catalog of these tests.
 pub(super) fn catalog() -> &'static Catalog {
     static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog::from_toml(TEXT).unwrap());
     &CATALOG
@@ -68,7 +68,7 @@ pub(super) fn org(items: impl IntoIterator<Item = Item>) -> Account {
 
 fn account(subject: &str, items: impl IntoIterator<Item = Item>) -> Account {
     let unknown = Account::unknown(subject.parse().unwrap());
-    Account { items: Items::pack(items).unwrap(), revision: 1, ..unknown }
+    Account { items: PackedItems::pack(items).unwrap(), revision: 1, ..unknown }
 }
 
 fn overriding(account: Account, feature: &str, effect: Effect, until: Until) -> Account {
@@ -76,8 +76,8 @@ fn overriding(account: Account, feature: &str, effect: Effect, until: Until) -> 
     Account { overrides, ..account }
 }
 
-/// A decision in one line, as the tests write it.
-fn told(decision: &Decision<'_>) -> String {
+/// A decision in one line, in the format of the tests.
+fn line_of(decision: &Decision<'_>) -> String {
     let line = match decision.verdict {
         Verdict::Allowed { reason, subject, plan, limit } => {
             let plan = plan.unwrap_or("-");
@@ -96,7 +96,7 @@ fn told(decision: &Decision<'_>) -> String {
 fn check_with(grace: Grace, accounts: &[&Account], feature: &str, now: &str, expected: &str) {
     let question = Question::feature(feature).unwrap();
     let decision = decide(accounts, catalog(), grace, &question, at(now));
-    assert_eq!(told(&decision), expected, "{feature} at {now}");
+    assert_eq!(line_of(&decision), expected, "{feature} at {now}");
 }
 
 #[track_caller]
@@ -108,7 +108,7 @@ fn check(accounts: &[&Account], feature: &str, now: &str, expected: &str) {
 fn check_plan(accounts: &[&Account], plan: &str, now: &str, expected: &str) {
     let question = Question::plan(plan).unwrap();
     let decision = decide(accounts, catalog(), Grace::default(), &question, at(now));
-    assert_eq!(told(&decision), expected, "{plan} at {now}");
+    assert_eq!(line_of(&decision), expected, "{plan} at {now}");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_canceled_item_without_an_end_grants_nothing() {
 }
 
 #[test]
-fn a_trial_is_not_paid_and_ends_soon_after_its_end_without_news() {
+fn a_trial_is_not_paid_and_ends_soon_after_its_end_without_an_update() {
     let trial = Item { free_trial: true, ..item("pro") };
     let ada = user([trial.clone()]);
     let running = "allowed Trial pro of user_ada until 2026-02-04";
@@ -190,7 +190,7 @@ fn an_active_item_of_a_subscription_that_is_past_due_is_bounded_once_its_period_
 }
 
 #[test]
-fn a_payment_that_failed_for_what_never_was_active_beside_what_is_grants_nothing() {
+fn a_failed_payment_for_a_never_active_item_beside_an_active_one_grants_nothing() {
     let upgrade = Item { was_active: false, ..with_status("max", "past_due") };
     let ada = user([item("pro"), upgrade.clone()]);
     check(&[&ada], "assistant", "2026-01-15", "denied PastDue");
@@ -218,7 +218,7 @@ fn a_past_due_item_grants_until_clerk_ends_it_or_the_grace_is_over() {
 }
 
 #[test]
-fn every_other_status_grants_nothing_whatever_its_dates_say() {
+fn every_other_status_grants_nothing_with_any_dates() {
     for (status, denial) in [
         ("upcoming", "NotStarted"),
         ("incomplete", "CheckoutIncomplete"),
@@ -237,10 +237,10 @@ fn every_other_status_grants_nothing_whatever_its_dates_say() {
 }
 
 #[test]
-fn who_holds_no_live_item_has_the_default_plan() {
-    let nobody = user([]);
-    check(&[&nobody], "reports", "2026-01-15", "allowed DefaultPlan free of user_ada");
-    check(&[&nobody], "export", "2026-01-15", "denied NotInPlan");
+fn a_subject_without_a_live_item_has_the_default_plan() {
+    let empty = user([]);
+    check(&[&empty], "reports", "2026-01-15", "allowed DefaultPlan free of user_ada");
+    check(&[&empty], "export", "2026-01-15", "denied NotInPlan");
     let ended = user([with_status("pro", "ended")]);
     check(&[&ended], "reports", "2026-01-15", "allowed DefaultPlan free of user_ada");
     check(&[&org([])], "sso", "2026-01-15", "denied NoSubscription");
@@ -273,7 +273,7 @@ fn a_plan_of_the_other_kind_of_payer_is_unknown() {
 }
 
 #[test]
-fn of_several_items_the_one_that_grants_longest_is_told() {
+fn the_item_that_grants_longest_explains_the_decision() {
     let canceled = with_status("max", "canceled");
     let ada = user([canceled.clone(), item("pro")]);
     check(&[&ada], "export", "2026-01-15", "allowed Plan pro of user_ada");
@@ -296,7 +296,7 @@ fn the_largest_limit_counts_and_a_grant_without_a_number_is_not_limited() {
 }
 
 #[test]
-fn what_the_user_and_the_active_organization_have_both_count() {
+fn grants_of_the_user_and_of_the_active_organization_both_count() {
     let (ada, acme) = (user([item("pro")]), org([item("team")]));
     let both = [&ada, &acme];
     check(&both, "assistant", "2026-01-15", "denied NotInPlan");
@@ -306,7 +306,7 @@ fn what_the_user_and_the_active_organization_have_both_count() {
 }
 
 #[test]
-fn a_scope_asks_one_payer_only() {
+fn a_scope_limits_the_question_to_one_payer() {
     let (ada, acme) = (user([item("pro")]), org([item("team")]));
     for scope in ["o", "org", "organization"] {
         let allowed = "allowed Plan team of org_acme";
@@ -337,7 +337,7 @@ fn a_feature_of_no_plan_is_unknown_and_case_and_spaces_count() {
 }
 
 #[test]
-fn who_was_deleted_has_nothing_not_even_the_default_plan() {
+fn a_deleted_subject_has_nothing_not_even_the_default_plan() {
     let ada = Account { deleted_at: Some(at("2026-01-10")), ..user([item("pro")]) };
     check(&[&ada], "reports", "2026-01-15", "denied SubjectDeleted");
     let acme = org([item("team")]);
@@ -345,7 +345,7 @@ fn who_was_deleted_has_nothing_not_even_the_default_plan() {
 }
 
 #[test]
-fn of_several_denials_the_most_telling_one_is_given() {
+fn the_most_specific_of_several_denials_is_given() {
     let ended = with_status("pro", "ended");
     let incomplete = with_status("max", "incomplete");
     check(
@@ -377,7 +377,7 @@ fn entitlements_are_all_features_that_a_check_would_allow() {
 }
 
 #[test]
-fn the_example_catalog_is_what_clerks_backend_api_says_of_the_sample_plans() {
+fn the_example_catalog_equals_the_sample_plans_of_clerks_backend_api() {
     let example = Catalog::from_toml(include_str!("../../catalog.example.toml")).unwrap();
     let said = include_str!("../../tests/payloads/bapi/plans.json");
     let said: serde_json::Value = serde_json::from_str(said).unwrap();
@@ -386,11 +386,11 @@ fn the_example_catalog_is_what_clerks_backend_api_says_of_the_sample_plans() {
         let slug = plan["slug"].as_str().unwrap();
         let features = plan["features"].as_array().unwrap().iter();
         let features: Vec<_> = features.map(|f| f["slug"].as_str().unwrap()).collect();
-        let shelf = example.shelf(kind);
-        let mut ours: Vec<_> = shelf.plans[slug].features.keys().map(Slug::as_str).collect();
+        let plan_set = example.plan_set(kind);
+        let mut ours: Vec<_> = plan_set.plans[slug].features.keys().map(Slug::as_str).collect();
         ours.sort_by_key(|feature| features.iter().position(|f| f == feature));
         assert_eq!(ours, features, "{slug}");
-        let is_default = shelf.default_plan.as_ref().is_some_and(|d| d.as_str() == slug);
+        let is_default = plan_set.default_plan.as_ref().is_some_and(|d| d.as_str() == slug);
         assert_eq!(plan["is_default"], is_default, "{slug}");
     }
     assert_eq!(example.plans(), said["data"].as_array().unwrap().len());

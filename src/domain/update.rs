@@ -1,64 +1,64 @@
-//! What one delivery says, in our words.
+//! The content of a delivery in terms of the domain.
 
 use super::{Item, Subject};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
-/// What a delivery carries: its body, read.
+/// A parsed webhook body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct WebhookEvent {
     /// Clerk's name of the event, such as `subscription.updated`.
     pub event: Option<String>,
-    /// When Clerk sent it, as the body says.
+    /// When Clerk sent the event, according to the body.
     pub sent_at: Option<DateTime<Utc>>,
-    /// The Clerk instance that sent it.
+    /// The Clerk instance that sent the event.
     pub instance: Option<String>,
-    /// The payer, also where the rest could not be understood.
+    /// The subject, also if the rest could not be parsed.
     pub subject: Option<Subject>,
-    /// What it means.
-    pub reading: Reading,
+    /// The result of parsing.
+    pub parsed: Parsed,
 }
 
-/// What became of reading a delivery's body.
+/// The result of parsing a delivery's body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reading {
-    /// It says something about a subject.
-    News(News),
-    /// It is authentic, and not about what anybody may use.
+pub enum Parsed {
+    /// The body updates a subject.
+    Update(SubscriptionUpdate),
+    /// The body is authentic and does not concern entitlements, for this reason.
     Ignored(String),
-    /// It should be about billing, and cannot be understood; kept for when it can.
+    /// The body should concern billing and could not be parsed, for this reason. It is kept for replay.
     Parked(String),
-    /// It is about another Clerk instance than the one that is served here.
+    /// The body is from another Clerk instance than the served one; the text is the reason.
     Foreign(String),
 }
 
-/// What a delivery says about one subject.
+/// The update of one subject by a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// The state of some of its items, and perhaps that these are all of them.
+pub enum SubscriptionUpdate {
+    /// The state of some or all items of a subject.
     Items {
-        /// The payer.
+        /// The subject that holds the items.
         subject: Subject,
         /// The items observed, each id once.
-        items: Vec<Observation>,
-        /// What a whole subscription says beyond its items.
+        items: Vec<ObservedItem>,
+        /// The data of a whole subscription beyond its items.
         snapshot: Option<Snapshot>,
-        /// Something odd that did not stand in the way.
+        /// An oddity of the body that did not prevent parsing.
         remark: Option<&'static str>,
-        /// The parts that could not be read, one sentence each. The rest counts.
+        /// The parts that could not be parsed, one sentence each. The rest is used.
         left_out: Vec<String>,
     },
-    /// The subject exists no more. Clerk never uses an id again, so this outranks all other news.
+    /// The subject was deleted. Clerk never reuses an id, so a deletion overrides all other updates.
     Deleted {
         /// The subject that was deleted.
         subject: Subject,
-        /// When Clerk said so.
+        /// When Clerk reported the deletion.
         at: DateTime<Utc>,
     },
 }
 
-impl News {
-    /// The subject that the news is about.
+impl SubscriptionUpdate {
+    /// The subject of the update.
     #[must_use]
     pub fn subject(&self) -> &Subject {
         match self {
@@ -66,16 +66,16 @@ impl News {
         }
     }
 
-    /// The items observed.
+    /// The items observed; empty for a deletion.
     #[must_use]
-    pub fn items(&self) -> &[Observation] {
+    pub fn items(&self) -> &[ObservedItem] {
         match self {
             Self::Items { items, .. } => items,
             Self::Deleted { .. } => &[],
         }
     }
 
-    /// Whether it says all that a subject has.
+    /// Whether the update covers all items of the subject.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         match self {
@@ -86,7 +86,7 @@ impl News {
         }
     }
 
-    /// The parts that could not be read.
+    /// The parts that could not be parsed, one sentence each.
     #[must_use]
     pub fn left_out(&self) -> &[String] {
         match self {
@@ -95,7 +95,7 @@ impl News {
         }
     }
 
-    /// What people should know about the reading, for the ledger.
+    /// A note for the ledger about oddities and parts that could not be parsed.
     #[must_use]
     pub fn note(&self) -> Option<String> {
         let Self::Items { remark, left_out, .. } = self else { return None };
@@ -105,7 +105,7 @@ impl News {
     }
 }
 
-/// The first few of several parts that could not be read, and how many more there are.
+/// The first four of the parts that could not be parsed, and how many more there are.
 #[must_use]
 pub fn summary(parts: &[String]) -> String {
     const NAMED: usize = 4;
@@ -116,46 +116,46 @@ pub fn summary(parts: &[String]) -> String {
     }
 }
 
-/// One item, as one delivery has it.
+/// An item as one delivery reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observation {
+pub struct ObservedItem {
     /// The item; its `updated_at` is the first part of the observation's version.
     pub item: Item,
-    /// What the observation says of the item's payment.
+    /// The state of the item's payment.
     pub payment: Payment,
-    /// When Clerk sent it: decides between equal `updated_at`.
+    /// When Clerk sent the observation: decides between equal `updated_at`.
     pub sent_at: DateTime<Utc>,
 }
 
-/// What an observation says of an item's payment.
+/// The state of an item's payment, according to one observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payment {
-    /// The item is active in a period that was still running: nothing is owed.
+    /// The item is active and its period was still running: nothing is owed.
     UpToDate,
     /// A payment had failed, at this instant or earlier.
     FailedBy(DateTime<Utc>),
-    /// Nothing.
+    /// The observation does not show it.
     Unknown,
 }
 
-/// The names of a plan that an event says together: Clerk's id, which stays, and the slug, which can be changed.
+/// The id and slug of a plan that occur together in an event. The id stays; the slug can be changed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PlanName {
     /// The plan's id, `cplan_…`.
     pub id: Arc<str>,
-    /// Its slug.
+    /// The plan's slug.
     pub slug: Arc<str>,
 }
 
-/// What a whole subscription says beyond the state of its items.
+/// The data of a whole subscription beyond the state of its items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The newest change that it shows: the first part of its version.
+    /// The newest change in the subscription: the first part of the snapshot's version.
     pub updated_at: DateTime<Utc>,
-    /// When Clerk sent it: decides between equal `updated_at`.
+    /// When Clerk sent the snapshot: decides between equal `updated_at`.
     pub sent_at: DateTime<Utc>,
-    /// The ids of all its items: others are withdrawn. `None`: it came without items.
+    /// The ids of all items: others are withdrawn. `None`: the subscription came without items.
     pub listed: Option<Vec<Arc<str>>>,
-    /// Whether the subscription as a whole is canceled; counts only where it came without items.
+    /// Whether the whole subscription is canceled; used only if it came without items.
     pub canceled: bool,
 }

@@ -1,5 +1,5 @@
-//! Takes deliveries: reads them, writes them, and sees to it that nothing old is served afterwards. The same
-//! way for a webhook and for a replay.
+//! Records deliveries: parses a body, writes it to the store, and invalidates the account that changed. Webhooks,
+//! replays and imports from Clerk's Backend API share this path.
 
 pub mod reconcile;
 mod served_instance;
@@ -8,10 +8,13 @@ pub use served_instance::ServedInstance;
 
 use crate::{
     clerk::{self, OBSERVED, Verified},
-    domain::{Message, Reading, Subject},
+    domain::{Parsed, Subject, WebhookEvent},
     replica::Accounts,
-    storage::{Delivery, Entry, Filter, Names, Outcome, Position, Shared, Store, StoreError},
-    telemetry::{Labels, Metrics, chain, trace_id},
+    storage::{
+        Delivery, DeliveryEntry, DeliveryFilter, DeliveryPosition, Names, Outcome, SharedItem,
+        Store, StoreError, WriteMode,
+    },
+    telemetry::{Labels, Metrics, log_chain, trace_id},
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -19,7 +22,7 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Takes deliveries into the store.
+/// Records deliveries and reports what they show.
 #[derive(Debug)]
 pub struct Deliveries {
     store: Arc<Store>,
@@ -29,19 +32,19 @@ pub struct Deliveries {
     unknown_plan: Notify,
 }
 
-/// What became of a delivery that was replayed.
+/// The result of replaying a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replayed {
-    /// Its id.
+    /// The delivery's id.
     pub svix_id: String,
-    /// The result it had.
+    /// The result before the replay.
     pub before: String,
-    /// What became of it now; `None`: its body is gone.
+    /// The outcome of the replay; `None`: the body was deleted, so it cannot be replayed.
     pub after: Option<Outcome>,
 }
 
 impl Deliveries {
-    /// Takes deliveries of one Clerk instance into this store, and invalidates these accounts.
+    /// Records deliveries of `instance` in `store`, and invalidates accounts in `accounts`.
     #[must_use]
     pub fn new(
         store: Arc<Store>,
@@ -52,85 +55,89 @@ impl Deliveries {
         Self { store, accounts, metrics, instance, unknown_plan: Notify::new() }
     }
 
-    /// The Clerk instance whose deliveries are taken.
+    /// The Clerk instance whose deliveries are recorded.
     #[must_use]
     pub fn instance(&self) -> &ServedInstance {
         &self.instance
     }
 
-    /// Waits until a plan is told of that is not in the catalog.
+    /// Waits until a delivery has a plan that is not in the catalog.
     pub async fn unknown_plan(&self) {
         self.unknown_plan.notified().await;
     }
 
-    /// Takes what Clerk's Backend API says, if it changes something; with `dry_run` only tells what would become
-    /// of it.
+    /// Imports a body from Clerk's Backend API. It is written only if it changes the account. With `dry_run`, nothing
+    /// is written, and the outcome is the one that writing would have.
     pub async fn observe(
         &self,
         body: &Bytes,
         dry_run: bool,
         now: DateTime<Utc>,
     ) -> Result<(Delivery, Outcome), StoreError> {
-        // The same for the same content, so that asking twice tells nothing new.
+        // A hash of the content, so that importing equal content twice is a duplicate.
         let svix_id = format!("{OBSERVED}{:x}", Sha256::digest(body));
-        let delivery = self.read(svix_id, body.clone(), None, now);
-        let outcome = self.store.observe(&delivery, dry_run).await?;
+        let delivery = self.parse(svix_id, body.clone(), None, now);
+        let outcome = self.store.write(&delivery, WriteMode::Import { dry_run }).await?;
         if !dry_run && outcome.changed().is_some() {
-            self.settle(&delivery, &outcome).await;
+            self.after_commit(&delivery, &outcome).await;
         }
         Ok((delivery, outcome))
     }
 
-    /// Takes an authentic body. When this returns, what it says is durable, and nothing older is served here.
+    /// Records an authentic webhook. When this returns, the delivery is durable, and this replica does not serve the
+    /// state before it.
     pub async fn take(
         &self,
         verified: &Verified,
         body: Bytes,
         now: DateTime<Utc>,
     ) -> Result<Outcome, StoreError> {
-        let delivery = self.read(verified.id.clone(), body, Some(verified.signed_at), now);
+        let delivery = self.parse(verified.id.clone(), body, Some(verified.signed_at), now);
         let trace = self.metrics.traces.work("write the delivery and the change log");
         trace.note("svix_id", delivery.svix_id.clone());
-        let outcome = trace.run(self.store.record(&delivery)).await?;
+        let outcome = trace.run(self.store.write(&delivery, WriteMode::Record)).await?;
         trace.note("result", outcome.word());
         drop(trace);
-        self.settle(&delivery, &outcome).await;
+        self.after_commit(&delivery, &outcome).await;
         Ok(outcome)
     }
 
-    /// What a body says, as far as it is about the instance that is served here.
-    fn read(
+    /// Parses a body. A body from another Clerk instance than the served one becomes [`Parsed::Foreign`].
+    fn parse(
         &self,
         svix_id: String,
         body: Bytes,
         signed_at: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
     ) -> Delivery {
-        let mut message = clerk::read(&body, signed_at, now);
-        if let Some(why) = self.instance.refuses(message.instance.as_deref()) {
-            message.reading = Reading::Foreign(why);
+        let mut event = clerk::read(&body, signed_at, now);
+        if let Some(why) = self.instance.refuses(event.instance.as_deref()) {
+            event.parsed = Parsed::Foreign(why);
         }
-        let new = match &message.reading {
-            Reading::News(news) => self.accounts.catalog().names.new_in(news),
-            Reading::Ignored(_) | Reading::Parked(_) | Reading::Foreign(_) => Vec::new(),
+        let new = match &event.parsed {
+            Parsed::Update(update) => self.accounts.catalog().names.new_in(update),
+            Parsed::Ignored(_) | Parsed::Parked(_) | Parsed::Foreign(_) => Vec::new(),
         };
-        let names = Names { new, seen_at: message.sent_at.or(signed_at).unwrap_or(now) };
-        Delivery { svix_id, body, signed_at, message, names }
+        let names = Names { new, seen_at: event.sent_at.or(signed_at).unwrap_or(now) };
+        Delivery { svix_id, body, signed_at, event, names }
     }
 
-    /// The deliveries that fit, newest first.
+    /// The deliveries that match the filter, newest first.
     pub async fn list(
         &self,
-        filter: &Filter,
-        after: Option<&Position>,
+        filter: &DeliveryFilter,
+        after: Option<&DeliveryPosition>,
         limit: u32,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Vec<DeliveryEntry>, StoreError> {
         self.store.deliveries(filter, after, limit).await
     }
 
-    /// One delivery and its body, if that is still there.
-    pub async fn find(&self, svix_id: &str) -> Result<Option<(Entry, Option<Bytes>)>, StoreError> {
-        let filter = Filter { svix_id: Some(svix_id.into()), ..Filter::default() };
+    /// One delivery, with its body unless that was deleted.
+    pub async fn find(
+        &self,
+        svix_id: &str,
+    ) -> Result<Option<(DeliveryEntry, Option<Bytes>)>, StoreError> {
+        let filter = DeliveryFilter { svix_id: Some(svix_id.into()), ..DeliveryFilter::default() };
         let Some(entry) = self.store.deliveries(&filter, None, 1).await?.pop() else {
             return Ok(None);
         };
@@ -138,10 +145,11 @@ impl Deliveries {
         Ok(Some((entry, body)))
     }
 
-    /// Reads a delivery by today's rules and applies it; with `dry_run` only tells what would become of it.
+    /// Parses a recorded delivery again, by the rules of this release, and applies it. With `dry_run`, nothing is
+    /// written, and the outcome is the one that writing would have.
     pub async fn replay(
         &self,
-        entry: &Entry,
+        entry: &DeliveryEntry,
         dry_run: bool,
         now: DateTime<Utc>,
     ) -> Result<Replayed, StoreError> {
@@ -149,79 +157,85 @@ impl Deliveries {
         let Some(body) = self.store.body(&svix_id).await? else {
             return Ok(Replayed { svix_id, before, after: None });
         };
-        let delivery = self.read(svix_id.clone(), body, entry.signed_at, now);
-        let outcome = self.store.replay(&delivery, dry_run).await?;
+        let delivery = self.parse(svix_id.clone(), body, entry.signed_at, now);
+        let outcome = self.store.write(&delivery, WriteMode::Replay { dry_run }).await?;
         if !dry_run {
-            self.settle(&delivery, &outcome).await;
+            self.after_commit(&delivery, &outcome).await;
         }
         Ok(Replayed { svix_id, before, after: Some(outcome) })
     }
 
-    /// What follows a commit: nothing old is served, and people can see what happened.
-    async fn settle(&self, delivery: &Delivery, outcome: &Outcome) {
+    /// Invalidates the changed account, loads new plan names, counts, logs and warns. Call it after the commit.
+    async fn after_commit(&self, delivery: &Delivery, outcome: &Outcome) {
         if let Some((subject, _)) = outcome.changed() {
-            self.accounts.forget(subject);
+            self.accounts.invalidate(subject);
         }
         if !delivery.names.new.is_empty()
             && let Err(error) = self.accounts.reload_catalog().await
         {
-            // The change log says it once more.
-            tracing::warn!(error = chain(&error), "cannot read the names of plans at once");
+            // The change log has the new names as well.
+            tracing::warn!(
+                error = log_chain(&error),
+                "cannot load new plan names, retrying from the change log"
+            );
         }
         self.metrics.deliveries.get_or_create(&Labels([("result", outcome.word())])).inc();
         log(delivery, outcome);
-        match &delivery.message.reading {
-            Reading::Foreign(_) => drop(self.metrics.foreign_deliveries.inc()),
-            Reading::News(_) | Reading::Ignored(_) | Reading::Parked(_) => {
-                self.note_mixture(delivery);
-                self.note_unknown_plans(&delivery.message);
+        match &delivery.event.parsed {
+            Parsed::Foreign(_) => drop(self.metrics.foreign_deliveries.inc()),
+            Parsed::Update(_) | Parsed::Ignored(_) | Parsed::Parked(_) => {
+                self.report_mixed_instances(delivery);
+                self.report_unknown_plans(&delivery.event);
             }
         }
         if let Outcome::Applied { subject, shared, .. } = outcome {
-            self.note_shared(subject, shared).await;
+            self.report_shared_items(subject, shared).await;
         }
     }
 
-    /// Several instances send here, and nothing says which one is served: their ids are of different people, but their
-    /// plans are mixed.
-    fn note_mixture(&self, delivery: &Delivery) {
-        let Some(instance) = delivery.message.instance.as_deref() else { return };
+    /// Warns if several instances send here and none is configured: their plans are mixed, though their users differ.
+    fn report_mixed_instances(&self, delivery: &Delivery) {
+        let Some(instance) = delivery.event.instance.as_deref() else { return };
         if let Some(first) = self.instance.differs_from_first(instance) {
             self.metrics.mixed_instances.inc();
             tracing::warn!(
                 svix_id = delivery.svix_id,
                 instance,
                 first,
-                "deliveries of several Clerk instances: set CLERK_INSTANCE to the one to serve"
+                "deliveries from several Clerk instances: set CLERK_INSTANCE to the one to serve"
             );
         }
     }
 
-    /// An item belongs to one subject; where two have it, both are compared with Clerk.
-    async fn note_shared(&self, subject: &Subject, shared: &[Shared]) {
-        for Shared { item, other } in shared {
+    /// An item belongs to one subject. If two subjects hold it, both are marked for comparison with Clerk.
+    async fn report_shared_items(&self, subject: &Subject, shared: &[SharedItem]) {
+        for SharedItem { item, other } in shared {
             self.metrics.shared_items.inc();
             tracing::warn!(
                 item,
                 subject = subject.as_str(),
                 other = other.as_str(),
-                "two subjects hold the same item: both are compared with Clerk"
+                "two subjects hold the same item; both will be compared with Clerk"
             );
             for one in [subject, other] {
                 let why = "another subject holds one of its items";
                 if let Err(error) = self.store.want_compared(one, why).await {
                     let subject = one.as_str();
-                    tracing::warn!(subject, error = chain(&error), "cannot note a candidate");
+                    tracing::warn!(
+                        subject,
+                        error = log_chain(&error),
+                        "cannot mark a subject for comparison with Clerk"
+                    );
                 }
             }
         }
     }
 
-    /// A plan that is not in the catalog grants nothing: somebody should know before a customer does.
-    fn note_unknown_plans(&self, message: &Message) {
-        let Reading::News(news) = &message.reading else { return };
-        let subject = news.subject().as_str();
-        for plan in self.accounts.catalog().catalog.unknown_plans(news) {
+    /// Warns of plans that are not in the catalog: they grant nothing, and customers may be paying for them.
+    fn report_unknown_plans(&self, event: &WebhookEvent) {
+        let Parsed::Update(update) = &event.parsed else { return };
+        let subject = update.subject().as_str();
+        for plan in self.accounts.catalog().catalog.unknown_plans(update) {
             self.metrics.unknown_plans.inc();
             self.unknown_plan.notify_one();
             tracing::warn!(
@@ -233,9 +247,9 @@ impl Deliveries {
     }
 }
 
-/// One line for each delivery.
+/// Logs one line for each delivery.
 fn log(delivery: &Delivery, outcome: &Outcome) {
-    let event = delivery.message.event.as_deref().unwrap_or("unreadable");
+    let event = delivery.event.event.as_deref().unwrap_or("unreadable");
     let (detail, subject) = (outcome.detail(), outcome.changed().map(|(s, _)| s.as_str()));
     let (svix_id, result, trace_id) = (&delivery.svix_id, outcome.word(), trace_id());
     match outcome {

@@ -1,89 +1,89 @@
-//! Keeps the catalog and the accounts true to what Clerk's Backend API says, for the deliveries that never came.
+//! Reconciles the catalog and the accounts with Clerk's Backend API, which repairs lost deliveries.
 //!
-//! What Clerk says enters like a delivery, as one more observation with its own dates: a webhook that tells of
-//! something newer is never overwritten.
+//! An answer of Clerk is written like a delivery, as an observation with its own dates, so it never overwrites a newer
+//! webhook.
 
 mod agreement;
 
 use crate::{
-    clerk::{Api, ApiError, Observation, Plans},
-    domain::{Reading, Subject, summary},
+    clerk::{BackendApi, BackendApiError, BackendSubscription, Plans},
+    domain::{Parsed, Subject, summary},
     ingest::Deliveries,
     replica::Accounts,
     storage::{Applied, Author, Backfill, Compared, Outcome, Store, StoreError},
-    telemetry::{Labels, Metrics, chain},
+    telemetry::{Labels, Metrics, log_chain},
 };
 use chrono::Utc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-/// How often Clerk is asked for its plans.
+/// How often Clerk's plans are fetched.
 const CATALOG_EVERY: Duration = Duration::from_mins(10);
-/// The shortest time between two such questions, also while unknown plans are told of.
+/// The shortest pause between two fetches of Clerk's plans, also while deliveries have unknown plans.
 const CATALOG_AT_MOST: Duration = Duration::from_secs(2);
-/// How often candidates are looked for.
+/// How often the database is queried for reconciliation candidates.
 const CANDIDATES_EVERY: Duration = Duration::from_secs(30);
-/// How often a replica looks whether another is done with the backfill.
+/// How often a replica checks whether another replica has finished the backfill.
 const BACKFILL_EVERY: Duration = Duration::from_secs(20);
 /// How many candidates are compared each time: far below Clerk's limit of 100 requests in 10 s.
 const CANDIDATES_AT_ONCE: i64 = 60;
-/// After so many failures in a row the others wait for the next time: Clerk is likely to be away.
+/// After so many failures in a row, the other candidates wait for the next tick: Clerk is likely to be unavailable.
 const FAILURES_IN_A_ROW: usize = 5;
-/// How many observations are written at the same time.
+/// How many imported items are written concurrently.
 const WRITERS: usize = 6;
 
-/// Asks Clerk, and writes what is new.
+/// Fetches plans and subscriptions from Clerk, and writes the differences.
 #[derive(Debug)]
 pub struct Reconciler {
-    api: Api,
+    api: BackendApi,
     store: Arc<Store>,
     accounts: Arc<Accounts>,
     deliveries: Arc<Deliveries>,
     metrics: Arc<Metrics>,
 }
 
-/// Why something could not be compared.
+/// Why a comparison with Clerk, or a refresh of the catalog, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// Clerk did not answer.
+    /// The Backend API failed.
     #[error(transparent)]
-    Api(#[from] ApiError),
-    /// The key is of another instance than the one that is served: what it says is about other people.
+    Api(#[from] BackendApiError),
+    /// The secret key belongs to another instance than the served one, which has other users.
     #[error(
-        "CLERK_SECRET_KEY is of instance {key}, but CLERK_INSTANCE is {served}: set both of one instance"
+        "CLERK_SECRET_KEY belongs to instance {key}, but CLERK_INSTANCE is {served}; use one instance"
     )]
     OtherInstance {
-        /// The key's.
+        /// The instance of the secret key.
         key: String,
-        /// The one that is served.
+        /// The served instance.
         served: String,
     },
-    /// A plan could not be read, so that nobody knows whether it was retired.
-    #[error("no plan is removed, because one of Clerk's list cannot be read: {0}")]
+    /// A plan in Clerk's list could not be parsed, so it is unknown which plans were retired.
+    #[error("no retired plan was removed, because a plan in Clerk's list cannot be parsed: {0}")]
     Unreadable(String),
-    /// The database did not.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// What comparing one subject showed.
+/// The result of comparing one subject with Clerk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
-    /// The account agrees with Clerk, and did before.
+pub enum Reconciled {
+    /// The account agreed with Clerk already.
     Same,
-    /// The account agrees with Clerk now, or would, and did not before.
+    /// The account did not agree with Clerk and was repaired, or would be without `dry_run`.
     Healed(Outcome),
-    /// The account answers otherwise than Clerk's answer says: something that counts as newer is known here.
+    /// The account still differs from Clerk's answer, because it has a newer observation.
     Differs(String),
-    /// What Clerk says could not be read, or not all of it.
+    /// Clerk's answer could not be parsed completely.
     NotUnderstood(String),
-    /// Clerk knows of no subscription; nothing is changed.
+    /// Clerk has no subscription for the subject; nothing is changed.
     NotAtClerk,
 }
 
-impl Finding {
-    /// The one word for it, in metrics.
+impl Reconciled {
+    /// The value of the metric label `result`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -95,7 +95,7 @@ impl Finding {
         }
     }
 
-    fn result(&self) -> Compared {
+    fn compared(&self) -> Compared {
         match self {
             Self::Same | Self::Healed(_) | Self::NotAtClerk => Compared::Agrees,
             Self::Differs(_) | Self::NotUnderstood(_) => Compared::Differs,
@@ -103,35 +103,35 @@ impl Finding {
     }
 }
 
-/// What became of refreshing the catalog.
+/// The result of refreshing the catalog from Clerk.
 #[derive(Debug)]
 pub struct Refreshed {
-    /// Of the catalog.
+    /// The result of putting Clerk's catalog in force.
     pub applied: Applied,
-    /// Why plans of Clerk's list could not be read: what is known of them stays as it is.
+    /// The plans in Clerk's list that could not be parsed, with reasons. Their last known versions are kept.
     pub left_out: Vec<String>,
 }
 
-/// How far a backfill came.
+/// The progress of a backfill, or its result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backfilled {
-    /// Items that were read.
+    /// Items read so far.
     pub read: usize,
     /// Items that Clerk has.
     pub total: usize,
-    /// Those that were new here.
+    /// Items that changed an account.
     pub new: usize,
-    /// Those that were not understood.
+    /// Items that could not be parsed.
     pub not_understood: usize,
-    /// Those that came without their payer.
+    /// Items that came without their payer.
     pub without_payer: usize,
 }
 
 impl Reconciler {
-    /// Asks through `api`.
+    /// A reconciler that fetches through `api`.
     #[must_use]
     pub fn new(
-        api: Api,
+        api: BackendApi,
         store: Arc<Store>,
         accounts: Arc<Accounts>,
         deliveries: Arc<Deliveries>,
@@ -140,22 +140,22 @@ impl Reconciler {
         Self { api, store, accounts, deliveries, metrics }
     }
 
-    /// Takes over all that Clerk has, if that was never done, and then keeps catalog and accounts true, for ever.
+    /// Backfills all subscriptions once, and keeps the catalog and the accounts in line with Clerk, for ever.
     pub async fn run(&self) -> Infallible {
         tokio::select! {
             never = self.keep_catalog() => never,
-            never = self.heal() => never,
+            never = self.keep_accounts() => never,
             never = self.backfill_once() => never,
         }
     }
 
-    /// Makes ready for comparing without a running service: the key is checked, and the catalog read.
+    /// Prepares for comparing without a running service: checks the secret key, and loads the catalog.
     pub async fn prepare(&self) -> Result<(), ReconcileError> {
         self.check_instance().await?;
         Ok(self.accounts.reload_catalog().await?)
     }
 
-    /// Whether the key is of the instance that is served. Where nothing else says which one that is, the key does.
+    /// Checks that the secret key belongs to the served instance. If none is set, the key's instance is served.
     pub async fn check_instance(&self) -> Result<(), ReconcileError> {
         let Some(key) = self.api.instance().await? else { return Ok(()) };
         let instance = self.deliveries.instance();
@@ -168,17 +168,17 @@ impl Reconciler {
         }
     }
 
-    /// Compares one subject with what Clerk says, and writes what is new; with `dry_run` only tells. A failure is noted
-    /// like a finding, so that the subject is not tried again at once.
+    /// Compares one subject with Clerk, and writes Clerk's answer if it is newer; with `dry_run`, nothing is written. A
+    /// failure is recorded like a result, so that the subject is not retried at once.
     pub async fn compare(
         &self,
         subject: &Subject,
         dry_run: bool,
-    ) -> Result<Finding, ReconcileError> {
-        let found = self.look(subject, dry_run).await;
+    ) -> Result<Reconciled, ReconcileError> {
+        let found = self.fetch_and_compare(subject, dry_run).await;
         if !dry_run {
             let (word, result) = match &found {
-                Ok(finding) => (finding.word(), finding.result()),
+                Ok(finding) => (finding.word(), finding.compared()),
                 Err(_) => ("failed", Compared::Failed),
             };
             self.metrics.reconciled.get_or_create(&Labels([("result", word)])).inc();
@@ -187,53 +187,61 @@ impl Reconciler {
         found
     }
 
-    /// Takes back the deletion of a subject that Clerk still knows; it then has what Clerk says.
-    pub async fn undelete(&self, subject: &Subject) -> Result<Finding, ReconcileError> {
-        match self.look(subject, true).await? {
-            Finding::NotAtClerk | Finding::NotUnderstood(_) => {}
-            Finding::Same | Finding::Healed(_) | Finding::Differs(_) => {
+    /// Restores a deleted subject if Clerk still has its subscription, and compares it with Clerk.
+    pub async fn undelete(&self, subject: &Subject) -> Result<Reconciled, ReconcileError> {
+        match self.fetch_and_compare(subject, true).await? {
+            Reconciled::NotAtClerk | Reconciled::NotUnderstood(_) => {}
+            Reconciled::Same | Reconciled::Healed(_) | Reconciled::Differs(_) => {
                 if self.store.undelete(subject).await? {
-                    tracing::info!(subject = subject.as_str(), "took back a deletion");
+                    tracing::info!(subject = subject.as_str(), "restored a deleted subject");
                 }
             }
         }
         self.compare(subject, false).await
     }
 
-    async fn look(&self, subject: &Subject, dry_run: bool) -> Result<Finding, ReconcileError> {
+    async fn fetch_and_compare(
+        &self,
+        subject: &Subject,
+        dry_run: bool,
+    ) -> Result<Reconciled, ReconcileError> {
         let trace = self.metrics.traces.question("ask Clerk for a subscription");
         let found = trace.run(self.api.subscription(subject)).await?;
         drop(trace);
-        let Some(found) = found else { return Ok(Finding::NotAtClerk) };
+        let Some(found) = found else { return Ok(Reconciled::NotAtClerk) };
         let now = Utc::now();
         let (delivery, outcome) = self.deliveries.observe(&found.body, dry_run, now).await?;
-        let news = match &delivery.message.reading {
-            Reading::News(news) if news.left_out().is_empty() => news,
-            Reading::News(news) => return Ok(Finding::NotUnderstood(summary(news.left_out()))),
-            Reading::Parked(why) | Reading::Ignored(why) | Reading::Foreign(why) => {
-                return Ok(Finding::NotUnderstood(why.clone()));
+        let update = match &delivery.event.parsed {
+            Parsed::Update(update) if update.left_out().is_empty() => update,
+            Parsed::Update(update) => {
+                return Ok(Reconciled::NotUnderstood(summary(update.left_out())));
+            }
+            Parsed::Parked(why) | Parsed::Ignored(why) | Parsed::Foreign(why) => {
+                return Ok(Reconciled::NotUnderstood(why.clone()));
             }
         };
         let changes = outcome.changed().is_some();
         if dry_run && changes {
-            return Ok(Finding::Healed(outcome));
+            return Ok(Reconciled::Healed(outcome));
         }
-        if !news.is_complete() {
-            return Ok(Finding::NotUnderstood("it does not list its items".into()));
+        if !update.is_complete() {
+            return Ok(Reconciled::NotUnderstood(
+                "the subscription comes without its items".into(),
+            ));
         }
         let account = self.store.account(subject).await?;
         let version = self.accounts.catalog();
-        Ok(match agreement::difference(&account, news, &version.catalog, now) {
-            Some(difference) => Finding::Differs(difference),
-            None if changes => Finding::Healed(outcome),
-            None => Finding::Same,
+        Ok(match agreement::difference(&account, update, &version.catalog, now) {
+            Some(difference) => Reconciled::Differs(difference),
+            None if changes => Reconciled::Healed(outcome),
+            None => Reconciled::Same,
         })
     }
 
-    /// Takes over all items that Clerk has; tells after each page how far it came.
+    /// Imports all subscription items from Clerk, and reports the progress after each page.
     pub async fn backfill(
         &self,
-        told: impl Fn(&Backfilled) + Send,
+        progress: impl Fn(&Backfilled) + Send,
     ) -> Result<Backfilled, ReconcileError> {
         let (mut sum, mut offset) = (Backfilled::default(), Some(0));
         while let Some(from) = offset {
@@ -241,21 +249,21 @@ impl Reconciler {
             sum.read = page.next.unwrap_or(page.total);
             sum.total = page.total;
             sum.without_payer += page.without_payer;
-            self.take_over(page.observed, &mut sum).await?;
+            self.import_page(page.observed, &mut sum).await?;
             self.store.claim_backfill(true).await?;
             offset = page.next;
-            told(&sum);
+            progress(&sum);
         }
         self.store.backfilled().await?;
         Ok(sum)
     }
 
-    async fn take_over(
+    async fn import_page(
         &self,
-        observed: Vec<Observation>,
+        observed: Vec<BackendSubscription>,
         sum: &mut Backfilled,
     ) -> Result<(), StoreError> {
-        let write = |item: Observation| {
+        let write = |item: BackendSubscription| {
             let deliveries = self.deliveries.clone();
             async move { deliveries.observe(&item.body, false, Utc::now()).await }
         };
@@ -268,27 +276,30 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Asks for the plans now and then, and at once when an unknown one is told of.
+    /// Refreshes the catalog at intervals, and soon after a delivery with an unknown plan.
     async fn keep_catalog(&self) -> Infallible {
         loop {
             if let Err(error) = self.refresh(false).await {
                 self.metrics.clerk_errors.inc();
-                tracing::warn!(error = chain(&error), "cannot refresh the catalog from Clerk");
+                tracing::warn!(error = log_chain(&error), "cannot refresh the catalog from Clerk");
             }
             sleep(CATALOG_AT_MOST).await;
             let _ = timeout(CATALOG_EVERY, self.deliveries.unknown_plan()).await;
         }
     }
 
-    /// Puts in force what Clerk says of its plans now. A plan that it lists no longer stays, as retired, unless those
-    /// are to be removed.
+    /// Fetches Clerk's plans and puts them in force as a new catalog, if they changed. A plan that Clerk no longer
+    /// lists is kept as retired, unless `remove_retired`.
     pub async fn refresh(&self, remove_retired: bool) -> Result<Refreshed, ReconcileError> {
         self.check_instance().await?;
         let trace = self.metrics.traces.question("ask Clerk for its plans");
         let Plans { catalog, left_out } = trace.run(self.api.plans()).await?;
         drop(trace);
         for why in &left_out {
-            tracing::warn!(why, "a plan of Clerk's list cannot be read: it stays as it is known");
+            tracing::warn!(
+                why,
+                "a plan in Clerk's list cannot be parsed: its last known version is kept"
+            );
         }
         if let (true, Some(why)) = (remove_retired, left_out.first()) {
             return Err(ReconcileError::Unreadable(why.clone()));
@@ -299,27 +310,27 @@ impl Reconciler {
             tracing::info!(
                 number,
                 plans = catalog.plans(),
-                "catalog {number} of Clerk is in force now"
+                "catalog {number} from Clerk is now in force"
             );
         }
         Ok(Refreshed { applied, left_out })
     }
 
-    /// Compares candidates at a bounded rate.
-    async fn heal(&self) -> Infallible {
+    /// Compares reconciliation candidates with Clerk, at a bounded rate, for ever.
+    async fn keep_accounts(&self) -> Infallible {
         let mut tick = interval(CANDIDATES_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            if let Err(error) = self.heal_some().await {
+            if let Err(error) = self.compare_candidates().await {
                 self.metrics.clerk_errors.inc();
-                tracing::warn!(error = chain(&error), "cannot compare accounts with Clerk");
+                tracing::warn!(error = log_chain(&error), "cannot compare accounts with Clerk");
             }
         }
     }
 
-    /// Compares the candidates that are due. One whose comparison fails does not keep the others from theirs.
-    async fn heal_some(&self) -> Result<(), ReconcileError> {
+    /// Compares the candidates that are due. A failed comparison does not prevent the next ones.
+    async fn compare_candidates(&self) -> Result<(), ReconcileError> {
         self.check_instance().await?;
         let catalog = self.accounts.catalog().catalog.clone();
         let mut failures = 0;
@@ -333,7 +344,7 @@ impl Reconciler {
                 Err(error) => {
                     failures += 1;
                     self.metrics.clerk_errors.inc();
-                    let (subject, error) = (subject.as_str(), chain(&error));
+                    let (subject, error) = (subject.as_str(), log_chain(&error));
                     tracing::warn!(subject, error, "cannot compare an account with Clerk");
                 }
             }
@@ -344,8 +355,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Sees to it that all subscriptions were taken over once, here or by another replica. One that was cut short
-    /// is begun again.
+    /// Makes sure that all subscriptions were backfilled once, by this replica or another one. An interrupted backfill
+    /// is started again.
     async fn backfill_once(&self) -> Infallible {
         let mut pause = Duration::from_secs(1);
         loop {
@@ -354,7 +365,7 @@ impl Reconciler {
                 Ok(Backfill::Theirs) => sleep(BACKFILL_EVERY).await,
                 Err(error) => {
                     self.metrics.clerk_errors.inc();
-                    tracing::warn!(error = chain(&error), "cannot backfill from Clerk");
+                    tracing::warn!(error = log_chain(&error), "cannot backfill from Clerk");
                     sleep(pause).await;
                     pause = (pause * 2).min(CATALOG_EVERY);
                 }
@@ -373,7 +384,7 @@ impl Reconciler {
                 new,
                 not_understood,
                 without_payer,
-                "took over {total} subscription items from Clerk"
+                "backfill: imported {total} subscription items from Clerk"
             );
         }
         Ok(claim)

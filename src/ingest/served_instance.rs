@@ -1,18 +1,18 @@
-//! The Clerk instance whose deliveries are taken.
+//! The Clerk instance whose deliveries are applied.
 
 use std::sync::OnceLock;
 
-/// Which instance is served: the one that a setting names, else that of the secret key once Clerk has said it, else
+/// The served Clerk instance: the configured one, else the instance of the secret key once Clerk has reported it, else
 /// any.
 #[derive(Debug, Default)]
 pub struct ServedInstance {
     served: OnceLock<String>,
-    /// The instance of the first delivery that named one.
+    /// The instance of the first delivery that has one.
     first: OnceLock<String>,
 }
 
 impl ServedInstance {
-    /// Serves this instance, or any as long as nothing else is said.
+    /// Serves this instance; `None`: any instance until [`Self::pin`] sets one.
     #[must_use]
     pub fn new(served: Option<String>) -> Self {
         let this = Self::default();
@@ -22,7 +22,7 @@ impl ServedInstance {
         this
     }
 
-    /// The instance that is served, if only one is.
+    /// The served instance; `None`: any.
     #[must_use]
     pub fn served(&self) -> Option<&str> {
         self.served.get().map(String::as_str)
@@ -30,19 +30,19 @@ impl ServedInstance {
 
     /// Serves only this instance from now on, unless another one was pinned before.
     pub fn pin(&self, instance: String) {
-        let _ = self.served.set(instance); // what was said first counts
+        let _ = self.served.set(instance); // the first value stays
     }
 
-    /// Why a delivery of this instance is not taken, if it is not. One that names no instance is.
+    /// Why a delivery of this instance is rejected; `None`: it is accepted. A delivery without an instance is accepted.
     #[must_use]
     pub fn refuses(&self, instance: Option<&str>) -> Option<String> {
         let (served, instance) = (self.served()?, instance?);
         (served != instance).then(|| {
-            format!("it is of the Clerk instance {instance}, and the one served here is {served}")
+            format!("the delivery is from Clerk instance {instance}, but {served} is served here")
         })
     }
 
-    /// The first instance that was seen, if this one differs from it and nothing says which is served.
+    /// The instance of the first delivery, if this one differs and no served instance is set.
     #[must_use]
     pub fn differs_from_first(&self, instance: &str) -> Option<&str> {
         let first = self.first.get_or_init(|| instance.to_owned());

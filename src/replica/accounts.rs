@@ -1,23 +1,23 @@
-//! What this replica knows: accounts, read through a cache; the catalog; and how far behind it may be.
+//! The account cache, the catalog in use, and how far both may be behind the database.
 //!
-//! The cache holds facts, never decisions, so time passing needs no invalidation. What must always hold:
-//! **an account that a change overtook is never served.** A load may begin before a change and end after it;
-//! removing the entry does not help then, because the load puts the old account back. So an entry bears the epoch
-//! of its subject before the load began, and a change moves the epoch on: an overtaken load is kept, and never
-//! served. And reads of one subject take turns, so that none brings back what a later one
-//! has replaced. `tests/it/model.rs` searches all interleavings of this protocol.
+//! The cache holds facts, never decisions, so the passage of time needs no invalidation. Invariant: **an account that
+//! was loaded before a change is never served after the change was applied here.** A load may begin before a change and
+//! end after it. Removing the entry does not help, because the load puts the old account back. So each entry stores
+//! the epoch that its subject had before the load began, and a change advances the epoch: an entry with an older epoch
+//! is never served. Loads of the same subject are serialized by a lock, so a slow load cannot overwrite a newer one.
+//! `tests/it/replication/cache_model.rs` searches all interleavings of this protocol.
 
 #[cfg(test)]
 mod tests;
 
 use super::{
-    Freshness, Shares, State, Watch,
-    change_feed::{Touched, Watchers},
+    ChangeSubscription, Freshness, FreshnessState, LoadLimits, Unavailable,
+    change_feed::{ChangeFeed, ChangeNotice},
     epochs::Epochs,
 };
 use crate::{
-    domain::{Account, Id, Revision, Subject},
-    storage::{Store, StoreError, Version},
+    domain::{Account, Revision, Subject, SubjectRef},
+    storage::{CatalogVersion, Store, StoreError},
     telemetry::{Labels, Metrics},
 };
 use arc_swap::{ArcSwap, Guard};
@@ -35,132 +35,102 @@ use tokio::{
     time::timeout,
 };
 
-/// An account that nobody asks for is dropped after this long.
-const IDLE: Duration = Duration::from_hours(24);
+/// An account is evicted after this long without a check.
+const CACHE_IDLE_TIMEOUT: Duration = Duration::from_hours(24);
 
-/// The most readings that wait for the database at once: more than it answers while their callers wait would be read
-/// for nobody.
-const WAITING: usize = 256;
+/// The maximum number of loads in progress. The database would finish further ones only after their callers timed out.
+const MAX_LOADS: usize = 256;
 
-/// How many turns there are, a power of two: two subjects that share one only wait for each other.
-const TURNS: usize = 16_384;
+/// The number of load locks, a power of two. Two subjects that share a lock only wait for each other.
+const LOAD_LOCKS: usize = 16_384;
 
-/// Accounts, the catalog and their freshness.
+/// The accounts and the catalog of this replica, and their freshness.
 #[derive(Debug)]
 pub struct Accounts {
     store: Arc<Store>,
-    cache: Cache<Subject, Entry>,
+    cache: Cache<Subject, CacheEntry>,
     epochs: Epochs,
-    /// Whoever reads a subject holds its turn.
-    turns: Box<[Mutex<()>]>,
-    waiting: Arc<Semaphore>,
-    watchers: Watchers,
-    catalog: ArcSwap<Version>,
+    /// A load holds the lock of its subject.
+    load_locks: Box<[Mutex<()>]>,
+    load_permits: Arc<Semaphore>,
+    change_feed: ChangeFeed,
+    catalog: ArcSwap<CatalogVersion>,
     freshness: Freshness,
-    /// What was loaded before is to be confirmed, in nanoseconds after `born`.
-    doubted: AtomicU64,
-    born: Instant,
-    patience: Duration,
+    /// Entries loaded before this must be loaded again, in nanoseconds after `started_at`.
+    revalidate_after: AtomicU64,
+    started_at: Instant,
+    timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
 /// An account in the cache.
 #[derive(Debug, Clone)]
-struct Entry {
+struct CacheEntry {
     account: Arc<Account>,
-    /// The subject's epoch before reading it began.
+    /// The subject's epoch before the load began.
     epoch: u32,
-    /// When reading it began, in nanoseconds after the cache was made.
+    /// When the load began, in nanoseconds after `started_at`.
     loaded: u64,
 }
 
-/// An account, and how far behind it may be; `None`: not at all.
+/// An account, and how far it may be behind the database.
 #[derive(Debug, Clone)]
-pub struct Known {
-    /// What is known of the subject.
+pub struct CachedAccount {
+    /// The account of the subject.
     pub account: Arc<Account>,
-    /// How long ago this replica last heard all changes, where that matters.
+    /// How long ago this replica last read all changes, if the account may be outdated; `None`: it is current.
     pub stale_for: Option<Duration>,
 }
 
-/// How recent an answer must be.
+/// How recent the accounts and the catalog of an answer must be.
 #[derive(Debug, Clone, Default)]
-pub struct Need {
-    /// At least this state.
+pub struct Consistency {
+    /// The answer reflects at least this state.
     pub at_least: Option<Revision>,
-    /// The state that Postgres has now.
+    /// The answer reflects the state of Postgres at the time of the call.
     pub fully_consistent: bool,
-    /// No further behind than this, while Postgres cannot be reached.
+    /// The longest accepted staleness while Postgres cannot be reached; `None`: what the service accepts.
     pub max_staleness: Option<Duration>,
 }
 
-/// Why no answer of the wanted freshness can be given. All of them may pass.
-#[derive(Debug, thiserror::Error)]
-pub enum Unavailable {
-    /// Nothing was heard of the database yet.
-    #[error("this replica is starting and has not read the database yet")]
-    Starting,
-    /// The database is away, and has been for longer than the caller or the service accepts.
-    #[error("the database cannot be reached, and what is cached is older than accepted")]
-    TooStale,
-    /// The database is away, and the account is not in the cache.
-    #[error("the database cannot be reached, and the account is not cached")]
-    NotCached,
-    /// The state asked for is not to be had here.
-    #[error("the state asked for in `at_least` is not known to this replica")]
-    NotThere,
-    /// Too many wait for the database already.
-    #[error("too many calls wait for the database; ask again later")]
-    Crowded,
-    /// The database is slower than a check waits; the reading goes on.
-    #[error("the database did not answer within {} ms; ask again", .0.as_millis())]
-    Slow(Duration),
-    /// Reading ended with a panic.
-    #[error("an account could not be read because of a fault in this service: see its log")]
-    Internal,
-    /// Reading failed.
-    #[error("an account cannot be read")]
-    Store(#[source] StoreError),
-}
-
 impl Accounts {
-    /// An empty cache of at most `cache_bytes`, and an empty catalog. A check waits `patience` for the database.
+    /// An empty cache of at most `cache_bytes`, and an empty catalog. A check waits for the database for `time_limit`.
     #[must_use]
     pub fn new(
         store: Arc<Store>,
         cache_bytes: u64,
         max_staleness: Duration,
-        patience: Duration,
+        time_limit: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
         let cache = Cache::builder()
             .max_capacity(cache_bytes)
-            .weigher(|_, entry: &Entry| weight(&entry.account))
-            .time_to_idle(IDLE)
+            .weigher(|_, entry: &CacheEntry| weight(&entry.account))
+            .time_to_idle(CACHE_IDLE_TIMEOUT)
             .build();
         Self {
             store,
             cache,
             epochs: Epochs::default(),
-            turns: (0..TURNS).map(|_| Mutex::default()).collect(),
-            waiting: Arc::new(Semaphore::new(WAITING)),
-            watchers: Watchers::default(),
-            catalog: ArcSwap::from_pointee(Version::none()),
+            load_locks: (0..LOAD_LOCKS).map(|_| Mutex::default()).collect(),
+            load_permits: Arc::new(Semaphore::new(MAX_LOADS)),
+            change_feed: ChangeFeed::default(),
+            catalog: ArcSwap::from_pointee(CatalogVersion::none()),
             freshness: Freshness::new(max_staleness),
-            doubted: AtomicU64::new(0),
-            born: Instant::now(),
-            patience,
+            revalidate_after: AtomicU64::new(0),
+            started_at: Instant::now(),
+            timeout: time_limit,
             metrics,
         }
     }
 
-    /// How far behind this replica may be.
+    /// How far this replica may be behind the database.
     #[must_use]
     pub fn freshness(&self) -> &Freshness {
         &self.freshness
     }
 
-    /// How many accounts are cached, and about how many bytes they take.
+    /// The approximate number of cached accounts, and their size in bytes.
     #[must_use]
     pub fn cache_size(&self) -> (u64, u64) {
         (self.cache.entry_count(), self.cache.weighted_size())
@@ -168,180 +138,208 @@ impl Accounts {
 
     /// The catalog in use.
     #[must_use]
-    pub fn catalog(&self) -> Guard<Arc<Version>> {
+    pub fn catalog(&self) -> Guard<Arc<CatalogVersion>> {
         self.catalog.load()
     }
 
-    /// Reads the catalog in force again. Of two readings at once, the newer version stays.
+    /// Loads the catalog in force from Postgres. Of two concurrent loads, the newer version stays.
     pub async fn reload_catalog(&self) -> Result<(), StoreError> {
         let Some(version) = self.store.catalog().await? else { return Ok(()) };
         let version = Arc::new(version);
-        let newer = |now: &Arc<Version>| version.is_newer_than(now);
-        let before = self.catalog.rcu(|now| if newer(now) { version.clone() } else { now.clone() });
-        if newer(&before) {
-            self.watchers.tell(Touched::All);
+        let is_newer = |now: &Arc<CatalogVersion>| version.is_newer_than(now);
+        let before =
+            self.catalog.rcu(|now| if is_newer(now) { version.clone() } else { now.clone() });
+        if is_newer(&before) {
+            self.change_feed.publish(ChangeNotice::All);
         }
         let number = self.catalog.load().number;
         self.metrics.catalog.set(i64::try_from(number).unwrap_or(i64::MAX));
         Ok(())
     }
 
-    /// Sees to it that the catalog in use is recent enough.
-    pub async fn ensure_catalog(&self, need: &Need) -> Result<(), Unavailable> {
-        let wanted = need.at_least.as_ref().map_or(0, |revision| revision.catalog);
-        if need.fully_consistent || self.catalog.load().number < wanted {
-            let _permits = Shares::permits(&self.waiting)?;
-            // In a box, as the wait below: each call takes along what it may need, and is moved several times.
+    /// Makes sure that the catalog in use is recent enough.
+    pub async fn ensure_catalog(&self, consistency: &Consistency) -> Result<(), Unavailable> {
+        let wanted = consistency.at_least.as_ref().map_or(0, |revision| revision.catalog);
+        if consistency.fully_consistent || self.catalog.load().number < wanted {
+            let _permits = LoadLimits::permits(&self.load_permits)?;
+            // Boxed, like the wait in `load_shared`: the rarely used future would enlarge the future of every call.
             Box::pin(self.reload_catalog()).await.map_err(Unavailable::Store)?;
         }
-        if self.catalog.load().number < wanted { Err(Unavailable::NotThere) } else { Ok(()) }
+        if self.catalog.load().number < wanted { Err(Unavailable::Unreachable) } else { Ok(()) }
     }
 
-    /// An account that is recent enough.
-    pub async fn get(self: &Arc<Self>, id: Id<'_>, need: &Need) -> Result<Known, Unavailable> {
-        if need.fully_consistent {
-            return self.reread(id).await.map(Known::current);
+    /// Returns an account that is recent enough: from the cache, or loaded from Postgres.
+    pub async fn get(
+        self: &Arc<Self>,
+        id: SubjectRef<'_>,
+        consistency: &Consistency,
+    ) -> Result<CachedAccount, Unavailable> {
+        if consistency.fully_consistent {
+            return self.reload(id).await.map(CachedAccount::current);
         }
-        let known = self.known(id, need).await?;
-        let wanted = need.at_least.as_ref().map_or(0, |revision| revision.of(id));
-        if known.account.revision >= wanted {
-            return Ok(known);
+        let found = self.within_consistency(id, consistency).await?;
+        let wanted = consistency.at_least.as_ref().map_or(0, |revision| revision.of(id));
+        if found.account.revision >= wanted {
+            return Ok(found);
         }
-        let account = self.reread(id).await?;
+        let account = self.reload(id).await?;
         if account.revision < wanted {
-            return Err(Unavailable::NotThere);
+            return Err(Unavailable::Unreachable);
         }
-        Ok(Known::current(account))
+        Ok(CachedAccount::current(account))
     }
 
-    /// Makes sure that what was known of a subject is never served again. Call it after a change committed.
-    pub fn forget(&self, subject: &Subject) {
+    /// Makes sure that the cached account of a subject is never served again. Call it after the commit of a change.
+    pub fn invalidate(&self, subject: &Subject) {
         self.epochs.advance(subject.id());
-        self.watchers.tell(Touched::Subject(subject.clone()));
-        #[cfg(feature = "naive-cache")]
+        self.change_feed.publish(ChangeNotice::Subject(subject.clone()));
+        #[cfg(naive_cache)]
         self.remove(subject);
     }
 
-    /// The same for a change that was heard of, unless what is known has it already, as after an own write.
+    /// Invalidates a subject after a change in the change log or a notification, unless the cached account already has
+    /// this revision, for example because this replica made the change. Subscribers are notified in both cases.
     pub fn changed(&self, subject: &Subject, revision: Option<u64>) {
-        let has_it = |entry: Entry| revision.is_some_and(|since| entry.account.revision >= since);
-        if self.found(subject.id()).is_some_and(has_it) {
-            self.watchers.tell(Touched::Subject(subject.clone()));
+        let has_change =
+            |entry: CacheEntry| revision.is_some_and(|since| entry.account.revision >= since);
+        if self.valid_entry(subject.id()).is_some_and(has_change) {
+            self.change_feed.publish(ChangeNotice::Subject(subject.clone()));
         } else {
-            self.forget(subject);
+            self.invalidate(subject);
         }
     }
 
-    /// Makes sure that nothing known by now is served as current before it was read again. It still counts as
-    /// known while the database is away.
-    pub fn doubt_all(&self) {
-        self.doubted.store(self.now(), Ordering::SeqCst);
-        self.watchers.tell(Touched::All);
+    /// Marks every cached account for revalidation: it must be loaded again before it is served as current. While the
+    /// database is away, it is still served, as stale.
+    pub fn mark_all_stale(&self) {
+        self.revalidate_after.store(self.now(), Ordering::SeqCst);
+        self.change_feed.publish(ChangeNotice::All);
     }
 
-    /// Hears from now on of what may be known in another way.
+    /// Subscribes to changes of accounts and of the catalog, from now on.
     #[must_use]
-    pub fn watch(&self) -> Watch {
-        self.watchers.watch()
+    pub fn watch(&self) -> ChangeSubscription {
+        self.change_feed.subscribe()
     }
 
-    /// The same for a database that may have lost what was read of it: its catalog counts, even if it is older.
-    pub async fn start_over(&self) -> Result<(), StoreError> {
-        self.doubt_all();
-        self.catalog.store(Arc::new(self.store.catalog().await?.unwrap_or_else(Version::none)));
-        self.watchers.tell(Touched::All);
+    /// Resets this replica after a failover, in which commits may be lost: marks every account for revalidation, and
+    /// adopts the database's catalog even if its number is lower.
+    pub async fn reset(&self) -> Result<(), StoreError> {
+        self.mark_all_stale();
+        self.catalog
+            .store(Arc::new(self.store.catalog().await?.unwrap_or_else(CatalogVersion::none)));
+        self.change_feed.publish(ChangeNotice::All);
         Ok(())
     }
 
-    /// What is known, as recent as the state of this replica allows.
-    async fn known(self: &Arc<Self>, id: Id<'_>, need: &Need) -> Result<Known, Unavailable> {
+    /// The account, as recent as the freshness of this replica allows.
+    async fn within_consistency(
+        self: &Arc<Self>,
+        id: SubjectRef<'_>,
+        consistency: &Consistency,
+    ) -> Result<CachedAccount, Unavailable> {
         match self.freshness.state() {
-            State::Fresh => match self.cached(id) {
-                Some(entry) if self.is_sure(&entry) => Ok(Known::current(entry.account)),
-                Some(_) => self.confirmed(id, need).await,
-                None => self.fetch(id, 0).await.map(Known::current),
+            FreshnessState::Fresh => match self.cached(id) {
+                Some(entry) if self.is_confirmed(&entry) => {
+                    Ok(CachedAccount::current(entry.account))
+                }
+                Some(_) => self.revalidated(id, consistency).await,
+                None => self.load_shared(id, 0).await.map(CachedAccount::current),
             },
-            State::Starting => Err(Unavailable::Starting),
-            State::Unsure(_) => self.confirmed(id, need).await,
-            State::Stale(age) => self.cached_within(id, need, age),
-            State::Expired => Err(Unavailable::TooStale),
+            FreshnessState::Starting => Err(Unavailable::Starting),
+            FreshnessState::Unconfirmed(_) => self.revalidated(id, consistency).await,
+            FreshnessState::Stale(age) => self.cached_within(id, consistency, age),
+            FreshnessState::Expired => Err(Unavailable::TooStale),
         }
     }
 
-    /// Read anew; what is cached only if that fails, and then no longer as current.
-    async fn confirmed(self: &Arc<Self>, id: Id<'_>, need: &Need) -> Result<Known, Unavailable> {
-        match self.reread(id).await {
-            Ok(account) => Ok(Known::current(account)),
+    /// Loads the account again. If that fails, returns the cached account as stale.
+    async fn revalidated(
+        self: &Arc<Self>,
+        id: SubjectRef<'_>,
+        consistency: &Consistency,
+    ) -> Result<CachedAccount, Unavailable> {
+        match self.reload(id).await {
+            Ok(account) => Ok(CachedAccount::current(account)),
             Err(error) => {
-                if !matches!(error, Unavailable::Crowded) {
-                    self.freshness.lost();
+                if !matches!(error, Unavailable::Overloaded) {
+                    self.freshness.disconnected();
                 }
                 let age = self.freshness.age().unwrap_or_default().max(Duration::from_millis(1));
-                self.cached_within(id, need, age).map_err(|_| error)
+                self.cached_within(id, consistency, age).map_err(|_| error)
             }
         }
     }
 
-    fn cached_within(&self, id: Id<'_>, need: &Need, age: Duration) -> Result<Known, Unavailable> {
-        if need.max_staleness.is_some_and(|most| age > most) {
+    fn cached_within(
+        &self,
+        id: SubjectRef<'_>,
+        consistency: &Consistency,
+        age: Duration,
+    ) -> Result<CachedAccount, Unavailable> {
+        if consistency.max_staleness.is_some_and(|most| age > most) {
             return Err(Unavailable::TooStale);
         }
         let entry = self.cached(id).ok_or(Unavailable::NotCached)?;
-        Ok(Known { account: entry.account, stale_for: Some(age) })
+        Ok(CachedAccount { account: entry.account, stale_for: Some(age) })
     }
 
-    fn cached(&self, id: Id<'_>) -> Option<Entry> {
-        let found = self.found(id);
+    fn cached(&self, id: SubjectRef<'_>) -> Option<CacheEntry> {
+        let found = self.valid_entry(id);
         if found.is_some() {
             self.metrics.cache_hits.inc();
         }
         found
     }
 
-    /// What is cached and was not overtaken.
-    fn found(&self, id: Id<'_>) -> Option<Entry> {
+    /// The cached account, unless its subject has changed since the load began.
+    fn valid_entry(&self, id: SubjectRef<'_>) -> Option<CacheEntry> {
         self.cache.get(id.as_str()).filter(|entry| entry.epoch == self.epochs.of(id))
     }
 
     /// The account as Postgres has it at some instant after this call.
-    async fn reread(self: &Arc<Self>, id: Id<'_>) -> Result<Arc<Account>, Unavailable> {
-        self.fetch(id, self.now()).await
+    async fn reload(self: &Arc<Self>, id: SubjectRef<'_>) -> Result<Arc<Account>, Unavailable> {
+        self.load_shared(id, self.now()).await
     }
 
-    /// An account that was read since an instant. Those who ask at the same time take turns, and share what the one
-    /// before read. The reading goes on when the caller has gone away or waits no longer, so that the next one
-    /// profits.
-    async fn fetch(self: &Arc<Self>, id: Id<'_>, since: u64) -> Result<Arc<Account>, Unavailable> {
+    /// Loads an account, or reuses a load that began at `since` or later. Loads of the same subject are serialized by a
+    /// lock, and concurrent callers share a result. If the caller is cancelled or times out, the load continues in the
+    /// background for the next caller.
+    async fn load_shared(
+        self: &Arc<Self>,
+        id: SubjectRef<'_>,
+        since: u64,
+    ) -> Result<Arc<Account>, Unavailable> {
         let (this, subject) = (self.clone(), Subject::from(id));
-        let asked_at = self.metrics.traces.here();
-        let permits = Shares::permits(&self.waiting)?;
+        let caller_span = self.metrics.traces.here();
+        let permits = LoadLimits::permits(&self.load_permits)?;
         let fetch = tokio::spawn(async move {
             let _permits = permits;
-            let _turn = this.turns[this.epochs.index(subject.id()) % TURNS].lock().await;
-            let known = this.found(subject.id());
-            if let Some(entry) = known.filter(|entry| entry.loaded >= since) {
+            let _lock = this.load_locks[this.epochs.index(subject.id()) % LOAD_LOCKS].lock().await;
+            let cached = this.valid_entry(subject.id());
+            if let Some(entry) = cached.filter(|entry| entry.loaded >= since) {
                 return Ok(entry.account);
             }
             let (epoch, loaded) = (this.epochs.of(subject.id()), this.now());
-            let trace = this.metrics.traces.work_at("load an account", asked_at);
-            let account = trace.run(this.read(&subject)).await?;
+            let trace = this.metrics.traces.work_at("load an account", caller_span);
+            let account = trace.run(this.load(&subject)).await?;
             drop(trace);
-            this.cache.insert(subject, Entry { account: account.clone(), epoch, loaded });
+            this.cache.insert(subject, CacheEntry { account: account.clone(), epoch, loaded });
             Ok(account)
         });
-        let done = Box::pin(timeout(self.patience, fetch)).await;
-        let done = done.map_err(|_| Unavailable::Slow(self.patience))?;
-        let done = done.map_err(|lost| lost_load(&lost))?;
+        let done = Box::pin(timeout(self.timeout, fetch)).await;
+        let done = done.map_err(|_| Unavailable::Timeout(self.timeout))?;
+        let done = done.map_err(|error| load_task_error(&error))?;
         done.map_err(Unavailable::Store)
     }
 
-    /// A reading that the database has left hanging would hold its subject's turn until its deadline; it is begun
-    /// anew when the database is back.
-    async fn read(&self, subject: &Subject) -> Result<Arc<Account>, StoreError> {
+    /// Loads an account from Postgres. When the database is reachable again after an outage, the load is restarted: a
+    /// load that hangs on a dead connection would hold the subject's lock until its deadline.
+    async fn load(&self, subject: &Subject) -> Result<Arc<Account>, StoreError> {
         let account = loop {
             tokio::select! {
                 account = self.store.account(subject) => break account,
-                () = self.freshness.back() => {}
+                () = self.freshness.reconnected() => {}
             }
         };
         let result = if account.is_ok() { "ok" } else { "failed" };
@@ -349,24 +347,24 @@ impl Accounts {
         account.map(Arc::new)
     }
 
-    /// What forgetting would be without epochs.
-    #[cfg(feature = "naive-cache")]
+    /// Invalidation without epochs: wrong on purpose, to prove that a test notices.
+    #[cfg(naive_cache)]
     fn remove(&self, subject: &Subject) {
         self.cache.invalidate(subject.as_str());
     }
 
-    fn is_sure(&self, entry: &Entry) -> bool {
-        entry.loaded >= self.doubted.load(Ordering::SeqCst)
+    fn is_confirmed(&self, entry: &CacheEntry) -> bool {
+        entry.loaded >= self.revalidate_after.load(Ordering::SeqCst)
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(self.started_at.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
-/// Why a load has no result: it panicked, or the process is ending.
-fn lost_load(lost: &JoinError) -> Unavailable {
-    if lost.is_panic() {
+/// Maps the error of a load task: it panicked, or the process is ending.
+fn load_task_error(error: &JoinError) -> Unavailable {
+    if error.is_panic() {
         tracing::error!("loading an account ended with a panic");
         Unavailable::Internal
     } else {
@@ -374,17 +372,17 @@ fn lost_load(lost: &JoinError) -> Unavailable {
     }
 }
 
-impl Known {
+impl CachedAccount {
     fn current(account: Arc<Account>) -> Self {
         Self { account, stale_for: None }
     }
 }
 
-/// About how many bytes an account without items or overrides takes, with its place in the cache.
-const ENTRY: usize = 512;
+/// The approximate size of a cache entry without items or overrides, in bytes.
+const ENTRY_OVERHEAD: usize = 512;
 
-/// About how many bytes an account takes.
+/// The approximate size of a cache entry, in bytes.
 fn weight(account: &Account) -> u32 {
     let overrides = account.overrides.len() * 96;
-    u32::try_from(ENTRY + account.items.bytes() + overrides).unwrap_or(u32::MAX)
+    u32::try_from(ENTRY_OVERHEAD + account.items.bytes() + overrides).unwrap_or(u32::MAX)
 }

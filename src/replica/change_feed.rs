@@ -1,50 +1,50 @@
-//! Tells whoever wants to know that something may be known in another way now.
+//! Broadcasts within this replica that an account or the catalog may have changed.
 
 use crate::domain::Subject;
 use tokio::sync::broadcast;
 
-/// How many changes a watcher may be behind before it is told that anything may have changed.
-const BEHIND: usize = 1024;
+/// How many changes a subscriber may lag. Beyond that, it treats everything as changed.
+const FEED_CAPACITY: usize = 1024;
 
-/// What may have changed.
+/// A notice that cached state may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Touched {
-    /// What is known of one subject.
+pub(super) enum ChangeNotice {
+    /// The account of one subject.
     Subject(Subject),
     /// The catalog, or everything.
     All,
 }
 
-/// Those who want to know.
+/// The sender of change notices.
 #[derive(Debug)]
-pub(super) struct Watchers(broadcast::Sender<Touched>);
+pub(super) struct ChangeFeed(broadcast::Sender<ChangeNotice>);
 
-impl Default for Watchers {
+impl Default for ChangeFeed {
     fn default() -> Self {
-        Self(broadcast::Sender::new(BEHIND))
+        Self(broadcast::Sender::new(FEED_CAPACITY))
     }
 }
 
-impl Watchers {
-    pub(super) fn tell(&self, touched: Touched) {
-        let _ = self.0.send(touched); // nobody may be watching
+impl ChangeFeed {
+    pub(super) fn publish(&self, notice: ChangeNotice) {
+        let _ = self.0.send(notice); // fails only without subscribers
     }
 
-    pub(super) fn watch(&self) -> Watch {
-        Watch(self.0.subscribe())
+    pub(super) fn subscribe(&self) -> ChangeSubscription {
+        ChangeSubscription(self.0.subscribe())
     }
 }
 
-/// Hears of changes from when it was made.
+/// A subscription to change notices, from its creation on.
 #[derive(Debug)]
-pub struct Watch(broadcast::Receiver<Touched>);
+pub struct ChangeSubscription(broadcast::Receiver<ChangeNotice>);
 
-impl Watch {
-    /// Waits until answers about the subjects that concern the watcher, or the catalog, may have changed.
-    pub async fn touched(&mut self, concerns: impl Fn(&Subject) -> bool) {
+impl ChangeSubscription {
+    /// Waits until the catalog or the account of a subject that `concerns` accepts may have changed.
+    pub async fn changed(&mut self, concerns: impl Fn(&Subject) -> bool) {
         loop {
             match self.0.recv().await {
-                Ok(Touched::Subject(subject)) if !concerns(&subject) => {}
+                Ok(ChangeNotice::Subject(subject)) if !concerns(&subject) => {}
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             }

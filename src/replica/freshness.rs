@@ -1,6 +1,6 @@
-//! How long ago this replica last heard all changes, and what follows from it.
+//! Freshness: how long ago this replica last read all changes, and what it may therefore answer.
 //!
-//! Measured by the monotonic clock, so that a paused process knows that it was away.
+//! The age is measured by the monotonic clock, so that it includes a pause of the process.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -8,46 +8,46 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// While the changes were heard this recently, the cache is as good as the database.
-const FRESH: Duration = Duration::from_secs(3);
+/// If all changes were read within this time, the cache counts as current.
+const FRESH_FOR: Duration = Duration::from_secs(3);
 
-/// What a replica may answer.
+/// The freshness of a replica: it decides what may be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It has not read the database yet.
+pub enum FreshnessState {
+    /// The replica has not read the database yet.
     Starting,
-    /// It hears all changes.
+    /// The replica reads all changes.
     Fresh,
-    /// It has not heard the changes for this long, though the database answers: accounts are read anew.
-    Unsure(Duration),
-    /// It has not heard the changes for this long, and the database is away: it answers what it has.
+    /// The replica has not read the changes for this long, but the database answers: accounts are loaded before use.
+    Unconfirmed(Duration),
+    /// The replica has not read the changes for this long, and the database is away: cached accounts are used.
     Stale(Duration),
-    /// It has been cut off for longer than it may answer.
+    /// The replica has not read the changes for longer than the maximum staleness: nothing is answered.
     Expired,
 }
 
-/// When the changes were last heard.
+/// When this replica last read all changes, and whether the database answers.
 #[derive(Debug)]
 pub struct Freshness {
-    born: Instant,
+    started_at: Instant,
     max_staleness: Duration,
-    /// Milliseconds after `born`, plus one; 0: never.
-    heard: AtomicU64,
+    /// Milliseconds after `started_at`, plus one; 0: never.
+    caught_up_at: AtomicU64,
     reachable: AtomicBool,
-    back: Notify,
+    reconnected: Notify,
 }
 
-impl State {
-    /// The words for all states.
-    pub const WORDS: [&str; 5] = ["starting", "fresh", "unsure", "stale", "expired"];
+impl FreshnessState {
+    /// The metric labels of all states.
+    pub const WORDS: [&str; 5] = ["starting", "fresh", "unconfirmed", "stale", "expired"];
 
-    /// The one word for it, in metrics and answers.
+    /// The label of the state in metrics and answers.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Fresh => "fresh",
-            Self::Unsure(_) => "unsure",
+            Self::Unconfirmed(_) => "unconfirmed",
             Self::Stale(_) => "stale",
             Self::Expired => "expired",
         }
@@ -56,51 +56,57 @@ impl State {
 
 impl Freshness {
     pub(super) fn new(max_staleness: Duration) -> Self {
-        let (heard, reachable) = (AtomicU64::new(0), AtomicBool::new(true));
-        Self { born: Instant::now(), max_staleness, heard, reachable, back: Notify::new() }
-    }
-
-    /// All changes that had committed by then were heard.
-    pub fn heard(&self, then: Instant) {
-        let ms = then.saturating_duration_since(self.born).as_millis();
-        self.heard.fetch_max(u64::try_from(ms).unwrap_or(u64::MAX - 1) + 1, Ordering::SeqCst);
-        if !self.reachable.swap(true, Ordering::SeqCst) {
-            self.back.notify_waiters();
+        Self {
+            started_at: Instant::now(),
+            max_staleness,
+            caught_up_at: AtomicU64::new(0),
+            reachable: AtomicBool::new(true),
+            reconnected: Notify::new(),
         }
     }
 
-    /// Resolves when the database answers that did not answer before.
-    pub(super) async fn back(&self) {
-        self.back.notified().await;
+    /// Records that all changes committed by `then` were applied, and that the database answers.
+    pub fn caught_up(&self, then: Instant) {
+        let ms = then.saturating_duration_since(self.started_at).as_millis();
+        self.caught_up_at
+            .fetch_max(u64::try_from(ms).unwrap_or(u64::MAX - 1) + 1, Ordering::SeqCst);
+        if !self.reachable.swap(true, Ordering::SeqCst) {
+            self.reconnected.notify_waiters();
+        }
     }
 
-    /// The database did not answer.
-    pub fn lost(&self) {
+    /// Resolves when the database answers again after an outage.
+    pub(super) async fn reconnected(&self) {
+        self.reconnected.notified().await;
+    }
+
+    /// Records that the database did not answer.
+    pub fn disconnected(&self) {
         self.reachable.store(false, Ordering::SeqCst);
     }
 
-    /// How long ago the changes were heard; `None`: never yet.
+    /// How long ago all changes were read; `None`: never yet.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
-        let heard = self.heard.load(Ordering::SeqCst).checked_sub(1)?;
-        Some(self.born.elapsed().saturating_sub(Duration::from_millis(heard)))
+        let caught_up_at = self.caught_up_at.load(Ordering::SeqCst).checked_sub(1)?;
+        Some(self.started_at.elapsed().saturating_sub(Duration::from_millis(caught_up_at)))
     }
 
-    /// What may be answered now.
+    /// The state now.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> FreshnessState {
         match self.age() {
-            None => State::Starting,
-            Some(age) if age <= FRESH => State::Fresh,
-            Some(age) if age > self.max_staleness => State::Expired,
-            Some(age) if self.reachable.load(Ordering::SeqCst) => State::Unsure(age),
-            Some(age) => State::Stale(age),
+            None => FreshnessState::Starting,
+            Some(age) if age <= FRESH_FOR => FreshnessState::Fresh,
+            Some(age) if age > self.max_staleness => FreshnessState::Expired,
+            Some(age) if self.reachable.load(Ordering::SeqCst) => FreshnessState::Unconfirmed(age),
+            Some(age) => FreshnessState::Stale(age),
         }
     }
 
-    /// Whether questions can be answered at all.
+    /// Whether this replica can answer checks.
     #[must_use]
     pub fn can_answer(&self) -> bool {
-        !matches!(self.state(), State::Starting | State::Expired)
+        !matches!(self.state(), FreshnessState::Starting | FreshnessState::Expired)
     }
 }

@@ -1,13 +1,15 @@
-//! This replica's knowledge: accounts behind a cache, the catalog, and how far behind the database both may be.
+//! The state of this replica: cached accounts, the catalog, and how far both may be behind the database.
 
 mod accounts;
 mod change_feed;
 pub mod change_follower;
 mod epochs;
+mod error;
 mod freshness;
 mod shares;
 
-pub use accounts::{Accounts, Known, Need, Unavailable};
-pub use change_feed::Watch;
-pub use freshness::{Freshness, State};
-pub use shares::Shares;
+pub use accounts::{Accounts, CachedAccount, Consistency};
+pub use change_feed::ChangeSubscription;
+pub use error::Unavailable;
+pub use freshness::{Freshness, FreshnessState};
+pub use shares::LoadLimits;

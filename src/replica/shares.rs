@@ -1,7 +1,7 @@
-//! Shares of the readings of Postgres: each caller and each protocol has a share of those in progress, so that it leaves
-//! room for the others. A reading counts until Postgres has answered, also when the call has ended before.
+//! Limits on concurrent loads from Postgres, for each caller and each protocol, so that none can use up the capacity of
+//! the others. A load counts until Postgres has answered, even if its call has ended before.
 
-use super::Unavailable;
+use super::error::Unavailable;
 use std::sync::Arc;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -10,32 +10,32 @@ use tokio::{
 };
 
 task_local! {
-    static SHARES: Shares;
+    static SHARES: LoadLimits;
 }
 
-/// The shares that the readings of a call count in.
+/// The limits that the loads of a call count toward.
 #[derive(Debug, Clone, Default)]
-pub struct Shares {
-    /// Of the caller, if it is known.
+pub struct LoadLimits {
+    /// The limit of the caller, if the caller is known.
     pub caller: Option<Arc<Semaphore>>,
-    /// Of the protocol, where it has one.
+    /// The limit of the protocol, if it has one.
     pub protocol: Option<Arc<Semaphore>>,
 }
 
-/// Held as long as a reading is in progress.
+/// The permits of one load, held while it is in progress.
 pub(super) type Permits = [Option<OwnedSemaphorePermit>; 3];
 
-impl Shares {
-    /// Runs a call whose readings count in these shares.
+impl LoadLimits {
+    /// Runs a call whose loads count toward these limits.
     pub fn scope<F: Future>(self, call: F) -> TaskLocalFuture<Self, F> {
         SHARES.scope(self, call)
     }
 
-    /// Permits for one reading, of all that may be in progress and of the shares of the call that asks.
+    /// Acquires the permits for one load: from the total limit `all`, and from the limits of the current call.
     pub(super) fn permits(all: &Arc<Semaphore>) -> Result<Permits, Unavailable> {
         let Self { caller, protocol } = SHARES.try_with(Self::clone).unwrap_or_default();
         let permit = |share: Option<Arc<Semaphore>>| match share {
-            Some(share) => share.try_acquire_owned().map(Some).map_err(|_| Unavailable::Crowded),
+            Some(share) => share.try_acquire_owned().map(Some).map_err(|_| Unavailable::Overloaded),
             None => Ok(None),
         };
         Ok([permit(caller)?, permit(protocol)?, permit(Some(all.clone()))?])

@@ -1,22 +1,22 @@
-//! Who may call: API keys and client certificates, by name, each with its scopes.
+//! Authentication of callers by API key or client certificate; each has a name and scopes.
 //!
-//! Keys are stored as hashes, in a file that is read again when it changes. A key that was revoked there stops working
-//! with the next reading, also on connections that are open.
+//! Keys are stored as hashes in a file that is reloaded when it changes. A revoked key stops working with the next
+//! reload, on open connections as well.
 
 mod api_key;
 mod connection;
 mod key_file;
 mod share;
 
-pub use connection::{Admission, Admitted, Place, Refusal, Session};
-pub use key_file::{Entry, KeyFile};
-pub use share::{Share, StreamKind};
+pub use connection::{Admitted, AuthError, CallerSession, CredentialSource, StreamAdmission};
+pub use key_file::{KeyEntry, KeyFile};
+pub use share::{CallerShare, StreamKind};
 
-use crate::{server::reload::Reread, server::tls::Name as CertificateName};
-use api_key::Hash;
+use crate::{server::reload::HotReload, server::tls::CertificateName};
+use api_key::KeyHash;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use clap::ValueEnum;
-use key_file::{Document, document};
+use key_file::{KeyFileDocument, document};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::{
@@ -28,13 +28,13 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// What a caller may do.
+/// A permission of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Ask what somebody may use
+    /// Check what users and organizations may use
     Check,
-    /// Look into the ledger of deliveries, bodies included, and replay them
+    /// Read the ledger of deliveries, including bodies, and replay them
     Admin,
 }
 
@@ -47,76 +47,80 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Somebody who may call.
+/// An authenticated caller.
 #[derive(Debug)]
 pub struct Caller {
-    /// The name of the key, or in the certificate.
+    /// The name of the API key, or the name in the certificate.
     pub name: String,
-    /// What it may do.
+    /// The scopes of the caller.
     pub scopes: Vec<Scope>,
 }
 
-/// The first 48 bits of the SHA-256 of a file's content, as a number: `serve` exports it of the content in force as the
-/// gauge `entitlements_callers_in_force`, and a gauge holds 48 bits exactly.
+/// The first 48 bits of the SHA-256 of a file's content, as a number. `serve` exports that of the active content as the
+/// gauge `entitlements_callers_in_force`; a gauge holds 48 bits exactly.
 #[must_use]
 pub fn fingerprint(content: &[u8]) -> u64 {
     let digest: [u8; 32] = Sha256::digest(content).into();
     digest[..6].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// All who may call, as the file says now.
+/// All callers, as the current content of the file lists them.
 pub struct Callers {
-    file: Reread<Known>,
-    /// The share of each caller, by name: a change of the file does not begin it anew.
-    shares: Mutex<BTreeMap<String, Arc<Share>>>,
+    file: HotReload<KnownCallers>,
+    /// The share of each caller, by name. A reload of the file keeps it.
+    shares: Mutex<BTreeMap<String, Arc<CallerShare>>>,
 }
 
 impl Callers {
-    /// Reads the file of callers; without one, only certificates are let in, to check.
+    /// Reads the file of callers. Without a file, only client certificates are admitted, with the scope `check`.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read or is invalid.
     pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
         let files = file.map(Path::to_path_buf).into_iter().collect::<Vec<PathBuf>>();
         let read = |contents: &[Vec<u8>]| match contents {
             [text] => {
-                let known = Known::from(document(std::str::from_utf8(text)?)?);
-                Ok(Known { fingerprint: Some(fingerprint(text)), ..known })
+                let known = KnownCallers::from(document(std::str::from_utf8(text)?)?);
+                Ok(KnownCallers { fingerprint: Some(fingerprint(text)), ..known })
             }
-            _ => Ok(Known::default()),
+            _ => Ok(KnownCallers::default()),
         };
-        let file = Reread::new("CALLERS", files, Box::new(read))?;
+        let file = HotReload::new("CALLERS", files, Box::new(read))?;
         Ok(Self { file, shares: Mutex::default() })
     }
 
-    /// Reads the file again when it changes, for ever.
-    pub async fn follow(&self) -> Infallible {
-        self.file.follow().await
+    /// Reloads the file when it changes; never returns.
+    pub async fn watch(&self) -> Infallible {
+        self.file.watch().await
     }
 
-    /// The [`fingerprint`] of the content in force; `None` without a file.
+    /// The [`fingerprint`] of the active content; `None` without a file.
     #[must_use]
     pub fn in_force(&self) -> Option<u64> {
         self.file.current().fingerprint
     }
 
-    /// Whether the file changed and could not be used, so that an older content is in force.
+    /// Whether the last reload failed, so that an older content is active.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.file.is_broken()
     }
 
-    /// Whether there is any key.
+    /// Whether the file has at least one key.
     #[must_use]
     pub fn has_keys(&self) -> bool {
         !self.file.current().keys.is_empty()
     }
 
-    /// The share of a caller, one for all its connections.
-    fn share(&self, caller: &str) -> Arc<Share> {
+    /// The share of a caller, which all its connections use together.
+    fn share(&self, caller: &str) -> Arc<CallerShare> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = shares.get(caller) {
             return share.clone();
         }
-        shares.retain(|_, share| Arc::strong_count(share) > 1); // of callers who have gone
-        let share = Arc::new(Share::new(caller));
+        shares.retain(|_, share| Arc::strong_count(share) > 1); // drops those that no call or connection uses
+        let share = Arc::new(CallerShare::new(caller));
         shares.insert(caller.into(), share.clone());
         share
     }
@@ -129,26 +133,27 @@ impl Callers {
         self.file.changes()
     }
 
-    /// The caller whose key has this hash. All hashes are compared, each in constant time.
-    fn of_key(&self, hash: &Hash) -> Option<Arc<Caller>> {
+    /// The caller whose key has this hash. Compares all hashes, each in constant time.
+    fn of_key(&self, hash: &KeyHash) -> Option<Arc<Caller>> {
         let known = self.file.current();
-        let same = |(stored, _): &&(Hash, _)| verify_slices_are_equal(&stored.0, &hash.0).is_ok();
+        let same =
+            |(stored, _): &&(KeyHash, _)| verify_slices_are_equal(&stored.0, &hash.0).is_ok();
         let mut found = known.keys.iter().filter(same);
         let first = found.next();
         let _rest = found.count();
         first.map(|(_, caller)| caller.clone())
     }
 
-    /// The caller whose certificate has these names. A name that is listed without scopes shuts the certificate out,
-    /// whatever else it has. Otherwise the first listed name counts, and a certificate with no listed name may check. A
-    /// common name counts only in a certificate without URIs and DNS names. A name that is listed as another kind is
-    /// somebody else's: it has no scopes.
+    /// The caller whose certificate has these names. If any name is listed without scopes, the certificate is rejected.
+    /// Otherwise the first listed name applies; a certificate without a listed name has the scope `check`. Common names
+    /// apply only in a certificate without URIs and DNS names. A name that the file lists as another kind belongs to
+    /// another caller: it has no scopes.
     fn of_certificate(&self, names: &[CertificateName]) -> Option<Arc<Caller>> {
         let (known, first) = (self.file.current(), names.first()?);
         let listed = |name| known.certificates.get(name);
-        let shut_out = names.iter().filter_map(listed).find(|caller| caller.scopes.is_empty());
+        let rejected = names.iter().filter_map(listed).find(|caller| caller.scopes.is_empty());
         let mut counted = names.iter().filter(|name| name.is_common() == first.is_common());
-        if let Some(caller) = shut_out.or_else(|| counted.clone().find_map(listed)) {
+        if let Some(caller) = rejected.or_else(|| counted.clone().find_map(listed)) {
             return Some(caller.clone());
         }
         let same = |a: &CertificateName, b: &str| a.text().eq_ignore_ascii_case(b);
@@ -159,16 +164,16 @@ impl Callers {
     }
 }
 
-/// What the file says, ready to be looked up.
+/// The content of the file, indexed for lookups.
 #[derive(Default)]
-struct Known {
-    keys: Vec<(Hash, Arc<Caller>)>,
+struct KnownCallers {
+    keys: Vec<(KeyHash, Arc<Caller>)>,
     certificates: BTreeMap<CertificateName, Arc<Caller>>,
     fingerprint: Option<u64>,
 }
 
-impl From<Document> for Known {
-    fn from(document: Document) -> Self {
+impl From<KeyFileDocument> for KnownCallers {
+    fn from(document: KeyFileDocument) -> Self {
         let caller = |name: &str, scopes| Arc::new(Caller { name: name.into(), scopes });
         let keys = document.keys.into_iter();
         let certificates = document.certificates.into_iter();

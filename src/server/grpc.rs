@@ -1,4 +1,4 @@
-//! gRPC over HTTP/2: the server loop, deadlines, a net for panics, and metrics of calls.
+//! gRPC over HTTP/2: the server loop, deadlines, recovery from panics, and metrics of calls.
 
 mod call_metrics;
 pub(crate) mod codec;
@@ -6,33 +6,32 @@ mod deadline;
 mod inline_executor;
 mod revocation;
 
-pub use call_metrics::Calls;
-pub use deadline::Guard;
-pub use revocation::bound;
+pub use call_metrics::CallMetrics;
+pub use deadline::Deadline;
+pub use revocation::end_when_revoked;
 
 use super::listener::{self, Listener, Peer};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use inline_executor::{Aside, Connection};
+use inline_executor::{Connection, InlineExecutor};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-/// The most connections open at once.
-const CONNECTIONS: usize = 10_000;
+/// The maximum number of open connections.
+const MAX_CONNECTIONS: usize = 10_000;
 
-/// How much of a request may arrive before it is read: the largest with its frame.
+/// The flow-control window of a stream, in bytes: the largest request with its frame.
 const WINDOW: u32 = 66 * 1024;
 
-/// Answers calls on this listener until `stop`, on connections that last for about `age`; `authenticate` makes the
-/// service of a connection. The limits are explicit, also where a library's default is the same: they are what a
-/// hostile peer meets.
+/// Serves calls on this listener until `stop`; connections are closed at about `age`. `authenticate` makes the service
+/// of a connection. All limits against hostile peers are explicit, even if they equal a library's default.
 pub async fn serve<S, A>(
     listener: Listener,
     services: S,
-    calls: Arc<Calls>,
-    authenticate: impl Fn(Guard<S>, &Peer) -> A,
+    calls: Arc<CallMetrics>,
+    authenticate: impl Fn(Deadline<S>, &Peer) -> A,
     age: Duration,
     stop: CancellationToken,
 ) where
@@ -45,23 +44,23 @@ pub async fn serve<S, A>(
         > + Send
         + 'static,
 {
-    let guard = Guard::new(services, calls);
-    let mut builder = http2::Builder::new(Aside);
+    let with_deadline = Deadline::new(services, calls);
+    let mut builder = http2::Builder::new(InlineExecutor);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(256)
         .max_local_error_reset_streams(1024)
         .max_pending_accept_reset_streams(20)
         .max_header_list_size(16 * 1024)
-        // What may arrive before it is read: one of the largest requests, and some on one connection.
+        // Unread bytes are limited to one request of maximum size per stream, and four per connection.
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(4 * WINDOW)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
     let connect = |io: TokioIo<Peer>| {
-        let service = authenticate(guard.clone(), io.inner());
+        let service = authenticate(with_deadline.clone(), io.inner());
         builder.serve_connection(io, service)
     };
-    let limits = listener::Limits { connections: CONNECTIONS, age, unverified: None };
+    let limits = listener::ListenerLimits { connections: MAX_CONNECTIONS, age, unverified: None };
     listener::serve(listener, limits, stop, connect, Connection).await;
 }

@@ -1,4 +1,4 @@
-//! HTTP/1.1: the server loop, and what every request must keep to.
+//! HTTP/1.1: the server loop, and the checks that apply to every request.
 
 pub(crate) mod body;
 pub(crate) mod cors;
@@ -8,7 +8,7 @@ pub(crate) mod response;
 pub use cors::{Cors, InvalidOrigin};
 pub use public_url::{InvalidPublicUrl, PublicUrl};
 
-use super::listener::{self, Limits, Listener, Peer};
+use super::listener::{self, Listener, ListenerLimits, Peer};
 use futures_util::{
     FutureExt,
     future::{Either, ready},
@@ -20,16 +20,16 @@ use response::{Answer, refuse};
 use std::{convert::Infallible, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// How long a request's head may take.
-const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// How long the head of a request may take to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Browsers take an answer for what its content type says.
+/// Makes browsers use the declared content type instead of guessing it.
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-/// Answers requests on this listener until `stop`; `connect` makes the handler of a connection's requests.
+/// Serves requests on this listener until `stop`; `connect` makes the request handler of a connection.
 pub(crate) async fn serve<H, F>(
     listener: Listener,
-    limits: Limits,
+    limits: ListenerLimits,
     connect: impl Fn(&Peer) -> H,
     stop: CancellationToken,
 ) where
@@ -39,7 +39,7 @@ pub(crate) async fn serve<H, F>(
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
+        .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(64)
         .max_buf_size(16 * 1024);
     let connect = |io: TokioIo<Peer>| {
@@ -49,15 +49,15 @@ pub(crate) async fn serve<H, F>(
                 Some(reason) => Either::Left(ready(refuse(StatusCode::BAD_REQUEST, reason))),
                 None => Either::Right(handle(request)),
             };
-            answer.map(|answer| Ok::<_, Infallible>(not_sniffed(answer)))
+            answer.map(|answer| Ok::<_, Infallible>(with_nosniff(answer)))
         };
         builder.serve_connection(io, service_fn(answer))
     };
     listener::serve(listener, limits, stop, connect, |connection| connection).await;
 }
 
-/// What hyper lets pass although proxies in front may read it in another way. A message with both Content-Length and
-/// Transfer-Encoding needs no rule here: hyper drops Content-Length, and reads the chunks.
+/// Why a request is rejected that hyper accepts, but that a proxy in front may interpret differently. A request with
+/// Content-Length and Transfer-Encoding needs no check: hyper ignores Content-Length and reads the chunks.
 fn misframed(request: &Request<Incoming>) -> Option<&'static str> {
     match request.headers().get_all(header::HOST).iter().count() {
         0 if request.version() == http::Version::HTTP_11 => Some("the Host header is missing"),
@@ -66,7 +66,7 @@ fn misframed(request: &Request<Incoming>) -> Option<&'static str> {
     }
 }
 
-fn not_sniffed(mut answer: Answer) -> Answer {
+fn with_nosniff(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     answer
 }

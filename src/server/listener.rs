@@ -1,15 +1,15 @@
-//! Listeners, shared by both faces: they bound the number of connections and how long each lasts, drop those that say
-//! nothing or take nothing, do TLS, wait out a lack of file descriptors, and drain.
+//! Listeners of both gRPC and HTTP: they limit the number and age of connections, close those that send or receive
+//! nothing, do TLS, survive a lack of file descriptors, and drain.
 
 mod connections;
 mod limits;
 #[cfg(test)]
 mod tests;
 
-pub use connections::Place;
+pub use connections::ConnectionSlot;
 
-use crate::server::tls::{Name, Tls};
-use connections::{Connections, Held};
+use crate::server::tls::{CertificateName, Tls};
+use connections::{Connections, SlotGuard};
 use hyper_util::{rt::TokioIo, server::graceful::GracefulConnection};
 use std::{
     fmt::Display,
@@ -27,36 +27,44 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 
-/// How long a new connection may take to say its first [`GREETING`] bytes.
-const FIRST_BYTES: Duration = Duration::from_secs(5);
-/// The length of HTTP/2's preface; a request line of HTTP/1 is about as long.
-const GREETING: usize = 24;
+/// How long a new connection may take to send its first [`PREFACE_LEN`] bytes.
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(5);
+/// The length of HTTP/2's preface, in bytes; an HTTP/1 request line with a header is at least as long.
+const PREFACE_LEN: usize = 24;
 
-/// How long a peer may take none of the bytes that are there for it.
-const TAKES_WITHIN: Duration = Duration::from_secs(30);
+/// How long a peer may accept no bytes while there are some to write.
+const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a connection that was just accepted takes to be able to hear that it should go.
-const HANDSHAKE: Duration = Duration::from_millis(50);
+/// How long a new connection gets, when the listener stops, to reach the state in which it can be drained.
+const HANDSHAKE_DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// A connection that hears when it should end.
+/// A connection that shuts down gracefully at its maximum age, or when the listener drains.
 pub type Watched<C> =
     Pin<Box<dyn Future<Output = Result<(), <C as GracefulConnection>::Error>> + Send>>;
 
-/// A socket that takes connections, in plain text or by TLS.
+/// A listening socket, in plain text or with TLS.
 pub struct Listener {
     socket: TcpListener,
     tls: Option<Arc<Tls>>,
 }
 
 impl Listener {
-    /// Listens at an address.
+    /// Binds an address and listens.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be bound.
     pub async fn bind(address: SocketAddr, tls: Option<Arc<Tls>>) -> io::Result<Self> {
         Ok(Self { socket: TcpListener::bind(address).await?, tls })
     }
 
-    /// Where it listens.
+    /// The address that the socket is bound to.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system does not report it.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
@@ -68,38 +76,38 @@ impl From<TcpListener> for Listener {
     }
 }
 
-/// What a listener allows.
+/// The limits of a listener.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The most connections open at once.
+pub struct ListenerLimits {
+    /// The maximum number of open connections.
     pub connections: usize,
-    /// How long each may last.
+    /// The maximum age of a connection.
     pub age: Duration,
-    /// What peers may hold whose requests are not verified. With it, a full listener closes the connection that has
-    /// gone longest without a verified request; without it, a full listener waits until a connection ends.
-    pub unverified: Option<Unverified>,
+    /// The limits of unverified peers. With them, a full listener closes the connection that has gone longest without a
+    /// verified request; without them, it waits until a connection ends.
+    pub unverified: Option<UnverifiedLimits>,
 }
 
-/// What peers may hold whose requests are not verified.
+/// The limits of peers without a verified request.
 ///
-/// The limits of one address hold for public addresses that no verified request came from. A loopback or private
-/// address is that of a proxy in front, which makes one address of all peers; an address that sends verified requests
-/// is a sender's or a proxy's.
+/// The limits per address apply to public addresses that have not sent a verified request. A loopback or private
+/// address may be a proxy in front, which many peers share; an address with verified requests is a real sender or a
+/// proxy.
 #[derive(Debug, Clone, Copy)]
-pub struct Unverified {
-    /// The most connections of one address.
+pub struct UnverifiedLimits {
+    /// The maximum number of connections of one address.
     pub connections_per_address: usize,
-    /// The most bytes of bodies of one address.
+    /// The maximum number of bytes in unverified bodies of one address.
     pub bytes_per_address: usize,
-    /// The most bytes of bodies of all.
+    /// The maximum number of bytes in all unverified bodies.
     pub bytes: usize,
 }
 
-/// Accepts connections until `stop`, then lets the open ones finish what they are doing. `connect` makes a connection
-/// of what was accepted, `drive` runs it.
+/// Accepts connections until `stop`, then drains the open ones. `connect` makes an HTTP connection of an accepted peer,
+/// and `drive` runs it.
 pub async fn serve<C, D>(
     listener: Listener,
-    limits: Limits,
+    limits: ListenerLimits,
     stop: CancellationToken,
     connect: impl Fn(TokioIo<Peer>) -> C,
     drive: impl Fn(Watched<C>) -> D,
@@ -109,11 +117,11 @@ pub async fn serve<C, D>(
     D: Future<Output = Result<(), C::Error>> + Send + 'static,
 {
     let table = Arc::new(Connections::new(limits));
-    let (opened, told) = (TaskTracker::new(), CancellationToken::new());
+    let (opened, drain) = (TaskTracker::new(), CancellationToken::new());
     let open = |peer: Peer| {
         let close = peer.close.clone();
         let connection = connect(TokioIo::new(peer));
-        let connection = drive(Box::pin(limits::watch(connection, limits.age, told.clone())));
+        let connection = drive(Box::pin(limits::watch(connection, limits.age, drain.clone())));
         opened.spawn(run(connection, close));
     };
     let mut handshakes = JoinSet::new();
@@ -121,19 +129,19 @@ pub async fn serve<C, D>(
         tokio::select! {
             () = stop.cancelled() => break,
             peer = accept(&listener.socket, &table) => {
-                greet(peer, &listener, &mut handshakes).into_iter().for_each(&open);
+                start(peer, &listener, &mut handshakes).into_iter().for_each(&open);
             }
-            Some(peer) = handshakes.join_next() => shaken(peer).into_iter().for_each(&open),
+            Some(peer) = handshakes.join_next() => handshaken(peer).into_iter().for_each(&open),
         }
     }
-    // Who has connected already is not cut off, but told to go once it can be told.
+    // Peers that are already connected are not cut off; they are drained below.
     while let Ok(peer) = timeout(Duration::from_millis(1), accept(&listener.socket, &table)).await {
-        greet(peer, &listener, &mut handshakes).into_iter().for_each(&open);
+        start(peer, &listener, &mut handshakes).into_iter().for_each(&open);
     }
     drop(listener);
-    settle(handshakes, open).await;
-    sleep(HANDSHAKE).await;
-    told.cancel();
+    finish_handshakes(handshakes, open).await;
+    sleep(HANDSHAKE_DRAIN_TIMEOUT).await;
+    drain.cancel();
     opened.close();
     opened.wait().await;
 }
@@ -144,30 +152,30 @@ async fn run<E: Display>(
 ) {
     match close.run_until_cancelled(connection).await {
         Some(Ok(())) => {}
-        Some(Err(error)) => tracing::debug!(%error, "a connection failed"),
-        None => tracing::debug!("closed a connection to make room for others"),
+        Some(Err(error)) => tracing::debug!(%error, "connection failed"),
+        None => tracing::debug!("connection closed to make room for others"),
     }
 }
 
-/// Opens those whose handshakes end soon; who takes longer has not asked for anything yet.
-async fn settle(mut handshakes: JoinSet<io::Result<Peer>>, open: impl Fn(Peer)) {
+/// Opens the connections whose handshakes end soon. Slower ones are dropped: they have no request in progress yet.
+async fn finish_handshakes(mut handshakes: JoinSet<io::Result<Peer>>, open: impl Fn(Peer)) {
     let last = async {
         while let Some(peer) = handshakes.join_next().await {
-            shaken(peer).into_iter().for_each(&open);
+            handshaken(peer).into_iter().for_each(&open);
         }
     };
-    let _ = timeout(HANDSHAKE, last).await;
+    let _ = timeout(HANDSHAKE_DRAIN_TIMEOUT, last).await;
 }
 
-/// A peer to talk to in plain text, or one more handshake.
-fn greet(peer: Peer, to: &Listener, handshakes: &mut JoinSet<io::Result<Peer>>) -> Option<Peer> {
+/// Returns a plain-text peer, or starts the TLS handshake of the peer.
+fn start(peer: Peer, to: &Listener, handshakes: &mut JoinSet<io::Result<Peer>>) -> Option<Peer> {
     let Some(tls) = &to.tls else { return Some(peer) };
     handshakes.spawn(peer.shake_hands(tls.clone()));
     None
 }
 
-fn shaken(peer: Result<io::Result<Peer>, JoinError>) -> Option<Peer> {
-    peer.ok()?.inspect_err(|error| tracing::debug!(%error, "a TLS handshake failed")).ok()
+fn handshaken(peer: Result<io::Result<Peer>, JoinError>) -> Option<Peer> {
+    peer.ok()?.inspect_err(|error| tracing::debug!(%error, "TLS handshake failed")).ok()
 }
 
 async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> Peer {
@@ -175,13 +183,13 @@ async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> Peer 
     loop {
         match listener.accept().await {
             Ok((io, address)) => {
-                let _ = io.set_nodelay(true); // only slower without
+                let _ = io.set_nodelay(true); // without it, the connection is only slower
                 let (held, close) = connections.enter(address.ip());
                 return Peer {
-                    io: Io::Plain(io),
+                    io: Io::Left(io),
                     names: Vec::new(),
-                    heard: 0,
-                    deadline: Some(Box::pin(sleep(FIRST_BYTES))),
+                    received: 0,
+                    deadline: Some(Box::pin(sleep(FIRST_BYTES_TIMEOUT))),
                     stalled: None,
                     close,
                     held,
@@ -200,56 +208,52 @@ fn is_the_peers_fault(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-/// A connection that must say something soon, within the same time after it was accepted, with TLS or without; and
-/// take what is said to it.
+/// An accepted connection, with or without TLS. It fails if the peer does not send its first bytes in time (the TLS
+/// handshake included), or stops accepting bytes.
 #[derive(Debug)]
 pub struct Peer {
     io: Io,
-    /// The names in the certificate that it has presented.
-    names: Vec<Name>,
-    heard: usize,
+    /// The names in the client certificate.
+    names: Vec<CertificateName>,
+    received: usize,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// When it is too late for the peer to take what is to be written; `None` while it takes all.
+    /// The timer of a stalled write; `None` while the peer accepts bytes.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Fires when the connection is closed to make room for others.
+    /// Cancelled when the connection is to be closed to make room for others.
     close: CancellationToken,
-    held: Held,
+    held: SlotGuard,
 }
 
-/// What bytes come from and go to.
-#[derive(Debug)]
-enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+/// The bytes of a connection, in plain text or through TLS.
+type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 impl Peer {
-    /// The names in the certificate that the peer has presented; none if it has not.
+    /// The names in the client certificate; empty without a certificate.
     #[must_use]
-    pub fn names(&self) -> &[Name] {
+    pub fn names(&self) -> &[CertificateName] {
         &self.names
     }
 
-    /// The connection's place in the listener.
+    /// The slot of the connection in the listener.
     #[must_use]
-    pub fn place(&self) -> Place {
-        self.held.place()
+    pub fn slot(&self) -> ConnectionSlot {
+        self.held.slot()
     }
 
     async fn shake_hands(mut self, tls: Arc<Tls>) -> io::Result<Self> {
-        let (Io::Plain(io), Some(deadline)) = (self.io, &mut self.deadline) else {
-            return Err(io::ErrorKind::InvalidInput.into()); // shaken before
+        let (Io::Left(io), Some(deadline)) = (self.io, &mut self.deadline) else {
+            return Err(io::ErrorKind::InvalidInput.into()); // has TLS already
         };
         let (io, names) = tokio::select! {
-            shaken = tls.accept(io) => shaken?,
+            accepted = tls.accept(io) => accepted?,
             () = deadline => return Err(io::ErrorKind::TimedOut.into()),
             () = self.close.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
         };
-        Ok(Self { io: Io::Tls(Box::new(io)), names, ..self })
+        Ok(Self { io: Io::Right(Box::new(io)), names, ..self })
     }
 
-    /// What came of writing, unless the peer has taken nothing for too long.
-    fn taken(
+    /// The result of a write, or `TimedOut` if the peer has accepted nothing for too long.
+    fn check_stall(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
@@ -258,19 +262,9 @@ impl Peer {
             self.stalled = None;
             return written;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(TAKES_WITHIN)));
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_STALL_TIMEOUT)));
         stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
-}
-
-/// Does the same with either.
-macro_rules! either {
-    ($io:expr, $name:ident => $does:expr) => {
-        match $io {
-            Io::Plain($name) => $does,
-            Io::Tls($name) => $does,
-        }
-    };
 }
 
 impl AsyncRead for Peer {
@@ -281,10 +275,10 @@ impl AsyncRead for Peer {
     ) -> Poll<io::Result<()>> {
         let peer = &mut *self;
         let before = buf.filled().len();
-        let read = either!(&mut peer.io, io => Pin::new(io).poll_read(cx, buf));
+        let read = Pin::new(&mut peer.io).poll_read(cx, buf);
         if let Some(deadline) = &mut peer.deadline {
-            peer.heard += buf.filled().len() - before;
-            if peer.heard >= GREETING {
+            peer.received += buf.filled().len() - before;
+            if peer.received >= PREFACE_LEN {
                 peer.deadline = None;
             } else if deadline.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -300,8 +294,8 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = either!(&mut self.io, io => Pin::new(io).poll_write(cx, bytes));
-        self.taken(cx, written)
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.check_stall(cx, written)
     }
 
     fn poll_write_vectored(
@@ -309,19 +303,19 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = either!(&mut self.io, io => Pin::new(io).poll_write_vectored(cx, slices));
-        self.taken(cx, written)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.check_stall(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        either!(&self.io, io => io.is_write_vectored())
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(&mut self.io, io => Pin::new(io).poll_flush(cx))
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(&mut self.io, io => Pin::new(io).poll_shutdown(cx))
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

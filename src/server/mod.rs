@@ -1,4 +1,4 @@
-//! Sockets, TLS, limits, authentication, and how gRPC and HTTP are served. Nothing here knows an API.
+//! Sockets, TLS, limits, authentication, and the gRPC and HTTP server loops. No module here knows an API.
 
 pub mod auth;
 pub mod grpc;

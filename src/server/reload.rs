@@ -1,10 +1,9 @@
-//! Files that are read again when they change, so that keys and certificates are replaced without a restart.
+//! Hot reload of files, so that keys and certificates are replaced without a restart.
 //!
-//! What was read last and can be used stays in force: a content that is broken, or a file that is gone, is told of
-//! once and changes nothing. Files are compared by content, not by date: those that Kubernetes mounts are links whose
-//! targets are swapped.
+//! The last valid content stays active: an invalid content or a missing file is logged once and changes nothing. Files
+//! are compared by content, not by date, because files that Kubernetes mounts are links whose targets are swapped.
 
-use crate::telemetry::chain;
+use crate::telemetry::log_chain;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
@@ -20,18 +19,18 @@ use std::{
 };
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 
-/// How often files are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The interval at which files are read and compared.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Makes something of the contents of files.
+/// Parses the contents of the files.
 type Read<T> = Box<dyn Fn(&[Vec<u8>]) -> anyhow::Result<T> + Send + Sync>;
 
-/// Something read from files, in the newest form that can be used.
-pub struct Reread<T> {
+/// A value parsed from files: the newest version that is valid.
+pub struct HotReload<T> {
     name: &'static str,
     files: Vec<PathBuf>,
     read: Read<T>,
-    /// What the files said at first.
+    /// The content at start.
     first: Content,
     current: ArcSwap<T>,
     generation: AtomicU64,
@@ -39,8 +38,12 @@ pub struct Reread<T> {
     is_broken: AtomicBool,
 }
 
-impl<T> Reread<T> {
-    /// Reads the files for the first time; `name` is of the setting that names them.
+impl<T> HotReload<T> {
+    /// Reads the files for the first time. `name` is the setting that names the files.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read or `read` rejects the content.
     pub fn new(name: &'static str, files: Vec<PathBuf>, read: Read<T>) -> anyhow::Result<Self> {
         let first = Content::of(&files);
         let current = first.read(&read).context(name)?;
@@ -56,36 +59,36 @@ impl<T> Reread<T> {
         })
     }
 
-    /// What is in force.
+    /// The active value.
     pub fn current(&self) -> Arc<T> {
         self.current.load_full()
     }
 
-    /// Grows after another content has come in force: who has looked at [`Reread::current`] since it read this
-    /// number has not missed what came before the number changed.
+    /// Incremented after a new content becomes active. Read it before [`HotReload::current`]: while it has not changed
+    /// since, that value is still the active one, or newer.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Notifies of each content that comes in force after this call.
+    /// A receiver that is notified of each content that becomes active after this call.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Whether the files changed and could not be used, so that an older content is in force.
+    /// Whether the last reload failed, so that an older content is active.
     pub fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::Relaxed)
     }
 
-    /// Looks at the files again and again, for ever.
-    pub async fn follow(&self) -> Infallible {
-        let mut seen = self.first.digest();
+    /// Polls the files and reloads them when they change; never returns.
+    pub async fn watch(&self) -> Infallible {
+        let mut last = self.first.digest();
         while !self.files.is_empty() {
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
             let files = self.files.clone();
             let Ok(content) = spawn_blocking(move || Content::of(&files)).await else { continue };
-            if content.digest() != seen {
-                seen = content.digest();
+            if content.digest() != last {
+                last = content.digest();
                 self.replace(&content);
             }
         }
@@ -100,25 +103,25 @@ impl<T> Reread<T> {
                 self.current.store(Arc::new(new));
                 self.generation.fetch_add(1, Ordering::Release);
                 self.changed.send_replace(());
-                tracing::info!(setting = name, "{name} has changed, and is in force");
+                tracing::info!(setting = name, "{name}: reloaded");
             }
             Err(error) => tracing::error!(
                 setting = name,
-                error = chain(error.as_ref()),
-                "{name} has changed and cannot be used: what was there before stays in force"
+                error = log_chain(error.as_ref()),
+                "{name}: reload failed, the previous content stays active"
             ),
         }
     }
 }
 
-/// What files say, or why they cannot be read.
+/// The contents of the files, or why they cannot be read.
 struct Content(Result<Vec<Vec<u8>>, String>);
 
 impl Content {
     fn of(files: &[PathBuf]) -> Self {
-        // A pipe would be waited for, without an end.
+        // Reading a pipe could block forever.
         let is_file = |file: &PathBuf| match fs::metadata(file) {
-            Ok(found) if !found.is_file() => Err(io::Error::other("it is not a regular file")),
+            Ok(found) if !found.is_file() => Err(io::Error::other("not a regular file")),
             found => found.map(drop),
         };
         let read = |file: &PathBuf| {
@@ -132,7 +135,7 @@ impl Content {
         read(self.0.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?)
     }
 
-    /// Remembered instead of the content, which may be a private key.
+    /// The digest to compare with. It is kept instead of the content, which may be a private key.
     fn digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
         match &self.0 {

@@ -1,13 +1,13 @@
-//! TLS on a listener: its certificate, and whose client certificates it trusts. All is read again when the files change;
-//! what is in force stays so while they are broken.
+//! TLS on a listener: its certificate, and the authorities of client certificates. The files are reloaded when they
+//! change; while they are invalid, the previous content stays active.
 
 mod der;
 mod expiry;
 mod names;
 
-pub use names::{InvalidName, Name};
+pub use names::{CertificateName, InvalidCertificateName};
 
-use crate::server::reload::Reread;
+use crate::server::reload::HotReload;
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use std::{convert::Infallible, io, path::PathBuf, sync::Arc};
@@ -25,54 +25,65 @@ use tokio_rustls::{
 
 /// The files of a listener's certificate, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
-    /// The certificate, followed by those that lead to its authority.
+pub struct TlsFiles {
+    /// The certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The private key of the certificate.
     pub key: PathBuf,
     /// The authorities whose client certificates are trusted.
     pub clients: Option<PathBuf>,
 }
 
-/// What is spoken inside.
+/// The protocol inside TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
+pub enum Alpn {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2.
     Http2,
 }
 
-/// How one listener does TLS.
-pub struct Tls(Reread<Certified>);
+/// The TLS configuration of one listener.
+pub struct Tls(HotReload<Certified>);
 
-/// A certificate in use.
+/// A loaded certificate.
 struct Certified {
     config: Arc<ServerConfig>,
-    until: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
 }
 
 impl Tls {
-    /// Reads the files; `name` is of the setting that names them.
-    pub fn read(name: &'static str, files: Files, protocol: Protocol) -> anyhow::Result<Self> {
-        let Files { certificate, key, clients } = files;
+    /// Reads the files. `name` is the setting that names the certificate.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read or its content cannot be used.
+    pub fn read(name: &'static str, files: TlsFiles, protocol: Alpn) -> anyhow::Result<Self> {
+        let TlsFiles { certificate, key, clients } = files;
         let paths = [Some(certificate), Some(key), clients].into_iter().flatten().collect();
         let read = move |contents: &[Vec<u8>]| server(contents, protocol);
-        Ok(Self(Reread::new(name, paths, Box::new(read))?))
+        Ok(Self(HotReload::new(name, paths, Box::new(read))?))
     }
 
-    /// Reads the files again when they change, for ever.
-    pub async fn follow(&self) -> Infallible {
-        self.0.follow().await
+    /// Reloads the files when they change; never returns.
+    pub async fn watch(&self) -> Infallible {
+        self.0.watch().await
     }
 
-    /// The last instant at which the certificate in use is valid, as far as that can be read.
+    /// The expiry of the active certificate; `None` if it cannot be parsed.
     pub fn expires_at(&self) -> Option<DateTime<Utc>> {
-        self.0.current().until
+        self.0.current().expires_at
     }
 
-    /// Shakes hands; tells the names in the certificate that the peer has presented, if it has.
-    pub async fn accept(&self, peer: TcpStream) -> io::Result<(TlsStream<TcpStream>, Vec<Name>)> {
+    /// Performs the handshake. Returns the stream, and the names in the client certificate, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If the handshake fails.
+    pub async fn accept(
+        &self,
+        peer: TcpStream,
+    ) -> io::Result<(TlsStream<TcpStream>, Vec<CertificateName>)> {
         let stream = TlsAcceptor::from(self.0.current().config.clone()).accept(peer).await?;
         let certificates = stream.get_ref().1.peer_certificates();
         let names = certificates.and_then(<[_]>::first).map(names::of).unwrap_or_default();
@@ -80,10 +91,10 @@ impl Tls {
     }
 }
 
-/// Contents: the certificate, its key and, where clients may have certificates, their authorities.
-fn server(contents: &[Vec<u8>], protocol: Protocol) -> anyhow::Result<Certified> {
+/// Builds the configuration from the contents of the files: certificate, key and optionally client authorities.
+fn server(contents: &[Vec<u8>], protocol: Alpn) -> anyhow::Result<Certified> {
     let [certificate, key, clients @ ..] = contents else {
-        bail!("a certificate and a key are needed")
+        bail!("TLS needs a certificate and a key: set both")
     };
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone());
@@ -92,36 +103,36 @@ fn server(contents: &[Vec<u8>], protocol: Protocol) -> anyhow::Result<Certified>
         [] => builder.with_no_client_auth(),
         [authorities, ..] => {
             let mut roots = RootCertStore::empty();
-            for authority in certificates(authorities).context("the client authorities' file")? {
-                roots.add(authority).context("the client authorities' file")?;
+            for authority in certificates(authorities).context("the client CA file")? {
+                roots.add(authority).context("the client CA file")?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            // Health is for everybody, and some callers may have keys: a call without either is refused later.
+            // A client certificate is optional: health needs none, and some callers have API keys. A call with neither
+            // is rejected by the auth layer.
             builder.with_client_cert_verifier(verifier.allow_unauthenticated().build()?)
         }
     };
-    let certificates = certificates(certificate).context("the certificate's file")?;
-    let until = expiry::of(&certificates[0]);
-    if let Some(until) = until.filter(|until| *until < Utc::now()) {
-        bail!(
-            "the certificate has expired at {until:?}: renew it (or is this machine's clock wrong?)"
-        );
+    let certificates = certificates(certificate).context("the certificate file")?;
+    let expires_at = expiry::of(&certificates[0]);
+    if let Some(at) = expires_at.filter(|at| *at < Utc::now()) {
+        bail!("the certificate expired at {at:?}: renew it, or correct this machine's clock");
     }
     let key = PrivateKeyDer::from_pem_slice(key);
     let key =
-        key.context("the key's file has no private key in PEM (-----BEGIN PRIVATE KEY-----)")?;
-    let mut config =
-        builder.with_single_cert(certificates, key).context("certificate and key do not fit")?;
+        key.context("the key file has no private key in PEM (-----BEGIN PRIVATE KEY-----)")?;
+    let mut config = builder
+        .with_single_cert(certificates, key)
+        .context("the certificate and the private key do not match")?;
     config.alpn_protocols = match protocol {
-        Protocol::Http1 => vec![b"http/1.1".into()],
-        Protocol::Http2 => vec![b"h2".into()],
+        Alpn::Http1 => vec![b"http/1.1".into()],
+        Alpn::Http2 => vec![b"h2".into()],
     };
-    Ok(Certified { config: Arc::new(config), until })
+    Ok(Certified { config: Arc::new(config), expires_at })
 }
 
 fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    let all = all.context("is not PEM")?;
+    let all = all.context("not valid PEM")?;
     if all.is_empty() {
         bail!("has no certificate in PEM (-----BEGIN CERTIFICATE-----)");
     }

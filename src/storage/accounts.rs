@@ -1,18 +1,26 @@
-//! The account of a subject, as it stands.
+//! Loads the current account of a subject.
 
-use super::StoreError;
+use super::{Store, StoreError, pool::retry_once};
 use crate::domain::{
-    Account, Effect, Item, Items, Override, Seats, Status, Subject, TooLong, Until,
+    Account, Effect, Item, Override, PackedItems, Seats, Status, Subject, TooLong, Until,
 };
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::{PgConnection, types::Json};
 
-/// Reads all that is known of a subject in one query.
+impl Store {
+    /// Loads everything that is stored about a subject.
+    pub async fn account(&self, subject: &Subject) -> Result<Account, StoreError> {
+        retry_once(|| self.checks.run(async |db| load(db, subject).await)).await
+    }
+}
+
+/// Loads everything that is stored about a subject in one query.
 ///
-/// Grace counts from the first failure since the last payment. An item is withdrawn if the newest snapshot with items does not list it and is not older; it counts as
-/// canceled if the newest of all snapshots came without items and said so.
-pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, StoreError> {
+/// Grace starts at the first failed payment since the last successful one. An item is withdrawn if the newest snapshot
+/// with items does not list it and is not older than the item. It counts as canceled if the newest of all snapshots
+/// came without items and said that the subscription is canceled.
+async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, StoreError> {
     let rows = sqlx::query_as!(
         Row,
         r#"
@@ -76,15 +84,15 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
     let overrides = first.overrides.iter().flat_map(|Json(rows)| rows).map(Override::try_from);
     let overrides = overrides.collect::<Result<_, _>>()?;
     let mut items = rows.iter().filter_map(Row::item).collect();
-    Items::bound(&mut items);
-    if items.len() > Items::MOST {
+    PackedItems::bound(&mut items);
+    if items.len() > PackedItems::MAX_ITEMS {
         tracing::warn!(
             subject = subject.as_str(),
             items = items.len(),
             "an account has more than 1,000 items that may still grant"
         );
     }
-    let items = Items::pack(items);
+    let items = PackedItems::pack(items);
     let items = items.map_err(|TooLong(column)| corrupt(column))?;
     Ok(Account { subject: subject.clone(), revision, deleted_at, items, overrides })
 }
@@ -120,7 +128,7 @@ impl Row {
             Status::Active if self.canceled => Status::Canceled,
             status => status,
         };
-        // What ends with its period need not say that end again.
+        // A canceled item and a trial end with their period, so an earlier observation's end still holds.
         let is_canceled = matches!(status, Status::Canceled) || self.canceled_at.is_some();
         let ends = is_canceled || self.free_trial == Some(true);
         let quantity = self.seats.and_then(|n| u64::try_from(n).ok());

@@ -1,79 +1,79 @@
-//! News into rows: what is newer is written, what is older is not, in any order of arrival.
+//! Writes a subscription update into the tables. Only newer state is written, in any order of arrival.
 
-use super::{Names, Outcome, Shared, StoreError, deletions, reconciliation};
-use crate::domain::{News, Observation, Payment, Snapshot, Subject};
+use super::{Names, Outcome, SharedItem, StoreError, deletions, reconciliation};
+use crate::domain::{ObservedItem, Payment, Snapshot, Subject, SubscriptionUpdate};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-/// Writes news within the transaction of its delivery, and the names of plans that were not seen before.
+/// Writes an update, and plan names that were not seen before, in the transaction of the delivery.
 pub(super) async fn apply(
     tx: &mut PgConnection,
     svix_id: &str,
-    news: &News,
+    update: &SubscriptionUpdate,
     names: &Names,
 ) -> Result<Outcome, StoreError> {
-    let subject = news.subject();
+    let subject = update.subject();
     if lock(tx, subject).await?.is_some() {
-        let detail = format!("the {} was deleted, and an id is never used again", subject.kind());
+        let detail = format!("the {} was deleted, and Clerk never reuses an id", subject.kind());
         return Ok(Outcome::Superseded { subject: subject.clone(), revision: None, detail });
     }
-    match news {
-        News::Deleted { at, .. } => {
+    match update {
+        SubscriptionUpdate::Deleted { at, .. } => {
             deletions::delete(tx, subject, *at).await?;
             let revision = log_change(tx, subject).await?;
             let (subject, remark, shared) = (subject.clone(), None, Vec::new());
             Ok(Outcome::Applied { subject, revision, remark, shared })
         }
-        News::Items { items, snapshot, .. } => {
+        SubscriptionUpdate::Items { items, snapshot, .. } => {
             let mut shared = Vec::new();
             let snapshot = snapshot.as_ref();
             let written = write_newer(tx, subject, svix_id, items, snapshot, &mut shared).await?;
-            remember(tx, subject, names).await?;
-            if !news.left_out().is_empty() {
+            remember_names(tx, subject, names).await?;
+            if !update.left_out().is_empty() {
                 reconciliation::want(tx, subject, "a part of a delivery was left out").await?;
             }
-            finish(tx, news, written, shared).await
+            finish(tx, update, written, shared).await
         }
     }
 }
 
-/// Logs the change, if anything was written.
+/// Writes a change-log row if anything was written, and returns the outcome.
 async fn finish(
     tx: &mut PgConnection,
-    news: &News,
+    update: &SubscriptionUpdate,
     written: Written,
-    shared: Vec<Shared>,
+    shared: Vec<SharedItem>,
 ) -> Result<Outcome, StoreError> {
-    let (subject, note) = (news.subject().clone(), news.note());
+    let (subject, note) = (update.subject().clone(), update.note());
     let revision = match written {
         Written::Nothing => None,
-        Written::History | Written::News => Some(log_change(tx, &subject).await?),
+        Written::History | Written::State => Some(log_change(tx, &subject).await?),
     };
     Ok(match (written, revision) {
-        (Written::News, Some(revision)) => {
+        (Written::State, Some(revision)) => {
             Outcome::Applied { subject, revision, remark: note, shared }
         }
         (_, revision) => {
-            let known = Some("newer news of the same is known".to_owned());
+            let known = Some("the same or a newer state is known".to_owned());
             let detail = known.into_iter().chain(note).collect::<Vec<_>>().join("; ");
             Outcome::Superseded { subject, revision, detail }
         }
     })
 }
 
-/// What writing came to.
+/// What an update changed in the tables.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Written {
-    /// Everything was known, or is older than what is known.
+    /// Nothing: the same or a newer state was stored.
     Nothing,
-    /// Only items that a newer subscription had withdrawn before they were heard of.
+    /// Only details of earlier states, or items that a newer snapshot had already withdrawn.
     History,
-    /// Something new.
-    News,
+    /// The current state of the account.
+    State,
 }
 
-/// Locks the subject until the transaction ends, so that its deliveries are written one after another;
-/// returns when it was deleted, if it was.
+/// Locks the subject's row until the transaction ends, which serializes its deliveries. Creates the row if it is
+/// missing. Returns when the subject was deleted, if it was.
 async fn lock(
     tx: &mut PgConnection,
     subject: &Subject,
@@ -95,10 +95,10 @@ async fn lock(
         .execute(&mut *tx)
         .await?;
     }
-    Err(StoreError::Corrupt(format!("{subject} is there and cannot be locked")))
+    Err(StoreError::Corrupt(format!("the row of subject {subject} exists and cannot be locked")))
 }
 
-/// Counts the change and logs it for all replicas; returns the subject's new revision.
+/// Increments the subject's revision and writes a change-log row; returns the new revision.
 pub(super) async fn log_change(
     tx: &mut PgConnection,
     subject: &Subject,
@@ -122,15 +122,15 @@ async fn write_newer(
     tx: &mut PgConnection,
     subject: &Subject,
     svix_id: &str,
-    items: &[Observation],
+    items: &[ObservedItem],
     snapshot: Option<&Snapshot>,
-    shared: &mut Vec<Shared>,
+    shared: &mut Vec<SharedItem>,
 ) -> Result<Written, StoreError> {
     let mut written = Written::Nothing;
     if let Some(snapshot) = snapshot
         && write_snapshot(tx, subject, svix_id, snapshot).await?
     {
-        written = Written::News;
+        written = Written::State;
     }
     for observation in items {
         written = written.max(write_item(tx, subject, svix_id, observation, shared).await?);
@@ -138,7 +138,7 @@ async fn write_newer(
     Ok(written)
 }
 
-/// Keeps the newest snapshot; false if a newer one, or this one, is known.
+/// Stores a snapshot if it is newer than the stored one; returns whether it was.
 async fn write_snapshot(
     tx: &mut PgConnection,
     subject: &Subject,
@@ -173,13 +173,14 @@ async fn write_snapshot(
     Ok(written.rows_affected() == 1)
 }
 
-/// Keeps the newest observation of an item; what older ones say and it does not is kept beside.
+/// Stores an observation of an item if it is the newest. An older observation only adds the details that the newest
+/// one lacks. A failed payment is stored in either case.
 async fn write_item(
     tx: &mut PgConnection,
     subject: &Subject,
     svix_id: &str,
-    observed: &Observation,
-    shared: &mut Vec<Shared>,
+    observed: &ObservedItem,
+    shared: &mut Vec<SharedItem>,
 ) -> Result<Written, StoreError> {
     let written = match write_newest(tx, subject, svix_id, observed, shared).await? {
         None => fill_in(tx, subject, observed).await?,
@@ -201,27 +202,27 @@ async fn write_item(
     Ok(if is_new { written.max(Written::History) } else { written })
 }
 
-/// When an observation named the plan, if it did: the version of that part of an item.
+/// The version of the plan's name, if the observation names the plan: its `updated_at` and time of sending.
 fn named(
-    Observation { item, sent_at, .. }: &Observation,
+    ObservedItem { item, sent_at, .. }: &ObservedItem,
 ) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     (item.plan.is_some() || item.plan_id.is_some()).then_some((item.updated_at, *sent_at))
 }
 
-/// When nothing was owed, if an observation says so.
-fn paid(observed: &Observation) -> Option<DateTime<Utc>> {
+/// The time at which nothing was owed, if the observation says that payments are up to date.
+fn paid(observed: &ObservedItem) -> Option<DateTime<Utc>> {
     matches!(observed.payment, Payment::UpToDate).then_some(observed.item.updated_at)
 }
 
-/// Writes an observation if it is the newest of its item; `None`: it is not.
+/// Writes an observation if it is the newest of its item; returns `None` if it is not.
 async fn write_newest(
     tx: &mut PgConnection,
     subject: &Subject,
     svix_id: &str,
-    observed: &Observation,
-    shared: &mut Vec<Shared>,
+    observed: &ObservedItem,
+    shared: &mut Vec<SharedItem>,
 ) -> Result<Option<Written>, StoreError> {
-    let (Observation { item, sent_at, .. }, named) = (observed, named(observed));
+    let (ObservedItem { item, sent_at, .. }, named) = (observed, named(observed));
     let found = sqlx::query!(
         r#"
         insert into item
@@ -299,16 +300,16 @@ async fn write_newest(
     let Some(found) = found else { return Ok(None) };
     if let Some(other) = found.other {
         let other = other.parse().map_err(|_| StoreError::Corrupt(format!("subject {other}")))?;
-        shared.push(Shared { item: item.id.to_string(), other });
+        shared.push(SharedItem { item: item.id.to_string(), other });
     }
-    Ok(Some(if found.withdrawn { Written::History } else { Written::News }))
+    Ok(Some(if found.withdrawn { Written::History } else { Written::State }))
 }
 
-/// Adds to a newer observation what this one says and the newer one does not.
+/// Adds the details of an older observation that the stored, newer one lacks.
 async fn fill_in(
     tx: &mut PgConnection,
     subject: &Subject,
-    observed: &Observation,
+    observed: &ObservedItem,
 ) -> Result<Written, StoreError> {
     let (item, named) = (&observed.item, named(observed));
     let filled = sqlx::query!(
@@ -358,8 +359,8 @@ async fn fill_in(
     Ok(if filled.rows_affected() > 0 { Written::History } else { Written::Nothing })
 }
 
-/// Remembers names of plans. Every replica is to hear of them.
-async fn remember(
+/// Stores new plan names, and a change-log row through which every replica reads them.
+async fn remember_names(
     tx: &mut PgConnection,
     subject: &Subject,
     Names { new, seen_at }: &Names,
@@ -369,5 +370,5 @@ async fn remember(
     }
     let pairs = new.iter().map(|name| (name.id.to_string(), name.slug.to_string()));
     let (ids, slugs): (Vec<_>, Vec<_>) = pairs.unzip();
-    super::catalogs::remember(tx, subject.kind(), &ids, &slugs, *seen_at).await
+    super::catalogs::insert_names(tx, subject.kind(), &ids, &slugs, *seen_at).await
 }

@@ -1,27 +1,27 @@
-//! The versions of the catalog: numbered, never changed, the highest is in force.
+//! Catalog versions: numbered and immutable; the highest number is in force.
 
-use super::{StoreError, pool::End};
+use super::{Store, StoreError, pool::TxOutcome};
 use crate::domain::{Catalog, Kind, PlanName, PlanNames};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 /// A version of the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
-    /// Its number: higher is newer.
+pub struct CatalogVersion {
+    /// The number of the version; a higher number is newer.
     pub number: u64,
-    /// What it says.
+    /// The plans and features of the version.
     pub catalog: Catalog,
-    /// The names that plans were seen with: they become more without a new version.
+    /// The pairs of plan id and slug seen so far. New pairs are added without a new version.
     pub names: PlanNames,
-    /// Where what is new in it came from.
+    /// The source of the version's change, such as a file's name.
     pub source: String,
-    /// Since when it is, or was, in force.
+    /// When the version came into force.
     pub applied_at: DateTime<Utc>,
 }
 
-impl Version {
-    /// What is in force before there is any version: nothing.
+impl CatalogVersion {
+    /// The empty catalog, in force before there is a first version.
     #[must_use]
     pub fn none() -> Self {
         let (catalog, source) = (Catalog::default(), String::new());
@@ -29,23 +29,23 @@ impl Version {
         Self { number: 0, catalog, names, source, applied_at: DateTime::UNIX_EPOCH }
     }
 
-    /// Whether this says more than another: later versions do, and the same with more names.
+    /// Whether this has a higher number than `other`, or its number and more plan names.
     #[must_use]
     pub fn is_newer_than(&self, other: &Self) -> bool {
         (self.number, self.names.count()) > (other.number, other.names.count())
     }
 }
 
-/// Who says what is in a catalog.
+/// The source of a catalog's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Author {
-    /// A file. One that was in force and was replaced does not come back by itself.
+    /// The catalog file of a starting replica. Content that was in force before and was replaced is not applied again.
     File,
-    /// A file that an operator puts in force, whatever was before.
+    /// A catalog file that an operator applies, also if its content was replaced before.
     Operator,
-    /// Clerk's Backend API, which always tells how things are now. Plans that it lists no longer stay, as retired.
+    /// Clerk's Backend API, always current. Plans that it no longer lists are kept as retired.
     Clerk,
-    /// The same, without the plans that it lists no longer.
+    /// Clerk's Backend API, with the plans that it no longer lists removed.
     ClerkWithoutRetired,
 }
 
@@ -55,14 +55,14 @@ impl Author {
     }
 }
 
-/// What became of putting a catalog in force.
+/// The result of applying a catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
-    /// It is in force now, as this version.
+    /// The catalog came into force with this version number.
     New(u64),
-    /// It was in force already.
+    /// The catalog was already in force with this version number.
     InForce(u64),
-    /// It was in force as `then`, and a later version, `now`, has replaced it: it stays replaced.
+    /// The catalog was not applied: it was in force as version `then`, and version `now` has replaced it since.
     Replaced {
         /// The last version with this content.
         then: u64,
@@ -80,10 +80,11 @@ struct Row {
 }
 
 impl Row {
-    fn version(self, names: PlanNames) -> Result<Version, StoreError> {
-        Ok(Version {
+    fn version(self, names: PlanNames) -> Result<CatalogVersion, StoreError> {
+        Ok(CatalogVersion {
             number: number(self.number)?,
-            catalog: parse(self.file.as_deref())?.over(parse(self.clerk.as_deref())?, &names),
+            catalog: parse(self.file.as_deref())?
+                .overlaid_on(parse(self.clerk.as_deref())?, &names),
             names,
             source: self.source,
             applied_at: self.applied_at,
@@ -97,14 +98,49 @@ fn parse(text: Option<&str>) -> Result<Catalog, StoreError> {
     Ok(catalog.unwrap_or_default())
 }
 
-/// The version in force.
-pub(super) async fn newest(db: &mut PgConnection) -> Result<Option<Version>, StoreError> {
+impl Store {
+    /// The catalog in force, if there is one.
+    pub async fn catalog(&self) -> Result<Option<CatalogVersion>, StoreError> {
+        self.background.run(newest).await
+    }
+
+    /// The newest versions of the catalog, newest first.
+    pub async fn catalog_history(&self, limit: i64) -> Result<Vec<CatalogVersion>, StoreError> {
+        self.background.run(async |db| history(db, limit).await).await
+    }
+
+    /// The catalog that would be in force if `catalog` of this author were applied.
+    pub async fn planned_catalog(
+        &self,
+        author: Author,
+        catalog: Catalog,
+    ) -> Result<Catalog, StoreError> {
+        self.background.run(async |db| planned(db, author, catalog).await).await
+    }
+
+    /// Applies an author's catalog as a new version, if its content is new.
+    pub async fn apply_catalog(
+        &self,
+        author: Author,
+        catalog: &Catalog,
+        source: &str,
+    ) -> Result<Applied, StoreError> {
+        let apply = async |db: &mut _| apply(db, author, catalog, source).await;
+        let applied = self.webhooks.transact(apply).await?;
+        if matches!(applied, Applied::New(_)) {
+            self.notifier.read_log();
+        }
+        Ok(applied)
+    }
+}
+
+async fn newest(db: &mut PgConnection) -> Result<Option<CatalogVersion>, StoreError> {
     let row = sqlx::query_as!(Row, "select * from catalog order by number desc limit 1");
     let Some(row) = row.fetch_optional(&mut *db).await? else { return Ok(None) };
     row.version(names(db).await?).map(Some)
 }
 
-/// All names that plans were seen with.
+/// All stored pairs of plan id and slug.
 async fn names(db: &mut PgConnection) -> Result<PlanNames, StoreError> {
     let rows =
         sqlx::query!("select kind, plan_id, slug from plan_name order by seen_at, plan_id, slug");
@@ -116,8 +152,8 @@ async fn names(db: &mut PgConnection) -> Result<PlanNames, StoreError> {
     Ok(names)
 }
 
-/// Remembers pairs of id and slug that belong together; logs a change of the catalog if one is new.
-pub(super) async fn remember(
+/// Stores pairs of plan id and slug; writes a change-log row for the catalog if a pair is new.
+pub(super) async fn insert_names(
     tx: &mut PgConnection,
     kind: Kind,
     ids: &[String],
@@ -145,16 +181,14 @@ pub(super) async fn remember(
     Ok(())
 }
 
-/// All versions, newest first, at most so many.
-pub(super) async fn history(db: &mut PgConnection, limit: i64) -> Result<Vec<Version>, StoreError> {
+async fn history(db: &mut PgConnection, limit: i64) -> Result<Vec<CatalogVersion>, StoreError> {
     let rows = sqlx::query_as!(Row, "select * from catalog order by number desc limit $1", limit);
     let rows = rows.fetch_all(&mut *db).await?;
     let names = names(db).await?;
     rows.into_iter().map(|row| row.version(names.clone())).collect()
 }
 
-/// What would be in force if this author said this.
-pub(super) async fn planned(
+async fn planned(
     db: &mut PgConnection,
     author: Author,
     catalog: Catalog,
@@ -164,44 +198,44 @@ pub(super) async fn planned(
     let (file, clerk) = row.map(|row| (row.file, row.clerk)).unwrap_or_default();
     let names = names(db).await?;
     Ok(if author.is_clerk() {
-        parse(file.as_deref())?.over(catalog, &names)
+        parse(file.as_deref())?.overlaid_on(catalog, &names)
     } else {
-        catalog.over(parse(clerk.as_deref())?, &names)
+        catalog.overlaid_on(parse(clerk.as_deref())?, &names)
     })
 }
 
-/// Adds a version in which this author says something new.
-pub(super) async fn apply(
+/// Adds a version with the author's new content and the other author's unchanged content.
+async fn apply(
     tx: &mut PgConnection,
     author: Author,
     catalog: &Catalog,
     source: &str,
-) -> Result<End<Applied>, StoreError> {
-    // Stronger locks can be prevented by any role, which need not be allowed to write for PREPARE to lock.
+) -> Result<TxOutcome<Applied>, StoreError> {
+    // A stronger lock could be blocked by any role: PREPARE of a write takes its lock without write privileges.
     sqlx::query!("lock table catalog in share update exclusive mode").execute(&mut *tx).await?;
     let newest =
         sqlx::query!("select number, file, clerk from catalog order by number desc limit 1");
     let newest = newest.fetch_optional(&mut *tx).await?;
     let newest = newest.map(|row| (Some(row.number), row.file, row.clerk));
     let (now, file, clerk) = newest.unwrap_or_default();
-    let said = said(author, catalog, clerk.as_deref())?;
-    let content = said.to_json();
+    let new = new_content(author, catalog, clerk.as_deref())?;
+    let content = new.to_json();
     let before = if author.is_clerk() { &clerk } else { &file };
     if let Some(now) = now
         && before.as_deref() == Some(&*content)
     {
-        return Ok(End::RollBack(Applied::InForce(number(now)?)));
+        return Ok(TxOutcome::RollBack(Applied::InForce(number(now)?)));
     }
     if let (Author::File, Some(now)) = (author, now)
         && let Some(then) = last_with(tx, &content).await?
     {
         let replaced = Applied::Replaced { then: number(then)?, now: number(now)? };
-        return Ok(End::RollBack(replaced));
+        return Ok(TxOutcome::RollBack(replaced));
     }
-    remember_plans(tx, &said).await?;
+    insert_names_of(tx, &new).await?;
     let (file, clerk) =
         if author.is_clerk() { (file, Some(content)) } else { (Some(content), clerk) };
-    let new = sqlx::query_scalar!(
+    let added = sqlx::query_scalar!(
         "
         with logged as (insert into change (subject) values (null))
         insert into catalog (file, clerk, source) values ($1, $2, $3) returning number
@@ -212,32 +246,36 @@ pub(super) async fn apply(
     )
     .fetch_one(tx)
     .await?;
-    Ok(End::Commit(Applied::New(number(new)?)))
+    Ok(TxOutcome::Commit(Applied::New(number(added)?)))
 }
 
-/// The last version in which the file said this.
+/// The number of the last version with this file content.
 async fn last_with(tx: &mut PgConnection, content: &str) -> Result<Option<i64>, StoreError> {
     Ok(sqlx::query_scalar!("select pg_catalog.max(number) from catalog where file = $1", content)
         .fetch_one(tx)
         .await?)
 }
 
-/// What an author's part of a new version says. Plans that Clerk lists no longer stay, as retired.
-fn said(author: Author, catalog: &Catalog, clerk: Option<&str>) -> Result<Catalog, StoreError> {
-    let mut said = catalog.clone();
+/// The author's content of a new version. For Clerk, plans that it no longer lists are kept as retired.
+fn new_content(
+    author: Author,
+    catalog: &Catalog,
+    clerk: Option<&str>,
+) -> Result<Catalog, StoreError> {
+    let mut new = catalog.clone();
     if author == Author::Clerk {
-        said.keep_retired(&parse(clerk)?);
+        new.keep_retired(&parse(clerk)?);
     }
-    Ok(said)
+    Ok(new)
 }
 
-/// Remembers the names of all plans that have an id.
-async fn remember_plans(tx: &mut PgConnection, said: &Catalog) -> Result<(), StoreError> {
+/// Stores the id and slug of each plan of a catalog that has an id.
+async fn insert_names_of(tx: &mut PgConnection, catalog: &Catalog) -> Result<(), StoreError> {
     for kind in [Kind::User, Kind::Organization] {
-        let plans = said.shelf(kind).plans.iter();
+        let plans = catalog.plan_set(kind).plans.iter();
         let names = plans.filter_map(|(slug, plan)| Some((plan.id.as_deref()?.to_owned(), slug)));
         let (ids, slugs): (Vec<_>, Vec<_>) = names.map(|(id, slug)| (id, slug.to_string())).unzip();
-        remember(tx, kind, &ids, &slugs, Utc::now()).await?;
+        insert_names(tx, kind, &ids, &slugs, Utc::now()).await?;
     }
     Ok(())
 }

@@ -1,63 +1,78 @@
-//! The change log, read by transaction: rows of transactions that were still open at the last reading are
-//! looked at again, so that one that commits late is not missed.
+//! The change log, read in the order of transactions. Rows of transactions that were still open at the last read are
+//! read again, so that a late commit is not missed.
 
-use super::StoreError;
+use super::{Store, StoreError, pool::retry_once};
 use crate::domain::Subject;
 use sqlx::PgConnection;
 
-/// How many rows a page has at most.
-const PAGE: i64 = 1_000;
+/// The maximum number of rows in a page.
+const PAGE_LEN: i64 = 1_000;
 
-/// A place in the change log: after this row of this transaction.
+/// A position in the change log: after this row of this transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cursor {
-    /// The transaction's id.
+pub struct ChangeCursor {
+    /// The id of the transaction.
     pub tx: i64,
-    /// The row's id; 0: before all rows of the transaction.
+    /// The id of the row; 0 stands before all rows of the transaction.
     pub id: i64,
 }
 
 /// One row of the change log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// Where it stands.
-    pub at: Cursor,
-    /// Who changed; `None`: the catalog did.
+    /// The position of the row.
+    pub at: ChangeCursor,
+    /// The subject that changed; `None`: the catalog changed.
     pub subject: Option<Subject>,
-    /// Its revision since, where that is told.
+    /// The subject's revision after the change, if the row has it.
     pub revision: Option<u64>,
-    /// How long ago it was written, in seconds, by the clock of the database.
+    /// The age of the row in seconds, by the clock of the database.
     pub age: f64,
 }
 
-/// What a reading of the database found.
+/// The end of the change log at the time of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Here {
-    /// All transactions before this one were over: no row before it can appear any more.
-    pub horizon: Cursor,
-    /// Which history this is: another one after a fail-over, and after a restore from a backup.
+pub struct LogEnd {
+    /// All transactions before this cursor have ended, so no row can still appear before it.
+    pub horizon: ChangeCursor,
+    /// Identifies the history of the database: it changes after a failover and after a restore from a backup.
     pub history: String,
 }
 
-/// Some rows, and what was settled when they were read.
+/// A page of the change log, and the end of the log when the page was read.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Page {
+pub struct ChangePage {
     /// The rows, in the order of their cursors.
     pub rows: Vec<Change>,
-    /// Where they were read.
-    pub here: Here,
-    /// Whether there may be more rows after these.
+    /// The end of the log when the page was read.
+    pub here: LogEnd,
+    /// Whether there may be more rows after this page.
     pub more: bool,
 }
 
-/// Where reading must begin to miss nothing that commits from now on.
-pub(super) async fn here(db: &mut PgConnection) -> Result<Here, StoreError> {
-    let nothing = Cursor { tx: i64::MAX, id: 0 };
+impl Store {
+    /// The end of the change log. Reading from its horizon misses no later change.
+    pub async fn log_end(&self) -> Result<LogEnd, StoreError> {
+        retry_once(|| self.log.run(log_end)).await
+    }
+
+    /// The next page of the change log after a cursor.
+    pub async fn changes(&self, after: ChangeCursor) -> Result<ChangePage, StoreError> {
+        retry_once(|| self.log.run(async |db| page(db, after).await)).await
+    }
+
+    /// Removes up to 20,000 change-log rows that replicas no longer need; returns the number removed.
+    pub async fn prune_changes(&self) -> Result<u64, StoreError> {
+        self.background.run(prune).await
+    }
+}
+
+async fn log_end(db: &mut PgConnection) -> Result<LogEnd, StoreError> {
+    let nothing = ChangeCursor { tx: i64::MAX, id: 0 };
     Ok(page(db, nothing).await?.here)
 }
 
-/// Reads on after a cursor.
-pub(super) async fn page(db: &mut PgConnection, after: Cursor) -> Result<Page, StoreError> {
+async fn page(db: &mut PgConnection, after: ChangeCursor) -> Result<ChangePage, StoreError> {
     let rows = sqlx::query!(
         r#"
         with reading as (
@@ -83,14 +98,15 @@ pub(super) async fn page(db: &mut PgConnection, after: Cursor) -> Result<Page, S
         "#,
         after.tx.to_string(),
         after.id,
-        PAGE,
+        PAGE_LEN,
     )
     .fetch_all(db)
     .await?;
 
-    let first = rows.first().ok_or_else(|| StoreError::Corrupt("an empty reading".into()))?;
-    let horizon = Cursor { tx: first.horizon, id: 0 };
-    let here = Here { horizon, history: first.history.clone() };
+    let first =
+        rows.first().ok_or_else(|| StoreError::Corrupt("the change log returned no row".into()))?;
+    let horizon = ChangeCursor { tx: first.horizon, id: 0 };
+    let here = LogEnd { horizon, history: first.history.clone() };
     let mut changes = Vec::with_capacity(rows.len());
     for row in rows {
         let (Some(id), Some(tx), Some(age)) = (row.id, row.tx, row.age) else { continue };
@@ -98,16 +114,16 @@ pub(super) async fn page(db: &mut PgConnection, after: Cursor) -> Result<Page, S
         let subject =
             subject.map_err(|_| StoreError::Corrupt(format!("change.subject of {id}")))?;
         let revision = row.revision.and_then(|revision| u64::try_from(revision).ok());
-        changes.push(Change { at: Cursor { tx, id }, subject, revision, age });
+        changes.push(Change { at: ChangeCursor { tx, id }, subject, revision, age });
     }
-    let more = i64::try_from(changes.len()).is_ok_and(|n| n == PAGE);
-    Ok(Page { rows: changes, here, more })
+    let more = i64::try_from(changes.len()).is_ok_and(|n| n == PAGE_LEN);
+    Ok(ChangePage { rows: changes, here, more })
 }
 
-/// Removes what is older than a day: a replica that has not read for so long forgets everything instead. And what a
-/// backup brought here from another cluster, whose transactions are yet to come in this one: it would be read again
-/// with every reading.
-pub(super) async fn prune(db: &mut PgConnection) -> Result<u64, StoreError> {
+/// Removes rows older than 24 h: a replica that last read longer ago resets its cache instead. Also removes rows that a
+/// restored backup brought from another cluster, with transaction ids that are in the future here: every read would
+/// return them again.
+async fn prune(db: &mut PgConnection) -> Result<u64, StoreError> {
     let pruned = sqlx::query!(
         "
         delete from change where id in (

@@ -1,33 +1,33 @@
-//! Deleting a subject, and keeping one from being deleted meanwhile.
+//! Deletes subjects, and locks them against deletion.
 
-use super::{Store, StoreError, apply_update::log_change, pool::End};
+use super::{Store, StoreError, apply_update::log_change, pool::TxOutcome};
 use crate::domain::Subject;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 impl Store {
-    /// Takes back a deletion: the subject is known again, and has nothing. `false`: it was not deleted.
+    /// Reverts a deletion: the subject accepts updates again, and has no items. Returns `false` if it was not deleted.
     pub async fn undelete(&self, subject: &Subject) -> Result<bool, StoreError> {
-        self.upkeep.transact(async |tx| undelete(tx, subject).await).await
+        self.background.transact(async |tx| undelete(tx, subject).await).await
     }
 }
 
-async fn undelete(tx: &mut PgConnection, subject: &Subject) -> Result<End<bool>, StoreError> {
+async fn undelete(tx: &mut PgConnection, subject: &Subject) -> Result<TxOutcome<bool>, StoreError> {
     let undeleted = sqlx::query!(
         "update subject set deleted_at = null where subject = $1 and deleted_at is not null",
         subject.as_str()
     );
     if undeleted.execute(&mut *tx).await?.rows_affected() == 0 {
-        return Ok(End::RollBack(false));
+        return Ok(TxOutcome::RollBack(false));
     }
     log_change(tx, subject).await?;
-    Ok(End::Commit(true))
+    Ok(TxOutcome::Commit(true))
 }
 
-/// Keeps a subject from being deleted by others until the transaction ends, also one of whom nothing is known yet: a
-/// body that is entered meanwhile would outlive the deletion. A row of `deletion_lock` is locked, because a role without
-/// rights on the table cannot do that, while every role can take any advisory lock. Several transactions share the lock.
-pub(super) async fn put_off_deletion(
+/// Blocks other transactions from deleting a subject until this one ends, also if the subject has no row yet: a body
+/// inserted during a deletion would survive it. The lock is a row of `deletion_lock`, because only a role with rights
+/// on the table can take it, while any role can take any advisory lock. Several transactions can hold it at a time.
+pub(super) async fn lock_against_deletion(
     tx: &mut PgConnection,
     subject: &Subject,
 ) -> Result<(), StoreError> {
@@ -38,10 +38,10 @@ pub(super) async fn put_off_deletion(
         ",
         subject.as_str()
     );
-    locked(slot.fetch_optional(tx).await?)
+    require_slot(slot.fetch_optional(tx).await?)
 }
 
-/// Waits until no transaction puts off the deletion of this subject any more, and lets no new one do so.
+/// Takes the lock for a deletion: waits for all holders of [`lock_against_deletion`], and blocks new ones.
 async fn lock_deletion(tx: &mut PgConnection, subject: &Subject) -> Result<(), StoreError> {
     let slot = sqlx::query_scalar!(
         "
@@ -50,16 +50,16 @@ async fn lock_deletion(tx: &mut PgConnection, subject: &Subject) -> Result<(), S
         ",
         subject.as_str()
     );
-    locked(slot.fetch_optional(tx).await?)
+    require_slot(slot.fetch_optional(tx).await?)
 }
 
 /// Without the row, nothing would be locked.
-fn locked(slot: Option<i64>) -> Result<(), StoreError> {
+fn require_slot(slot: Option<i64>) -> Result<(), StoreError> {
     let missing = || StoreError::Corrupt("deletion_lock lacks a slot from 0 to 1023".into());
     slot.map(drop).ok_or_else(missing)
 }
 
-/// Ends everything for a subject, for good, and lets go of the bodies that told of it: they hold names and addresses.
+/// Deletes a subject permanently, and removes the delivery bodies about it, because they hold names and addresses.
 pub(super) async fn delete(
     tx: &mut PgConnection,
     subject: &Subject,

@@ -1,11 +1,7 @@
-//! The ledger: every authentic delivery, once, and what became of it.
+//! The ledger: every authentic delivery, once, with its result.
 
-use super::{
-    StoreError, apply_update, deletions,
-    pool::{End, Lane},
-    reconciliation,
-};
-use crate::domain::{Message, News, PlanName, Reading, Subject};
+use super::{Store, StoreError, apply_update, deletions, pool::TxOutcome, reconciliation};
+use crate::domain::{Parsed, PlanName, Subject, WebhookEvent};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -14,80 +10,80 @@ use sqlx::PgConnection;
 /// One authentic webhook request.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// The `svix-id`: the same for every attempt and replay of one message.
+    /// The `svix-id`, which is the same for every attempt and replay of one message.
     pub svix_id: String,
-    /// The bytes that were signed.
+    /// The signed bytes.
     pub body: Bytes,
-    /// The time that was signed with them; nobody signed what Clerk's Backend API says.
+    /// The signed time; `None` for an answer of Clerk's Backend API, which is not signed.
     pub signed_at: Option<DateTime<Utc>>,
-    /// What they say.
-    pub message: Message,
-    /// The names of plans in them.
+    /// The parsed body.
+    pub event: WebhookEvent,
+    /// The plan names in the body that are new.
     pub names: Names,
 }
 
-/// The names of plans in a delivery that were not seen before.
+/// Plan names in a delivery that were not seen before.
 #[derive(Debug, Clone)]
 pub struct Names {
     /// Pairs of id and slug.
     pub new: Vec<PlanName>,
-    /// When Clerk said them.
+    /// When Clerk sent them.
     pub seen_at: DateTime<Utc>,
 }
 
 impl Delivery {
-    /// Whom it is about, as far as that can be told.
+    /// The subject of the delivery, if the body names one.
     #[must_use]
     pub fn subject(&self) -> Option<&Subject> {
-        self.message.subject.as_ref()
+        self.event.subject.as_ref()
     }
 }
 
-/// An item that another subject holds as well: one of the two is wrong.
+/// An item that another subject holds as well, which cannot be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shared {
-    /// The item's id.
+pub struct SharedItem {
+    /// The id of the item.
     pub item: String,
-    /// The other subject.
+    /// The other subject that holds the item.
     pub other: Subject,
 }
 
-/// What became of a delivery.
+/// The result of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It changed what is known of the subject.
+    /// The delivery changed the account.
     Applied {
-        /// Who changed.
+        /// The subject of the account.
         subject: Subject,
-        /// The subject's revision since.
+        /// The account's new revision.
         revision: u64,
-        /// What was odd or left out, and did not stand in the way.
+        /// Parts of the body that were unusual or left out; the rest was applied.
         remark: Option<String>,
         /// Items that another subject holds as well.
-        shared: Vec<Shared>,
+        shared: Vec<SharedItem>,
     },
-    /// All of it was known already, or newer news is.
+    /// The same or a newer state was stored already.
     Superseded {
-        /// Whom it was about.
+        /// The subject of the delivery.
         subject: Subject,
-        /// The subject's new revision, if the history became fuller.
+        /// The account's new revision, if the delivery added details of earlier states.
         revision: Option<u64>,
-        /// By what.
+        /// Why the delivery was superseded.
         detail: String,
     },
-    /// This message was taken before. `same_body` is false if it then had another body.
+    /// A delivery with this `svix-id` was recorded before.
     Duplicate {
-        /// Whether the bytes are the same as before.
+        /// Whether the recorded delivery has the same body.
         same_body: bool,
     },
-    /// It is not about what anybody may use.
+    /// The event does not affect entitlements; the text says why.
     Ignored(String),
-    /// It is kept until this service understands it.
+    /// The delivery could not be parsed or stored and is kept for replay; the text says why.
     Parked(String),
 }
 
 impl Outcome {
-    /// The one word for it, in answers, logs, metrics and the ledger.
+    /// The outcome's name in answers, logs, metrics and the ledger.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -99,14 +95,14 @@ impl Outcome {
         }
     }
 
-    /// Why, in words, where there is more to say than the word.
+    /// A sentence that explains the outcome, if there is more to say than its name.
     #[must_use]
     pub fn detail(&self) -> Option<&str> {
         match self {
             Self::Applied { remark, .. } => remark.as_deref(),
             Self::Duplicate { same_body: true } => None,
             Self::Duplicate { same_body: false } => {
-                Some("this id was used before with another body; the first one stands")
+                Some("this svix-id was recorded before with another body; the first body is kept")
             }
             Self::Superseded { detail, .. } | Self::Ignored(detail) | Self::Parked(detail) => {
                 Some(detail)
@@ -114,7 +110,7 @@ impl Outcome {
         }
     }
 
-    /// Who changed, and the revision since.
+    /// The subject whose account changed, and its new revision.
     #[must_use]
     pub fn changed(&self) -> Option<(&Subject, u64)> {
         match self {
@@ -125,90 +121,152 @@ impl Outcome {
     }
 }
 
-/// Writes a delivery. Data that Postgres refuses is parked instead of being retried for ever.
-pub(super) async fn record(lane: &Lane, delivery: &Delivery) -> Result<Outcome, StoreError> {
-    let done = match &delivery.message.reading {
-        Reading::News(news) => lane.transact(async |db| write(db, delivery, news).await).await,
-        Reading::Ignored(why) => keep(lane, delivery, Outcome::Ignored(why.clone())).await,
-        Reading::Parked(why) | Reading::Foreign(why) => {
-            keep(lane, delivery, Outcome::Parked(why.clone())).await
-        }
-    };
-    match done {
-        Err(StoreError::Refused(error)) => {
-            keep(lane, delivery, Outcome::Parked(format!("Postgres refused it: {error}"))).await
-        }
-        done => done,
+/// How a delivery is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteMode {
+    /// A webhook. Its ledger row is inserted last; if the ledger has the message already, nothing changes.
+    Record,
+    /// An answer of Clerk's Backend API. It gets a ledger row only if it changes something.
+    Import {
+        /// Whether everything is rolled back.
+        dry_run: bool,
+    },
+    /// A delivery from the ledger, applied again with the rules of this release.
+    Replay {
+        /// Whether everything is rolled back.
+        dry_run: bool,
+    },
+}
+
+impl WriteMode {
+    fn is_dry_run(self) -> bool {
+        matches!(self, Self::Import { dry_run: true } | Self::Replay { dry_run: true })
     }
 }
 
-/// The news and its ledger row.
+impl Store {
+    /// Writes a delivery in one transaction, which is durable when this returns. A webhook whose data Postgres rejects
+    /// is parked, because Svix would retry it without success.
+    pub async fn write(&self, delivery: &Delivery, mode: WriteMode) -> Result<Outcome, StoreError> {
+        let outcome = match self.write_as(delivery, &delivery.event.parsed, mode).await {
+            Err(StoreError::Rejected(error)) if mode == WriteMode::Record => {
+                let parked = Parsed::Parked(format!("Postgres rejected the data: {error}"));
+                self.write_as(delivery, &parked, mode).await?
+            }
+            written => written?,
+        };
+        if !mode.is_dry_run() {
+            self.queue_notification(&outcome, &delivery.names);
+        }
+        Ok(outcome)
+    }
+
+    fn queue_notification(&self, outcome: &Outcome, names: &Names) {
+        if !names.new.is_empty() {
+            self.notifier.read_log();
+        }
+        if let Some((subject, revision)) = outcome.changed() {
+            self.notifier.changed(subject, revision);
+        }
+    }
+
+    async fn write_as(
+        &self,
+        delivery: &Delivery,
+        parsed: &Parsed,
+        mode: WriteMode,
+    ) -> Result<Outcome, StoreError> {
+        self.webhooks.transact(async |tx| write(tx, delivery, parsed, mode).await).await
+    }
+}
+
+/// Writes the change and its ledger row.
 async fn write(
     tx: &mut PgConnection,
     delivery: &Delivery,
-    news: &News,
-) -> Result<End<Outcome>, StoreError> {
-    let outcome = apply_update::apply(tx, &delivery.svix_id, news, &delivery.names).await?;
-    if enter(tx, delivery, &outcome).await? {
-        Ok(End::Commit(outcome))
-    } else {
-        duplicate(tx, delivery).await.map(End::RollBack)
+    parsed: &Parsed,
+    mode: WriteMode,
+) -> Result<TxOutcome<Outcome>, StoreError> {
+    let outcome = apply(tx, delivery, parsed, mode).await?;
+    match mode {
+        WriteMode::Record => {
+            if !insert(tx, delivery, &outcome).await? {
+                return duplicate(tx, delivery).await.map(TxOutcome::RollBack);
+            }
+        }
+        WriteMode::Import { .. } => {
+            if outcome.changed().is_none() {
+                return Ok(TxOutcome::RollBack(outcome));
+            }
+            insert(tx, delivery, &outcome).await?; // an older release that applied less may have inserted it
+        }
+        WriteMode::Replay { .. } => mark_replayed(tx, delivery, &outcome).await?,
     }
+    Ok(if mode.is_dry_run() { TxOutcome::RollBack(outcome) } else { TxOutcome::Commit(outcome) })
 }
 
-/// News that nobody delivered. It is entered only if it changes something.
-pub(super) async fn observe(
+/// Applies an update. The subject of a parked webhook becomes a reconciliation candidate, which locks its row against
+/// deletion, as [`deletions::lock_against_deletion`] does for other deliveries.
+async fn apply(
     tx: &mut PgConnection,
     delivery: &Delivery,
-    dry_run: bool,
-) -> Result<End<Outcome>, StoreError> {
-    let outcome = follow(tx, delivery).await?;
-    if dry_run || outcome.changed().is_none() {
-        return Ok(End::RollBack(outcome));
-    }
-    enter(tx, delivery, &outcome).await?; // the same may have been entered by a release that read less of it
-    Ok(End::Commit(outcome))
-}
-
-/// Writes what a delivery says, without entering it.
-pub(super) async fn follow(
-    tx: &mut PgConnection,
-    delivery: &Delivery,
+    parsed: &Parsed,
+    mode: WriteMode,
 ) -> Result<Outcome, StoreError> {
-    match &delivery.message.reading {
-        Reading::News(news) => {
-            apply_update::apply(tx, &delivery.svix_id, news, &delivery.names).await
+    let outcome = match parsed {
+        Parsed::Update(update) => {
+            return apply_update::apply(tx, &delivery.svix_id, update, &delivery.names).await;
         }
-        Reading::Ignored(why) => Ok(Outcome::Ignored(why.clone())),
-        Reading::Parked(why) | Reading::Foreign(why) => Ok(Outcome::Parked(why.clone())),
+        Parsed::Ignored(why) => Outcome::Ignored(why.clone()),
+        Parsed::Parked(why) | Parsed::Foreign(why) => Outcome::Parked(why.clone()),
+    };
+    match (parsed, delivery.subject()) {
+        (Parsed::Parked(_), Some(subject)) if mode == WriteMode::Record => {
+            reconciliation::want(tx, subject, "a delivery is parked").await?;
+        }
+        (_, Some(subject)) => deletions::lock_against_deletion(tx, subject).await?,
+        (_, None) => {}
     }
+    Ok(outcome)
 }
 
-/// The ledger row alone. The subject of what was not understood is to be compared with Clerk; that locks its row, and
-/// keeps it from being deleted meanwhile as [`deletions::put_off_deletion`] does.
-async fn keep(lane: &Lane, delivery: &Delivery, outcome: Outcome) -> Result<Outcome, StoreError> {
-    lane.transact(async |tx| {
-        match (delivery.subject(), &delivery.message.reading) {
-            (Some(subject), Reading::Ignored(_) | Reading::Foreign(_)) => {
-                deletions::put_off_deletion(tx, subject).await?;
-            }
-            (Some(subject), Reading::News(_) | Reading::Parked(_)) => {
-                reconciliation::want(tx, subject, "a delivery is parked").await?;
-            }
-            (None, _) => {}
-        }
-        if enter(tx, delivery, &outcome).await? {
-            Ok(End::Commit(outcome))
-        } else {
-            duplicate(tx, delivery).await.map(End::RollBack)
-        }
-    })
-    .await
+/// Records a replay in the ledger. A row with the result `applied` keeps it, because the delivery did change the
+/// account once. The body of a delivery about a deleted subject is removed.
+async fn mark_replayed(
+    tx: &mut PgConnection,
+    delivery: &Delivery,
+    outcome: &Outcome,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "
+        update delivery set
+            replayed_at = pg_catalog.clock_timestamp(),
+            event = $2, sent_at = $3, subject = $4,
+            result = case when result = 'applied' then result else $5 end,
+            detail = case when result = 'applied' then detail else $6 end,
+            revision = coalesce($7, revision),
+            is_foreign = $8,
+            body = case when exists (select from subject where subject = $4 and deleted_at is not null)
+                then null else body end
+        where svix_id = $1
+        ",
+        delivery.svix_id,
+        delivery.event.event,
+        delivery.event.sent_at,
+        delivery.subject().map(Subject::as_str),
+        outcome.word(),
+        outcome.detail(),
+        outcome.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX)),
+        matches!(delivery.event.parsed, Parsed::Foreign(_)),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
-/// Enters a delivery in the ledger; false if it is there already. Of two at the same moment, the second
-/// waits here for the first. Of what is about somebody who was deleted, the body is not kept.
-async fn enter(
+/// Inserts a ledger row; returns `false` if the ledger has the delivery already. A concurrent insert of the same
+/// delivery waits here for the first one to end. The body of a delivery about a deleted subject is not stored.
+async fn insert(
     db: &mut PgConnection,
     delivery: &Delivery,
     outcome: &Outcome,
@@ -225,17 +283,17 @@ async fn enter(
         on conflict (svix_id) do nothing
         ",
         delivery.svix_id,
-        delivery.message.event,
-        delivery.message.sent_at,
+        delivery.event.event,
+        delivery.event.sent_at,
         delivery.subject().map(Subject::as_str),
         outcome.word(),
         outcome.detail(),
         outcome.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX)),
         &*delivery.body,
         &*Sha256::digest(&delivery.body),
-        delivery.message.instance,
+        delivery.event.instance,
         delivery.signed_at,
-        matches!(delivery.message.reading, Reading::Foreign(_)),
+        matches!(delivery.event.parsed, Parsed::Foreign(_)),
     )
     .execute(db)
     .await?;

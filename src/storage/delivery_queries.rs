@@ -1,14 +1,14 @@
-//! Looking into the ledger, replaying what is in it, and letting go of bodies.
+//! Queries on the ledger, and removal of old bodies.
 
-use super::{Delivery, Outcome, StoreError, deletions, deliveries, pool::End};
-use crate::domain::{Reading, Subject};
+use super::{Store, StoreError};
+use crate::domain::Subject;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-/// Which deliveries; what is `None` does not restrict.
+/// Selects deliveries. A field that is `None` does not restrict the selection.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub struct DeliveryFilter {
     /// With this id.
     pub svix_id: Option<String>,
     /// About this subject.
@@ -21,61 +21,88 @@ pub struct Filter {
     pub until: Option<DateTime<Utc>>,
 }
 
-/// A place in the list of deliveries.
+/// A position in the list of deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
-    /// When the delivery there was received.
+pub struct DeliveryPosition {
+    /// When the delivery at this position was received.
     pub received_at: DateTime<Utc>,
-    /// Its id.
+    /// The `svix-id` of the delivery at this position.
     pub svix_id: String,
 }
 
-/// What the ledger says of a delivery, apart from its body.
+/// The ledger row of a delivery, without the body.
 #[derive(Debug, Clone)]
-pub struct Entry {
-    /// Its id.
+pub struct DeliveryEntry {
+    /// The `svix-id`.
     pub svix_id: String,
-    /// When it was first received.
+    /// When the delivery was first received.
     pub received_at: DateTime<Utc>,
     /// Clerk's name of the event.
     pub event: Option<String>,
-    /// When Clerk sent it.
+    /// When Clerk sent the event.
     pub sent_at: Option<DateTime<Utc>>,
-    /// Whom it told of.
+    /// The subject of the event.
     pub subject: Option<String>,
-    /// What became of it.
+    /// The name of the outcome, as [`super::Outcome::word`] has it.
     pub result: String,
-    /// Why.
+    /// A sentence that explains the result.
     pub detail: Option<String>,
-    /// The subject's revision after it.
+    /// The subject's revision after the delivery.
     pub revision: Option<i64>,
-    /// Whether the body is still there.
+    /// Whether the body is still stored.
     pub has_body: bool,
     /// The SHA-256 of the body.
     pub body_sha256: Vec<u8>,
-    /// When it was last replayed.
+    /// When the delivery was last replayed.
     pub replayed_at: Option<DateTime<Utc>>,
-    /// The time that was signed with it.
+    /// The signed time.
     pub signed_at: Option<DateTime<Utc>>,
 }
 
-impl Entry {
-    /// Where it stands in the list.
+impl DeliveryEntry {
+    /// The position of this entry in the list.
     #[must_use]
-    pub fn position(&self) -> Position {
-        Position { received_at: self.received_at, svix_id: self.svix_id.clone() }
+    pub fn position(&self) -> DeliveryPosition {
+        DeliveryPosition { received_at: self.received_at, svix_id: self.svix_id.clone() }
     }
 }
 
-/// The deliveries that fit, newest first, after a place in the list.
-pub(super) async fn list(
+impl Store {
+    /// Lists deliveries that match a filter, newest first, after a position in the list.
+    pub async fn deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        after: Option<&DeliveryPosition>,
+        limit: u32,
+    ) -> Result<Vec<DeliveryEntry>, StoreError> {
+        self.background.run(async |db| list(db, filter, after, limit).await).await
+    }
+
+    /// The body of a delivery, if it is still stored.
+    pub async fn body(&self, svix_id: &str) -> Result<Option<Bytes>, StoreError> {
+        self.background.run(async |db| body(db, svix_id).await).await
+    }
+
+    /// The number of parked deliveries of the served Clerk instance, at most 10,000.
+    pub async fn parked(&self) -> Result<i64, StoreError> {
+        self.background.run(parked).await
+    }
+
+    /// Removes up to 1,000 bodies received before an instant; returns the number removed. A parked delivery keeps its
+    /// body for replay, unless it is of another Clerk instance.
+    pub async fn redact_bodies(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
+        self.background.run(async |db| redact_bodies(db, before).await).await
+    }
+}
+
+async fn list(
     db: &mut PgConnection,
-    filter: &Filter,
-    after: Option<&Position>,
+    filter: &DeliveryFilter,
+    after: Option<&DeliveryPosition>,
     limit: u32,
-) -> Result<Vec<Entry>, StoreError> {
+) -> Result<Vec<DeliveryEntry>, StoreError> {
     let entries = sqlx::query_as!(
-        Entry,
+        DeliveryEntry,
         r#"
         select svix_id, received_at, event, sent_at, subject, result, detail, revision,
             body is not null as "has_body!", body_sha256, replayed_at, signed_at
@@ -103,64 +130,16 @@ pub(super) async fn list(
     Ok(entries)
 }
 
-/// The bytes of a delivery, if they are still there.
-pub(super) async fn body(
-    db: &mut PgConnection,
-    svix_id: &str,
-) -> Result<Option<Bytes>, StoreError> {
+async fn body(db: &mut PgConnection, svix_id: &str) -> Result<Option<Bytes>, StoreError> {
     let body = sqlx::query_scalar!("select body from delivery where svix_id = $1", svix_id)
         .fetch_optional(db)
         .await?;
     Ok(body.flatten().map(Bytes::from))
 }
 
-/// Applies a delivery that is in the ledger, as it is read now. The ledger keeps `applied` as it was: it tells
-/// what the delivery once did. If it is about somebody who was deleted, its body is not kept any longer.
-pub(super) async fn replay(
-    tx: &mut PgConnection,
-    delivery: &Delivery,
-    dry_run: bool,
-) -> Result<End<Outcome>, StoreError> {
-    if let (Some(subject), Reading::Ignored(_) | Reading::Parked(_) | Reading::Foreign(_)) =
-        (delivery.subject(), &delivery.message.reading)
-    {
-        deletions::put_off_deletion(tx, subject).await?; // news locks its subject anyway
-    }
-    let outcome = deliveries::follow(tx, delivery).await?;
-    sqlx::query!(
-        "
-        update delivery set
-            replayed_at = pg_catalog.clock_timestamp(),
-            event = $2, sent_at = $3, subject = $4,
-            result = case when result = 'applied' then result else $5 end,
-            detail = case when result = 'applied' then detail else $6 end,
-            revision = coalesce($7, revision),
-            is_foreign = $8,
-            body = case when exists (select from subject where subject = $4 and deleted_at is not null)
-                then null else body end
-        where svix_id = $1
-        ",
-        delivery.svix_id,
-        delivery.message.event,
-        delivery.message.sent_at,
-        delivery.subject().map(Subject::as_str),
-        outcome.word(),
-        outcome.detail(),
-        outcome.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX)),
-        matches!(delivery.message.reading, Reading::Foreign(_)),
-    )
-    .execute(tx)
-    .await?;
-    Ok(if dry_run { End::RollBack(outcome) } else { End::Commit(outcome) })
-}
-
-/// Lets go of bodies received before an instant; returns how many. What is parked keeps its body until it is
-/// understood, unless it is of another Clerk instance. Replicas that do this at the same time pass each other by.
-pub(super) async fn drop_bodies(
-    db: &mut PgConnection,
-    before: DateTime<Utc>,
-) -> Result<u64, StoreError> {
-    let dropped = sqlx::query!(
+/// Replicas that do this at the same time skip each other's locked rows.
+async fn redact_bodies(db: &mut PgConnection, before: DateTime<Utc>) -> Result<u64, StoreError> {
+    let redacted = sqlx::query!(
         "
         update delivery set body = null where svix_id in (
             select svix_id from delivery
@@ -172,10 +151,10 @@ pub(super) async fn drop_bodies(
     )
     .execute(db)
     .await?;
-    Ok(dropped.rows_affected())
+    Ok(redacted.rows_affected())
 }
 
-/// How many deliveries are parked that are of the instance that is served; beyond the most that are counted, that many.
+/// The number of parked deliveries of the served Clerk instance, at most 10,000.
 pub(super) async fn parked(db: &mut PgConnection) -> Result<i64, StoreError> {
     let parked = sqlx::query_scalar!(
         r#"

@@ -1,64 +1,79 @@
-//! What the database is, and what this role may do in it: for those who look for what is wrong.
+//! Inspects the database and the rights of this role, for `doctor` and the database gauges.
 
-use super::{Schema, StoreError, delivery_queries, schema};
+use super::{Schema, Store, StoreError, delivery_queries, schema};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
 use std::time::{Duration, Instant};
 
-/// What a look at the database shows.
+/// The result of inspecting the database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspection {
-    /// The server's version, as `150018` for 15.18.
+    /// The server's version, such as `150018` for 15.18.
     pub version: i32,
-    /// Who we are there.
+    /// The role of this connection.
     pub role: String,
-    /// Whether it only follows another server.
+    /// Whether the server is a standby.
     pub is_standby: bool,
-    /// The version of TLS that this connection speaks; `None`: it is not encrypted.
+    /// The TLS version of this connection; `None`: it is not encrypted.
     pub tls: Option<String>,
-    /// How far its clock is ahead of ours, in seconds.
+    /// How far the database's clock is ahead of this machine's, in seconds.
     pub skew: f64,
-    /// Rights that are missing, with the table.
+    /// Each table on which the role lacks a right that `serve` needs, and the right.
     pub missing_rights: Vec<(String, String)>,
-    /// Functions that may not be called.
+    /// The functions that `serve` needs and the role may not execute.
     pub missing_functions: Vec<String>,
-    /// Schemas in which our names are looked for, and into which others may put objects: with who may.
+    /// Each schema on the search path in which another role can create objects that shadow ours, and that role.
     pub open_schemas: Vec<(String, String)>,
 }
 
-/// How far the database was migrated, and how far this build goes.
+/// The migrations of the database and of this build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migrated {
-    /// How they relate.
+    /// Whether this build can use the database's schema.
     pub schema: Schema,
-    /// The newest migration there; 0: none.
+    /// The newest migration applied to the database; 0: none.
     pub applied: i64,
-    /// The newest that this build knows.
+    /// The newest migration in this build.
     pub known: i64,
 }
 
-/// What is worth looking at now and then.
+/// Values that only the database can report, for the gauges.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pulse {
-    /// How far the database's clock is ahead of ours, in seconds.
+pub struct DatabaseStats {
+    /// How far the database's clock is ahead of this machine's, in seconds.
     pub skew: f64,
-    /// How full its queue of notifications is, from 0 to 1.
+    /// The used fraction of the notification queue, from 0 to 1.
     pub queue: f64,
-    /// How many deliveries are parked, at most 10,000.
+    /// The number of parked deliveries of the served Clerk instance, at most 10,000.
     pub parked: i64,
 }
 
-/// Looks at what changes.
-pub(super) async fn pulse(db: &mut PgConnection) -> Result<Pulse, StoreError> {
+impl Store {
+    /// Inspects the server, its clock and the rights of this role, without writing anything.
+    pub async fn inspect(&self) -> Result<Inspection, StoreError> {
+        self.background.run(inspect).await
+    }
+
+    /// Reads the values of the database gauges.
+    pub async fn database_stats(&self) -> Result<DatabaseStats, StoreError> {
+        self.background.run(database_stats).await
+    }
+
+    /// Compares the migrations of the database with those of this build.
+    pub async fn migrated(&self) -> Result<Migrated, StoreError> {
+        self.background.run(migrated).await
+    }
+}
+
+async fn database_stats(db: &mut PgConnection) -> Result<DatabaseStats, StoreError> {
     let skew = skew(db).await?;
     let queue =
         sqlx::query_scalar!(r#"select pg_catalog.pg_notification_queue_usage() as "usage!""#);
     let queue = queue.fetch_one(&mut *db).await?;
-    Ok(Pulse { skew, queue, parked: delivery_queries::parked(db).await? })
+    Ok(DatabaseStats { skew, queue, parked: delivery_queries::parked(db).await? })
 }
 
-/// Looks without touching anything.
-pub(super) async fn inspect(db: &mut PgConnection) -> Result<Inspection, StoreError> {
+async fn inspect(db: &mut PgConnection) -> Result<Inspection, StoreError> {
     let skew = skew(db).await?;
     let server = sqlx::query!(
         r#"
@@ -83,8 +98,8 @@ pub(super) async fn inspect(db: &mut PgConnection) -> Result<Inspection, StoreEr
     })
 }
 
-/// How far the database's clock is ahead of this machine's, in seconds. Half the round trip is allowed for: of three,
-/// the quickest tells it best.
+/// How far the database's clock is ahead of this machine's, in seconds. Half of the round-trip time is subtracted. Of
+/// three attempts, the one with the shortest round trip counts, because it is the most accurate.
 pub(super) async fn skew(db: &mut PgConnection) -> Result<f64, StoreError> {
     let (mut least, mut skew) = (Duration::MAX, 0.0);
     for _ in 0..3 {
@@ -99,7 +114,7 @@ pub(super) async fn skew(db: &mut PgConnection) -> Result<f64, StoreError> {
     Ok(skew)
 }
 
-/// What `serve` does with its tables and is not allowed to do. Locking rows, or the catalog, takes `update`.
+/// The table rights that `serve` needs and the role lacks. Locking rows or the catalog requires `update`.
 async fn missing_rights(db: &mut PgConnection) -> Result<Vec<(String, String)>, StoreError> {
     let missing = sqlx::query!(
         r#"
@@ -128,7 +143,7 @@ async fn missing_rights(db: &mut PgConnection) -> Result<Vec<(String, String)>, 
     Ok(missing.into_iter().map(|row| (row.name, row.needs)).collect())
 }
 
-/// Functions that tell which history the change log is of, and may not be called.
+/// The functions used to identify the database's history that the role may not execute.
 async fn missing_functions(db: &mut PgConnection) -> Result<Vec<String>, StoreError> {
     let missing = sqlx::query_scalar!(
         r#"
@@ -142,8 +157,8 @@ async fn missing_functions(db: &mut PgConnection) -> Result<Vec<String>, StoreEr
     Ok(missing.fetch_all(db).await?)
 }
 
-/// Roles that may create in our schema, or in one where our tables and Postgres's functions are looked for before, and
-/// are neither superusers nor this role, nor can act as the owner of the schema or of the tables.
+/// Roles that can create objects in our schema, or in a schema that precedes it or `pg_catalog` on the search path.
+/// This role is left out, as are superusers and members of the owner of the schema or of the tables.
 async fn open_schemas(db: &mut PgConnection) -> Result<Vec<(String, String)>, StoreError> {
     let open = sqlx::query!(
         r#"
@@ -187,7 +202,7 @@ async fn open_schemas(db: &mut PgConnection) -> Result<Vec<(String, String)>, St
     Ok(open.into_iter().map(|row| (row.schema, row.role)).collect())
 }
 
-/// How far the database was migrated.
+/// Compares the migrations of the database with those of this build.
 pub(super) async fn migrated(db: &mut PgConnection) -> Result<Migrated, StoreError> {
     let schema = schema::compare(db).await?;
     let applied = if schema::is_begun(db).await? { schema::applied(db).await? } else { 0 };

@@ -1,4 +1,4 @@
-//! A pool and the deadline of everything that runs on it; with a transaction-mode pooler in between, too.
+//! Connection pools with a deadline for all work on them, directly to Postgres or through a transaction-mode pooler.
 
 use super::StoreError;
 use sqlx::{
@@ -7,7 +7,6 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use std::{
-    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -16,14 +15,14 @@ use tokio::{
     time::timeout,
 };
 
-/// What every session is set to: whatever else fails, the server itself gives up.
+/// The settings of every session. Even if a deadline here fails, the server itself ends the work.
 const SESSION: &str = "
     set synchronous_commit = on;
     set lock_timeout = '3s';
     set statement_timeout = '5s';
     set idle_in_transaction_session_timeout = '10s'";
-/// Behind a transaction-mode pooler a session is lent for one transaction: nothing set or prepared before it
-/// can be relied on, and what others prepared is in the way.
+/// A transaction-mode pooler assigns a session for one transaction only: earlier settings and prepared statements are
+/// lost, and prepared statements of other clients collide with new ones.
 const BEGIN_POOLED: &str = "
     begin;
     set local synchronous_commit = on;
@@ -32,65 +31,66 @@ const BEGIN_POOLED: &str = "
     set local idle_in_transaction_session_timeout = '10s';
     deallocate all";
 
-/// The way to the database.
+/// Opens connections, and detects a transaction-mode pooler.
 #[derive(Debug)]
-pub(super) struct Route {
+pub(super) struct Connector {
     options: PgConnectOptions,
     is_pooled: OnceCell<bool>,
 }
 
-impl Route {
+impl Connector {
     pub(super) fn new(options: PgConnectOptions) -> Arc<Self> {
-        // Poolers refuse start-up parameters that they do not know.
+        // Poolers reject unknown start-up parameters.
         let options = options.extra_float_digits(None);
         Arc::new(Self { options, is_pooled: OnceCell::new() })
     }
 
-    /// Where it leads and as whom, in words; a password is never among them.
-    pub(super) fn place(&self) -> String {
-        let to = &self.options;
-        let host = match to.get_socket() {
+    /// Names the database, its host and port, and the user, without the password.
+    pub(super) fn describe(&self) -> String {
+        let options = &self.options;
+        let host = match options.get_socket() {
             Some(socket) => socket.display().to_string(),
-            None => to.get_host().to_owned(),
+            None => options.get_host().to_owned(),
         };
-        let (port, user) = (to.get_port(), to.get_username());
-        let name = to.get_database().unwrap_or(user);
+        let (port, user) = (options.get_port(), options.get_username());
+        let name = options.get_database().unwrap_or(user);
         format!("database `{name}` at {host}:{port}, as `{user}`")
     }
 
-    /// Whether a transaction-mode pooler is in between. It is found out once, before anything else is done.
+    /// Whether connections go through a transaction-mode pooler. It is detected once, before any other work.
     pub(super) async fn is_pooled(&self) -> Result<bool, StoreError> {
-        Ok(*self.is_pooled.get_or_try_init(|| self.find_out()).await?)
+        Ok(*self.is_pooled.get_or_try_init(|| self.detect_pooler()).await?)
     }
 
-    /// A session of one's own remembers what was set on it last. A pooler lends sessions to whoever comes next, and others
-    /// come at the same time: it takes several rounds until a value of somebody else shows, or none.
-    async fn find_out(&self) -> Result<bool, sqlx::Error> {
+    /// A direct session keeps the setting that its connection made last. A transaction-mode pooler moves sessions
+    /// between connections, here also among those of other clients, so that after some rounds a foreign or no value
+    /// shows.
+    async fn detect_pooler(&self) -> Result<bool, sqlx::Error> {
         const ROUNDS: usize = 9;
         let one = PgConnection::connect_with(&self.options).await?;
         let other = PgConnection::connect_with(&self.options).await?;
-        let mut ends = [one, other].map(|end| (end, RandomState::new().hash_one(()).to_string()));
+        let mut probes = [one, other].map(|db| (db, fastrand::u64(..).to_string()));
         let mut found = false;
         for round in 0..ROUNDS {
-            for (end, own) in &mut ends {
-                let last = replaced(end, own).await?;
+            for (db, own) in &mut probes {
+                let last = replace_probe(db, own).await?;
                 found |= round > 0 && last.as_ref() != Some(own);
             }
         }
-        let [(one, _), (other, _)] = ends;
+        let [(one, _), (other, _)] = probes;
         tokio::try_join!(one.close(), other.close())?;
         if found {
             tracing::warn!(
-                "DATABASE_URL leads through a transaction-mode pooler: every query takes a transaction of its \
-                 own, and the change log is polled because notifications do not come through; connect \
-                 directly for speed"
+                "DATABASE_URL leads through a transaction-mode pooler: every query runs in its own transaction, \
+                 and the change log is polled because the pooler does not support LISTEN; connect directly \
+                 for lower latency"
             );
         }
         Ok(found)
     }
 
-    /// A listening session on a connection of its own: a pool of one that nobody else uses, because a listener
-    /// first sends UNLISTEN when it is dropped, which on a dead connection would hold a shared place for ever.
+    /// Opens a LISTEN session on its own pool of one connection. A dropped listener first sends UNLISTEN, which on a
+    /// dead connection would occupy a connection of a shared pool for ever.
     pub(super) async fn listen(&self, channel: &str) -> Result<PgListener, sqlx::Error> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
@@ -105,72 +105,80 @@ impl Route {
     }
 }
 
-/// Sets a value on the session that a connection has now; returns the one before it.
-async fn replaced(end: &mut PgConnection, by: &str) -> Result<Option<String>, sqlx::Error> {
+/// Sets the probe value of the session that a connection has at the moment; returns the previous value.
+async fn replace_probe(db: &mut PgConnection, by: &str) -> Result<Option<String>, sqlx::Error> {
     let replace = format!(
         "select pg_catalog.current_setting('entitlements.probe', true),
             pg_catalog.set_config('entitlements.probe', '{by}', false)"
     );
-    Ok(sqlx::raw_sql(sqlx::AssertSqlSafe(replace)).fetch_one(end).await?.get(0))
+    Ok(sqlx::raw_sql(sqlx::AssertSqlSafe(replace)).fetch_one(db).await?.get(0))
 }
 
-/// How long a connection is kept at hand; then it goes back to its pool, which replaces those that are too old.
-const SHIFT: Duration = Duration::from_mins(1);
-/// One that nobody used for so long may have been cut off silently on the way; it is closed.
-const FORGOTTEN: Duration = Duration::from_mins(10);
+/// How long a connection stays in the hot list. Then it returns to its sqlx pool, which replaces old connections.
+const MAX_CHECKOUT: Duration = Duration::from_mins(1);
+/// A connection that was idle for longer is closed: a firewall may have dropped it silently.
+const MAX_IDLE: Duration = Duration::from_mins(10);
 
 /// A pool of connections for one kind of work.
 #[derive(Debug)]
-pub(super) struct Lane {
-    route: Arc<Route>,
+pub(super) struct Pool {
+    connector: Arc<Connector>,
     direct: PgPool,
-    /// The same through a pooler: nothing is remembered from one transaction to the next.
+    /// Used behind a transaction-mode pooler: without session settings and without a cache of prepared statements.
     pooled: PgPool,
-    /// One for each connection that may be lent, so that none waits in a pool for what is kept at hand.
-    places: Semaphore,
-    /// Direct connections that were used just now, the last one last.
-    at_hand: Mutex<Vec<Used>>,
-    limits: Limits,
+    /// One permit for each connection in use, so that no caller waits in a sqlx pool for a connection of the hot list.
+    permits: Semaphore,
+    /// Direct connections that were released a short time ago, the latest last.
+    hot: Mutex<Vec<IdleConnection>>,
+    limits: PoolLimits,
 }
 
-/// The limits of a lane.
+/// The limits of a pool.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// The most connections.
+pub(super) struct PoolLimits {
+    /// The maximum number of connections.
     pub size: u32,
-    /// How long work waits for one.
+    /// How long work waits for a connection.
     pub acquire: Duration,
-    /// How long it may take then.
+    /// How long work may take on its connection.
     pub deadline: Duration,
-    /// A connection that was idle for less is lent again as it is, without asking whether it lives: for reads that are done
-    /// [`twice`], and for transactions, whose beginning tells.
-    pub trusted: Duration,
+    /// A connection that was idle for less is reused without a ping. This is safe for reads, which [`retry_once`]
+    /// repeats, and for transactions, whose BEGIN fails first and is repeated.
+    pub skip_ping_below: Duration,
 }
 
-/// A connection, since when it is away from its pool, and when it was used.
+/// A connection, when it was taken from its sqlx pool, and when it was last used.
 #[derive(Debug)]
-struct Used {
+struct IdleConnection {
     connection: PoolConnection<Postgres>,
-    away_since: Instant,
-    at: Instant,
+    taken_at: Instant,
+    used_at: Instant,
 }
 
-impl Lane {
-    pub(super) fn new(route: &Arc<Route>, limits: Limits) -> Self {
-        let Limits { size, acquire, .. } = limits;
+impl Pool {
+    pub(super) fn new(connector: &Arc<Connector>, limits: PoolLimits) -> Self {
+        let PoolLimits { size, acquire, .. } = limits;
         let pool = || PgPoolOptions::new().max_connections(size).acquire_timeout(acquire);
         let direct = pool()
             .after_connect(|db, _| {
                 Box::pin(async { sqlx::raw_sql(SESSION).execute(db).await.map(drop) })
             })
-            .connect_lazy_with(route.options.clone());
-        let pooled = pool().connect_lazy_with(route.options.clone().statement_cache_capacity(0));
-        let places = Semaphore::new(size as usize);
-        Self { route: route.clone(), direct, pooled, places, at_hand: Mutex::default(), limits }
+            .connect_lazy_with(connector.options.clone());
+        let options = connector.options.clone().statement_cache_capacity(0);
+        let pooled = pool().connect_lazy_with(options);
+        let permits = Semaphore::new(size as usize);
+        Self {
+            connector: connector.clone(),
+            direct,
+            pooled,
+            permits,
+            hot: Mutex::default(),
+            limits,
+        }
     }
 
-    /// Runs work that only reads, or writes with one statement. Through a pooler it takes a transaction, which keeps the
-    /// session that the pooler lends until all of the work is done.
+    /// Runs work that only reads, or writes with one statement. Behind a transaction-mode pooler it runs in a
+    /// transaction, so that all of the work has the same session.
     pub(super) async fn run<T, E>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
@@ -179,106 +187,107 @@ impl Lane {
         StoreError: From<E>,
     {
         if self.is_pooled().await? {
-            return self.transact(async |db| Ok(End::Commit(work(db).await?))).await;
+            return self.transact(async |db| Ok(TxOutcome::Commit(work(db).await?))).await;
         }
-        let lent = timeout(self.limits.acquire, self.lend(false)).await;
-        let mut lent = lent.map_err(|_| sqlx::Error::PoolTimedOut)??;
-        let done = timeout(self.limits.deadline, work(lent.connection())).await;
+        let guard = timeout(self.limits.acquire, self.acquire(false)).await;
+        let mut guard = guard.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let done = timeout(self.limits.deadline, work(guard.connection())).await;
         let result = done.map_err(|_| StoreError::Timeout(self.limits.deadline))?;
         let result = result.map_err(StoreError::from);
-        lent.hand_back(is_well(&result));
+        guard.release(is_reusable(&result));
         result
     }
 
     /// Runs work in one transaction.
     pub(super) async fn transact<T, E>(
         &self,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<End<T>, E>,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<TxOutcome<T>, E>,
     ) -> Result<T, StoreError>
     where
         StoreError: From<E>,
     {
-        let mut lent = twice(|| self.begin()).await?;
-        let done = timeout(self.limits.deadline, to_its_end(lent.connection(), work)).await;
+        let mut guard = retry_once(|| self.begin()).await?;
+        let done = timeout(self.limits.deadline, finish(guard.connection(), work)).await;
         let (result, has_ended) = done.map_err(|_| StoreError::Timeout(self.limits.deadline))?;
         if has_ended {
-            lent.hand_back(is_well(&result));
+            guard.release(is_reusable(&result));
         } else {
-            self.at_hand().clear(); // and `lent` is closed
+            self.hot().clear(); // `guard` closes its connection on drop
         }
         result
     }
 
-    /// A connection on which a transaction has begun.
-    async fn begin(&self) -> Result<Lent<'_>, StoreError> {
+    /// Acquires a connection and begins a transaction on it.
+    async fn begin(&self) -> Result<PooledConnection<'_>, StoreError> {
         let is_pooled = self.is_pooled().await?;
         let begun = async {
-            let mut lent = self.lend(is_pooled).await?;
-            let how = if is_pooled { BEGIN_POOLED } else { "begin" };
-            let done = sqlx::raw_sql(how).execute(lent.connection()).await;
+            let mut guard = self.acquire(is_pooled).await?;
+            let begin = if is_pooled { BEGIN_POOLED } else { "begin" };
+            let done = sqlx::raw_sql(begin).execute(guard.connection()).await;
             if done.is_err() {
-                lent.hand_back(false);
+                guard.release(false);
             }
-            done.map(|_| lent)
+            done.map(|_| guard)
         };
-        let lent = timeout(self.limits.acquire, begun).await;
-        Ok(lent.map_err(|_| sqlx::Error::PoolTimedOut)??)
+        let guard = timeout(self.limits.acquire, begun).await;
+        Ok(guard.map_err(|_| sqlx::Error::PoolTimedOut)??)
     }
 
     async fn is_pooled(&self) -> Result<bool, StoreError> {
         let deadline = self.limits.deadline;
-        let found = timeout(deadline, self.route.is_pooled()).await;
+        let found = timeout(deadline, self.connector.is_pooled()).await;
         found.map_err(|_| StoreError::Timeout(deadline))?
     }
 
-    /// One that was used just now; or one of which it is known that it lives.
-    async fn lend(&self, is_pooled: bool) -> Result<Lent<'_>, sqlx::Error> {
-        let place = self.places.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
-        let mut lent = Lent { lane: self, used: None, is_pooled, _place: place };
-        while let Some(used) = self.take_at_hand() {
-            let idle = used.at.elapsed();
-            let used = lent.used.insert(used);
-            if idle < self.limits.trusted
-                || idle < FORGOTTEN && used.connection.ping().await.is_ok()
+    /// Takes a connection from the hot list, else one from the sqlx pool.
+    async fn acquire(&self, is_pooled: bool) -> Result<PooledConnection<'_>, sqlx::Error> {
+        let permit = self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let mut guard =
+            PooledConnection { pool: self, connection: None, is_pooled, _permit: permit };
+        while let Some(hot) = self.take_hot() {
+            let idle = hot.used_at.elapsed();
+            let hot = guard.connection.insert(hot);
+            if idle < self.limits.skip_ping_below
+                || idle < MAX_IDLE && hot.connection.ping().await.is_ok()
             {
-                return Ok(lent);
+                return Ok(guard);
             }
-            lent.close();
+            guard.close();
         }
         let pool = if is_pooled { &self.pooled } else { &self.direct };
-        lent.used = Some(Used::new(pool.acquire().await?));
-        Ok(lent)
+        guard.connection = Some(IdleConnection::new(pool.acquire().await?));
+        Ok(guard)
     }
 
-    fn take_at_hand(&self) -> Option<Used> {
-        self.at_hand().pop()
+    fn take_hot(&self) -> Option<IdleConnection> {
+        self.hot().pop()
     }
 
-    fn at_hand(&self) -> MutexGuard<'_, Vec<Used>> {
-        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hot(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
+        self.hot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many connections there are, and at most.
-    pub(super) fn pool(&self) -> Pool {
+    /// The numbers of open and idle connections, and their limit.
+    pub(super) fn pool(&self) -> PoolStatus {
         let pools = [&self.direct, &self.pooled];
         let idle: usize = pools.iter().map(|pool| pool.num_idle()).sum();
-        Pool {
+        PoolStatus {
             size: pools.iter().map(|pool| pool.size()).sum(),
-            idle: idle + self.at_hand().len(),
+            idle: idle + self.hot().len(),
             limit: self.limits.size,
         }
     }
 
     pub(super) async fn close(&self) {
-        self.places.close();
-        self.at_hand().clear();
+        self.permits.close();
+        self.hot().clear();
         tokio::join!(self.direct.close(), self.pooled.close());
     }
 }
 
-/// Does what changes nothing; once more, if the connection that was lent unasked is dead. Where there was none, another wait
-/// would only hide the outage for longer.
-pub(super) async fn twice<T, F>(work: impl Fn() -> F) -> Result<T, StoreError>
+/// Runs work that changes nothing, and retries it once if the connection was dead. After a pool timeout it is not
+/// retried: a second wait would only hide the outage for longer.
+pub(super) async fn retry_once<T, F>(work: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -290,91 +299,92 @@ where
     }
 }
 
-/// The connections of a lane.
+/// The connection counts of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pool {
-    /// How many are open.
+pub struct PoolStatus {
+    /// The number of open connections.
     pub size: u32,
-    /// How many of them nobody uses.
+    /// The number of open connections that are not in use.
     pub idle: usize,
-    /// The most that there may be.
+    /// The maximum number of open connections.
     pub limit: u32,
 }
 
 /// How a transaction ends.
-pub(super) enum End<T> {
+pub(super) enum TxOutcome<T> {
     Commit(T),
     RollBack(T),
 }
 
-/// What came of the work, and whether the transaction has ended: a connection on which it has not must not be used
-/// again.
-async fn to_its_end<T, E>(
+/// Runs the work and ends its transaction. Returns the result, and whether the transaction has ended; if not, the
+/// connection must not be reused.
+async fn finish<T, E>(
     db: &mut PgConnection,
-    work: impl AsyncFnOnce(&mut PgConnection) -> Result<End<T>, E>,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<TxOutcome<T>, E>,
 ) -> (Result<T, StoreError>, bool)
 where
     StoreError: From<E>,
 {
-    let (end, done) = match work(db).await {
-        Ok(End::Commit(done)) => ("commit", Ok(done)),
-        Ok(End::RollBack(done)) => ("rollback", Ok(done)),
+    let (end, result) = match work(db).await {
+        Ok(TxOutcome::Commit(done)) => ("commit", Ok(done)),
+        Ok(TxOutcome::RollBack(done)) => ("rollback", Ok(done)),
         Err(error) => ("rollback", Err(StoreError::from(error))),
     };
     let ended = sqlx::raw_sql(end).execute(db).await;
     let has_ended = ended.is_ok();
     let ended = ended.map_err(<StoreError as From<sqlx::Error>>::from);
-    (done.and_then(|done| ended.map(|_| done)), has_ended)
+    (result.and_then(|done| ended.map(|_| done)), has_ended)
 }
 
-/// Whether the connection that gave this result can be used again as it is.
-fn is_well<T>(result: &Result<T, StoreError>) -> bool {
+/// Whether the connection that returned this result can be reused.
+fn is_reusable<T>(result: &Result<T, StoreError>) -> bool {
     result.as_ref().err().is_none_or(|error| !error.is_about_the_connection())
 }
 
-/// A connection that is closed on drop, unless it was handed back before.
-struct Lent<'a> {
-    lane: &'a Lane,
-    used: Option<Used>,
+/// A connection that is closed on drop, unless it was released.
+struct PooledConnection<'a> {
+    pool: &'a Pool,
+    connection: Option<IdleConnection>,
     is_pooled: bool,
-    _place: SemaphorePermit<'a>,
+    _permit: SemaphorePermit<'a>,
 }
 
-impl Lent<'_> {
+impl PooledConnection<'_> {
     fn connection(&mut self) -> &mut PgConnection {
-        &mut self.used.as_mut().expect("it was lent just now").connection
+        &mut self.connection.as_mut().expect("it is set until release or drop").connection
     }
 
-    /// The work came to its end. sqlx asks a connection that goes back to its pool whether it lives, which is a round trip
-    /// during which nobody can use it; where connections are trusted, it is kept at hand instead. Where one failed
-    /// by itself, and not by its work, the others may be dead as well: all go back.
-    fn hand_back(&mut self, well: bool) {
-        let Some(used) = self.used.take() else { return };
-        let Lane { places, limits, .. } = self.lane;
-        let is_trusted = !self.is_pooled && !limits.trusted.is_zero();
-        if !well {
-            self.lane.at_hand().clear();
-        } else if is_trusted && !places.is_closed() && used.away_since.elapsed() < SHIFT {
-            self.lane.at_hand().push(Used { at: Instant::now(), ..used });
+    /// Puts the connection on the hot list, if its pool uses one: a return to the sqlx pool costs a ping, a round trip
+    /// during which the connection cannot be used. After an error of the connection itself, the other hot connections
+    /// may be dead as well, so all return to the sqlx pool.
+    fn release(&mut self, is_reusable: bool) {
+        let Some(connection) = self.connection.take() else { return };
+        let Pool { permits, limits, .. } = self.pool;
+        let uses_hot_list = !self.is_pooled && !limits.skip_ping_below.is_zero();
+        let is_young = connection.taken_at.elapsed() < MAX_CHECKOUT;
+        if !is_reusable {
+            self.pool.hot().clear();
+        } else if uses_hot_list && !permits.is_closed() && is_young {
+            self.pool.hot().push(IdleConnection { used_at: Instant::now(), ..connection });
         }
     }
 
     fn close(&mut self) {
-        if let Some(mut used) = self.used.take() {
-            used.connection.close_on_drop();
+        if let Some(mut closed) = self.connection.take() {
+            closed.connection.close_on_drop();
         }
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for PooledConnection<'_> {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-impl Used {
+impl IdleConnection {
     fn new(connection: PoolConnection<Postgres>) -> Self {
         let now = Instant::now();
-        Self { connection, away_since: now, at: now }
+        Self { connection, taken_at: now, used_at: now }
     }
 }

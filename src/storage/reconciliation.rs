@@ -1,78 +1,77 @@
-//! Which subjects are to be compared with Clerk, and whether all were taken over from Clerk once.
+//! Finds the subjects to compare with Clerk's Backend API, and records the comparisons.
 
 use super::{Store, StoreError};
 use crate::domain::{Catalog, Kind, Subject};
 use sqlx::PgConnection;
 
-/// Who takes over all subscriptions from Clerk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backfill {
-    /// Nobody: it was done.
-    Done,
-    /// The caller, for a minute from each time it asks.
-    Ours,
-    /// Another replica.
-    Theirs,
-}
+/// The pause after a comparison with Clerk before the subject is compared again, in minutes. It doubles with each
+/// further comparison of the same revision.
+const RETRY_MINUTES: i32 = 15;
+/// The pause after a failed comparison, in minutes; it doubles as well.
+const RETRY_MINUTES_AFTER_FAILURE: i32 = 1;
+/// How often the pause doubles at most: from 15 minutes to 16 hours.
+const MAX_DOUBLINGS: i32 = 6;
 
-/// How long a subject that was compared with Clerk is not compared again, in minutes; twice as long after each further
-/// comparison of the same revision.
-const REST: i32 = 15;
-/// The same where the comparison failed.
-const REST_AFTER_FAILURE: i32 = 1;
-/// How often a rest is doubled: to 16 hours.
-const DOUBLINGS: i32 = 6;
-
-/// What a comparison with Clerk brought, for when the next one is due.
+/// The result of a comparison with Clerk, which determines when the next one is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compared {
-    /// The account agrees with Clerk now, or Clerk knows nothing of it.
+    /// The account agrees with Clerk now, or Clerk has no subscription for it.
     Agrees,
-    /// It could not be made to agree.
+    /// The account still differs from Clerk.
     Differs,
     /// The comparison failed.
     Failed,
 }
 
-/// A plan that a live item names and the catalog does not know.
+/// A plan that a live item names and that the catalog does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownPlan {
-    /// Of which kind of payer.
+    /// The kind of the subjects that hold the plan.
     pub kind: Kind,
-    /// Its slug, or its id where no slug was said, or nothing.
+    /// The plan's slug; its id if the item has no slug; empty if it has neither.
     pub name: String,
 }
 
 impl Store {
-    /// Subjects that are to be compared with Clerk: with an item past its end, begun though upcoming, or of a plan
-    /// that the catalog does not know; or noted by [`Store::want_compared`]. Those first that were never compared. It costs time by
-    /// their number, not by that of all subjects.
+    /// The subjects to compare with Clerk: those with an item that is past its end, that is still `upcoming` after its
+    /// start, or whose plan the catalog does not have, and those marked by [`Store::want_compared`]. Subjects that were
+    /// never compared come first. The cost grows with the number of candidates, not of all subjects.
     pub async fn candidates(
         &self,
         catalog: &Catalog,
         limit: i64,
     ) -> Result<Vec<Subject>, StoreError> {
-        self.upkeep.run(async |db| candidates(db, catalog, limit).await).await
+        self.background.run(async |db| candidates(db, catalog, limit).await).await
     }
 
-    /// Notes that a subject is to be compared with Clerk.
+    /// Marks a subject to be compared with Clerk.
     pub async fn want_compared(&self, subject: &Subject, why: &str) -> Result<(), StoreError> {
-        self.upkeep.run(async |db| want(db, subject, why).await).await
+        self.background.run(async |db| want(db, subject, why).await).await
     }
 
-    /// Notes what comparing a subject with Clerk brought. A subject that is not known is not noted.
+    /// Records the result of comparing a subject with Clerk. Does nothing for a subject that is not stored.
     pub async fn compared(&self, subject: &Subject, result: Compared) -> Result<(), StoreError> {
-        self.upkeep.run(async |db| compared(db, subject, result).await).await
+        self.background.run(async |db| compared(db, subject, result).await).await
     }
 
-    /// The plans held in live items that this catalog does not know.
+    /// The plans of live items that the catalog does not have.
     pub async fn unknown_plans(&self, catalog: &Catalog) -> Result<Vec<UnknownPlan>, StoreError> {
-        self.upkeep.run(async |db| unknown_plans(db, catalog).await).await
+        self.background.run(async |db| unknown_plans(db, catalog).await).await
     }
 
-    /// The Clerk instances that the newest deliveries came from, that of the newest one first.
+    /// The Clerk instances of the newest 1,000 deliveries, the most recent first.
     pub async fn instances(&self) -> Result<Vec<String>, StoreError> {
-        self.upkeep.run(instances).await
+        self.background.run(instances).await
+    }
+
+    /// A page of the subjects that were not deleted, ordered by id, after a given id.
+    pub async fn subjects(&self, after: &str, limit: i64) -> Result<Vec<Subject>, StoreError> {
+        self.background.run(async |db| subjects(db, after, limit).await).await
+    }
+
+    /// The number of subjects that were not deleted. The query reads all of them.
+    pub async fn count_subjects(&self) -> Result<usize, StoreError> {
+        self.background.run(async |db| count(db).await).await
     }
 }
 
@@ -123,17 +122,17 @@ async fn candidates(
         &ids,
         &slugs,
         limit,
-        OF_ONE_PLAN,
+        MAX_CANDIDATES_PER_PLAN,
     )
     .fetch_all(db)
     .await?;
     parsed(subjects)
 }
 
-/// How many holders of one unknown plan are looked at each time.
-const OF_ONE_PLAN: i64 = 10_000;
+/// How many holders of one unknown plan a query reads at most.
+const MAX_CANDIDATES_PER_PLAN: i64 = 10_000;
 
-/// Pairs of id and slug, and the kind of the subjects that hold them.
+/// Plans that the catalog does not have: the kind of their holders, the id and the slug, each at the same index.
 #[derive(Default)]
 struct Unknown {
     kinds: Vec<Kind>,
@@ -141,8 +140,8 @@ struct Unknown {
     slugs: Vec<String>,
 }
 
-/// The plans held that the catalog does not know, for each kind of payer; "" where no id, or no slug, was said. The
-/// index is read from one plan to the next, not item by item.
+/// The plans of all items that the catalog does not have, for each kind of subject; a missing id or slug is "". The
+/// query skips through the index from one plan to the next instead of reading each item.
 async fn unknown(db: &mut PgConnection, catalog: &Catalog) -> Result<Unknown, StoreError> {
     let held = sqlx::query!(
         r#"
@@ -165,9 +164,9 @@ async fn unknown(db: &mut PgConnection, catalog: &Catalog) -> Result<Unknown, St
     .await?;
     let mut unknown = Unknown::default();
     for kind in [Kind::User, Kind::Organization] {
-        let known = catalog.shelf(kind);
-        let said = |text| Some(text).filter(|text: &&str| !text.is_empty());
-        for plan in held.iter().filter(|p| known.find(said(&p.id), said(&p.slug)).is_none()) {
+        let known = catalog.plan_set(kind);
+        let filled = |text| Some(text).filter(|text: &&str| !text.is_empty());
+        for plan in held.iter().filter(|p| known.find(filled(&p.id), filled(&p.slug)).is_none()) {
             unknown.kinds.push(kind);
             unknown.ids.push(plan.id.clone());
             unknown.slugs.push(plan.slug.clone());
@@ -176,10 +175,10 @@ async fn unknown(db: &mut PgConnection, catalog: &Catalog) -> Result<Unknown, St
     Ok(unknown)
 }
 
-/// Where the ids of subjects of these kinds begin and end, as the database orders them.
+/// For each kind, the half-open range of subject ids in the database's order.
 fn ranges(kinds: &[Kind]) -> (Vec<String>, Vec<String>) {
     let prefixes = kinds.iter().map(|kind| kind.prefix());
-    // In ASCII, "`" comes right after "_", with which the prefixes end.
+    // Each prefix ends with "_", and "`" is the next character in ASCII.
     prefixes.map(|prefix| (prefix.to_owned(), prefix.replace('_', "`"))).unzip()
 }
 
@@ -209,7 +208,7 @@ async fn unknown_plans(
         &to,
         &ids,
         &slugs,
-        OF_ONE_PLAN,
+        MAX_CANDIDATES_PER_PLAN,
     )
     .fetch_all(db)
     .await?;
@@ -218,7 +217,7 @@ async fn unknown_plans(
     Ok(found.map(|at| UnknownPlan { kind: kinds[at], name: name(at) }).collect())
 }
 
-/// Notes that a subject is to be compared with Clerk, also one that was not known; locks its row.
+/// Marks a subject to be compared with Clerk, and locks its row, which is created if it is missing.
 pub(super) async fn want(
     db: &mut PgConnection,
     subject: &Subject,
@@ -248,7 +247,8 @@ async fn compared(
     result: Compared,
 ) -> Result<(), StoreError> {
     let agrees = result == Compared::Agrees;
-    let rest = if result == Compared::Failed { REST_AFTER_FAILURE } else { REST };
+    let pause =
+        if result == Compared::Failed { RETRY_MINUTES_AFTER_FAILURE } else { RETRY_MINUTES };
     sqlx::query!(
         "
         with before as (
@@ -267,57 +267,15 @@ async fn compared(
         ",
         subject.as_str(),
         agrees,
-        rest,
-        DOUBLINGS,
+        pause,
+        MAX_DOUBLINGS,
     )
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// Claims the backfill; `again` where it is held already.
-pub(super) async fn claim_backfill(
-    db: &mut PgConnection,
-    again: bool,
-) -> Result<Backfill, StoreError> {
-    let found = sqlx::query!(
-        r#"
-        with claim as (
-            insert into backfill (claimed_until) values (pg_catalog.now() + interval '1 minute')
-            on conflict (singleton) do update set claimed_until = excluded.claimed_until
-            where backfill.done_at is null and ($1 or backfill.claimed_until < pg_catalog.now())
-            returning true
-        )
-        select
-            exists (select from claim) as "ours!",
-            exists (select from backfill where done_at is not null) as "done!"
-        "#,
-        again
-    )
-    .fetch_one(db)
-    .await?;
-    Ok(match (found.done, found.ours) {
-        (true, _) => Backfill::Done,
-        (false, true) => Backfill::Ours,
-        (false, false) => Backfill::Theirs,
-    })
-}
-
-/// Notes that all subscriptions were taken over.
-pub(super) async fn backfilled(db: &mut PgConnection) -> Result<(), StoreError> {
-    sqlx::query!(
-        "
-        insert into backfill (claimed_until, done_at) values (pg_catalog.now(), pg_catalog.clock_timestamp())
-        on conflict (singleton) do update set done_at = excluded.done_at
-        "
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// The known subjects after one, by id.
-pub(super) async fn subjects(
+async fn subjects(
     db: &mut PgConnection,
     after: &str,
     limit: i64,
@@ -348,8 +306,7 @@ async fn instances(db: &mut PgConnection) -> Result<Vec<String>, StoreError> {
     Ok(newest.fetch_all(db).await?)
 }
 
-/// How many subjects are known.
-pub(super) async fn count(db: &mut PgConnection) -> Result<usize, StoreError> {
+async fn count(db: &mut PgConnection) -> Result<usize, StoreError> {
     let count = sqlx::query_scalar!(
         r#"select pg_catalog.count(*) as "count!" from subject where deleted_at is null"#
     );

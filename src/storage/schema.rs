@@ -1,6 +1,6 @@
-//! The schema: migrating it, and finding out whether this build fits it.
+//! Migrates the database's schema, and checks whether this build can use it.
 
-use super::StoreError;
+use super::{Store, StoreError};
 use sqlx::{
     Connection, PgConnection,
     migrate::{Migrate, MigrateError, Migrator},
@@ -10,26 +10,27 @@ use std::time::Duration;
 
 fn migrations() -> Migrator {
     let mut migrations = sqlx::migrate!();
-    migrations.set_locking(false); // it would take an advisory lock, which any role can hold for ever
+    migrations.set_locking(false); // sqlx takes an advisory lock, which any role can hold for ever
     migrations
 }
 
-/// Where it is noted which migrations were applied.
+/// The table of applied migrations.
 const TABLE: &str = "_sqlx_migrations";
 
 /// Why a database was not migrated.
 #[derive(Debug, thiserror::Error)]
 pub enum NotMigrated {
-    /// Others have locks, and do not let go of them.
+    /// Other sessions keep locks that the migration needs.
     #[error(
-        "others hold locks that the migration needs; `select pid, usename, state, query from pg_stat_activity where pid \
-         in (select pid from pg_locks where granted)` shows them, and pg_terminate_backend(pid) ends one"
+        "other sessions hold locks that the migration needs: list them with `select pid, usename, state, query from \
+         pg_stat_activity where pid in (select pid from pg_locks where granted)`, and end one with \
+         pg_terminate_backend(pid)"
     )]
     InTheWay(#[source] MigrateError),
-    /// What is in the place of our table belongs to another role, whose triggers and views would run with our rights.
+    /// The table of migrations belongs to another role, whose triggers and views would run with the rights of this one.
     #[error(
         "{TABLE} belongs to the role `{0}`, which owns neither the schema nor the database: migrate as `{0}` if that role \
-         ran `entitlements migrate` before; otherwise somebody else made it, so drop it"
+         ran `entitlements migrate` before; otherwise an unknown role created the table, so drop it"
     )]
     Foreign(String),
     /// Anything else.
@@ -43,22 +44,29 @@ impl From<sqlx::Error> for NotMigrated {
     }
 }
 
-/// How many migrations the database may be ahead of this build: a rolling deploy migrates first, and the
-/// replicas of the release before keep running until they are replaced.
+/// How many migrations the database may be ahead of this build: a rolling deploy migrates first, while replicas of the
+/// previous release keep running until they are replaced.
 const AHEAD: i64 = 1;
 
-/// How the database's schema relates to the one this build was made for.
+/// How the database's schema relates to the migrations of this build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
-    /// They fit.
+    /// This build can use the schema.
     Fits,
-    /// Migrations are missing.
+    /// The database lacks migrations of this build.
     Behind,
-    /// A later release has migrated it further than this build can follow.
+    /// A later release has migrated the database further than this build supports.
     Ahead,
 }
 
-/// Compares what was applied with what this build knows.
+impl Store {
+    /// Compares the database's schema with the migrations of this build.
+    pub async fn schema(&self) -> Result<Schema, StoreError> {
+        self.background.run(compare).await
+    }
+}
+
+/// Compares the applied migrations with those of this build.
 pub(super) async fn compare(db: &mut PgConnection) -> Result<Schema, StoreError> {
     if !is_begun(db).await? {
         return Ok(Schema::Behind);
@@ -70,19 +78,19 @@ pub(super) async fn compare(db: &mut PgConnection) -> Result<Schema, StoreError>
     })
 }
 
-/// Whether any migration was ever applied, as far as this role can see.
+/// Whether this role can see a table of migrations.
 pub(super) async fn is_begun(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("select pg_catalog.to_regclass('_sqlx_migrations') is not null")
         .fetch_one(db)
         .await
 }
 
-/// The newest migration that this build knows.
+/// The version of the newest migration in this build.
 pub(super) fn known() -> i64 {
     migrations().iter().map(|m| m.version).max().unwrap_or(0)
 }
 
-/// The newest migration that was applied.
+/// The version of the newest applied migration; 0: none.
 pub(super) async fn applied(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
     let newest: Option<i64> =
         sqlx::query_scalar("select pg_catalog.max(version) from _sqlx_migrations where success")
@@ -91,8 +99,9 @@ pub(super) async fn applied(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
     Ok(newest.unwrap_or(0))
 }
 
-/// Applies the missing migrations; returns the number of the newest. Replicas that start together wait for
-/// each other. A migration gives up rather than make readers queue behind it, and is tried again.
+/// Applies the missing migrations; returns the version of the newest. Replicas that start together wait for each other.
+/// A migration that waits longer than 2 s for a lock is rolled back, so that readers do not queue behind it, and is
+/// retried.
 pub async fn migrate(options: &PgConnectOptions) -> Result<i64, NotMigrated> {
     let mut db = PgConnection::connect_with(options).await?;
     let mut pause = Duration::from_millis(200);
@@ -111,8 +120,8 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<i64, NotMigrated> {
     Ok(newest)
 }
 
-/// Applies what is missing, all of it or nothing, while nobody else does. The lock is of a kind that no role without
-/// rights on the table can take or prevent.
+/// Applies all missing migrations in one transaction, under a lock that excludes other runs. A role without rights on
+/// the table can neither take this kind of lock nor block it.
 async fn run(db: &mut PgConnection) -> Result<(), NotMigrated> {
     let mut tx = db.begin().await?;
     sqlx::raw_sql("set local lock_timeout = '2s'").execute(&mut *tx).await?;
@@ -126,8 +135,9 @@ async fn run(db: &mut PgConnection) -> Result<(), NotMigrated> {
     Ok(tx.commit().await?)
 }
 
-/// The owner of the table, if it is neither this role nor one that it has the rights of, nor the owner of the schema or of
-/// the database, nor a superuser. A superuser counts as having the rights of all.
+/// The owner of the table of migrations, if that role is not trusted. Trusted are superusers, this role, roles whose
+/// rights it has, and the owners of the schema and of the database. For a superuser, which has the rights of every
+/// role, the rule about rights does not apply.
 async fn foreign_owner(db: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
     let foreign = "
         select owner.rolname::text
@@ -142,7 +152,8 @@ async fn foreign_owner(db: &mut PgConnection) -> Result<Option<String>, sqlx::Er
     sqlx::query_scalar(foreign).fetch_optional(db).await
 }
 
-/// Whether others hold locks for too long, want them in another order, or are making the same table.
+/// Classifies an error: a lock timeout, a deadlock, and a concurrent creation of the table are
+/// [`NotMigrated::InTheWay`].
 fn not_migrated(error: MigrateError) -> NotMigrated {
     let (MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) = &error else {
         return error.into();

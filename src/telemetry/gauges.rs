@@ -1,4 +1,4 @@
-//! What is looked at when it is asked for, or now and then, and not counted as it happens.
+//! Gauges: values that are measured on a scrape or periodically, not counted as they happen.
 
 use super::{Labels, process::Process};
 use prometheus_client::{
@@ -7,67 +7,68 @@ use prometheus_client::{
 };
 use std::sync::atomic::AtomicU64;
 
-/// A gauge of a fraction.
+/// A gauge with a floating-point value.
 pub type Fraction = Gauge<f64, AtomicU64>;
 
-/// The state of this process, and what only Postgres can tell it.
+/// Gauges of this process, and of Postgres.
 #[derive(Debug, Default)]
 pub struct Gauges {
-    /// How far the clock of Postgres is ahead of this machine's.
+    /// Seconds by which the clock of Postgres is ahead of the clock of this machine.
     pub clock_skew: Fraction,
-    /// How full Postgres's queue of notifications is.
+    /// Fill level of the notification queue of Postgres, from 0 to 1.
     pub notification_queue: Fraction,
-    /// Deliveries that wait until they are understood.
+    /// Deliveries that could not be parsed and are kept for replay.
     pub parked: Gauge,
-    /// 1 while the doorbell is heard, 0 while the change log is polled.
+    /// 1 while notifications are received, 0 while the change log is polled.
     pub listening: Gauge,
     /// Accounts in the cache.
     pub cache_entries: Gauge,
-    /// About how many bytes they take.
+    /// Approximate memory of the cached accounts, in bytes.
     pub cache_bytes: Gauge,
-    /// Connections to Postgres, by lane.
+    /// Open connections to Postgres, by pool.
     pub pool_size: Family<Labels<1>, Gauge>,
-    /// Those of them that nobody uses now.
+    /// Open connections to Postgres that are not in use, by pool.
     pub pool_idle: Family<Labels<1>, Gauge>,
-    /// The most that there may be.
+    /// Maximum number of connections to Postgres, by pool.
     pub pool_limit: Family<Labels<1>, Gauge>,
-    /// gRPC calls that were not answered yet.
+    /// gRPC calls that are not answered yet.
     pub calls_in_progress: Gauge,
-    /// Unix time until which the first certificate to expire of this replica's listeners is valid; 0: there is none.
+    /// Unix time at which the first of the listeners' certificates expires; 0 without TLS.
     pub certificate_expires_at: Gauge,
-    /// The fingerprint of the file of callers in force; 0: there is none.
+    /// Fingerprint of the callers file in force; 0 without a file.
     pub callers_in_force: Gauge,
-    /// 1 while the file of callers changed and cannot be used.
+    /// 1 while the callers file has changed and cannot be used.
     pub callers_broken: Gauge,
-    /// What the operating system knows of this process.
+    /// Process metrics from the operating system.
     pub process: Process,
 }
 
 impl Gauges {
     pub(super) fn register(&self, all: &mut Registry) {
         let build = Info::new(Labels([("version", env!("CARGO_PKG_VERSION"))]));
-        all.register("build", "The version that runs here", build);
-        let help = "How far the clock of Postgres is ahead of this machine's";
+        all.register("build", "Version of the running service", build);
+        let help = "Seconds by which the clock of Postgres is ahead of the clock of this machine";
         all.register_with_unit("clock_skew", help, Unit::Seconds, self.clock_skew.clone());
-        let help = "How full Postgres's queue of notifications is, from 0 to 1";
+        let help = "Fill level of the notification queue of Postgres, from 0 to 1";
         all.register("notification_queue_ratio", help, self.notification_queue.clone());
-        let help = "Deliveries that wait until they are understood, at most 10000";
+        let help =
+            "Deliveries that could not be parsed and are kept for replay, counted up to 10000";
         all.register("deliveries_parked", help, self.parked.clone());
-        let help = "1 while notifications are heard, 0 while the change log is polled";
+        let help = "1 while notifications are received, 0 while the change log is polled";
         all.register("listening", help, self.listening.clone());
         all.register("cache_entries", "Accounts in the cache", self.cache_entries.clone());
-        let help = "About how much memory the cached accounts take";
+        let help = "Approximate memory of the cached accounts";
         all.register_with_unit("cache", help, Unit::Bytes, self.cache_bytes.clone());
-        let help = "Connections to Postgres, by what they are for";
+        let help = "Open connections to Postgres, by connection pool";
         all.register("pool_size", help, self.pool_size.clone());
-        let help = "Connections to Postgres that are not in use now";
+        let help = "Open connections to Postgres that are not in use, by connection pool";
         all.register("pool_idle", help, self.pool_idle.clone());
-        let help = "The most connections to Postgres that there may be";
+        let help = "Maximum number of connections to Postgres, by connection pool";
         all.register("pool_limit", help, self.pool_limit.clone());
-        let help = "gRPC calls that were not answered yet";
+        let help = "gRPC calls that are not answered yet";
         all.register("calls_in_progress", help, self.calls_in_progress.clone());
         let (help, gauge) = (
-            "Unix time at which the first of the listeners' certificates expires; 0: there is none",
+            "Unix time at which the first of the listeners' certificates expires; 0 without TLS",
             self.certificate_expires_at.clone(),
         );
         all.register_with_unit("certificate_expires_at", help, Unit::Seconds, gauge);
@@ -75,10 +76,9 @@ impl Gauges {
     }
 
     fn register_callers(&self, all: &mut Registry) {
-        let help = "First 48 bits of the SHA-256 of the file of callers in force; 0: there is none";
+        let help = "First 48 bits of the SHA-256 of the callers file in force; 0 without a file";
         all.register("callers_in_force", help, self.callers_in_force.clone());
-        let help =
-            "1 while the file of callers changed and cannot be used: an older content is in force";
+        let help = "1 while the callers file has changed and cannot be used: the previous content is in force";
         all.register("callers_broken", help, self.callers_broken.clone());
     }
 }

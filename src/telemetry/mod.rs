@@ -1,5 +1,5 @@
-//! Logs, metrics and traces. None ever carries a secret, a payload, a name or an e-mail address; metrics carry no
-//! ids either.
+//! Logs, metrics and traces. They never contain a secret, a payload, a personal name or an e-mail address; metrics
+//! contain no ids either.
 
 mod gauges;
 mod panics;
@@ -9,8 +9,8 @@ mod traces;
 
 pub use gauges::Gauges;
 pub use panics::log_panics;
-pub use sampling::{InvalidShare, Sampler, Share};
-pub use traces::{Place, Trace, Traces, check_endpoint, trace_id, traceparent};
+pub use sampling::{InvalidSampleRate, SampleRate, Sampler};
+pub use traces::{SpanContext, Trace, Traces, check_endpoint, trace_id, traceparent};
 
 use clap::ValueEnum;
 use prometheus_client::{
@@ -29,17 +29,19 @@ use std::{
 use tracing::{Value, field::display};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text, for people.
     Text,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line, for machines.
     Json,
 }
 
-/// Starts logging to standard error; `filter` as `tracing-subscriber`'s `EnvFilter` has it, but a level alone is
-/// about this service's own lines.
+/// Starts logging to standard error. `filter` has the syntax of [`log_filter`].
+///
+/// # Errors
+/// If the filter is invalid, or if logging has been started already.
 pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = log_filter(filter)?;
     let colours = io::stderr().is_terminal()
@@ -54,98 +56,102 @@ pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is to be logged, as `LOG` says it.
+/// Parses the setting `LOG`: directives of `tracing-subscriber`'s `EnvFilter`, except that a level without a target
+/// applies to this service only; libraries then log at most warnings.
+///
+/// # Errors
+/// If the text is not a log filter.
 pub fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
-    let directives: Vec<_> = text.split(',').map(ours).collect();
+    let directives: Vec<_> = text.split(',').map(own_level).collect();
     let filter = directives.join(",").parse();
-    filter.map_err(|e| anyhow::anyhow!("LOG is no log filter, such as `info`: {e}"))
+    filter.map_err(|e| anyhow::anyhow!("LOG is not a log filter such as `info`: {e}"))
 }
 
-/// Libraries log what passes through them, such as the headers of requests: of them, a level alone brings warnings,
-/// and more only where they are named.
-fn ours(directive: &str) -> String {
+/// Restricts a level without a target to this service. Libraries log the data that they process, such as headers, so
+/// they log more than warnings only if the filter names them.
+fn own_level(directive: &str) -> String {
     match directive.trim().parse::<LevelFilter>() {
         Ok(level) => format!("{},entitlements={level}", level.min(LevelFilter::WARN)),
         Err(_) => directive.into(),
     }
 }
 
-/// An error and all that caused it, for the log.
-pub fn chain(error: &(dyn Error + 'static)) -> impl Value + use<> {
-    display(told(error))
+/// Renders an error and its causes as the value of a log field.
+pub fn log_chain(error: &(dyn Error + 'static)) -> impl Value + use<> {
+    display(error_chain(error))
 }
 
-/// An error and all that caused it, in words; a cause that is told with its effect is not told again.
+/// Renders an error and its causes in one line. A cause is left out if the text before it already ends with it.
 #[must_use]
-pub fn told(error: &(dyn Error + 'static)) -> String {
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let causes = successors(Some(error), |error| (*error).source()).map(ToString::to_string);
     causes
-        .reduce(|told, cause| if told.ends_with(&cause) { told } else { told + ": " + &cause })
+        .reduce(|chain, cause| if chain.ends_with(&cause) { chain } else { chain + ": " + &cause })
         .unwrap_or_default()
 }
 
-/// What is counted. Each service has its own, so that many can run in one process.
+/// The metrics of one service. They are not global, so that several services can run in one process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Deliveries, by what became of them.
+    /// Deliveries accepted, by result.
     pub deliveries: Family<Labels<1>, Counter>,
-    /// Subjects compared with Clerk, by what that showed.
+    /// Subjects compared with Clerk, by result.
     pub reconciled: Family<Labels<1>, Counter>,
-    /// Questions to Clerk's Backend API that failed.
+    /// Failed tasks that use Clerk's Backend API.
     pub clerk_errors: Counter,
-    /// Items that were told of with a plan that is not in the catalog.
+    /// Items received with a plan that is not in the catalog.
     pub unknown_plans: Counter,
     /// Deliveries of another Clerk instance than the one served.
     pub foreign_deliveries: Counter,
-    /// Deliveries of another instance than the first one, where none is set.
+    /// Deliveries of another Clerk instance than the first one, where no instance is configured.
     pub mixed_instances: Counter,
-    /// Items that were observed under two subjects.
+    /// Items received for two subjects.
     pub shared_items: Counter,
-    /// Webhook requests that were no deliveries, by HTTP status.
+    /// Webhook requests that were refused, by HTTP status.
     pub refused: Family<Labels<1>, Counter>,
-    /// Calls that were not let in, by cause.
+    /// Calls that failed authentication or authorization, by cause.
     pub calls_refused: Family<Labels<1>, Counter>,
-    /// Answers to questions, by reason.
+    /// Checks answered, by reason.
     pub checks: Family<Labels<1>, Counter>,
-    /// Requests through other protocols than our own, by what became of them.
+    /// Requests over the protocols of `PROTOCOLS`, by protocol and result.
     pub protocol_requests: Family<Labels<2>, Counter>,
-    /// Accounts found in the cache.
+    /// Account lookups answered from the cache.
     pub cache_hits: Counter,
-    /// Accounts read from the database, by whether that worked.
+    /// Accounts loaded from Postgres, by result.
     pub cache_loads: Family<Labels<1>, Counter>,
-    /// How old changes were when this replica heard of them.
+    /// Time from the write of a change until this replica applied it.
     pub change_lag: Histogram,
-    /// When this replica last heard all changes, as Unix time.
+    /// Unix time at which this replica last read all changes.
     pub changes_heard_at: Gauge<f64, std::sync::atomic::AtomicU64>,
-    /// The freshness this replica is in: 1 for that state, 0 for the others.
+    /// Freshness of this replica: 1 for its state, 0 for the other states.
     pub freshness: Family<Labels<1>, Gauge>,
-    /// Tasks that run in this process.
+    /// Tasks running in this process.
     pub tasks: Gauge,
-    /// The version of the catalog in use.
+    /// Version of the catalog in use.
     pub catalog: Gauge,
-    /// How long webhook requests took, by the kind of answer.
+    /// Duration of webhook requests, by class of the HTTP status.
     pub webhook_duration: Family<Labels<1>, Histogram, fn() -> Histogram>,
-    /// gRPC calls that were answered, by method and code.
-    pub calls: Family<Call, Counter>,
-    /// What is looked at, not counted.
+    /// gRPC calls answered, by method and code.
+    pub calls: Family<CallLabels, Counter>,
+    /// Gauges that are measured on a scrape or periodically.
     pub gauges: Gauges,
-    /// Makes spans, if anybody collects them.
+    /// Creates spans, if a trace collector is configured.
     pub traces: Traces,
-    /// Names without our prefix.
+    /// Metrics without the prefix `entitlements_`.
     common: Registry,
 }
 
-/// A gRPC call that was answered.
+/// Labels of an answered gRPC call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Call {
-    /// Its method, without the service.
+pub struct CallLabels {
+    /// The method, without the name of the service.
     pub method: String,
-    /// gRPC's name of its code.
+    /// The gRPC name of the status code.
     pub code: &'static str,
 }
 
-/// Label names with their values.
+/// Pairs of a label name and its value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Labels<const N: usize>(pub [(&'static str, &'static str); N]);
 
@@ -158,7 +164,7 @@ impl<const N: usize> EncodeLabelSet for Labels<N> {
     }
 }
 
-/// The upper bounds of the buckets of lags and durations, in seconds.
+/// Upper bounds of the histogram buckets of lags and durations, in seconds.
 const LAGS: [f64; 13] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
 
@@ -196,66 +202,71 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// These, with spans going to whoever collects them.
+    /// Sets the traces, which send spans to the collector.
     #[must_use]
     pub fn traced(self, traces: Traces) -> Self {
         Self { traces, ..self }
     }
 
-    /// Names everything; the names are part of what operators rely on.
+    /// Registers all metrics. Their names are stable, because operators rely on them.
     fn register(&mut self) {
-        self.register_oddities();
+        self.register_anomalies();
         let all = &mut self.registry;
-        all.register("deliveries", "Deliveries taken, by result", self.deliveries.clone());
+        all.register("deliveries", "Deliveries accepted, by result", self.deliveries.clone());
         let help = "Subjects compared with Clerk, by result";
         all.register("reconciled", help, self.reconciled.clone());
-        let help = "Questions to Clerk's Backend API that failed";
-        all.register("clerk_errors", help, self.clerk_errors.clone());
-        let help = "Items told of with a plan that is not in the catalog";
-        all.register("unknown_plans", help, self.unknown_plans.clone());
         let help = "Webhook requests that were refused, by HTTP status";
         all.register("webhooks_refused", help, self.refused.clone());
-        let help = "Calls that were not let in, by cause";
+        let help = "Calls that failed authentication or authorization, by cause";
         all.register("calls_refused", help, self.calls_refused.clone());
-        all.register("checks", "Questions answered, by reason", self.checks.clone());
-        let help = "Requests through other protocols, by protocol and result";
+        all.register("checks", "Checks answered, by reason", self.checks.clone());
+        let help = "Requests over the protocols of PROTOCOLS, by protocol and result";
         all.register("protocol_requests", help, self.protocol_requests.clone());
-        all.register("cache_hits", "Accounts found in the cache", self.cache_hits.clone());
-        let help = "Accounts read from Postgres, by result";
+        all.register(
+            "cache_hits",
+            "Account lookups answered from the cache",
+            self.cache_hits.clone(),
+        );
+        let help = "Accounts loaded from Postgres, by result";
         all.register("cache_loads", help, self.cache_loads.clone());
-        let help = "Age of changes when this replica heard of them";
+        let help = "Time from the write of a change until this replica applied it";
         all.register_with_unit("change_lag", help, Unit::Seconds, self.change_lag.clone());
-        let help = "Unix time at which this replica last heard all changes";
+        let help = "Unix time at which this replica last read all changes";
         let heard_at = self.changes_heard_at.clone();
         all.register_with_unit("changes_heard_at", help, Unit::Seconds, heard_at);
-        let help = "1 for the state of freshness that this replica is in";
+        let help = "1 for the freshness state of this replica, 0 for the other states";
         all.register("freshness", help, self.freshness.clone());
-        all.register("tasks", "Tasks that run in this process", self.tasks.clone());
+        all.register("tasks", "Tasks running in this process", self.tasks.clone());
         all.register("catalog_version", "Catalog version in use", self.catalog.clone());
-        let help = "Time that webhook requests took, by the kind of answer";
+        let help = "Duration of webhook requests, by class of the HTTP status";
         let took = self.webhook_duration.clone();
         all.register_with_unit("webhook_duration", help, Unit::Seconds, took);
         all.register("calls", "gRPC calls answered, by method and code", self.calls.clone());
-        let help = "Panics in this process, whatever they ended";
+        let help = "Panics in this process; each one is a bug";
         all.register("panics", help, panics::counter());
         self.gauges.register(all);
         self.gauges.process.register(&mut self.common);
-        self.begin();
+        self.initialize_labels();
     }
 
-    /// What an operator should look at, of deliveries that were taken.
-    fn register_oddities(&mut self) {
+    /// Registers the counters of anomalies, which an operator should investigate.
+    fn register_anomalies(&mut self) {
         let all = &mut self.registry;
-        let help = "Deliveries of another Clerk instance than the one served, which were parked";
+        let help = "Failed tasks that use Clerk's Backend API";
+        all.register("clerk_errors", help, self.clerk_errors.clone());
+        let help = "Items received with a plan that is not in the catalog";
+        all.register("unknown_plans", help, self.unknown_plans.clone());
+        let help = "Deliveries of another Clerk instance than the one served; they are parked";
         all.register("foreign_deliveries", help, self.foreign_deliveries.clone());
-        let help = "Deliveries of another Clerk instance than the first one, where none is set";
+        let help =
+            "Deliveries of another Clerk instance than the first one, where none is configured";
         all.register("mixed_instances", help, self.mixed_instances.clone());
-        let help = "Items that were observed under two subjects";
+        let help = "Items received for two subjects";
         all.register("shared_items", help, self.shared_items.clone());
     }
 
-    /// Puts at 0 what has few labels: an alert sees a first increase only where there was something before it.
-    fn begin(&self) {
+    /// Initializes counters with known label values to 0, so that an alert detects the first increase.
+    fn initialize_labels(&self) {
         for result in ["applied", "superseded", "duplicate", "ignored", "parked"] {
             drop(self.deliveries.get_or_create(&Labels([("result", result)])));
         }
@@ -285,12 +296,12 @@ impl Metrics {
     /// All metrics in the `OpenMetrics` text format.
     #[must_use]
     pub fn encode(&self) -> String {
-        self.gauges.process.look();
+        self.gauges.process.refresh();
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)
             .and_then(|()| encode_registry(&mut text, &self.common))
             .and_then(|()| encode_eof(&mut text))
-            .expect("a String takes everything");
+            .expect("writing to a String cannot fail");
         text
     }
 }

@@ -1,7 +1,7 @@
-//! Panics, as events of the log and as a metric.
+//! Reports panics as log events and as a metric.
 //!
-//! A panic costs one call, connection or task, and what it belongs to answers with an error. Its cause is only in the
-//! message of the panic, which the standard hook prints as text between the JSON lines of the log.
+//! A panic ends one call, connection or task, and its caller gets an error without the cause. The cause is only in the
+//! panic message, which the default hook would print as plain text between the JSON lines of the log.
 
 use prometheus_client::metrics::counter::Counter;
 use std::{
@@ -10,37 +10,37 @@ use std::{
     sync::{LazyLock, Once},
 };
 
-/// Panics of this process. It is a static because the hook is one for the whole process.
+/// Panics of this process. A static, because the panic hook is global to the process.
 static PANICS: LazyLock<Counter> = LazyLock::new(Counter::default);
 
-/// How many panics there were in this process.
+/// The counter of panics in this process.
 pub(super) fn counter() -> Counter {
     PANICS.clone()
 }
 
-/// Counts and logs each panic from now on. Where nothing is logged, it is printed as before.
+/// Installs a panic hook that counts and logs each panic. If logging is off, the previous hook prints it.
 pub fn log_panics() {
     static SET: Once = Once::new();
     SET.call_once(|| {
-        let before = panic::take_hook();
+        let previous = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             PANICS.inc();
             if tracing::event_enabled!(tracing::Level::ERROR) {
                 log(panic);
             } else {
-                before(panic);
+                previous(panic);
             }
         }));
     });
 }
 
 fn log(panic: &PanicHookInfo<'_>) {
-    let place = panic.location().map(ToString::to_string);
-    let backtrace = Backtrace::capture(); // only if RUST_BACKTRACE asks for it
+    let location = panic.location().map(ToString::to_string);
+    let backtrace = Backtrace::capture(); // empty unless RUST_BACKTRACE is set
     let backtrace =
         (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     tracing::error!(
-        place,
+        location,
         cause = panic.payload_as_str().unwrap_or("a value that is not text"),
         thread = std::thread::current().name(),
         backtrace,

@@ -1,5 +1,5 @@
-//! What the operating system knows of this process, under the names that Prometheus's own clients use. Linux only:
-//! elsewhere nothing is registered.
+//! Process metrics from the operating system, under the names that Prometheus's own client libraries use. Linux only:
+//! on other systems nothing is registered.
 
 use super::gauges::Fraction;
 use prometheus_client::{
@@ -8,7 +8,7 @@ use prometheus_client::{
 };
 use std::sync::atomic::AtomicU64;
 
-/// Memory, files and time.
+/// Memory, open files, start time and CPU time of this process.
 #[derive(Debug, Default)]
 pub struct Process {
     resident: Gauge,
@@ -19,26 +19,26 @@ pub struct Process {
 }
 
 impl Process {
-    /// In a registry without a prefix.
+    /// Registers the metrics in a registry without a prefix.
     pub(super) fn register(&self, all: &mut Registry) {
         if !cfg!(target_os = "linux") {
             return;
         }
-        let help = "Memory that is really held";
+        let help = "Resident memory";
         all.register_with_unit("process_resident_memory", help, Unit::Bytes, self.resident.clone());
         all.register("process_open_fds", "Open file descriptors", self.open_files.clone());
-        let help = "The most file descriptors that may be open";
+        let help = "Maximum number of open file descriptors";
         all.register("process_max_fds", help, self.most_files.clone());
-        let help = "When the process started, as Unix time";
+        let help = "Unix time at which the process started";
         let started_at = self.started_at.clone();
         all.register_with_unit("process_start_time", help, Unit::Seconds, started_at);
-        let help = "Processor time spent, by the user and the system together";
+        let help = "CPU time used, user and system";
         all.register_with_unit("process_cpu", help, Unit::Seconds, self.cpu.clone());
     }
 
-    /// Looks anew. What cannot be read stays as it was.
+    /// Reads the values again. A value that cannot be read keeps its last state.
     #[cfg(target_os = "linux")]
-    pub(super) fn look(&self) {
+    pub(super) fn refresh(&self) {
         use std::fs::{read_dir, read_to_string};
 
         let status = read_to_string("/proc/self/status").unwrap_or_default();
@@ -46,7 +46,7 @@ impl Process {
             self.resident.set(kib.saturating_mul(1024));
         }
         if let Ok(open) = read_dir("/proc/self/fd") {
-            let open = open.count().saturating_sub(1); // the one that reads this
+            let open = open.count().saturating_sub(1); // the descriptor of this directory
             self.open_files.set(i64::try_from(open).unwrap_or(i64::MAX));
         }
         let limits = read_to_string("/proc/self/limits").unwrap_or_default();
@@ -66,20 +66,20 @@ impl Process {
     }
 
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn look(&self) {}
+    pub(super) fn refresh(&self) {}
 }
 
 /// Times of a process, in clock ticks.
 #[cfg(target_os = "linux")]
 struct Times {
     spent: u64,
-    /// Since the machine started.
+    /// Start of the process, since the boot of the machine.
     started: u64,
 }
 
 #[cfg(target_os = "linux")]
 impl Times {
-    /// From `/proc/self/stat`; the name in parentheses may hold anything.
+    /// Parses `/proc/self/stat`, after the name in parentheses, which can contain any character.
     fn of(stat: &str) -> Option<Self> {
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |nth: usize| fields.get(nth - 3)?.parse::<u64>().ok();
@@ -93,7 +93,7 @@ fn seconds(ticks: u64) -> f64 {
     ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
-/// The first number after a word.
+/// The first number in the line that begins with `word`.
 #[cfg(target_os = "linux")]
 fn number_after(text: &str, word: &str) -> Option<i64> {
     let line = text.lines().find_map(|line| line.strip_prefix(word))?;

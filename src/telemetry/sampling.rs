@@ -1,4 +1,4 @@
-//! Which of many like events are worth a line in the log.
+//! Samples events, so that a frequent event does not flood the log.
 
 use std::{
     str::FromStr,
@@ -6,33 +6,33 @@ use std::{
     time::Instant,
 };
 
-/// How many of some events are taken.
+/// The share or rate of events that are sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
-    /// So many of each million, evenly spread.
+pub enum SampleRate {
+    /// A number of events per million, evenly spread.
     PerMillion(u32),
-    /// The first so many of each second.
+    /// A maximum number of events per second: the first ones of each second.
     PerSecond(u32),
 }
 
-/// The text says no share.
+/// The text is not a sample rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a share such as `1%`, or a rate such as `10/s`")]
-pub struct InvalidShare;
+pub struct InvalidSampleRate;
 
-impl FromStr for Share {
-    type Err = InvalidShare;
+impl FromStr for SampleRate {
+    type Err = InvalidSampleRate;
 
-    fn from_str(text: &str) -> Result<Self, InvalidShare> {
+    fn from_str(text: &str) -> Result<Self, InvalidSampleRate> {
         if let Some(rate) = text.strip_suffix("/s") {
-            return rate.trim().parse().map(Self::PerSecond).map_err(|_| InvalidShare);
+            return rate.trim().parse().map(Self::PerSecond).map_err(|_| InvalidSampleRate);
         }
         let percent: f64 = text
             .strip_suffix('%')
             .and_then(|percent| percent.trim().parse().ok())
-            .ok_or(InvalidShare)?;
+            .ok_or(InvalidSampleRate)?;
         if !(0.0..=100.0).contains(&percent) {
-            return Err(InvalidShare);
+            return Err(InvalidSampleRate);
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -43,31 +43,32 @@ impl FromStr for Share {
     }
 }
 
-/// Takes a share of the events that it is asked about.
+/// Selects a share of the events.
 #[derive(Debug)]
 pub struct Sampler {
-    share: Share,
+    share: SampleRate,
     began: Instant,
-    /// Of a share: the events so far. Of a rate: the second above the lower 32 bits, and in these its events.
+    /// For a share: number of events so far. For a rate: the second in the upper 32 bits, its number of events in the
+    /// lower 32 bits.
     seen: AtomicU64,
 }
 
 impl Sampler {
-    /// Takes this share.
+    /// A sampler with this rate.
     #[must_use]
-    pub fn new(share: Share) -> Self {
+    pub fn new(share: SampleRate) -> Self {
         Self { share, began: Instant::now(), seen: AtomicU64::new(0) }
     }
 
-    /// Whether this event is one of those to take.
+    /// Counts an event, and returns whether it is sampled.
     pub fn takes(&self) -> bool {
         match self.share {
-            Share::PerMillion(share) => {
+            SampleRate::PerMillion(share) => {
                 let nth = self.seen.fetch_add(1, Ordering::Relaxed) % 1_000_000;
                 let taken_before = |nth: u64| nth * u64::from(share) / 1_000_000;
                 taken_before(nth + 1) > taken_before(nth)
             }
-            Share::PerSecond(most) => {
+            SampleRate::PerSecond(most) => {
                 let second = self.began.elapsed().as_secs() << 32;
                 let count = |seen: u64| if seen < second { second + 1 } else { seen + 1 };
                 let order = Ordering::Relaxed;

@@ -1,6 +1,6 @@
-//! Traces over OTLP, where a collector is named. They stand apart from the log: a check of a cached account makes a
-//! span only if its caller traces it, and without a collector none is ever made. Like the log, a span carries no
-//! secret, no body, no name and no e-mail address.
+//! Traces over OTLP, if a collector is configured. They are independent of the log: a check of a cached account creates
+//! a span only if its caller's span is sampled, and without a collector no span is created. Like the log, a span
+//! contains no secret, no body, no personal name and no e-mail address.
 
 use anyhow::{Context as _, ensure};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -18,40 +18,46 @@ use opentelemetry_sdk::{
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 
-/// How long the last spans may take to be sent.
-const LAST: Duration = Duration::from_secs(2);
+/// Timeout for sending the last spans during shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Makes spans, if anybody collects them.
+/// Creates spans, if a collector is configured.
 #[derive(Debug, Clone, Default)]
-pub struct Traces(Option<Collected>);
+pub struct Traces(Option<Exporter>);
 
 #[derive(Debug, Clone)]
-struct Collected {
+struct Exporter {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
 }
 
-/// A span, if one was made. It ends when this is dropped.
+/// A span, or nothing if none was created. Dropping it ends the span.
 #[derive(Debug)]
 pub struct Trace(Option<Context>);
 
-/// Where a span may go on in another task.
+/// The current span, for use as the parent of a span in another task.
 #[derive(Debug)]
-pub struct Place(Option<Context>);
+pub struct SpanContext(Option<Context>);
 
-/// Why a collector cannot be sent to, if so.
+/// Validates the URL of a collector.
+///
+/// # Errors
+/// If it does not begin with `http://`: the exporter has no TLS.
 pub fn check_endpoint(endpoint: &str) -> anyhow::Result<()> {
     ensure!(
         endpoint.starts_with("http://"),
-        "OTEL_EXPORTER_OTLP_ENDPOINT must be as http://host:4317 (OTLP over gRPC): for a collector behind TLS, \
-         run one beside the service that passes on"
+        "OTEL_EXPORTER_OTLP_ENDPOINT must be as http://host:4317 (OTLP over gRPC): if the collector requires TLS, \
+         run a collector beside the service that forwards to it"
     );
     Ok(())
 }
 
 impl Traces {
-    /// Sends to the collector at this address, if there is one. `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`,
-    /// `OTEL_TRACES_SAMPLER` and `OTEL_EXPORTER_OTLP_HEADERS` count as well.
+    /// Starts the exporter to the collector at `endpoint`, if one is given. The variables `OTEL_SERVICE_NAME`,
+    /// `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER` and `OTEL_EXPORTER_OTLP_HEADERS` are also used.
+    ///
+    /// # Errors
+    /// If the exporter cannot be built.
     pub fn start(endpoint: Option<&str>) -> anyhow::Result<Self> {
         let Some(endpoint) = endpoint else { return Ok(Self(None)) };
         let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
@@ -66,10 +72,10 @@ impl Traces {
             .with_resource(resource.with_attribute(version).build())
             .build();
         let tracer = provider.tracer("entitlements");
-        Ok(Self(Some(Collected { provider, tracer })))
+        Ok(Self(Some(Exporter { provider, tracer })))
     }
 
-    /// A request that is worth a span in any case, below that of its sender.
+    /// Creates a span for a request, as a child of the sender's span if the headers have one.
     #[must_use]
     pub fn request(&self, name: &'static str, headers: &HeaderMap) -> Trace {
         self.0.as_ref().map_or(Trace(None), |on| {
@@ -77,7 +83,7 @@ impl Traces {
         })
     }
 
-    /// A call, if its caller's span is sampled.
+    /// Creates a span for a call, but only if the caller's span is sampled.
     #[must_use]
     pub fn call(&self, path: &str, headers: &HeaderMap) -> Trace {
         let Some(on) = &self.0 else { return Trace(None) };
@@ -92,43 +98,43 @@ impl Traces {
         Trace(Some(on.span(name, SpanKind::Server, &caller)))
     }
 
-    /// Work within what is going on here.
+    /// Creates a span for internal work, as a child of the current span.
     #[must_use]
     pub fn work(&self, name: &'static str) -> Trace {
         self.work_at(name, self.here())
     }
 
-    /// Work within what was going on at another place.
+    /// Creates a span for internal work, as a child of a span of another task.
     #[must_use]
-    pub fn work_at(&self, name: &'static str, place: Place) -> Trace {
-        let on = self.0.as_ref().zip(place.0);
-        Trace(on.map(|(on, place)| on.span(name.into(), SpanKind::Internal, &place)))
+    pub fn work_at(&self, name: &'static str, parent: SpanContext) -> Trace {
+        let on = self.0.as_ref().zip(parent.0);
+        Trace(on.map(|(on, parent)| on.span(name.into(), SpanKind::Internal, &parent)))
     }
 
-    /// A question to somebody else, within what is going on here.
+    /// Creates a client span for a request to another service, as a child of the current span.
     #[must_use]
     pub fn question(&self, name: &'static str) -> Trace {
         let on = self.0.as_ref();
         Trace(on.map(|on| on.span(name.into(), SpanKind::Client, &Context::current())))
     }
 
-    /// What is going on here, for work in another task.
+    /// The current span, for [`Traces::work_at`] in another task.
     #[must_use]
-    pub fn here(&self) -> Place {
-        Place(self.0.as_ref().map(|_| Context::current()))
+    pub fn here(&self) -> SpanContext {
+        SpanContext(self.0.as_ref().map(|_| Context::current()))
     }
 
-    /// Sends what was not sent yet.
+    /// Sends the remaining spans and stops the exporter.
     pub async fn end(&self) {
-        let Some(Collected { provider, .. }) = self.0.clone() else { return };
-        let ended = spawn_blocking(move || provider.shutdown_with_timeout(LAST)).await;
+        let Some(Exporter { provider, .. }) = self.0.clone() else { return };
+        let ended = spawn_blocking(move || provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT)).await;
         if let Ok(Err(error)) = ended {
             tracing::warn!(%error, "the last spans were not sent");
         }
     }
 }
 
-impl Collected {
+impl Exporter {
     fn span(&self, name: String, kind: SpanKind, parent: &Context) -> Context {
         let span = self.tracer.span_builder(name).with_kind(kind);
         parent.with_span(span.start_with_context(&self.tracer, parent))
@@ -136,13 +142,13 @@ impl Collected {
 }
 
 impl Trace {
-    /// Whether there is no span.
+    /// Whether no span was created.
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Does work within the span.
+    /// Runs a future with the span as the current span.
     pub fn run<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         let (work, span) = (Box::pin(work), self.0.clone());
         async move {
@@ -153,7 +159,7 @@ impl Trace {
         }
     }
 
-    /// Adds to the span what was seen.
+    /// Sets an attribute of the span.
     pub fn note(&self, key: &'static str, value: impl Into<Value>) {
         if let Some(span) = &self.0 {
             span.span().set_attribute(KeyValue::new(key, value));
@@ -169,7 +175,7 @@ impl Drop for Trace {
     }
 }
 
-/// The id of the trace that is going on here, for the log.
+/// The id of the current trace, for the log.
 #[must_use]
 pub fn trace_id() -> Option<String> {
     let here = Context::current();
@@ -178,22 +184,23 @@ pub fn trace_id() -> Option<String> {
     id.is_valid().then(|| id.trace_id().to_string())
 }
 
-/// The headers that let whoever gets a request go on with the trace.
+/// The headers that propagate the current span to the receiver of a request.
 #[must_use]
 pub fn traceparent() -> HeaderMap {
     let mut headers = HeaderMap::new();
-    TraceContextPropagator::new().inject_context(&Context::current(), &mut Sent(&mut headers));
+    TraceContextPropagator::new()
+        .inject_context(&Context::current(), &mut HeaderInjector(&mut headers));
     headers
 }
 
-/// The span of whoever sent these headers.
+/// The span of the sender, from the headers of a request.
 fn sender(headers: &HeaderMap) -> Context {
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &Received(headers))
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
 }
 
-struct Received<'h>(&'h HeaderMap);
+struct HeaderExtractor<'h>(&'h HeaderMap);
 
-impl Extractor for Received<'_> {
+impl Extractor for HeaderExtractor<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key)?.to_str().ok()
     }
@@ -203,12 +210,12 @@ impl Extractor for Received<'_> {
     }
 }
 
-struct Sent<'h>(&'h mut HeaderMap);
+struct HeaderInjector<'h>(&'h mut HeaderMap);
 
-impl Injector for Sent<'_> {
+impl Injector for HeaderInjector<'_> {
     fn set(&mut self, key: &str, value: String) {
         if value.is_empty() {
-            return; // a `tracestate` that says nothing
+            return; // an empty `tracestate`
         }
         if let (Ok(name), Ok(value)) = (key.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
             self.0.insert(name, value);

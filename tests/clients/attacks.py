@@ -238,7 +238,7 @@ def forgeries():
 
 def asked():
     """How often the service was asked by gateways."""
-    with urllib.request.urlopen(os.environ["INTERNAL_URL"] + "/metrics") as answer:
+    with urllib.request.urlopen(os.environ["OPERATOR_URL"] + "/metrics") as answer:
         metrics = answer.read().decode()
     counted = r'^entitlements_protocol_requests_total\{protocol="(?:forward-auth|ext-authz)".*\} (\d+)'
     return sum(map(int, re.findall(counted, metrics, re.M)))

@@ -16,7 +16,7 @@ def send(event: str, user: str, period_end: int = 4105123200) -> float:
     signed = hmac.digest(key, f"{name}.{now}.".encode() + body, hashlib.sha256)
     headers = {"svix-id": name, "svix-timestamp": now, "content-type": "application/json",
                "svix-signature": f"v1,{base64.b64encode(signed).decode()}"}
-    request = urllib.request.Request(os.environ["HTTP_URL"] + "/webhooks/clerk", body, headers)
+    request = urllib.request.Request(os.environ["WEBHOOK_URL"] + "/webhooks/clerk", body, headers)
     begun = time.monotonic()
     with urllib.request.urlopen(request) as answer:
         assert b'"applied"' in answer.read()

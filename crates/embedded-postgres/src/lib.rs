@@ -1,9 +1,8 @@
-//! A Postgres of our own, for when no database is given: `dev` keeps one in its folder, the tests throw one
-//! away. `serve` never starts one.
+//! A private Postgres server, run as a child process. The command `dev` keeps its data in a folder; tests and
+//! benchmarks remove the data at their end. `serve` never starts one.
 //!
-//! It is the real server, run from the binaries found on this machine or from a pinned build that is
-//! downloaded once. It listens on a Unix socket that only its user can reach, and ends with us, also when we
-//! are killed.
+//! The binaries are those of this machine, or a pinned build that is downloaded once. The server listens on a Unix
+//! socket that only its user can reach, and ends with this process, even if this process is killed.
 
 mod binaries;
 mod download;
@@ -23,10 +22,10 @@ use sqlx::{Connection, PgConnection};
 use std::{path::Path, time::Duration};
 use tokio::time::timeout;
 
-/// The database that is made ready in it.
+/// The database that is created in the server.
 const DATABASE: &str = "entitlements";
 
-/// Settings of a server whose data nobody needs after the process: nothing is flushed to disk.
+/// Settings of a temporary server: its data is not flushed to disk.
 const THROWAWAY: [&str; 4] =
     ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200"];
 
@@ -35,31 +34,31 @@ const THROWAWAY: [&str; 4] =
 pub struct Embedded {
     site: Site,
     major: u32,
-    /// `None`: another process of ours runs it, and we share it.
+    /// `None`: another process runs the server, and this one shares it.
     running: Option<Running>,
 }
 
 impl Embedded {
-    /// Keeps its data in `dir` between runs, as durable as Postgres is by default. A second process shares the
-    /// server of the first.
+    /// Starts a server that keeps its data in `dir` between runs, with Postgres' default durability. A second process
+    /// shares the server of the first.
     pub async fn persistent(dir: &Path, binaries: &Binaries) -> anyhow::Result<Self> {
         let (bin, major) = binaries.locate().await?;
         Self::start(&bin, major, Site::kept(dir, major).await?, &[]).await
     }
 
-    /// Begins empty, and leaves nothing behind when this process ends.
+    /// Starts a server with empty data, which is removed when this process ends.
     pub async fn temporary(binaries: &Binaries) -> anyhow::Result<Self> {
         let (bin, major) = binaries.locate().await?;
         Self::start(&bin, major, Site::throwaway()?, &THROWAWAY).await
     }
 
-    /// The URL of one of its databases; it holds no secret.
+    /// The URL of a database of this server. It contains no secret.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         self.site.url(database)
     }
 
-    /// What it is and where, for the log.
+    /// Describes the server for the log: version, folder, and whether it is shared.
     #[must_use]
     pub fn describe(&self) -> String {
         let by = if self.running.is_some() {
@@ -70,7 +69,7 @@ impl Embedded {
         format!("PostgreSQL {} in {} ({by})", self.major, self.site.home().display())
     }
 
-    /// Resolves with how it ended, if a server that this process started ends by itself.
+    /// Waits until the server ends, and returns its exit status. Never resolves if another process started the server.
     pub async fn exited(&self) -> String {
         match &self.running {
             Some(running) => running.exited().await,
@@ -97,13 +96,13 @@ impl Embedded {
             Ok(()) => None,
             Err(_) => Some(server::start(bin, &site, settings).await?),
         };
-        make_database(&site).await?;
+        create_database(&site).await?;
         site.unlock();
         Ok(Self { site, major, running })
     }
 }
 
-/// Whether the server answers.
+/// Connects to the server once.
 async fn ping(site: &Site) -> anyhow::Result<()> {
     let probe = async { PgConnection::connect(&site.url("postgres")).await?.close().await };
     match timeout(Duration::from_secs(2), probe).await {
@@ -112,12 +111,12 @@ async fn ping(site: &Site) -> anyhow::Result<()> {
     }
 }
 
-async fn make_database(site: &Site) -> anyhow::Result<()> {
+async fn create_database(site: &Site) -> anyhow::Result<()> {
     let mut db = PgConnection::connect(&site.url("postgres")).await?;
-    let known = sqlx::query("select from pg_database where datname = $1").bind(DATABASE);
-    if known.fetch_optional(&mut db).await?.is_none() {
+    let existing = sqlx::query("select from pg_database where datname = $1").bind(DATABASE);
+    if existing.fetch_optional(&mut db).await?.is_none() {
         let created = sqlx::raw_sql("create database entitlements").execute(&mut db).await;
-        created.context("cannot create the database in the embedded Postgres")?;
+        created.context("cannot create the database `entitlements` in the embedded Postgres")?;
     }
     Ok(db.close().await?)
 }

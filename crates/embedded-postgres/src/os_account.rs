@@ -1,4 +1,5 @@
-//! The account that the server runs as: ours, unless we are root, as whom Postgres refuses to run.
+//! The user that the server runs as: the current user, or another one if that is root, because Postgres does not run as
+//! root.
 
 use anyhow::{Context, ensure};
 use nix::unistd::User;
@@ -17,14 +18,14 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Ours; as root that of `postgres`, else of `nobody`.
+    /// The current user; if that is root, `postgres`, else `nobody`.
     pub(super) fn of_server() -> anyhow::Result<Self> {
         if !geteuid().is_root() {
             return Self::ours();
         }
         let named = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok()?);
         let user = named.context(
-            "Postgres does not run as root, and there is no user `postgres` or `nobody` to run it as: add one, or \
+            "Postgres does not run as root, and the users `postgres` and `nobody` do not exist: add one of them, or \
              run as another user",
         )?;
         Ok(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw(), name: user.name })
@@ -34,19 +35,19 @@ impl Account {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         let user = User::from_uid(uid.into()).ok().flatten();
         let user = user.with_context(|| {
-            format!("uid {uid} has no name, which Postgres needs: add it to /etc/passwd")
+            format!("uid {uid} has no user name, which Postgres requires: add it to /etc/passwd")
         })?;
         Ok(Self { uid, gid, name: user.name })
     }
 
-    /// A command that runs as this account. It has no terminal, so Ctrl-C reaches only us, who stop the server last, and
-    /// the account cannot type into ours. Of our environment it gets the path alone: the rest may hold secrets, and
-    /// `PG…` variables of somebody's shell.
+    /// A command that runs as this account. It has no terminal: Ctrl-C then reaches only this process, which stops the
+    /// server last, and the account cannot write input to this process's terminal. The environment is cleared except
+    /// `PATH`, because it may contain secrets and `PG…` variables.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         use std::os::unix::process::CommandExt;
         let mut command = if let Some(setsid) = SETSID.iter().find(|path| Path::new(path).exists())
         {
-            let mut command = Command::new(setsid); // it becomes the program, as it leads no process group
+            let mut command = Command::new(setsid); // not a group leader, so it executes the program without a fork
             command.arg(program);
             command
         } else {
@@ -62,25 +63,25 @@ impl Account {
         command
     }
 
-    /// The lines of `pg_ident.conf` that let this account and ourselves, and nobody else, in as the superuser.
+    /// The lines of `pg_ident.conf` that let only this account and the current user connect as the superuser.
     pub(super) fn user_map(&self, superuser: &str) -> anyhow::Result<String> {
         let mut map = String::new();
         for name in BTreeSet::from([&Self::ours()?.name, &self.name]) {
             let is_plain = !name.starts_with('/') && !name.contains(['"', '\n', '\r']);
-            ensure!(is_plain, "Postgres cannot write the user name {name:?} in pg_ident.conf");
+            ensure!(is_plain, "the user name {name:?} cannot be written in pg_ident.conf");
             map.extend([MAP, " \"", name, "\" ", superuser, "\n"]);
         }
         Ok(map)
     }
 }
 
-/// Where Linux has the program that begins a session without a terminal.
+/// The paths of the program that starts a session without a terminal.
 const SETSID: [&str; 2] = ["/usr/bin/setsid", "/bin/setsid"];
 
 /// The name of the map in `pg_ident.conf`.
 pub(super) const MAP: &str = "entitlements";
 
-/// Whether any account can reach what is in a folder.
+/// Whether every user can enter a folder and all folders above it.
 pub(super) fn is_open_to_all(folder: &Path) -> bool {
     folder.ancestors().all(|part| fs::metadata(part).is_ok_and(|m| m.mode() & 0o001 != 0))
 }

@@ -1,9 +1,9 @@
-//! Folders and files of our own on a machine that other users share.
+//! Private folders and files on a machine with other users.
 //!
-//! Another user may have taken a name in a shared folder such as `/tmp` before us. A folder or file is therefore
-//! opened without following a link, and used only if it belongs to the expected user and is closed to others;
-//! otherwise the error names it and the fix. An owner is changed only of a folder that this process made, and
-//! opening a file never empties it.
+//! Another user may already have created a name in a shared folder such as `/tmp`. A folder or file is therefore opened
+//! without following a link, and used only if it belongs to the expected user and others have no rights on it;
+//! otherwise the error names it and the fix. The owner is changed only for a folder that this process created, and
+//! opening a file never truncates it.
 
 use anyhow::{Context, ensure};
 use rustix::{
@@ -21,12 +21,12 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The rights of a folder or file that group and others have to write in it.
+/// The mode bits that let group and others write.
 const WRITABLE: u32 = 0o022;
-/// All rights of group and others.
+/// All mode bits of group and others.
 const ANY: u32 = 0o077;
 
-/// A folder that was checked, and is held open.
+/// An open folder whose owner and mode were checked.
 #[derive(Debug)]
 pub struct Folder {
     file: File,
@@ -35,8 +35,9 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens a folder that belongs to this user and in which nobody else can write; makes it if it is missing. As
-    /// root it lets other users pass, because Postgres, which runs as another user, has its own folder below.
+    /// Opens a folder that belongs to this user and in which no other user can write; creates it if it is missing. As
+    /// root it is created so that other users can pass, because Postgres runs as another user and has its own folder
+    /// below.
     pub fn ours(path: &Path) -> anyhow::Result<Self> {
         let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
         let folder = Self::open_or_make(path, mode)?;
@@ -44,7 +45,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Opens a folder that only the given user can enter; makes it, and gives it to that user, if it is missing.
+    /// Opens a folder that only the given user can enter; creates it with that owner if it is missing.
     pub fn private(path: &Path, uid: u32, gid: u32) -> anyhow::Result<Self> {
         let folder = Self::open_or_make(path, 0o700)?;
         folder.give_to(uid, gid)?;
@@ -52,35 +53,36 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Checks a folder as [`Folder::private`] does, and makes none.
+    /// Whether a folder exists that [`Folder::private`] would accept.
     #[must_use]
     pub fn is_private(path: &Path, uid: u32) -> bool {
         Self::open(path, false).is_ok_and(|folder| folder.check(uid, ANY).is_ok())
     }
 
-    /// Makes a private folder of a random name in a folder that users may share.
+    /// Creates a private folder with a random name in a folder that users may share.
     pub fn fresh(parent: &Path) -> anyhow::Result<(TempDir, Self)> {
         check_shared(parent)?;
         let mut builder = tempfile::Builder::new();
         let builder = builder.prefix("entitlements-").permissions(Permissions::from_mode(0o700));
-        let made = builder.tempdir_in(parent);
-        let made = made.with_context(|| format!("cannot make a folder in {}", parent.display()))?;
-        let folder = Self::open(made.path(), true)?;
+        let created = builder.tempdir_in(parent);
+        let created =
+            created.with_context(|| format!("cannot create a folder in {}", parent.display()))?;
+        let folder = Self::open(created.path(), true)?;
         folder.check(geteuid().as_raw(), ANY)?;
-        Ok((made, folder))
+        Ok((created, folder))
     }
 
-    /// Makes another user the owner, if this process made the folder.
+    /// Changes the owner, if this process created the folder.
     pub fn give_to(&self, uid: u32, gid: u32) -> anyhow::Result<()> {
         if self.is_new && uid != geteuid().as_raw() {
             fchown(&self.file, Some(uid), Some(gid))
-                .with_context(|| format!("cannot give {} to uid {uid}", self.path.display()))?;
+                .with_context(|| format!("cannot chown {} to uid {uid}", self.path.display()))?;
         }
         Ok(())
     }
 
-    /// Opens a file in the folder to read it and to write at its end; makes it if it is missing. Only this user can
-    /// read it.
+    /// Opens a file in the folder for reading and appending; creates it if it is missing. Only this user may have
+    /// rights on it.
     pub fn file(&self, name: &str) -> anyhow::Result<File> {
         let path = self.path.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND;
@@ -90,7 +92,7 @@ impl Folder {
         Ok(file)
     }
 
-    /// Where it is.
+    /// The path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -101,12 +103,12 @@ impl Folder {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             Err(error) => {
-                return Err(error).with_context(|| format!("cannot make {}", path.display()));
+                return Err(error).with_context(|| format!("cannot create {}", path.display()));
             }
         };
         let folder = Self::open(path, is_new)?;
         if is_new {
-            folder.file.set_permissions(Permissions::from_mode(mode))?; // a umask may have taken some
+            folder.file.set_permissions(Permissions::from_mode(mode))?; // the umask may have removed bits
         }
         Ok(folder)
     }
@@ -122,12 +124,12 @@ impl Folder {
     }
 }
 
-/// Refuses a shared folder, such as `/tmp`, in which other users can replace what we make.
+/// Fails for a shared folder, such as `/tmp`, in which other users can replace files of this process.
 pub fn check_shared(folder: &Path) -> anyhow::Result<()> {
     check_stays(folder, WRITABLE, "+t")
 }
 
-/// Refuses a folder in which every user of the machine can replace what we make.
+/// Fails for a folder in which every user of the machine can replace files of this process.
 pub fn check_not_open(folder: &Path) -> anyhow::Result<()> {
     check_stays(folder, 0o002, "o-w")
 }
@@ -137,7 +139,7 @@ fn check_stays(folder: &Path, writable: u32, fix: &str) -> anyhow::Result<()> {
     let mode = fs::metadata(folder).with_context(|| name.to_string())?.mode() & 0o7777;
     ensure!(
         mode & writable == 0 || mode & 0o1000 != 0,
-        "other users can replace what is in {name} (mode {mode:o}): run `chmod {fix} '{name}'` as its owner"
+        "other users can replace files in {name} (mode {mode:o}): run `chmod {fix} '{name}'` as its owner"
     );
     Ok(())
 }
@@ -149,7 +151,7 @@ fn open(folder: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::Result<Fil
 
 fn check(file: &File, path: &Path, owner: u32, forbidden: u32) -> anyhow::Result<()> {
     let found = file.metadata()?;
-    ensure!(found.uid() == owner, "{}", of_another(path, found.uid(), owner));
+    ensure!(found.uid() == owner, "{}", wrong_owner(path, found.uid(), owner));
     ensure!(
         found.mode() & forbidden == 0,
         "other users have rights on {} (mode {:o}): run `chmod {} '{}'`, or remove it",
@@ -166,16 +168,16 @@ fn refusal(path: &Path, error: rustix::io::Errno) -> anyhow::Error {
     let (name, us) = (path.display(), geteuid().as_raw());
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => {
-            anyhow::anyhow!("{name} is a link, which another user may have made: remove it")
+            anyhow::anyhow!("{name} is a link, which another user may have created: remove it")
         }
-        Ok(found) if found.uid() != us => anyhow::anyhow!(of_another(path, found.uid(), us)),
+        Ok(found) if found.uid() != us => anyhow::anyhow!(wrong_owner(path, found.uid(), us)),
         _ => anyhow::Error::new(error).context(format!("cannot open {name}")),
     }
 }
 
-fn of_another(path: &Path, found: u32, wanted: u32) -> String {
+fn wrong_owner(path: &Path, found: u32, expected: u32) -> String {
     format!(
-        "{} belongs to uid {found} and not to uid {wanted}: run as that user, or remove it",
+        "{} belongs to uid {found} and not to uid {expected}: run as uid {found}, or remove it",
         path.display()
     )
 }

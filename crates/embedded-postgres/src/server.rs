@@ -1,4 +1,4 @@
-//! Starting, watching and stopping a server.
+//! Starts, watches and stops a server process.
 
 use super::{os_account::MAP, ping, site::Site};
 use anyhow::{Context, bail};
@@ -15,16 +15,16 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a server may take to accept connections: after a crash it recovers first.
-const START_WITHIN: Duration = Duration::from_mins(1);
+/// How long a server may take to accept connections; after a crash it recovers first.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The role that owns the server.
 const SUPERUSER: &str = "entitlements";
 
-/// Writes who is let in, then runs the server given as arguments, whose pid is then ours to wait for, and beside it a
-/// watcher that reads from the other end of a pipe to this process. The pipe closes however this process ends; the watcher then
-/// asks the server to stop, and removes what was to be thrown away. It is forked twice, because the server
-/// would take a child of its own that dies for a crashed session.
+/// Writes the access rules, starts a watcher, and executes the server given as arguments, so that this process can wait
+/// for the server's pid. The watcher reads from a pipe that this process holds open and that closes however this
+/// process ends; then the watcher stops the server and removes the temporary data. The watcher is forked twice, because
+/// the server would treat the end of a direct child as a crashed session.
 const WATCHED: &str = r#"data=$1 throwaway=$4
 printf %s "$2" >"$data/pg_hba.conf" && printf %s "$3" >"$data/pg_ident.conf" || exit
 shift 4; exec 3<&0
@@ -39,7 +39,7 @@ exec "$@" 3<&- </dev/null"#;
 #[derive(Debug)]
 pub(super) struct Running {
     pid: Option<Pid>,
-    /// Closing it tells the watcher to stop the server.
+    /// The pipe to the watcher, which stops the server when the pipe closes.
     lifeline: Option<ChildStdin>,
     exit: watch::Receiver<Option<String>>,
 }
@@ -51,16 +51,17 @@ pub(super) async fn start(bin: &Path, site: &Site, settings: &[&str]) -> anyhow:
     loop {
         if let Some(status) = child.try_wait()? {
             bail!(
-                "postgres stopped at once ({status}); {} ends with:\n{}",
+                "postgres ended during its start ({status}); {} ends with:\n{}",
                 site.log_path().display(),
-                site.last_words()
+                site.log_tail()
             );
         }
         match ping(site).await {
             Ok(()) => break,
-            Err(error) if started.elapsed() > START_WITHIN => {
+            Err(error) if started.elapsed() > START_TIMEOUT => {
                 return Err(error.context(format!(
-                    "postgres accepts no connections; see {}",
+                    "postgres did not accept connections within {} s; see {}",
+                    START_TIMEOUT.as_secs(),
                     site.log_path().display()
                 )));
             }
@@ -70,7 +71,7 @@ pub(super) async fn start(bin: &Path, site: &Site, settings: &[&str]) -> anyhow:
     let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let lifeline = child.stdin.take();
     let (ended, exit) = watch::channel(None);
-    // Waits for the server however it ends: one that nobody waits for would look alive to the next start.
+    // Reaps the server however it ends: the next start would take a zombie process for a running server.
     tokio::spawn(async move {
         let status = child.wait().await.map_or_else(|e| e.to_string(), |s| s.to_string());
         let _ = ended.send(Some(status));
@@ -82,7 +83,7 @@ fn launch(bin: &Path, site: &Site, settings: &[&str]) -> anyhow::Result<Child> {
     let mut command = site.account.command("/bin/sh");
     let throwaway = site.throwaway.as_ref().map_or(Path::new(""), TempDir::path);
     command.args(["-c", WATCHED, "sh"]).arg(site.data());
-    command.arg(admission()).arg(site.account.user_map(SUPERUSER)?).arg(throwaway);
+    command.arg(access_rules()).arg(site.account.user_map(SUPERUSER)?).arg(throwaway);
     command.arg(bin.join("postgres")).arg("-D").arg(site.data()).arg("-k").arg(site.sockets());
     command.args(["-p", "5432", "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700"]);
     command.args(settings.iter().flat_map(|setting| ["-c", setting]));
@@ -90,32 +91,32 @@ fn launch(bin: &Path, site: &Site, settings: &[&str]) -> anyhow::Result<Child> {
     tokio::process::Command::from(command).spawn().context("cannot start postgres")
 }
 
-/// `pg_hba.conf`: the superuser is let in by the user of the process that connects, another role by its password.
-/// It is written at each start, also into data that an older version made, which let in everybody.
-fn admission() -> String {
+/// The content of `pg_hba.conf`: the superuser authenticates by the operating-system user of the connecting process,
+/// other roles by password. It is written at each start, because older versions of this crate let every user connect.
+fn access_rules() -> String {
     format!("local all {SUPERUSER} peer map={MAP}\nlocal all all scram-sha-256\n")
 }
 
 impl Running {
-    /// Resolves with how the server ended.
+    /// Waits until the server ends, and returns its exit status.
     pub(super) async fn exited(&self) -> String {
         let mut exit = self.exit.clone();
         let status = exit.wait_for(Option::is_some).await.ok().and_then(|status| status.clone());
-        status.unwrap_or_else(|| "nobody waited for it".into())
+        status.unwrap_or_else(|| "unknown exit status".into())
     }
 
-    /// Asks it to stop, with more and more emphasis.
+    /// Stops the server: first through the watcher, then with SIGINT, then with SIGQUIT.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.lifeline.take());
-        for (signal, patience) in [(None, 5), (Some(Signal::INT), 10), (Some(Signal::QUIT), 5)] {
+        for (signal, seconds) in [(None, 5), (Some(Signal::INT), 10), (Some(Signal::QUIT), 5)] {
             if let (Some(signal), Some(pid)) = (signal, self.pid) {
-                let _ = kill_process(pid, signal); // the watcher was gone
+                let _ = kill_process(pid, signal); // the watcher did not stop it in time
             }
             let stopped = self.exit.wait_for(Option::is_some);
-            if timeout(Duration::from_secs(patience), stopped).await.is_ok() {
+            if timeout(Duration::from_secs(seconds), stopped).await.is_ok() {
                 return Ok(());
             }
         }
-        bail!("the embedded Postgres ({:?}) does not stop", self.pid)
+        bail!("the embedded Postgres ({:?}) did not stop within 20 s", self.pid)
     }
 }

@@ -1,7 +1,7 @@
 //! The folders and files of a server.
 //!
-//! What we write as root never lies in a folder that the server's account owns: that account could have made links
-//! there. Our own files stand beside the server's folder; what is in it is written by the account itself.
+//! As root, this process never writes in a folder that the server's account owns, because that account could have
+//! created links there. Files of this process are beside the server's folder; only the account itself writes in it.
 
 use super::os_account::{Account, is_open_to_all};
 use crate::private::{Folder, check_shared};
@@ -18,11 +18,11 @@ use std::{
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
-/// What is escaped in the parts of a URL: all but RFC 3986's unreserved characters.
+/// The characters to escape in the parts of a URL: all but RFC 3986's unreserved characters.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The longest folder for sockets: the path of one must fit in 104 bytes on macOS, in 108 on Linux.
-const LONGEST: usize = 80;
+/// The longest path of a folder for sockets, in bytes: a socket's path is limited to 104 bytes on macOS, 108 on Linux.
+const MAX_SOCKET_FOLDER_LEN: usize = 80;
 
 /// The folders and files of a server, and the account that it runs as.
 #[derive(Debug)]
@@ -32,13 +32,13 @@ pub(super) struct Site {
     pub(super) account: Account,
     log: File,
     log_path: PathBuf,
-    /// While it is held, no other process starts a server here.
+    /// While this process holds the lock, no other process starts a server in the folder.
     lock: Option<File>,
     pub(super) throwaway: Option<TempDir>,
 }
 
 impl Site {
-    /// A place below `dir` that is kept, locked. Each major version has its own: they cannot read each other's data.
+    /// Locks a folder below `dir` that is kept. Each major version has its own, because the data formats differ.
     pub(super) async fn kept(dir: &Path, major: u32) -> anyhow::Result<Self> {
         let account = Account::of_server()?;
         let folder = reachable(dir)?;
@@ -49,18 +49,20 @@ impl Site {
         let home = folder.path().join(&name);
         Folder::private(&home, account.uid, account.gid)?;
         let sockets = match home.as_os_str().len() {
-            ..=LONGEST => home.clone(),
-            _ => short(folder.file(&format!("{name}.sockets"))?, &account)?,
+            ..=MAX_SOCKET_FOLDER_LEN => home.clone(),
+            _ => short_folder(folder.file(&format!("{name}.sockets"))?, &account)?,
         };
         let (log, log_path) = (folder.file(&log)?, folder.path().join(log));
         Ok(Self { home, sockets, account, log, log_path, lock: Some(lock), throwaway: None })
     }
 
-    /// A place that goes with this process.
+    /// Creates a folder that is removed with this process.
     pub(super) fn throwaway() -> anyhow::Result<Self> {
         let account = Account::of_server()?;
+        #[expect(clippy::disallowed_methods, reason = "a private folder is made in it")]
         let parent = env::temp_dir();
-        let is_short = parent.as_os_str().len() + "/entitlements-123456".len() <= LONGEST;
+        let is_short =
+            parent.as_os_str().len() + "/entitlements-123456".len() <= MAX_SOCKET_FOLDER_LEN;
         let parent = if is_short { parent } else { "/tmp".into() };
         let (throwaway, folder) = Folder::fresh(&parent)?;
         let log = folder.file("postgres.log")?;
@@ -89,38 +91,38 @@ impl Site {
         &self.sockets
     }
 
-    /// Lets other processes in, which find the server running.
+    /// Releases the lock. Other processes then find the server running.
     pub(super) fn unlock(&mut self) {
         self.lock = None;
     }
 
-    /// The URL of a database here. Port and TLS are spelled out, because they would else be taken from `PGPORT`
-    /// and `PGSSLMODE`.
+    /// The URL of a database of the server. Port and TLS mode are explicit, because `PGPORT` and `PGSSLMODE` would
+    /// otherwise determine them.
     pub(super) fn url(&self, database: &str) -> String {
         let path = self.sockets.to_string_lossy();
         let host = utf8_percent_encode(&path, ESCAPED);
         format!("postgres://entitlements@localhost:5432/{database}?host={host}&sslmode=disable")
     }
 
-    /// Makes the data folder, if there is none. It gets its name when it is complete, so that an interrupted
-    /// start leaves nothing half made.
+    /// Creates the data folder if it is missing. It is renamed when it is complete, so that an interrupted start leaves
+    /// no incomplete data folder.
     pub(super) async fn initialize(&self, bin: &Path) -> anyhow::Result<()> {
         let (data, staged) = (self.data(), self.home.join("data.new"));
         if data.join("PG_VERSION").exists() {
             return Ok(());
         }
-        let _ = fs::remove_dir_all(&staged); // there is none, unless a start was interrupted
+        let _ = fs::remove_dir_all(&staged); // left over from an interrupted start
         let mut initdb = self.account.command(bin.join("initdb"));
         initdb.args(["-U", "entitlements", "--auth-local=peer", "--auth-host=reject"]);
         initdb.args(["-E", "UTF8", "--locale=C", "--no-sync", "-D"]).arg(&staged);
         let done =
             tokio::process::Command::from(initdb).output().await.context("cannot run initdb")?;
-        let said = String::from_utf8_lossy(&done.stderr);
-        ensure!(done.status.success(), "initdb failed: {}", said.trim());
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        ensure!(done.status.success(), "initdb failed: {}", stderr.trim());
         Ok(fs::rename(&staged, &data)?)
     }
 
-    /// An empty log to write in.
+    /// Truncates the log, and returns a handle for the server to write it.
     pub(super) fn new_log(&self) -> anyhow::Result<File> {
         self.log.set_len(0)?;
         Ok(self.log.try_clone()?)
@@ -130,17 +132,17 @@ impl Site {
         &self.log_path
     }
 
-    /// The last lines of the server's log.
-    pub(super) fn last_words(&self) -> String {
+    /// The last 10 lines of the server's log.
+    pub(super) fn log_tail(&self) -> String {
         let (mut log, mut bytes) = (&self.log, Vec::new());
-        let _ = log.rewind().and_then(|()| log.read_to_end(&mut bytes)); // tells what it can
+        let _ = log.rewind().and_then(|()| log.read_to_end(&mut bytes)); // best effort
         let log = String::from_utf8_lossy(&bytes);
         let from = log.lines().count().saturating_sub(10);
         log.lines().skip(from).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// The folder itself, or in its stead one that the server's account can reach: it cannot reach one below /root.
+/// The folder itself, or a folder in `/var/tmp` if the server's account cannot reach it, as below `/root`.
 fn reachable(dir: &Path) -> anyhow::Result<Folder> {
     Folder::ours(dir)?;
     let path = dir.canonicalize()?;
@@ -154,18 +156,18 @@ fn reachable(dir: &Path) -> anyhow::Result<Folder> {
     Folder::ours(&shared.join(format!("entitlements-{:016x}", hasher.finish())))
 }
 
-/// A folder for sockets with a short path: the one that is remembered in this file, if it is still there, else a new
-/// one of a random name.
-fn short(mut remembered: File, account: &Account) -> anyhow::Result<PathBuf> {
+/// A folder for sockets with a short path: the one whose path is in this file if it still exists, else a new one with a
+/// random name, whose path is written to the file.
+fn short_folder(mut path_file: File, account: &Account) -> anyhow::Result<PathBuf> {
     let mut path = String::new();
-    remembered.read_to_string(&mut path)?;
+    path_file.read_to_string(&mut path)?;
     if Folder::is_private(Path::new(&path), account.uid) {
         return Ok(path.into());
     }
-    let (made, folder) = Folder::fresh(Path::new("/tmp"))?;
+    let (created, folder) = Folder::fresh(Path::new("/tmp"))?;
     folder.give_to(account.uid, account.gid)?;
-    let path = made.keep();
-    remembered.set_len(0)?;
-    remembered.write_all(path.as_os_str().as_encoded_bytes())?;
+    let path = created.keep();
+    path_file.set_len(0)?;
+    path_file.write_all(path.as_os_str().as_encoded_bytes())?;
     Ok(path)
 }

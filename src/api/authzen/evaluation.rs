@@ -1,29 +1,29 @@
-//! A request's body into questions. What is wrong with it is told by the name of the field.
+//! Parses the body of a request into queries. An error names the invalid field.
 
 use crate::{
-    check::Payers,
-    domain::{Id, Kind, Question},
+    check::Subjects,
+    domain::{Kind, Question, SubjectRef},
 };
 use serde_json::{Map, Value};
 
-/// The most evaluations of one request, as of a `CheckFeatures`.
-const MOST: usize = 100;
+/// The maximum number of evaluations in one request, as in `CheckFeatures`.
+const MAX_EVALUATIONS: usize = 100;
 
-/// A request's body.
+/// The body of a request.
 pub(super) struct Document {
-    /// What is asked, or what holds for every evaluation that does not say it itself.
+    /// The fields of the body: the query itself, or the defaults of the evaluations in a batch.
     defaults: Map<String, Value>,
     pub(super) evaluations: Vec<Value>,
     pub(super) semantic: Semantic,
 }
 
-/// One question, and about whom.
-pub(super) struct Asked<'d> {
-    pub(super) payers: Payers<'d>,
+/// One question, and its subjects.
+pub(super) struct Query<'d> {
+    pub(super) subjects: Subjects<'d>,
     pub(super) question: Question<'d>,
 }
 
-/// When evaluating ends.
+/// When a batch ends early.
 #[derive(Clone, Copy)]
 pub(super) enum Semantic {
     ExecuteAll,
@@ -62,51 +62,53 @@ impl Semantic {
 impl Document {
     pub(super) fn parse(body: &[u8]) -> Result<Self, String> {
         let parsed = serde_json::from_slice(body);
-        let parsed = parsed.map_err(|error| format!("the body is no JSON: {error}"))?;
+        let parsed = parsed.map_err(|error| format!("the body is not valid JSON: {error}"))?;
         let Value::Object(mut defaults) = parsed else {
             return Err("the body must be a JSON object".into());
         };
         let semantic = Semantic::parse(defaults.get("options"))?;
         let evaluations = match defaults.remove("evaluations") {
             None | Some(Value::Null) => Vec::new(),
-            Some(Value::Array(evaluations)) if evaluations.len() <= MOST => evaluations,
-            Some(Value::Array(_)) => return Err(format!("evaluations must be at most {MOST}")),
+            Some(Value::Array(evaluations)) if evaluations.len() <= MAX_EVALUATIONS => evaluations,
+            Some(Value::Array(_)) => {
+                return Err(format!("evaluations must have at most {MAX_EVALUATIONS} elements"));
+            }
             Some(_) => return Err("evaluations must be an array".into()),
         };
         Ok(Self { defaults, evaluations, semantic })
     }
 
-    /// The question of a document that asks one.
-    pub(super) fn alone(&self) -> Result<Asked<'_>, String> {
-        asked(None, &self.defaults)
+    /// The query of a body without a batch.
+    pub(super) fn single(&self) -> Result<Query<'_>, String> {
+        query(None, &self.defaults)
     }
 
-    /// The questions of a document that asks many.
-    pub(super) fn each(&self) -> impl Iterator<Item = Result<Asked<'_>, String>> {
+    /// The queries of a batch.
+    pub(super) fn each(&self) -> impl Iterator<Item = Result<Query<'_>, String>> {
         self.evaluations.iter().map(|evaluation| match evaluation {
-            Value::Object(evaluation) => asked(Some(evaluation), &self.defaults),
+            Value::Object(evaluation) => query(Some(evaluation), &self.defaults),
             _ => Err("an evaluation must be an object".into()),
         })
     }
 }
 
-fn asked<'d>(
+fn query<'d>(
     own: Option<&'d Map<String, Value>>,
     defaults: &'d Map<String, Value>,
-) -> Result<Asked<'d>, String> {
+) -> Result<Query<'d>, String> {
     let part = |name| match own.and_then(|own| own.get(name)).or_else(|| defaults.get(name)) {
         Some(Value::Object(part)) => Ok(Some(part)),
         None | Some(Value::Null) => Ok(None),
         Some(_) => Err(format!("{name} must be an object")),
     };
-    let needed = |name| part(name)?.ok_or_else(|| format!("{name} is missing"));
-    let (subject, action) = (needed("subject")?, needed("action")?);
-    let resource = needed("resource")?;
+    let required = |name| part(name)?.ok_or_else(|| format!("{name} is missing"));
+    let (subject, action) = (required("subject")?, required("action")?);
+    let resource = required("resource")?;
     part("context")?;
-    Ok(Asked { payers: payers(subject)?, question: question(action, resource)? })
+    Ok(Query { subjects: subjects(subject)?, question: question(action, resource)? })
 }
 
-fn payers(subject: &Map<String, Value>) -> Result<Payers<'_>, String> {
+fn subjects(subject: &Map<String, Value>) -> Result<Subjects<'_>, String> {
     let kind = match text(subject, "subject", "type")? {
         "user" => Kind::User,
         "organization" | "org" => Kind::Organization,
@@ -114,18 +116,18 @@ fn payers(subject: &Map<String, Value>) -> Result<Payers<'_>, String> {
     };
     let invalid = |field, error| format!("subject.{field} {error}");
     let id = text(subject, "subject", "id")?;
-    let id = Id::of(kind, id).map_err(|error| invalid("id", error))?;
+    let id = SubjectRef::of(kind, id).map_err(|error| invalid("id", error))?;
     let active = match subject.get("properties") {
         None | Some(Value::Null) => None,
         Some(Value::Object(properties)) => properties.get("organization_id"),
         Some(_) => return Err("subject.properties must be an object".into()),
     };
     match active {
-        None | Some(Value::Null) => Ok(Payers::of_one(id)),
+        None | Some(Value::Null) => Ok(Subjects::of_one(id)),
         Some(Value::String(active)) if kind == Kind::User => {
-            let active = Id::of(Kind::Organization, active);
+            let active = SubjectRef::of(Kind::Organization, active);
             let active = active.map_err(|error| invalid("properties.organization_id", error))?;
-            Ok(Payers::of_user(id, Some(active)))
+            Ok(Subjects::of_user(id, Some(active)))
         }
         Some(_) => Err("subject.properties.organization_id must be the id of a user's active \
                         organization"
@@ -147,11 +149,11 @@ fn question<'d>(
     question.map_err(|error| format!("{field} {error}"))
 }
 
-/// A field that must be there and say something.
+/// A required string that is not empty.
 fn text<'p>(part: &'p Map<String, Value>, of: &str, field: &str) -> Result<&'p str, String> {
     match part.get(field) {
         Some(Value::String(text)) if !text.is_empty() => Ok(text),
         None | Some(Value::Null) => Err(format!("{of}.{field} is missing")),
-        Some(_) => Err(format!("{of}.{field} must be a string that is not empty")),
+        Some(_) => Err(format!("{of}.{field} must be a non-empty string")),
     }
 }

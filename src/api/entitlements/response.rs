@@ -1,71 +1,71 @@
-//! Decisions into responses.
+//! Renders decisions as protobuf responses.
 
 use crate::api::pb;
 use crate::{
-    check::{Facts, Failure, FailureKind, Moment, Pieces},
+    check::{CheckError, CheckErrorKind, CooperativeYield, EvaluatedAccounts, EvaluationContext},
     domain::{
         Access, Account, Decision, Denial, Grant, Item, PreparedAccounts, Question, Slug, Subject,
         Verdict,
     },
-    replica::State,
+    replica::FreshnessState,
 };
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 use tonic::Status;
 
-/// The answer to a question about a feature.
+/// Renders a decision about a feature.
 pub(in crate::api) fn feature(
     decision: Decision<'_>,
-    moment: &Moment,
-    facts: &Facts,
+    evaluation: &EvaluationContext,
+    evaluated: &EvaluatedAccounts,
 ) -> pb::CheckFeatureResponse {
-    let told = decision.verdict.told();
+    let explained = decision.verdict.explain();
     pb::CheckFeatureResponse {
-        allowed: told.allowed,
+        allowed: explained.allowed,
         reason: reason(decision.verdict),
-        subject: text(told.subject.map(Subject::as_str)),
-        plan: text(told.plan),
-        limit: told.limit,
+        subject: text(explained.subject.map(Subject::as_str)),
+        plan: text(explained.plan),
+        limit: explained.limit,
         valid_until: instant(decision.valid_until),
-        checked_at: instant(Some(moment.now)),
-        stale_for: stale_for(facts),
-        revision: moment.revision(facts),
+        checked_at: instant(Some(evaluation.now)),
+        stale_for: stale_for(evaluated),
+        revision: evaluation.revision(evaluated),
     }
 }
 
-/// The answer to a question about a plan.
+/// Renders a decision about a plan.
 pub(in crate::api) fn plan(
     decision: Decision<'_>,
-    moment: &Moment,
-    facts: &Facts,
+    evaluation: &EvaluationContext,
+    evaluated: &EvaluatedAccounts,
 ) -> pb::CheckPlanResponse {
-    let told = decision.verdict.told();
+    let explained = decision.verdict.explain();
     pb::CheckPlanResponse {
-        allowed: told.allowed,
+        allowed: explained.allowed,
         reason: reason(decision.verdict),
-        subject: text(told.subject.map(Subject::as_str)),
-        plan: text(told.plan),
+        subject: text(explained.subject.map(Subject::as_str)),
+        plan: text(explained.plan),
         valid_until: instant(decision.valid_until),
-        checked_at: instant(Some(moment.now)),
-        stale_for: stale_for(facts),
-        revision: moment.revision(facts),
+        checked_at: instant(Some(evaluation.now)),
+        stale_for: stale_for(evaluated),
+        revision: evaluation.revision(evaluated),
     }
 }
 
-/// How far behind the answer may be.
-pub(in crate::api) fn stale_for(facts: &Facts) -> Option<prost_types::Duration> {
-    facts.stale_for().and_then(|age| age.try_into().ok())
+/// How far the answer may be behind Postgres; `None` if it is up to date.
+pub(in crate::api) fn stale_for(evaluated: &EvaluatedAccounts) -> Option<prost_types::Duration> {
+    evaluated.stale_for().and_then(|age| age.try_into().ok())
 }
 
-/// Everything one subject has.
+/// Renders all entitlements and items of one subject.
 pub(in crate::api) async fn account(
     account: &Account,
-    moment: &Moment,
+    evaluation: &EvaluationContext,
     is_stale: bool,
 ) -> pb::Account {
-    let (catalog, grace, now) = (moment.catalog(), moment.grace(), moment.now);
+    let (catalog, grace, now) = (evaluation.catalog(), evaluation.grace(), evaluation.now);
     let prepared = PreparedAccounts::new([account], catalog, grace);
-    let (mut entitlements, mut pieces) = (Vec::new(), Pieces::default());
+    let (mut entitlements, mut pieces) = (Vec::new(), CooperativeYield::default());
     for feature in account.features(catalog) {
         let question = Question::of(feature);
         let decision = prepared.decide(&question, now);
@@ -76,7 +76,7 @@ pub(in crate::api) async fn account(
         pieces.answered(prepared.items()).await;
     }
     let default_plan = account.default_plan(catalog, grace, now);
-    let (plans, standing) = (catalog.shelf(account.subject.kind()), account.standing(grace));
+    let (plans, standing) = (catalog.plan_set(account.subject.kind()), account.standing(grace));
     let items = account.items.iter().map(|found| {
         let plan = plans.find(found.plan_id, found.plan).map(|(slug, _)| slug.as_str());
         item(&found, standing.access(&found, now), plan)
@@ -91,17 +91,17 @@ pub(in crate::api) async fn account(
 }
 
 fn entitlement(feature: &Slug, decision: Decision<'_>) -> pb::Entitlement {
-    let told = decision.verdict.told();
+    let explained = decision.verdict.explain();
     pb::Entitlement {
         feature: feature.to_string(),
         reason: reason(decision.verdict),
-        plan: text(told.plan),
-        limit: told.limit,
+        plan: text(explained.plan),
+        limit: explained.limit,
         valid_until: instant(decision.valid_until),
     }
 }
 
-/// An item; its plan by the slug that it has in the catalog, else by the one that Clerk said.
+/// Renders an item. Its plan is the slug in the catalog, else the slug in Clerk's payload.
 fn item(item: &Item<&str>, access: Access, plan: Option<&str>) -> pb::Item {
     let (live, reason) = match access {
         Access::Granted(_, _) if plan.is_none() => (true, pb::Reason::UnknownPlan),
@@ -123,7 +123,7 @@ fn item(item: &Item<&str>, access: Access, plan: Option<&str>) -> pb::Item {
     }
 }
 
-/// The reason of a verdict, in the words of the contract.
+/// The reason of a verdict as a value of the proto enum.
 fn reason(verdict: Verdict<'_>) -> i32 {
     let reason: pb::Reason = match verdict {
         Verdict::Allowed { reason, .. } => reason.into(),
@@ -132,9 +132,9 @@ fn reason(verdict: Verdict<'_>) -> i32 {
     reason.into()
 }
 
-/// What is not told is empty.
-fn text(told: Option<&str>) -> String {
-    told.unwrap_or_default().to_owned()
+/// Renders an absent text as an empty one.
+fn text(value: Option<&str>) -> String {
+    value.unwrap_or_default().to_owned()
 }
 
 impl From<Grant> for pb::Reason {
@@ -175,28 +175,28 @@ impl From<Denial> for pb::Reason {
     }
 }
 
-impl From<State> for pb::Freshness {
-    fn from(state: State) -> Self {
+impl From<FreshnessState> for pb::Freshness {
+    fn from(state: FreshnessState) -> Self {
         match state {
-            State::Starting => Self::Starting,
-            State::Fresh => Self::Fresh,
-            State::Unsure(_) => Self::Unsure,
-            State::Stale(_) => Self::Stale,
-            State::Expired => Self::Expired,
+            FreshnessState::Starting => Self::Starting,
+            FreshnessState::Fresh => Self::Fresh,
+            FreshnessState::Unconfirmed(_) => Self::Unsure,
+            FreshnessState::Stale(_) => Self::Stale,
+            FreshnessState::Expired => Self::Expired,
         }
     }
 }
 
-/// A failure as a status.
-pub(in crate::api) fn status(Failure { reason, kind }: Failure) -> Status {
+/// Renders a failed check as a gRPC status.
+pub(in crate::api) fn status(CheckError { reason, kind }: CheckError) -> Status {
     match kind {
-        FailureKind::Crowded => Status::resource_exhausted(reason),
-        FailureKind::Passing => Status::unavailable(reason),
-        FailureKind::Lasting => Status::internal(reason),
+        CheckErrorKind::Overloaded => Status::resource_exhausted(reason),
+        CheckErrorKind::Transient => Status::unavailable(reason),
+        CheckErrorKind::Permanent => Status::internal(reason),
     }
 }
 
-/// In whole milliseconds, the grain of all dates here.
+/// Renders an instant in whole milliseconds, the precision of all dates in this API.
 pub(in crate::api) fn instant(at: Option<DateTime<Utc>>) -> Option<Timestamp> {
     at.map(|at| {
         let ms = at.timestamp_millis();

@@ -1,14 +1,14 @@
-//! Whom a question is about: from OpenFeature's evaluation context, or from flagd's selector.
+//! Parses the subjects of a question from OpenFeature's evaluation context or flagd's selector.
 
 use crate::{
     api::entitlements::request::Faults,
-    check::Whom,
+    check::SubjectsBuf,
     domain::{Kind, Subject},
 };
 use prost_types::{Struct, value::Kind as Value};
 use tonic::{Status, metadata::MetadataMap};
 
-/// What in a context names somebody; the first must be there.
+/// The fields of a context that name a subject; the first is required.
 pub(super) const NAMES: [(&str, Option<Kind>); 5] = [
     ("targetingKey", None),
     ("userId", Some(Kind::User)),
@@ -17,8 +17,8 @@ pub(super) const NAMES: [(&str, Option<Kind>); 5] = [
     ("organization_id", Some(Kind::Organization)),
 ];
 
-/// What in a selector names somebody.
-const SELECTS: [(&str, Option<Kind>); 5] = [
+/// The keys of a selector that name a subject.
+const SELECTOR_KEYS: [(&str, Option<Kind>); 5] = [
     ("flagSetId", None),
     ("userId", Some(Kind::User)),
     ("user_id", Some(Kind::User)),
@@ -28,14 +28,14 @@ const SELECTS: [(&str, Option<Kind>); 5] = [
 
 const NO_ID: &str = "must be a Clerk id, `user_…` or `org_…`";
 const NO_KEY: &str =
-    "is missing: set the targeting key to the Clerk id of whom is asked about, `user_…` or `org_…`";
-const NO_SELECTOR: &str = "is missing: say whose entitlements to send in the `flagd-selector` header, such as \
+    "is missing: set it to the Clerk id of the user or organization, `user_…` or `org_…`";
+const NO_SELECTOR: &str = "is missing: select a user or organization in the `flagd-selector` header, such as \
      `flagSetId=org_…`, `userId=user_…` or `userId=user_…,orgId=org_…`";
-const UNKNOWN: &str = "cannot be selected by: give `flagSetId=org_…` (or `user_…`), `userId=user_…`, `orgId=org_…`, \
-     or the last two with a comma between";
+const UNKNOWN: &str = "is not a valid selector: use `flagSetId=org_…` (or `user_…`), `userId=user_…`, `orgId=org_…`, \
+     or the last two separated by a comma";
 
-/// Who is asked about.
-pub(super) fn whom(context: Option<Struct>) -> Result<Whom, Status> {
+/// The subjects that a context names.
+pub(super) fn subjects(context: Option<Struct>) -> Result<SubjectsBuf, Status> {
     let fields = context.unwrap_or_default().fields;
     let (mut named, mut faults) = (Named::default(), Faults::default());
     for (name, kind) in NAMES {
@@ -51,11 +51,11 @@ pub(super) fn whom(context: Option<Struct>) -> Result<Whom, Status> {
             Some(_) => faults.add(&field, "must be a string"),
         }
     }
-    faults.none(named.whom())
+    faults.none(named.subjects())
 }
 
-/// Who is selected: by the header, or else by the field that it has replaced.
-pub(super) fn selected(headers: &MetadataMap, field: &str) -> Result<Whom, Status> {
+/// The subjects that a selector names: the header, else the deprecated field of the request.
+pub(super) fn selected(headers: &MetadataMap, field: &str) -> Result<SubjectsBuf, Status> {
     let mut faults = Faults::default();
     let selector = match headers.get("flagd-selector").map(|value| value.to_str()) {
         Some(Ok(selector)) => selector,
@@ -72,15 +72,15 @@ pub(super) fn selected(headers: &MetadataMap, field: &str) -> Result<Whom, Statu
     let mut named = Named::default();
     for part in selector.split(',') {
         let (name, id) = part.split_once('=').unwrap_or(("", part));
-        match SELECTS.iter().find(|(known, _)| *known == name) {
+        match SELECTOR_KEYS.iter().find(|(known, _)| *known == name) {
             Some((_, kind)) => named.add("flagd-selector", *kind, id, &mut faults),
             None => faults.add("flagd-selector", format!("`{part}` {UNKNOWN}")),
         }
     }
-    faults.none(named.whom())
+    faults.none(named.subjects())
 }
 
-/// Who was named so far.
+/// The subjects that were parsed so far.
 #[derive(Default)]
 struct Named {
     user: Option<Subject>,
@@ -88,7 +88,7 @@ struct Named {
 }
 
 impl Named {
-    /// Adds who has this id, unless another one of the kind is there.
+    /// Adds the subject with this id; a second, different subject of one kind is a fault.
     fn add(&mut self, field: &str, kind: Option<Kind>, id: &str, faults: &mut Faults) {
         let subject = match kind {
             Some(kind) => Subject::of(kind, id).map_err(|invalid| invalid.to_string()),
@@ -108,7 +108,7 @@ impl Named {
         }
     }
 
-    fn whom(self) -> Option<Whom> {
-        Whom::of(self.user, self.organization)
+    fn subjects(self) -> Option<SubjectsBuf> {
+        SubjectsBuf::of(self.user, self.organization)
     }
 }

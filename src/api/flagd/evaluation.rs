@@ -1,4 +1,4 @@
-//! `flagd.evaluation.v1` and `v2`, whose messages differ only in what is optional.
+//! `flagd.evaluation.v1` and `v2`, whose messages differ only in which fields are optional.
 
 use super::{
     Answers, context,
@@ -9,9 +9,9 @@ use super::{
 };
 use crate::{
     api::{entitlements::response, pb::CheckFeatureResponse},
-    check::{Facts, Pieces, Whom},
+    check::{CooperativeYield, EvaluatedAccounts, SubjectsBuf},
     domain::{Denial, Question, Verdict},
-    replica::Need,
+    replica::Consistency,
 };
 use futures_util::StreamExt;
 use pb::v1::any_flag::Value;
@@ -19,59 +19,67 @@ use prost_types::Struct;
 use std::{collections::HashMap, pin::Pin};
 use tonic::{Request, Response, Status};
 
-/// By this name it is counted.
+/// The label `protocol` of the metrics.
 const PROTOCOL: &str = "flagd";
 
-/// The answer to what a flag asks.
+/// The evaluation of one flag.
 struct Found {
     key: String,
-    /// Whether the flag is the number that comes with a feature, not the feature.
+    /// Whether the flag is the limit of a feature (`<slug>.limit`), not the feature itself.
     is_limit: bool,
-    /// Whether the feature comes with a number.
+    /// Whether the feature has a numeric limit.
     has_number: bool,
     answer: CheckFeatureResponse,
 }
 
 impl Answers {
-    /// Asks what the flag of this key asks.
+    /// Evaluates the flag with this key.
     async fn find(&self, key: String, context: Option<Struct>) -> Result<Found, Status> {
-        let whom = context::whom(context)?;
+        let subjects = context::subjects(context)?;
         let whole = Question::feature(&key).map_err(|_| unknown(&key))?;
-        let facts = self.facts(&whom).await?;
-        let moment = self.checks.moment();
-        let catalog = moment.catalog();
+        let evaluated = self.evaluated_accounts(&subjects).await?;
+        let evaluation = self.checks.context();
+        let catalog = evaluation.catalog();
         let base = key.strip_suffix(flags::LIMIT).and_then(|base| Question::feature(base).ok());
         let (question, is_limit) = match base.filter(|_| !catalog.knows(whole.wanted)) {
             Some(base) => (base, true),
             None => (whole, false),
         };
-        let decision = self.checks.decide(&moment, &facts, whom.payers(), &question);
+        let decision =
+            self.checks.decide(&evaluation, &evaluated, subjects.as_subjects(), &question);
         if let Verdict::Denied { reason: Denial::UnknownFeature, .. } = decision.verdict {
             return Err(unknown(&key));
         }
-        let answer = response::feature(decision, &moment, &facts);
+        let answer = response::feature(decision, &evaluation, &evaluated);
         let has_number = answer.limit.is_some() || flags::has_number(catalog, question.wanted);
         Ok(Found { key, is_limit, has_number, answer })
     }
 
-    /// What is known of these.
-    pub(super) async fn facts(&self, whom: &Whom) -> Result<Facts, Status> {
-        self.checks.facts(whom.payers(), &Need::default()).await.map_err(response::status)
+    /// Loads the accounts of these subjects.
+    pub(super) async fn evaluated_accounts(
+        &self,
+        subjects: &SubjectsBuf,
+    ) -> Result<EvaluatedAccounts, Status> {
+        self.checks
+            .evaluated_accounts(subjects.as_subjects(), &Consistency::default())
+            .await
+            .map_err(response::status)
     }
 
-    /// Every flag there is, for `ResolveAll`.
+    /// Evaluates all flags, for `ResolveAll`.
     async fn all(&self, context: Option<Struct>) -> Result<pb::v1::ResolveAllResponse, Status> {
-        let whom = context::whom(context)?;
-        let facts = self.facts(&whom).await?;
-        let (moment, mut flags) = (self.checks.moment(), HashMap::new());
-        let (prepared, mut pieces) = (moment.prepare(&facts), Pieces::default());
-        for feature in moment.features(&facts) {
+        let subjects = context::subjects(context)?;
+        let evaluated = self.evaluated_accounts(&subjects).await?;
+        let (evaluation, mut flags) = (self.checks.context(), HashMap::new());
+        let (prepared, mut pieces) = (evaluation.prepare(&evaluated), CooperativeYield::default());
+        for feature in evaluation.features(&evaluated) {
             let question = Question::of(feature);
-            let payers = whom.payers();
-            let decision = self.checks.decide_next(&prepared, &mut pieces, payers, &question).await;
-            let answer = response::feature(decision, &moment, &facts);
+            let subjects = subjects.as_subjects();
+            let decision =
+                self.checks.decide_next(&prepared, &mut pieces, subjects, &question).await;
+            let answer = response::feature(decision, &evaluation, &evaluated);
             let has_number =
-                answer.limit.is_some() || flags::has_number(moment.catalog(), question.wanted);
+                answer.limit.is_some() || flags::has_number(evaluation.catalog(), question.wanted);
             let found = Found { key: feature.to_string(), is_limit: false, has_number, answer };
             if has_number {
                 let number = Value::DoubleValue(found.float()?);
@@ -100,7 +108,7 @@ impl Found {
         self.is_feature().map(|()| self.answer.allowed)
     }
 
-    /// The plan that grants it; none where an override does, or nothing.
+    /// The plan that grants the feature; empty if an override grants it or it is denied.
     fn string(&self) -> Result<String, Status> {
         self.is_feature()?;
         Ok(if self.answer.allowed { self.answer.plan.clone() } else { String::new() })
@@ -111,10 +119,10 @@ impl Found {
     }
 
     fn int(&self) -> Result<i64, Status> {
-        self.number().map(|number| number.try_into().expect("it has 53 bits"))
+        self.number().map(|number| number.try_into().expect("a limit has at most 53 bits"))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "it has 53 bits")]
+    #[expect(clippy::cast_precision_loss, reason = "a limit has at most 53 bits")]
     fn float(&self) -> Result<f64, Status> {
         self.number().map(|number| number as f64)
     }
@@ -122,7 +130,7 @@ impl Found {
     fn number(&self) -> Result<u64, Status> {
         if !self.has_number {
             return Err(Status::invalid_argument(format!(
-                "`{}` comes with no number: resolve it as a boolean",
+                "`{}` has no number: resolve it as a boolean",
                 self.key
             )));
         }
@@ -133,7 +141,10 @@ impl Found {
         if !self.is_limit {
             return Ok(());
         }
-        Err(Status::invalid_argument(format!("`{}` is a number: resolve it as one", self.key)))
+        Err(Status::invalid_argument(format!(
+            "`{}` is a number: resolve it as an integer or float",
+            self.key
+        )))
     }
 
     fn any(&self, value: Value) -> pb::v1::AnyFlag {
@@ -142,7 +153,7 @@ impl Found {
     }
 }
 
-/// The service of one version; its calls differ in the type of the value alone.
+/// Implements the service of one version, whose calls differ only in the type of the value.
 macro_rules! serve {
     (
         $version:ident
@@ -182,8 +193,8 @@ macro_rules! serve {
                 _: Request<pb::$version::EventStreamRequest>,
             ) -> Result<Response<Self::EventStreamStream>, Status> {
                 let events = self.counted(PROTOCOL, "stream", Events::of(self))?.map(|event| {
-                    let Event { word, data } = event?;
-                    Ok(pb::$version::EventStreamResponse { r#type: word.into(), data })
+                    let Event { kind, data } = event?;
+                    Ok(pb::$version::EventStreamResponse { r#type: kind.into(), data })
                 });
                 Ok(Response::new(Box::pin(events)))
             }

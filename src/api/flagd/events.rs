@@ -1,7 +1,7 @@
-//! What `EventStream` tells: that it is there, what changes in the catalog, and that it goes.
+//! The events of `EventStream`: `provider_ready`, changes of the catalog, keep-alives, and `provider_shutdown`.
 
 use super::{Answers, flags, metadata, stopping};
-use crate::{check::Moment, replica::Watch};
+use crate::{check::EvaluationContext, replica::ChangeSubscription};
 use futures_util::{Stream, stream};
 use prost_types::Struct;
 use serde_json::{Map, json};
@@ -12,27 +12,27 @@ use tokio::{
 };
 use tonic::Status;
 
-/// How often something is said when there is nothing to say.
+/// The interval of keep-alive events on an idle stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// One event, in flagd's metadata.
+/// One event of a stream.
 pub(super) struct Event {
-    pub(super) word: &'static str,
+    pub(super) kind: &'static str,
     pub(super) data: Option<Struct>,
 }
 
 impl Event {
-    fn bare(word: &'static str) -> Self {
-        Self { word, data: None }
+    fn bare(kind: &'static str) -> Self {
+        Self { kind, data: None }
     }
 }
 
-/// A stream of events.
+/// The state of one open stream.
 pub(super) struct Events {
     answers: Answers,
-    watch: Watch,
-    /// When the catalog was in use of which all was told.
-    told: Moment,
+    watch: ChangeSubscription,
+    /// The context with the catalog that was reported last.
+    reported: EvaluationContext,
     stage: Stage,
     _slot: OwnedSemaphorePermit,
 }
@@ -45,20 +45,21 @@ enum Stage {
 }
 
 impl Events {
-    /// The events from now on.
+    /// Opens a stream of the events from now on.
     pub(super) fn of(
         answers: &Answers,
     ) -> Result<impl Stream<Item = Result<Event, Status>> + use<>, Status> {
         let slot = answers.slot()?;
-        let (watch, told) = (answers.checks.accounts().watch(), answers.checks.moment());
-        let events = Self { answers: answers.clone(), watch, told, stage: Stage::New, _slot: slot };
+        let (watch, reported) = (answers.checks.accounts().watch(), answers.checks.context());
+        let events =
+            Self { answers: answers.clone(), watch, reported, stage: Stage::New, _slot: slot };
         Ok(stream::unfold(events, async |mut events| Some((events.next().await?, events))))
     }
 
     async fn next(&mut self) -> Option<Result<Event, Status>> {
         let (event, stage) = match self.stage {
             Stage::New => (Ok(Event::bare("provider_ready")), Stage::Open),
-            Stage::Open => self.happens().await,
+            Stage::Open => self.next_open().await,
             Stage::Stopping => (Err(stopping()), Stage::Over),
             Stage::Over => return None,
         };
@@ -66,29 +67,29 @@ impl Events {
         Some(event)
     }
 
-    async fn happens(&mut self) -> (Result<Event, Status>, Stage) {
-        let silent = Instant::now() + KEEP_ALIVE;
+    async fn next_open(&mut self) -> (Result<Event, Status>, Stage) {
+        let keep_alive_at = Instant::now() + KEEP_ALIVE;
         loop {
             tokio::select! {
                 () = self.answers.draining.cancelled() => {
                     return (Ok(Event::bare("provider_shutdown")), Stage::Stopping);
                 }
-                () = self.watch.touched(|_| false) => {
+                () = self.watch.changed(|_| false) => {
                     if let Some(data) = self.changes() {
-                        let word = "configuration_change";
-                        return (Ok(Event { word, data: Some(data) }), Stage::Open);
+                        let kind = "configuration_change";
+                        return (Ok(Event { kind, data: Some(data) }), Stage::Open);
                     }
                 }
-                () = sleep_until(silent) => return (Ok(Event::bare("keep_alive")), Stage::Open),
+                () = sleep_until(keep_alive_at) => return (Ok(Event::bare("keep_alive")), Stage::Open),
             }
         }
     }
 
-    /// What was not told of the catalog yet, if there is anything.
+    /// The changes of the catalog that were not reported yet; `None` if there are none.
     fn changes(&mut self) -> Option<Struct> {
-        let now = self.answers.checks.moment();
-        let changes = flags::changes(self.told.catalog(), now.catalog());
-        self.told = now;
+        let now = self.answers.checks.context();
+        let changes = flags::changes(self.reported.catalog(), now.catalog());
+        self.reported = now;
         let flags: Map<_, _> =
             changes.into_iter().map(|(key, word)| (key, json!({ "type": word }))).collect();
         let data = || metadata::to_struct(Map::from_iter([("flags".into(), flags.clone().into())]));

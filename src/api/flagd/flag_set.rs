@@ -1,51 +1,58 @@
-//! One subject's entitlements as a flag set in flagd's JSON, with the times built in, so that an evaluator elsewhere
-//! gives the answers that are given here, also when time passes.
+//! Renders the entitlements of the selected subjects as a flag set in flagd's JSON. The rules contain the instants at
+//! which answers change, so that an evaluator elsewhere gives this service's answers as time passes.
 //!
-//! Whom an evaluator is asked about stands in its context. Whoever the set is not about is denied; of a user and an
-//! organization, the ones that the context names count; if it names nobody, all of them do.
+//! The evaluator's context names the subjects of a question. A subject outside the set is denied. Of a user and an
+//! organization in the set, those that the context names are evaluated; if it names none, both are.
 
 use super::{context, flags, metadata};
 use crate::{
     api::entitlements::response,
-    check::{Facts, Moment, Pieces, Prepared, Whom},
+    check::{
+        CooperativeYield, EvaluatedAccounts, EvaluationContext, PreparedEvaluation, SubjectsBuf,
+    },
     domain::{Denial, Question, Subject, Verdict},
 };
 use serde_json::{Map, Value, json};
 
-/// What a flag is, at a time.
+/// The name and value of a variant.
 type Variant = (String, Value);
 
-/// The flag set of these subjects, as JSON.
-pub(super) async fn flag_set(moment: &Moment, facts: &Facts, whom: &Whom) -> String {
-    let alone: Vec<_> = facts.each_alone().collect();
-    let alone: Vec<_> = alone.iter().map(|facts| moment.prepare(facts)).collect();
-    let set = Set { moment, facts, together: moment.prepare(facts), alone, whom };
-    let (mut all, mut pieces) = (Map::new(), Pieces::default());
-    for feature in moment.features(facts) {
+/// Renders the flag set of these subjects as JSON.
+pub(super) async fn flag_set(
+    evaluation: &EvaluationContext,
+    evaluated: &EvaluatedAccounts,
+    subjects: &SubjectsBuf,
+) -> String {
+    let alone: Vec<_> = evaluated.each_alone().collect();
+    let alone: Vec<_> = alone.iter().map(|evaluated| evaluation.prepare(evaluated)).collect();
+    let set =
+        Set { evaluation, evaluated, together: evaluation.prepare(evaluated), alone, subjects };
+    let (mut all, mut pieces) = (Map::new(), CooperativeYield::default());
+    for feature in evaluation.features(evaluated) {
         let question = Question::of(feature);
-        if moment.catalog().is_strict(question.wanted) {
-            continue; // it may not be granted from what may be outdated, which nobody here knows of a copy
+        if evaluation.catalog().is_strict(question.wanted) {
+            continue; // strict: never granted from stale data, and a copy may be stale without notice
         }
-        let courses = set.courses(&question, &mut pieces).await;
+        let timelines = set.timelines(&question, &mut pieces).await;
         let explanation = set.explanation(&question);
-        if flags::has_number(moment.catalog(), question.wanted) {
-            let flag = flag(&courses, &explanation, number);
+        if flags::has_number(evaluation.catalog(), question.wanted) {
+            let flag = flag(&timelines, &explanation, number);
             all.insert(format!("{feature}{}", flags::LIMIT), flag);
         }
-        all.insert(feature.to_string(), flag(&courses, &explanation, truth));
+        all.insert(feature.to_string(), flag(&timelines, &explanation, truth));
     }
-    let revision = moment.revision(facts);
-    let ids: Vec<_> = whom.iter().map(Subject::as_str).collect();
+    let revision = evaluation.revision(evaluated);
+    let ids: Vec<_> = subjects.iter().map(Subject::as_str).collect();
     let metadata = json!({
         "flagSetId": ids.join(","),
         "version": revision,
         "revision": revision,
-        "stale": facts.stale_for().is_some(),
+        "stale": evaluated.stale_for().is_some(),
     });
     json!({ "flags": all, "metadata": metadata }).to_string()
 }
 
-/// A feature as a boolean.
+/// The boolean variant of a feature.
 fn truth(verdict: Verdict<'_>) -> Variant {
     match verdict {
         Verdict::Allowed { .. } => (metadata::ON.into(), true.into()),
@@ -53,7 +60,7 @@ fn truth(verdict: Verdict<'_>) -> Variant {
     }
 }
 
-/// The number that comes with a feature. Its variants go by the number, because there may be several in time.
+/// The numeric variant of a feature. It is named after the number, because a flag may have several over time.
 fn number(verdict: Verdict<'_>) -> Variant {
     match verdict {
         Verdict::Allowed { limit, .. } => {
@@ -64,32 +71,32 @@ fn number(verdict: Verdict<'_>) -> Variant {
     }
 }
 
-/// What answers are to be decided from, and about whom.
+/// The data that the flags are rendered from.
 struct Set<'a> {
-    moment: &'a Moment,
-    facts: &'a Facts,
-    /// Of all of them together.
-    together: Prepared<'a>,
-    /// Of each of them.
-    alone: Vec<Prepared<'a>>,
-    whom: &'a Whom,
+    evaluation: &'a EvaluationContext,
+    evaluated: &'a EvaluatedAccounts,
+    /// The evaluation of all subjects together.
+    together: PreparedEvaluation<'a>,
+    /// The evaluation of each subject alone.
+    alone: Vec<PreparedEvaluation<'a>>,
+    subjects: &'a SubjectsBuf,
 }
 
-/// The answers as time passes: each with the Unix second at which it ends, but for the last one.
-type Course<'a> = Vec<(Verdict<'a>, Option<i64>)>;
+/// The verdicts over time, each with the Unix second at which it ends; the last one has no end.
+type Timeline<'a> = Vec<(Verdict<'a>, Option<i64>)>;
 
-/// One flag, whose variants are made by `variant`.
+/// Renders one flag; `variant` makes a variant of a verdict.
 fn flag(
-    courses: &[(Value, Course<'_>)],
+    timelines: &[(Value, Timeline<'_>)],
     explanation: &Map<String, Value>,
     variant: fn(Verdict<'_>) -> Variant,
 ) -> Value {
-    let nobody = Verdict::Denied { reason: Denial::OutOfScope, subject: None, plan: None };
-    let mut variants = Map::from_iter([variant(nobody)]);
+    let out_of_scope = Verdict::Denied { reason: Denial::OutOfScope, subject: None, plan: None };
+    let mut variants = Map::from_iter([variant(out_of_scope)]);
     let mut rules = Vec::new();
-    for (condition, course) in courses {
-        let course = course.iter().map(|(verdict, until)| (variant(*verdict), *until));
-        rules.extend([condition.clone(), rule(course, &mut variants)]);
+    for (condition, timeline) in timelines {
+        let timeline = timeline.iter().map(|(verdict, until)| (variant(*verdict), *until));
+        rules.extend([condition.clone(), rule(timeline, &mut variants)]);
     }
     rules.push(metadata::OFF.into());
     json!({
@@ -102,71 +109,72 @@ fn flag(
 }
 
 impl<'a> Set<'a> {
-    /// Why the answer to a question about all of them is what it is.
+    /// The explanation of the current decision about all subjects together.
     fn explanation(&self, question: &Question<'_>) -> Map<String, Value> {
         let decision = self.together.decide(question);
-        metadata::explanation(&response::feature(decision, self.moment, self.facts))
+        metadata::explanation(&response::feature(decision, self.evaluation, self.evaluated))
     }
 
-    /// Whom a context may ask about, each with the condition that it does.
-    fn cases(&self) -> Vec<(Value, &Prepared<'a>)> {
+    /// The combinations of subjects that a context can name, each with its condition in JSON logic.
+    fn cases(&self) -> Vec<(Value, &PreparedEvaluation<'a>)> {
         let ids = context::NAMES.map(|(name, _)| json!({ "var": name }));
         let named = |subject: &Subject| json!({ "in": [subject.as_str(), ids] });
         let mut cases = Vec::new();
         if self.alone.len() > 1 {
-            let both: Vec<_> = self.whom.iter().map(named).collect();
+            let both: Vec<_> = self.subjects.iter().map(named).collect();
             cases.push((json!({ "and": both }), &self.together));
         }
-        cases.extend(self.whom.iter().map(named).zip(&self.alone));
+        cases.extend(self.subjects.iter().map(named).zip(&self.alone));
         cases.push((json!({ "!": [{ "or": ids }] }), &self.together));
         cases
     }
 
-    /// What is answered in each case, as time passes.
-    async fn courses(
+    /// The timeline of each case.
+    async fn timelines(
         &self,
         question: &Question<'_>,
-        pieces: &mut Pieces,
-    ) -> Vec<(Value, Course<'a>)> {
-        let mut courses = Vec::new();
-        for (condition, asked) in self.cases() {
-            courses.push((condition, self.course(asked, question, pieces).await));
+        pieces: &mut CooperativeYield,
+    ) -> Vec<(Value, Timeline<'a>)> {
+        let mut timelines = Vec::new();
+        for (condition, prepared) in self.cases() {
+            timelines.push((condition, self.timeline(prepared, question, pieces).await));
         }
-        courses
+        timelines
     }
 
-    async fn course(
+    async fn timeline(
         &self,
-        asked: &Prepared<'a>,
+        prepared: &PreparedEvaluation<'a>,
         question: &Question<'_>,
-        pieces: &mut Pieces,
-    ) -> Course<'a> {
-        let (mut now, mut course) = (asked.decide(question), Vec::new());
+        pieces: &mut CooperativeYield,
+    ) -> Timeline<'a> {
+        let (mut now, mut timeline) = (prepared.decide(question), Vec::new());
         while let Some(end) = now.valid_until {
-            let next = asked.decide_at(end, question);
-            // Evaluators know whole seconds: a grant ends in the second of its end, and begins in the one after.
+            let next = prepared.decide_at(end, question);
+            // Evaluators count whole seconds. Round against the caller: a grant ends in the second of its end and
+            // begins in the second after its start.
             let begins = matches!(
                 (now.verdict, next.verdict),
                 (Verdict::Denied { .. }, Verdict::Allowed { .. })
             );
             let end = end.timestamp() + i64::from(begins && end.timestamp_subsec_nanos() > 0);
-            course.push((now.verdict, Some(end)));
+            timeline.push((now.verdict, Some(end)));
             now = next;
-            pieces.answered(asked.items()).await;
+            pieces.answered(prepared.items()).await;
         }
-        course.push((now.verdict, None));
-        pieces.answered(asked.items()).await;
-        course
+        timeline.push((now.verdict, None));
+        pieces.answered(prepared.items()).await;
+        timeline
     }
 }
 
-/// What says which variant is due when; collects the variants.
+/// Renders the rule that selects a variant by time, and adds its variants to `variants`.
 fn rule(
-    course: impl Iterator<Item = (Variant, Option<i64>)>,
+    timeline: impl Iterator<Item = (Variant, Option<i64>)>,
     variants: &mut Map<String, Value>,
 ) -> Value {
     let mut times = Vec::new();
-    for ((name, value), until) in course {
+    for ((name, value), until) in timeline {
         variants.insert(name.clone(), value);
         times.extend(until.map(|until| json!({ "<": [{ "var": "$flagd.timestamp" }, until] })));
         times.push(name.into());

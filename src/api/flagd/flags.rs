@@ -1,20 +1,20 @@
-//! Which flags there are: a boolean for each feature, under its slug, and for a feature that comes with a number
-//! the number, under `<slug>.limit`.
+//! The flags of a catalog: a boolean for each feature, under its slug, and for a feature with a numeric limit an
+//! integer, under `<slug>.limit`.
 
-use crate::domain::{Catalog, Kind, Shelf, Slug, Wanted};
+use crate::domain::{Catalog, Kind, PlanSet, Slug, Target};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What follows a feature's slug in the key of its number.
+/// The suffix of a limit's key, after the feature's slug.
 pub(super) const LIMIT: &str = ".limit";
 
-/// Whether some plan grants the feature with a number.
-pub(super) fn has_number(catalog: &Catalog, wanted: Wanted<'_>) -> bool {
-    let Wanted::Feature(feature) = wanted else { return false };
-    let mut plans = shelves(catalog).flat_map(|(_, shelf)| shelf.plans.values());
+/// Whether any plan grants the feature with a numeric limit.
+pub(super) fn has_number(catalog: &Catalog, wanted: Target<'_>) -> bool {
+    let Target::Feature(feature) = wanted else { return false };
+    let mut plans = plan_sets(catalog).flat_map(|(_, plan_set)| plan_set.plans.values());
     plans.any(|plan| matches!(plan.features.get(feature), Some(Some(_))))
 }
 
-/// How flags differ from one catalog to the next, by key, in flagd's words.
+/// The flags that differ between two catalogs, by key, with flagd's name of the change.
 pub(super) fn changes(before: &Catalog, now: &Catalog) -> BTreeMap<String, &'static str> {
     let mut changes = BTreeMap::new();
     let features: BTreeSet<_> = before.features().chain(now.features()).collect();
@@ -24,14 +24,14 @@ pub(super) fn changes(before: &Catalog, now: &Catalog) -> BTreeMap<String, &'sta
             continue;
         }
         changes.extend(change(old.1.len(), new.1.len()).map(|word| (feature.to_string(), word)));
-        let wanted = Wanted::Feature(feature.as_str());
+        let wanted = Target::Feature(feature.as_str());
         let [old, new] = [before, now].map(|catalog| has_number(catalog, wanted).into());
         changes.extend(change(old, new).map(|word| (format!("{feature}{LIMIT}"), word)));
     }
     changes
 }
 
-/// What became of something, of which there were so many and are so many now.
+/// flagd's name of a change from `before` to `now` elements; `None` if both are 0.
 fn change(before: usize, now: usize) -> Option<&'static str> {
     match (before, now) {
         (0, 0) => None,
@@ -41,20 +41,21 @@ fn change(before: usize, now: usize) -> Option<&'static str> {
     }
 }
 
-/// How a catalog grants a feature: strictly or not, and by which plans, as default or not, with which number.
+/// How a catalog grants a feature: whether strictly, and by which plans, each with its kind, whether it is the default
+/// plan, and the limit.
 type Granted<'c> = (bool, Vec<(Kind, &'c Slug, bool, Option<u64>)>);
 
 fn granted<'c>(catalog: &'c Catalog, feature: &Slug) -> Granted<'c> {
-    let is_strict = catalog.is_strict(Wanted::Feature(feature.as_str()));
-    let by = shelves(catalog).flat_map(|(kind, shelf)| {
-        shelf.plans.iter().filter_map(move |(name, plan)| {
-            let by_default = shelf.default_plan.as_ref() == Some(name);
+    let is_strict = catalog.is_strict(Target::Feature(feature.as_str()));
+    let by = plan_sets(catalog).flat_map(|(kind, plan_set)| {
+        plan_set.plans.iter().filter_map(move |(name, plan)| {
+            let by_default = plan_set.default_plan.as_ref() == Some(name);
             plan.features.get(feature).map(|limit| (kind, name, by_default, *limit))
         })
     });
     (is_strict, by.collect())
 }
 
-fn shelves(catalog: &Catalog) -> impl Iterator<Item = (Kind, &Shelf)> {
-    [Kind::User, Kind::Organization].into_iter().map(|kind| (kind, catalog.shelf(kind)))
+fn plan_sets(catalog: &Catalog) -> impl Iterator<Item = (Kind, &PlanSet)> {
+    [Kind::User, Kind::Organization].into_iter().map(|kind| (kind, catalog.plan_set(kind)))
 }

@@ -1,67 +1,67 @@
-//! A decision in flagd's words: value, variant, metadata.
+//! Renders a decision for flagd: value, variant, metadata.
 
 use crate::api::pb::{CheckFeatureResponse, Reason};
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde_json::{Map, json};
 
-/// The only reason that is ever given; why something is so stands in the metadata.
+/// The only reason that is sent; the metadata has the reason of the decision.
 pub(super) const MATCH: &str = "TARGETING_MATCH";
-/// Allowed.
+/// The variant of an allowed feature.
 pub(super) const ON: &str = "on";
-/// Denied.
+/// The variant of a denied feature.
 pub(super) const OFF: &str = "off";
-/// No limit, as a number: the largest that is exact in every SDK, 2^53 - 1.
+/// The number that means "no limit": 2^53 - 1, the largest that is exact in every SDK.
 pub(super) const UNLIMITED: u64 = (1 << 53) - 1;
 
-/// The number that comes with a feature, if it is allowed.
+/// The limit of a feature as a number: 0 if it is denied.
 pub(super) fn number(allowed: bool, limit: Option<u64>) -> u64 {
     if allowed { limit.unwrap_or(UNLIMITED).min(UNLIMITED) } else { 0 }
 }
 
-/// What is told beside a value.
+/// The metadata of a flag: the explanation, the revision, and whether the data may be stale.
 pub(super) fn metadata(answer: &CheckFeatureResponse) -> Map<String, serde_json::Value> {
-    let mut told = explanation(answer);
-    told.insert("revision".into(), json!(answer.revision));
-    told.insert("stale".into(), json!(answer.stale_for.is_some()));
-    told
+    let mut map = explanation(answer);
+    map.insert("revision".into(), json!(answer.revision));
+    map.insert("stale".into(), json!(answer.stale_for.is_some()));
+    map
 }
 
-/// Why it is so, and until when.
+/// The explanation of an answer, and until when it holds.
 pub(super) fn explanation(answer: &CheckFeatureResponse) -> Map<String, serde_json::Value> {
-    let mut told = Map::new();
-    told.insert("reason".into(), json!(reason(answer)));
+    let mut map = Map::new();
+    map.insert("reason".into(), json!(reason(answer)));
     for (name, text) in [("subject", &answer.subject), ("plan", &answer.plan)] {
         if !text.is_empty() {
-            told.insert(name.into(), json!(text));
+            map.insert(name.into(), json!(text));
         }
     }
     if let Some(until) = &answer.valid_until {
-        told.insert("validUntil".into(), json!(until.to_string()));
+        map.insert("validUntil".into(), json!(until.to_string()));
     }
-    told
+    map
 }
 
-/// The whole decision, by the names that `CheckFeatureResponse` has in JSON.
+/// The whole decision, with the JSON names of `CheckFeatureResponse`.
 pub(super) fn decision(answer: &CheckFeatureResponse) -> Map<String, serde_json::Value> {
-    let mut told = metadata(answer);
-    told.insert("allowed".into(), json!(answer.allowed));
+    let mut map = metadata(answer);
+    map.insert("allowed".into(), json!(answer.allowed));
     if let Some(limit) = answer.limit {
-        told.insert("limit".into(), json!(limit));
+        map.insert("limit".into(), json!(limit));
     }
     if let Some(at) = &answer.checked_at {
-        told.insert("checkedAt".into(), json!(at.to_string()));
+        map.insert("checkedAt".into(), json!(at.to_string()));
     }
     if let Some(age) = &answer.stale_for {
-        told.insert("staleFor".into(), json!(age.to_string()));
+        map.insert("staleFor".into(), json!(age.to_string()));
     }
-    told
+    map
 }
 
 fn reason(answer: &CheckFeatureResponse) -> &'static str {
     Reason::try_from(answer.reason).unwrap_or_default().as_str_name()
 }
 
-/// JSON as a protobuf struct.
+/// Converts JSON to a protobuf struct.
 pub(super) fn to_struct(map: Map<String, serde_json::Value>) -> Struct {
     Struct { fields: map.into_iter().map(|(name, value)| (name, to_value(value))).collect() }
 }

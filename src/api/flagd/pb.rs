@@ -1,4 +1,4 @@
-//! What `proto/flagd/` compiles to.
+//! Code generated from `proto/flagd/`.
 #![expect(clippy::pedantic, missing_docs, reason = "generated")]
 
 pub mod v1 {
@@ -13,7 +13,7 @@ pub mod sync {
     tonic::include_proto!("flagd.sync.v1");
 }
 
-/// The compiled `flagd.evaluation`, for reflection.
+/// The descriptor of `flagd.evaluation`, for reflection.
 pub const EVALUATION: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/flagd_evaluation.bin"));
-/// The compiled `flagd.sync`, for reflection.
+/// The descriptor of `flagd.sync`, for reflection.
 pub const SYNC: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/flagd_sync.bin"));

@@ -1,39 +1,39 @@
-//! `flagd.sync.v1.FlagSyncService`: the flag set of a selected subject, now and whenever it changes.
+//! `flagd.sync.v1.FlagSyncService`: sends the flag set of the selected subjects, and again whenever it changes.
 
 use super::{Answers, context, flag_set::flag_set, pb::sync as pb, stopping};
-use crate::{check::Whom, replica::Watch};
+use crate::{check::SubjectsBuf, replica::ChangeSubscription};
 use futures_util::{Stream, stream};
 use prost_types::Struct;
 use std::{pin::Pin, time::Duration};
 use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 use tonic::{Request, Response, Status};
 
-/// By this name it is counted.
+/// The label `protocol` of the metrics.
 const PROTOCOL: &str = "flagd-sync";
-/// How long to wait before what could not be read, or may be outdated, is read again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long to wait before a flag set that failed to load, or may be stale, is loaded again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A flag set that is sent whenever it changes.
-struct Synced {
+/// The state of one open stream.
+struct SyncStream {
     answers: Answers,
-    whom: Whom,
-    watch: Watch,
-    /// What the caller has.
+    subjects: SubjectsBuf,
+    watch: ChangeSubscription,
+    /// The flag set that was sent last; empty before the first one.
     sent: String,
-    /// Whether more is to be read although nothing rang.
+    /// Whether the last load succeeded and was not stale: else it is retried without a notification.
     is_settled: bool,
     is_over: bool,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Synced {
+impl SyncStream {
     async fn next(&mut self) -> Option<Result<String, Status>> {
         while !self.is_over {
-            if !self.sent.is_empty() && !self.waited().await {
+            if !self.sent.is_empty() && !self.wait().await {
                 self.is_over = true;
                 return Some(Err(stopping()));
             }
-            match self.answers.flag_set(&self.whom).await {
+            match self.answers.flag_set(&self.subjects).await {
                 Ok((set, is_stale)) => {
                     self.is_settled = !is_stale;
                     if set != self.sent {
@@ -48,31 +48,32 @@ impl Synced {
         None
     }
 
-    /// Waits until there may be something new; false if the service stops.
-    async fn waited(&mut self) -> bool {
+    /// Waits until the flag set may have changed; `false` if the service stops.
+    async fn wait(&mut self) -> bool {
         let is_settled = self.is_settled;
-        let again =
-            async { if is_settled { std::future::pending().await } else { sleep(AGAIN).await } };
+        let retry = async {
+            if is_settled { std::future::pending().await } else { sleep(RETRY_INTERVAL).await }
+        };
         tokio::select! {
             () = self.answers.draining.cancelled() => false,
-            () = self.watch.touched(|subject| self.whom.has(subject)) => true,
-            () = again => true,
+            () = self.watch.changed(|subject| self.subjects.has(subject)) => true,
+            () = retry => true,
         }
     }
 }
 
 impl Answers {
-    /// The flag set of these, and whether it may be outdated.
-    async fn flag_set(&self, whom: &Whom) -> Result<(String, bool), Status> {
-        let facts = self.facts(whom).await?;
-        let moment = self.checks.moment();
-        Ok((flag_set(&moment, &facts, whom).await, facts.stale_for().is_some()))
+    /// Renders the flag set of these subjects; the second value is whether it may be stale.
+    async fn flag_set(&self, subjects: &SubjectsBuf) -> Result<(String, bool), Status> {
+        let evaluated = self.evaluated_accounts(subjects).await?;
+        let evaluation = self.checks.context();
+        Ok((flag_set(&evaluation, &evaluated, subjects).await, evaluated.stale_for().is_some()))
     }
 
-    /// The flag set of who is selected.
+    /// The flag set of the subjects that the request selects.
     async fn fetch<T>(&self, request: &Request<T>, field: &str) -> Result<String, Status> {
-        let whom = context::selected(request.metadata(), field)?;
-        Ok(self.flag_set(&whom).await?.0)
+        let subjects = context::selected(request.metadata(), field)?;
+        Ok(self.flag_set(&subjects).await?.0)
     }
 }
 
@@ -88,11 +89,12 @@ impl pb::flag_sync_service_server::FlagSyncService for Answers {
         #[expect(deprecated, reason = "older providers send it")]
         let field = &request.get_ref().selector;
         let selected = context::selected(request.metadata(), field);
-        let opened = selected.and_then(|whom| Ok((whom, self.slot()?)));
-        let (whom, _slot) = self.counted(PROTOCOL, "stream", opened)?;
+        let opened = selected.and_then(|subjects| Ok((subjects, self.slot()?)));
+        let (subjects, _slot) = self.counted(PROTOCOL, "stream", opened)?;
         let watch = self.checks.accounts().watch();
         let (answers, sent) = (self.clone(), String::new());
-        let synced = Synced { answers, whom, watch, sent, is_settled: true, is_over: false, _slot };
+        let synced =
+            SyncStream { answers, subjects, watch, sent, is_settled: true, is_over: false, _slot };
         let sets = stream::unfold(synced, async |mut synced| {
             let next = synced.next().await?;
             Some((next.map(response), synced))
@@ -111,7 +113,7 @@ impl pb::flag_sync_service_server::FlagSyncService for Answers {
         Ok(Response::new(pb::FetchAllFlagsResponse { flag_configuration }))
     }
 
-    /// Python's provider asks for it first, and fails if the field is not there.
+    /// Python's provider calls this first, and fails if the field is absent.
     async fn get_metadata(
         &self,
         _: Request<pb::GetMetadataRequest>,

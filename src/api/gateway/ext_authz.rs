@@ -1,10 +1,11 @@
-//! `envoy.service.auth.v3.Authorization`: asked by Envoy before it lets a request through.
+//! `envoy.service.auth.v3.Authorization`: Envoy calls it before it forwards a request.
 //!
-//! The route names the feature in its `context_extensions`. Who asks is known from the session token of the request,
-//! verified here, or from the claims that Envoy's own `jwt_authn` filter has verified, where a setting trusts it.
-//! What cannot be answered is a gRPC error, so that Envoy's `failure_mode_allow` and `status_on_error` decide.
+//! The route names the feature in its `context_extensions`. The user comes from the session token of the request, which
+//! is verified here, or, if a setting trusts it, from the claims that Envoy's own `jwt_authn` filter has verified. If
+//! the service cannot decide, it returns a gRPC error, so that Envoy's `failure_mode_allow` and `status_on_error`
+//! apply.
 
-use super::{Gateways, HEADERS, Passage, Route};
+use super::{GatewayAuthorizer, GatewayResponse, HEADERS, Route};
 use crate::api::envoy::{
     config::core::v3::{HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction},
     google::rpc,
@@ -15,7 +16,7 @@ use crate::api::envoy::{
     r#type::v3::HttpStatus,
 };
 use crate::{
-    clerk::{Credentials, Session, TrustedClaims, Unverified},
+    clerk::{Credentials, SessionError, SignedIn, TrustedClaims},
     telemetry::{Labels, Metrics},
 };
 use chrono::Utc;
@@ -25,29 +26,29 @@ use serde_json::{Map, Value as Json};
 use std::sync::Arc;
 use tonic::{Code, Request, Response, Status};
 
-/// What Envoy's filter calls itself in the metadata.
+/// The key of the `jwt_authn` filter in Envoy's metadata.
 const JWT_AUTHN: &str = "envoy.filters.http.jwt_authn";
 
-/// Answers Envoy.
+/// Implements Envoy's Authorization service.
 pub struct ExtAuthz {
-    gateways: Arc<Gateways>,
-    /// Which claims of `jwt_authn`'s metadata are believed, if any.
+    authorizer: Arc<GatewayAuthorizer>,
+    /// The claims in `jwt_authn`'s metadata that are trusted; `None`: none.
     trusted: Option<TrustedClaims>,
     metrics: Arc<Metrics>,
 }
 
 impl ExtAuthz {
-    /// Answers what these gateways are told; believes the `trusted` claims of `jwt_authn`.
+    /// Creates the service; the `trusted` claims of `jwt_authn` need no session token.
     #[must_use]
     pub fn new(
-        gateways: Arc<Gateways>,
+        authorizer: Arc<GatewayAuthorizer>,
         trusted: Option<TrustedClaims>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { gateways, trusted, metrics }
+        Self { authorizer, trusted, metrics }
     }
 
-    async fn session(&self, attributes: &AttributeContext) -> Result<Session, Unverified> {
+    async fn session(&self, attributes: &AttributeContext) -> Result<SignedIn, SessionError> {
         if let Some(session) = self.trusted_session(attributes) {
             return session;
         }
@@ -60,14 +61,14 @@ impl ExtAuthz {
         });
         let plain = http.into_iter().flat_map(|http| &http.headers);
         let plain = plain.map(|(name, value)| (&**name, value.as_bytes()));
-        self.gateways.session(&Credentials::of(raw.chain(plain))).await
+        self.authorizer.session(&Credentials::of(raw.chain(plain))).await
     }
 
-    /// Who is signed in by claims that `jwt_authn` has verified; nothing: it left none.
+    /// The session from claims that `jwt_authn` has verified; `None` if there are no such claims.
     fn trusted_session(
         &self,
         attributes: &AttributeContext,
-    ) -> Option<Result<Session, Unverified>> {
+    ) -> Option<Result<SignedIn, SessionError>> {
         let trusted = self.trusted.as_ref()?;
         let metadata = attributes.metadata_context.as_ref()?;
         let found = metadata.filter_metadata.get(JWT_AUTHN)?;
@@ -79,8 +80,8 @@ impl ExtAuthz {
     }
 }
 
-fn unreadable() -> Unverified {
-    Unverified::Refused("what `jwt_authn` left of it cannot be read".into())
+fn unreadable() -> SessionError {
+    SessionError::Refused("the claims in the metadata of `jwt_authn` cannot be parsed".into())
 }
 
 fn structure<'s>(of: &'s Struct, name: &str) -> Option<&'s Struct> {
@@ -116,28 +117,33 @@ impl Authorization for ExtAuthz {
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
         let attributes = request.into_inner().attributes.unwrap_or_default();
-        let said = |name| attributes.context_extensions.get(name).map(String::as_str);
-        let route = Route { feature: said("feature").unwrap_or_default(), denied: said("denied") };
-        let passage = self.gateways.pass(self.session(&attributes).await, route).await;
-        let labels = Labels([("protocol", "ext-authz"), ("result", passage.result)]);
+        let extension = |name| attributes.context_extensions.get(name).map(String::as_str);
+        let route = Route {
+            feature: extension("feature").unwrap_or_default(),
+            denied: extension("denied"),
+        };
+        let gateway_response = self.authorizer.pass(self.session(&attributes).await, route).await;
+        let labels = Labels([("protocol", "ext-authz"), ("result", gateway_response.result)]);
         self.metrics.protocol_requests.get_or_create(&labels).inc();
-        tell(passage).map(Response::new)
+        response(gateway_response).map(Response::new)
     }
 }
 
-fn tell(passage: Passage) -> Result<CheckResponse, Status> {
-    let (code, http_response) = match passage.status {
-        200 => (Code::Ok, HttpResponse::OkResponse(go_on(passage.headers))),
-        503 => return Err(Status::unavailable(passage.body["error"].as_str().unwrap_or_default())),
-        401 => (Code::Unauthenticated, HttpResponse::DeniedResponse(refuse(passage))),
-        _ => (Code::PermissionDenied, HttpResponse::DeniedResponse(refuse(passage))),
+fn response(response: GatewayResponse) -> Result<CheckResponse, Status> {
+    let (code, http_response) = match response.status {
+        200 => (Code::Ok, HttpResponse::OkResponse(allow(response.headers))),
+        503 => {
+            return Err(Status::unavailable(response.body["error"].as_str().unwrap_or_default()));
+        }
+        401 => (Code::Unauthenticated, HttpResponse::DeniedResponse(deny(response))),
+        _ => (Code::PermissionDenied, HttpResponse::DeniedResponse(deny(response))),
     };
     let status = rpc::Status { code: code.into(), ..Default::default() };
     Ok(CheckResponse { status: Some(status), http_response: Some(http_response) })
 }
 
-/// What a client sends under our names is overwritten or removed.
-fn go_on(headers: Vec<(&'static str, String)>) -> OkHttpResponse {
+/// Lets the request pass. Headers of the client with our names are overwritten or removed.
+fn allow(headers: Vec<(&'static str, String)>) -> OkHttpResponse {
     let headers: Vec<_> = headers.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let is_set = |name: &&str| headers.iter().any(|(set, _)| set == name);
     let absent = HEADERS.into_iter().filter(|name| !is_set(name)).map(str::to_owned).collect();
@@ -147,13 +153,13 @@ fn go_on(headers: Vec<(&'static str, String)>) -> OkHttpResponse {
     }
 }
 
-fn refuse(passage: Passage) -> DeniedHttpResponse {
+fn deny(response: GatewayResponse) -> DeniedHttpResponse {
     let json = header("content-type", "application/json".into());
-    let headers = passage.headers.into_iter().filter(|(_, value)| !value.is_empty());
+    let headers = response.headers.into_iter().filter(|(_, value)| !value.is_empty());
     DeniedHttpResponse {
-        status: Some(HttpStatus { code: i32::from(passage.status) }),
+        status: Some(HttpStatus { code: i32::from(response.status) }),
         headers: headers.map(|(name, value)| header(name, value)).chain([json]).collect(),
-        body: format!("{}\n", passage.body),
+        body: format!("{}\n", response.body),
     }
 }
 

@@ -1,9 +1,9 @@
-//! `/auth/{feature}`: asked by nginx's `auth_request`, Caddy's `forward_auth` and Traefik's `ForwardAuth` before they
-//! let a request through. Any method is taken, because some ask with that of the request.
+//! `/auth/{feature}`: nginx's `auth_request`, Caddy's `forward_auth` and Traefik's `ForwardAuth` call it before they
+//! forward a request. Every method is accepted, because some gateways use the method of the original request.
 
-use super::{Gateways, Passage, Route, not_let_in};
+use super::{GatewayAuthorizer, GatewayResponse, Route, caller_rejected};
 use crate::{
-    api::http_protocols::{FORWARD_AUTH, Gate, Reply},
+    api::http_protocols::{Admission, FORWARD_AUTH, Reply},
     clerk::Credentials,
     server::http::response::{Answer, json_body},
 };
@@ -11,23 +11,27 @@ use http::{HeaderValue, Request, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 
-/// Answers gateways that ask over HTTP.
+/// Implements forward authentication over HTTP.
 pub struct ForwardAuth {
-    gateways: Arc<Gateways>,
+    authorizer: Arc<GatewayAuthorizer>,
 }
 
 impl ForwardAuth {
-    /// Answers what these gateways are told.
+    /// Creates the protocol on this authorizer.
     #[must_use]
-    pub fn new(gateways: Arc<Gateways>) -> Self {
-        Self { gateways }
+    pub fn new(authorizer: Arc<GatewayAuthorizer>) -> Self {
+        Self { authorizer }
     }
 
-    /// Answers one request; the status of a denial may be in the query.
-    pub(in crate::api) async fn answer<B>(&self, request: &Request<B>, gate: Gate) -> Reply {
-        match gate {
-            Gate::Open => {}
-            Gate::Closed(_) => return tell(not_let_in()),
+    /// Answers one request. The query parameter `denied` sets the status of a denial.
+    pub(in crate::api) async fn answer<B>(
+        &self,
+        request: &Request<B>,
+        admission: Admission,
+    ) -> Reply {
+        match admission {
+            Admission::Open => {}
+            Admission::Closed(_) => return reply(caller_rejected()),
         }
         let fields = request.headers().iter();
         let fields = fields.map(|(name, value)| (name.as_str(), value.as_bytes()));
@@ -37,21 +41,22 @@ impl ForwardAuth {
         let feature = feature.decode_utf8_lossy();
         let mut pairs = request.uri().query().unwrap_or_default().split('&');
         let denied = pairs.find_map(|pair| pair.strip_prefix("denied="));
-        let session = self.gateways.session(&credentials).await;
-        tell(self.gateways.pass(session, Route { feature: &feature, denied }).await)
+        let session = self.authorizer.session(&credentials).await;
+        reply(self.authorizer.pass(session, Route { feature: &feature, denied }).await)
     }
 }
 
-fn tell(passage: Passage) -> Reply {
-    let status = StatusCode::from_u16(passage.status).expect("a status of ours");
-    let mut answer: Answer = json_body(status, &passage.body);
-    // A gateway's cache knows only the path, and would tell one user's answer to another.
+fn reply(response: GatewayResponse) -> Reply {
+    let status = StatusCode::from_u16(response.status)
+        .expect("all statuses of a gateway response are valid");
+    let mut answer: Answer = json_body(status, &response.body);
+    // A gateway caches by path only, and would return one user's answer to another.
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    for (name, value) in passage.headers {
-        // A slug may have letters that no header has: nobody is served with less, but for that header.
+    for (name, value) in response.headers {
+        // A slug may contain characters that a header cannot hold; then only this header is missing.
         if let Ok(value) = HeaderValue::try_from(value) {
             answer.headers_mut().insert(name, value);
         }
     }
-    Reply { answer, result: passage.result }
+    Reply { answer, result: response.result }
 }

@@ -1,34 +1,35 @@
-//! An evaluation context into the subjects it names.
+//! Parses the subjects of an evaluation context.
 //!
-//! `targetingKey` is a Clerk user or organization; the attributes `userId` and `orgId` add the other one, as for the
-//! union of a user and the active organization. All other attributes are left alone.
+//! `targetingKey` is the id of a Clerk user or organization; the attributes `userId` and `orgId` add the other one, for
+//! the union of a user and the active organization. All other attributes are ignored.
 
 use super::Fault;
 use crate::{
-    check::Whom,
+    check::SubjectsBuf,
     domain::{Kind, Subject},
 };
 use serde_json::{Map, Value};
 
-/// Whom the context of a request names.
-pub(super) fn whom(body: &[u8]) -> Result<Whom, Fault> {
+/// The subjects that the context in a body names.
+pub(super) fn subjects(body: &[u8]) -> Result<SubjectsBuf, Fault> {
     let context = context(body)?;
     let target = match text(&context, "targetingKey")? {
         Some(id) => id
             .parse::<Subject>()
             .map_err(|_| invalid("targetingKey must be a Clerk id, `user_…` or `org_…`".into()))?,
-        None => return Err(nobody()),
+        None => return Err(no_target()),
     };
     let user = named(&context, "userId", Kind::User, &target)?;
     let organization = named(&context, "orgId", Kind::Organization, &target)?;
-    Whom::of(user, organization).ok_or_else(nobody)
+    SubjectsBuf::of(user, organization).ok_or_else(no_target)
 }
 
 fn context(body: &[u8]) -> Result<Map<String, Value>, Fault> {
     let unreadable = |details: String| Fault::bad("PARSE_ERROR", "parse_error", details);
     let body = if body.is_empty() { b"{}" } else { body };
     let parsed = serde_json::from_slice(body);
-    let parsed = parsed.map_err(|error| unreadable(format!("the body is no JSON: {error}")))?;
+    let parsed =
+        parsed.map_err(|error| unreadable(format!("the body is not valid JSON: {error}")))?;
     let Value::Object(mut request) = parsed else {
         return Err(unreadable("the body must be a JSON object with a `context`".into()));
     };
@@ -41,7 +42,7 @@ fn context(body: &[u8]) -> Result<Map<String, Value>, Fault> {
     }
 }
 
-/// The subject of one kind: the target, or who an attribute names; both must agree.
+/// The subject of one kind, from the targeting key or an attribute; if both name one, they must agree.
 fn named(
     context: &Map<String, Value>,
     name: &str,
@@ -59,7 +60,7 @@ fn named(
     }
 }
 
-/// An attribute that must be text where it is there; "" and null are as good as absent.
+/// An optional attribute that must be a string; "" and null count as absent.
 fn text<'c>(context: &'c Map<String, Value>, name: &str) -> Result<Option<&'c str>, Fault> {
     match context.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -68,7 +69,7 @@ fn text<'c>(context: &'c Map<String, Value>, name: &str) -> Result<Option<&'c st
     }
 }
 
-fn nobody() -> Fault {
+fn no_target() -> Fault {
     missing("context.targetingKey is missing")
 }
 

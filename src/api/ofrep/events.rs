@@ -1,17 +1,17 @@
-//! Event streams: say when all flags should be asked for again, and nothing else.
+//! Event streams: notify clients when to fetch all flags again.
 //!
-//! A stream looks at the tag of its subjects whenever something of them or the catalog may have changed, when time
-//! alone changes something, and with every sign of life; it tells each new tag once. So it is never wrong for longer
-//! than what it looks at, whatever woke it or failed to.
+//! A stream computes the tag of its subjects when their accounts or the catalog may have changed, at the instant at
+//! which time alone changes a flag, and with every keep-alive; it sends each new tag once. A missed wake-up therefore
+//! delays an event by at most one keep-alive interval.
 
 use super::{
     Fault,
     flags::{next_boundary, tag},
 };
 use crate::{
-    check::{Checks, Whom},
+    check::{Evaluator, SubjectsBuf},
     domain::{Kind, Subject},
-    replica::{Need, Watch},
+    replica::{ChangeSubscription, Consistency},
     server::http::{
         body::{Body, Events},
         response::Answer,
@@ -31,23 +31,23 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The most streams open at once.
-pub(in super::super) const STREAMS: usize = 1024;
-/// How long a stream is silent at most.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
-/// How long a page may be in the background before it should hang up, in seconds.
+/// The maximum number of open streams.
+pub(in super::super) const MAX_STREAMS: usize = 1024;
+/// The longest time without a byte on a stream.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How long a page may be in the background before it should close its stream, in seconds.
 const INACTIVITY: u64 = 120;
 
-/// Opens streams.
+/// Opens event streams, up to a maximum.
 pub(super) struct Streams {
-    checks: Arc<Checks>,
+    checks: Arc<Evaluator>,
     draining: CancellationToken,
     slots: Arc<Semaphore>,
 }
 
-/// Where the changes of these subjects are told, as an answer names it.
-pub(super) fn stream(whom: &Whom) -> Value {
-    let named = [("userId", whom.one(Kind::User)), ("orgId", whom.one(Kind::Organization))];
+/// The stream of these subjects, as an entry of `eventStreams` in an answer.
+pub(super) fn stream(subjects: &SubjectsBuf) -> Value {
+    let named = [("userId", subjects.one(Kind::User)), ("orgId", subjects.one(Kind::Organization))];
     let query: Vec<_> =
         named.into_iter().filter_map(|(name, id)| Some(format!("{name}={}", id?))).collect();
     let uri = format!("{}?{}", super::EVENTS, query.join("&"));
@@ -55,39 +55,39 @@ pub(super) fn stream(whom: &Whom) -> Value {
 }
 
 impl Streams {
-    pub(super) fn new(checks: Arc<Checks>, draining: CancellationToken) -> Self {
-        Self { checks, draining, slots: Arc::new(Semaphore::new(STREAMS)) }
+    pub(super) fn new(checks: Arc<Evaluator>, draining: CancellationToken) -> Self {
+        Self { checks, draining, slots: Arc::new(Semaphore::new(MAX_STREAMS)) }
     }
 
-    /// Opens the stream that a request names.
+    /// Opens the stream of the subjects in the query.
     pub(super) fn open<B>(&self, request: &Request<B>) -> Result<Answer, Fault> {
-        let whom = whom(request.uri().query().unwrap_or_default())?;
+        let subjects = subjects(request.uri().query().unwrap_or_default())?;
         let slot = self.slots.clone().try_acquire_owned();
         let slot = slot.map_err(|_| Fault::overloaded("too many event streams are open"))?;
-        let following = Following {
+        let stream = EventStream {
             watch: self.checks.accounts().watch(),
             checks: self.checks.clone(),
-            whom,
-            told: last_told(request.headers()),
-            alive: Instant::now() + SIGN_OF_LIFE,
+            subjects,
+            sent_tag: last_event_id(request.headers()),
+            keep_alive_at: Instant::now() + KEEP_ALIVE_INTERVAL,
             draining: self.draining.clone(),
             _slot: slot,
         };
-        let events: Events = Box::pin(stream::unfold(following, async |mut following| {
-            let event = following.next().await?;
-            Some((Ok(Frame::data(Bytes::from(event))), following))
+        let events: Events = Box::pin(stream::unfold(stream, async |mut stream| {
+            let event = stream.next().await?;
+            Some((Ok(Frame::data(Bytes::from(event))), stream))
         }));
         let mut answer = Answer::new(Body::Right(StreamBody::new(events)));
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no")); // nginx would keep it back
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no")); // or nginx would buffer it
         Ok(answer)
     }
 }
 
-/// Whom a stream is about, from the query that [`stream`] made.
-fn whom(query: &str) -> Result<Whom, Fault> {
+/// The subjects of a stream, from a query that [`stream`] made.
+fn subjects(query: &str) -> Result<SubjectsBuf, Fault> {
     let named = |name, kind| {
         let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         let id = pairs.find(|(found, _)| *found == name).map(|(_, id)| Subject::of(kind, id));
@@ -96,71 +96,74 @@ fn whom(query: &str) -> Result<Whom, Fault> {
         })
     };
     let (user, organization) = (named("userId", Kind::User)?, named("orgId", Kind::Organization)?);
-    Whom::of(user, organization).ok_or_else(|| {
-        let details =
-            "neither userId nor orgId is in the query: use the requestUri of eventStreams";
+    SubjectsBuf::of(user, organization).ok_or_else(|| {
+        let details = "the query has neither userId nor orgId: use the requestUri of eventStreams";
         Fault::bad("TARGETING_KEY_MISSING", "targeting_key_missing", details)
     })
 }
 
-/// The tag that a client that comes back was told last.
-fn last_told(headers: &HeaderMap) -> Option<String> {
+/// The last tag that a reconnecting client received.
+fn last_event_id(headers: &HeaderMap) -> Option<String> {
     headers.get("last-event-id")?.to_str().ok().map(str::to_owned)
 }
 
-/// One open stream.
-struct Following {
-    checks: Arc<Checks>,
-    whom: Whom,
-    watch: Watch,
-    /// The tag that was told last.
-    told: Option<String>,
-    /// When the next sign of life is due.
-    alive: Instant,
+/// The state of one open stream.
+struct EventStream {
+    checks: Arc<Evaluator>,
+    subjects: SubjectsBuf,
+    watch: ChangeSubscription,
+    /// The tag that was sent last.
+    sent_tag: Option<String>,
+    /// When the next keep-alive is due.
+    keep_alive_at: Instant,
     draining: CancellationToken,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Following {
+impl EventStream {
     /// The next event; `None` when the service stops.
     async fn next(&mut self) -> Option<String> {
         loop {
-            // While the facts cannot be read, there is nothing to tell.
+            // No event while the accounts cannot be loaded.
             let mut boundary = None;
-            if let Ok(facts) = self.checks.facts(self.whom.payers(), &Need::default()).await {
-                let moment = self.checks.moment();
-                let tag = tag(&moment, &facts);
-                if self.told.as_ref() != Some(&tag) {
-                    return Some(self.tell(tag));
+            if let Ok(evaluated) = self
+                .checks
+                .evaluated_accounts(self.subjects.as_subjects(), &Consistency::default())
+                .await
+            {
+                let evaluation = self.checks.context();
+                let tag = tag(&evaluation, &evaluated);
+                if self.sent_tag.as_ref() != Some(&tag) {
+                    return Some(self.event(tag));
                 }
-                boundary = next_boundary(&moment, &facts);
+                boundary = next_boundary(&evaluation, &evaluated);
             }
             tokio::select! {
                 () = self.draining.cancelled() => return None,
-                () = self.watch.touched(|subject| self.whom.has(subject)) => {}
+                () = self.watch.changed(|subject| self.subjects.has(subject)) => {}
                 () = until(boundary) => {}
-                () = sleep_until(self.alive) => {
-                    self.alive = Instant::now() + SIGN_OF_LIFE;
+                () = sleep_until(self.keep_alive_at) => {
+                    self.keep_alive_at = Instant::now() + KEEP_ALIVE_INTERVAL;
                     return Some(":\n\n".into());
                 }
             }
         }
     }
 
-    fn tell(&mut self, tag: String) -> String {
+    fn event(&mut self, tag: String) -> String {
         let etag = format!("\"{tag}\"");
         let data = json!({ "type": "refetchEvaluation", "etag": etag });
         let event = format!("id: {tag}\nevent: message\ndata: {data}\n\n");
-        self.told = Some(tag);
+        self.sent_tag = Some(tag);
         event
     }
 }
 
-/// Waits for an instant of the wall clock; for ever without one.
+/// Waits for an instant of the wall clock; forever without one.
 async fn until(instant: Option<DateTime<Utc>>) {
     match instant.map(|at| (at - Utc::now()).to_std().unwrap_or_default()) {
-        // A clock that is set is noticed with the next sign of life.
-        Some(wait) => sleep(wait.min(SIGN_OF_LIFE) + Duration::from_millis(1)).await,
+        // Waits in steps, so that a change of the clock is noticed.
+        Some(wait) => sleep(wait.min(KEEP_ALIVE_INTERVAL) + Duration::from_millis(1)).await,
         None => std::future::pending().await,
     }
 }

@@ -1,71 +1,78 @@
-//! Decisions as flags, and the tag of a state that all flags of some subjects follow from.
+//! Renders decisions as flags, and computes the tag of the state that determines all flags of some subjects.
 
 use crate::{
     api::http_protocols::explanation,
-    check::{Checks, Facts, Moment, Pieces, Whom},
+    check::{CooperativeYield, EvaluatedAccounts, EvaluationContext, Evaluator, SubjectsBuf},
     domain::{Decision, Question, Revision},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-/// One flag.
-pub(super) fn flag(key: &str, decision: &Decision<'_>, facts: &Facts, revision: &str) -> Value {
-    let told = decision.verdict.told();
-    let metadata = explanation(decision, facts, revision, "validUntil");
+/// Renders one flag.
+pub(super) fn flag(
+    key: &str,
+    decision: &Decision<'_>,
+    evaluated: &EvaluatedAccounts,
+    revision: &str,
+) -> Value {
+    let explained = decision.verdict.explain();
+    let metadata = explanation(decision, evaluated, revision, "validUntil");
     json!({
         "key": key,
-        "value": told.allowed,
-        "variant": if told.allowed { "on" } else { "off" },
+        "value": explained.allowed,
+        "variant": if explained.allowed { "on" } else { "off" },
         "reason": "TARGETING_MATCH",
         "metadata": metadata,
     })
 }
 
-/// Every feature that some plan has, or some override of these subjects names.
+/// Renders the flag of every feature in a plan or in an override of these subjects.
 pub(super) async fn flags(
-    checks: &Checks,
-    moment: &Moment,
-    facts: &Facts,
-    whom: &Whom,
+    checks: &Evaluator,
+    evaluation: &EvaluationContext,
+    evaluated: &EvaluatedAccounts,
+    subjects: &SubjectsBuf,
 ) -> Vec<Value> {
-    let revision = moment.revision(facts);
-    let (prepared, mut pieces) = (moment.prepare(facts), Pieces::default());
+    let revision = evaluation.revision(evaluated);
+    let (prepared, mut pieces) = (evaluation.prepare(evaluated), CooperativeYield::default());
     let mut flags = Vec::new();
-    for feature in moment.features(facts) {
-        let (payers, question) = (whom.payers(), Question::of(feature));
-        let decision = checks.decide_next(&prepared, &mut pieces, payers, &question).await;
-        flags.push(flag(feature.as_str(), &decision, facts, &revision));
+    for feature in evaluation.features(evaluated) {
+        let (subjects, question) = (subjects.as_subjects(), Question::of(feature));
+        let decision = checks.decide_next(&prepared, &mut pieces, subjects, &question).await;
+        flags.push(flag(feature.as_str(), &decision, evaluated, &revision));
     }
     flags
 }
 
-/// What all flags of these subjects follow from: the state of subjects and catalog, the names that
-/// plans were seen with, the next instant at which time
-/// alone changes something, whether the facts may be outdated, the settings, and how flags are written. Two equal
-/// tags have equal flags, so that nothing need be decided to find out that nothing changed.
-pub(super) fn tag(moment: &Moment, facts: &Facts) -> String {
-    let boundary = next_boundary(moment, facts).map_or(0, |at| at.timestamp_millis());
-    let grace = moment.grace();
-    let days = |grace: Option<TimeDelta>| grace.map_or(-1, |grace| grace.num_milliseconds());
+/// The tag of the state that determines all flags of these subjects: the revision of accounts and catalog, the next
+/// instant at which time alone changes a flag, whether the data may be stale, the grace periods, the learned names of
+/// plans, and the version of this service. Equal tags mean equal flags, so an unchanged answer needs no decisions.
+pub(super) fn tag(evaluation: &EvaluationContext, evaluated: &EvaluatedAccounts) -> String {
+    let boundary = next_boundary(evaluation, evaluated).map_or(0, |at| at.timestamp_millis());
+    let grace = evaluation.grace();
+    let millis = |grace: Option<TimeDelta>| grace.map_or(-1, |grace| grace.num_milliseconds());
     format!(
         "{}~{boundary}~{}~{}.{}.{}~{}~{}",
-        moment.revision(facts),
-        u8::from(facts.stale_for().is_some()),
-        days(grace.past_due),
-        days(grace.renewal),
-        days(Some(grace.trial)),
-        moment.plan_names(facts),
+        evaluation.revision(evaluated),
+        u8::from(evaluated.stale_for().is_some()),
+        millis(grace.past_due),
+        millis(grace.renewal),
+        millis(Some(grace.trial)),
+        evaluation.plan_names(evaluated),
         env!("CARGO_PKG_VERSION"),
     )
 }
 
-/// The revision that a tag begins with; `None` if it is not a tag of [`tag`].
+/// The revision at the start of a tag; `None` if [`tag`] did not make it.
 pub(super) fn revision(tag: &str) -> Option<Revision> {
     let (revision, _) = tag.split_once('~')?;
     revision.parse().ok()
 }
 
-/// The next instant at which time alone changes something.
-pub(super) fn next_boundary(moment: &Moment, facts: &Facts) -> Option<DateTime<Utc>> {
-    facts.accounts().filter_map(|a| a.next_boundary(moment.grace(), moment.now)).min()
+/// The next instant at which time alone changes a flag.
+pub(super) fn next_boundary(
+    evaluation: &EvaluationContext,
+    evaluated: &EvaluatedAccounts,
+) -> Option<DateTime<Utc>> {
+    evaluated.accounts().filter_map(|a| a.next_boundary(evaluation.grace(), evaluation.now)).min()
 }

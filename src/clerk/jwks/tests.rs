@@ -1,8 +1,8 @@
-//! How long fetched keys are used.
+//! The age limit of fetched keys.
 
 use super::*;
 
-/// Keys that were fetched so long ago, from where nobody answers now.
+/// Keys that were fetched this long ago, from a URL that no longer answers.
 fn fetched(ago: Duration) -> Keys {
     let Keys::Published(published) = Keys::published("http://127.0.0.1:1/jwks").unwrap() else {
         unreachable!("they are published")
@@ -10,12 +10,12 @@ fn fetched(ago: Duration) -> Keys {
     let key = Arc::new(DecodingKey::from_secret(b"any"));
     let keys = HashMap::from([("ins_key".to_owned(), key)]);
     let at = Instant::now().checked_sub(ago).expect("the clock goes back a day");
-    published.known.store(Some(Arc::new(Known { keys, at })));
+    published.cached.store(Some(Arc::new(FetchedKeys { keys, at })));
     Keys::Published(published)
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_fetched_again_go_on_for_a_day() {
+async fn keys_that_cannot_be_fetched_again_are_used_for_a_day() {
     let hour = Duration::from_hours(1);
     for ago in [Duration::ZERO, 2 * hour, 23 * hour] {
         assert!(fetched(ago).key(Some("ins_key")).await.is_ok(), "{ago:?}");
@@ -24,7 +24,7 @@ async fn keys_that_cannot_be_fetched_again_go_on_for_a_day() {
         let keys = fetched(ago);
         for _ in 0..2 {
             let refused = keys.key(Some("ins_key")).await;
-            assert!(matches!(refused, Err(NoKey::Away(_))), "{ago:?}: {refused:?}");
+            assert!(matches!(refused, Err(NoKey::Unavailable(_))), "{ago:?}: {refused:?}");
         }
     }
 }

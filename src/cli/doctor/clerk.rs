@@ -1,34 +1,36 @@
-//! Whether Clerk's Backend API takes the key, and whether key, setting and webhooks are of one instance.
+//! Checks whether Clerk's Backend API accepts the key, and whether key, setting and webhooks are of one instance.
 
 use super::finding::{Finding, within};
-use crate::{clerk::ApiError, config::Settings, telemetry::told};
+use crate::{clerk::BackendApiError, config::Settings, telemetry::error_chain};
 
 const CLERK: &str = "Clerk's API";
 const INSTANCE: &str = "Clerk instance";
-/// Answers never wait for Clerk, so that nothing but healing stops.
-const MEANWHILE: &str = "webhooks and answers go on; catalog and accounts are not healed meanwhile";
+/// Checks never wait for Clerk, so only repairs stop.
+const MEANWHILE: &str =
+    "webhooks and checks go on; catalog and accounts are not refreshed from Clerk meanwhile";
 
-/// `seen` are the instances of the newest deliveries.
-pub(super) async fn look(settings: &Settings, seen: &[String], tell: &mut impl FnMut(Finding)) {
+/// Checks the key, and the instances of the newest deliveries.
+pub(super) async fn check(settings: &Settings, found: &[String], report: &mut impl FnMut(Finding)) {
     let set = settings.backend.instance().ok().flatten();
     let (finding, key) = key(settings, set.as_deref()).await;
-    tell(finding);
-    if let Some(finding) = instances(set.or(key).as_deref(), seen) {
-        tell(finding);
+    report(finding);
+    if let Some(finding) = instances(set.or(key).as_deref(), found) {
+        report(finding);
     }
 }
 
-/// Whether the key is taken, and which instance it is of.
+/// Checks the key; also returns its instance.
 async fn key(settings: &Settings, set: Option<&str>) -> (Finding, Option<String>) {
     let api = match settings.backend.api() {
         Ok(Some(api)) => api,
         Ok(None) => {
-            let seen = "no CLERK_SECRET_KEY: what webhooks never brought is not healed";
-            return (Finding::ok(CLERK, seen), None);
+            let detail = "no CLERK_SECRET_KEY: accounts are not repaired after lost webhooks";
+            return (Finding::ok(CLERK, detail), None);
         }
         Err(error) => {
-            let fix = "set both as their manual says, or neither";
-            return (Finding::fail(CLERK, told(error.as_ref()), fix), None);
+            let fix =
+                "correct CLERK_SECRET_KEY and CLERK_API_URL (see `serve --help`), or unset both";
+            return (Finding::fail(CLERK, error_chain(error.as_ref()), fix), None);
         }
     };
     let mut key = None;
@@ -40,7 +42,7 @@ async fn key(settings: &Settings, set: Option<&str>) -> (Finding, Option<String>
     (finding.await, key)
 }
 
-fn judge(answer: Result<Option<String>, ApiError>, set: Option<&str>) -> Finding {
+fn judge(answer: Result<Option<String>, BackendApiError>, set: Option<&str>) -> Finding {
     match (answer, set) {
         (Ok(Some(key)), Some(set)) if key != set => Finding::fail(
             CLERK,
@@ -48,38 +50,40 @@ fn judge(answer: Result<Option<String>, ApiError>, set: Option<&str>) -> Finding
             "set CLERK_SECRET_KEY and CLERK_INSTANCE of the same instance",
         ),
         (Ok(Some(key)), _) => Finding::ok(CLERK, format!("the key is of instance {key}")),
-        (Ok(None), _) => Finding::ok(CLERK, "the key is taken; Clerk does not tell its instance"),
-        (Err(error @ (ApiError::Refused(_) | ApiError::Setting(_))), _) => {
-            let fix = "copy the key anew from the API keys page of Clerk's dashboard";
+        (Ok(None), _) => {
+            Finding::ok(CLERK, "the key is accepted; Clerk does not report its instance")
+        }
+        (Err(error @ (BackendApiError::Refused(_) | BackendApiError::Setting(_))), _) => {
+            let fix = "copy the key again from the API keys page of Clerk's dashboard";
             Finding::fail(CLERK, error.to_string(), fix)
         }
-        (Err(error @ ApiError::NotEnabled(_)), _) => {
+        (Err(error @ BackendApiError::NotEnabled(_)), _) => {
             Finding::warn(CLERK, error.to_string(), MEANWHILE)
         }
-        (Err(error @ (ApiError::Unavailable(_) | ApiError::Unexpected(_))), _) => {
-            let fix = format!("check CLERK_API_URL and the way out to it; {MEANWHILE}");
+        (Err(error @ (BackendApiError::Unavailable(_) | BackendApiError::Unexpected(_))), _) => {
+            let fix = format!("check CLERK_API_URL and the network route to it; {MEANWHILE}");
             Finding::warn(CLERK, error.to_string(), fix)
         }
     }
 }
 
-/// Whether deliveries come from the instance that is served, or from one alone.
-fn instances(served: Option<&str>, seen: &[String]) -> Option<Finding> {
-    let others: Vec<_> = seen.iter().map(String::as_str).filter(|i| Some(*i) != served).collect();
+/// Checks that all deliveries are of the served instance or, if none is configured, of one instance.
+fn instances(served: Option<&str>, found: &[String]) -> Option<Finding> {
+    let others: Vec<_> = found.iter().map(String::as_str).filter(|i| Some(*i) != served).collect();
     match (served, &others[..]) {
         (None, []) => None,
         (None, [one]) => Some(Finding::ok(INSTANCE, format!("all deliveries are of {one}"))),
         (None, several) => {
-            let seen = format!("deliveries of several instances are mixed: {}", several.join(", "));
-            Some(Finding::warn(INSTANCE, seen, "set CLERK_INSTANCE to the one to serve"))
+            let detail = format!("deliveries are of several instances: {}", several.join(", "));
+            Some(Finding::warn(INSTANCE, detail, "set CLERK_INSTANCE to the one to serve"))
         }
         (Some(served), []) => Some(Finding::ok(INSTANCE, format!("{served} is served"))),
         (Some(served), others) => {
             let others = others.join(", ");
-            let seen = format!("{served} is served, and deliveries came of {others}");
-            let fix = "those are parked; if they are not examples, remove the webhook endpoint from the other \
-                       instance, or set CLERK_INSTANCE and CLERK_SECRET_KEY of the right one";
-            Some(Finding::warn(INSTANCE, seen, fix))
+            let detail = format!("{served} is served, but deliveries are of {others}");
+            let fix = "such deliveries are parked; if they are not examples, remove the webhook endpoint from the \
+                       other instance, or correct CLERK_INSTANCE and CLERK_SECRET_KEY";
+            Some(Finding::warn(INSTANCE, detail, fix))
         }
     }
 }

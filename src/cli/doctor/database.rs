@@ -1,4 +1,4 @@
-//! What can be told of the database, from reaching it to what it holds.
+//! Checks of the database: connection, server, rights, schema, notifications and content.
 
 use super::{
     finding::{DEADLINE, Finding, within},
@@ -7,8 +7,8 @@ use super::{
 use crate::{
     config::Settings,
     domain::loopback::is_this_machine,
-    storage::{Inspection, Migrated, Schema, Store, StoreError, Version},
-    telemetry::told,
+    storage::{CatalogVersion, Inspection, Migrated, Schema, Store, StoreError},
+    telemetry::error_chain,
 };
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use std::{collections::BTreeMap, time::Duration};
@@ -26,123 +26,127 @@ const PARKED: &str = "parked";
 const CATALOG: &str = "catalog";
 const PLANS: &str = "plans held";
 
-/// How long reaching the database may take.
-const REACH: Duration = Duration::from_secs(5);
-/// How long a notification may take to come back.
-const RETURN: Duration = Duration::from_secs(2);
-/// The oldest version that has what the change log needs.
+/// Timeout of the connection to the database.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of the round trip of a notification.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The oldest version of Postgres that has what the change log needs.
 const OLDEST: i32 = 14_00_00;
-/// How far two clocks may be apart, in seconds, before somebody should know; and before it does harm.
+/// Clock skew, in seconds, from which the finding is a warning; and from which it is a failure.
 const SKEW: (f64, f64) = (2.0, 60.0);
 
-const SLOW: &str = "see what keeps the database busy: pg_stat_activity, its log, its disk";
+const SLOW: &str =
+    "look for the cause of the load: pg_stat_activity, the log of Postgres, its disk";
 
-/// `DATABASE_URL` is none.
+/// The finding for a `DATABASE_URL` that is missing or invalid.
 pub(super) fn unusable(error: &anyhow::Error) -> Finding {
-    let way_out = "give it to `serve` with one host, and with the special characters of the password percent-encoded: \
-                   postgres://user:p%40ss@host/database";
-    Finding::fail(DATABASE, told(error.as_ref()), way_out)
+    let fix = "set it to a URL with one host, and with the special characters of the password percent-encoded: \
+               postgres://user:p%40ss@host/database";
+    Finding::fail(DATABASE, error_chain(error.as_ref()), fix)
 }
 
-/// Whether the database can be reached at all; tells so.
-pub(super) async fn reach(store: &Store, tell: &mut impl FnMut(Finding)) -> bool {
-    let place = store.place();
-    let rest = "nothing more can be told of the database until then";
-    match timeout(REACH, store.is_pooled()).await {
+/// Checks the connection to the database; returns whether it works.
+pub(super) async fn connect(store: &Store, report: &mut impl FnMut(Finding)) -> bool {
+    let place = store.describe_database();
+    let rest = "no other check of the database can run until then";
+    match timeout(CONNECT_TIMEOUT, store.is_pooled()).await {
         Ok(Ok(_)) => {
-            tell(Finding::ok(DATABASE, format!("{place}, answers")));
+            report(Finding::ok(DATABASE, format!("{place}, answers")));
             return true;
         }
         Ok(Err(
             StoreError::Unavailable(error)
-            | StoreError::NotLetIn(error)
+            | StoreError::AccessDenied(error)
             | StoreError::Misconfigured(error),
         )) => {
-            let way_out = format!("{}; {rest}", way_in(&error));
-            tell(Finding::fail(DATABASE, format!("{place}: {error}"), way_out));
+            let fix = format!("{}; {rest}", connection_fix(&error));
+            report(Finding::fail(DATABASE, format!("{place}: {error}"), fix));
         }
-        Ok(Err(error)) => tell(Finding::fail(DATABASE, format!("{place}: {error}"), rest)),
+        Ok(Err(error)) => report(Finding::fail(DATABASE, format!("{place}: {error}"), rest)),
         Err(_) => {
-            let seen = format!("{place}, does not answer within {} s", REACH.as_secs());
-            let way_out = "is the host right, and does a firewall swallow the connection?";
-            tell(Finding::fail(DATABASE, seen, format!("{way_out} {rest}")));
+            let detail = format!("{place}, does not answer within {} s", CONNECT_TIMEOUT.as_secs());
+            let fix = "check the host, and whether a firewall drops the packets";
+            report(Finding::fail(DATABASE, detail, format!("{fix}; {rest}")));
         }
     }
     false
 }
 
-/// What to do about a database that lets nobody in.
-fn way_in(error: &sqlx::Error) -> &'static str {
+/// The fix for a failed connection.
+fn connection_fix(error: &sqlx::Error) -> &'static str {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     match (code.as_deref(), error) {
         (Some("28P01" | "28000"), _) => "check user and password in DATABASE_URL, and pg_hba.conf",
         (Some("3D000"), _) => "create the database, or name another in DATABASE_URL",
-        (Some("42501"), _) => "let the role connect: grant connect on database … to …",
+        (Some("42501"), _) => "allow the role to connect: grant connect on database … to …",
         (Some("53300"), _) => "raise max_connections, or connect through a pooler",
-        (Some("57P03"), _) => "the server is starting or stopping: wait, and see its log",
+        (Some("57P03"), _) => "the server is starting or stopping: wait, or see its log",
         (_, sqlx::Error::Tls(_)) => "check sslmode and sslrootcert in DATABASE_URL",
-        (_, sqlx::Error::Io(_)) => "is Postgres running there, and may this machine reach it?",
+        (_, sqlx::Error::Io(_)) => {
+            "check that Postgres is running there, and that this machine may reach it"
+        }
         _ => "see the server's log",
     }
 }
 
-/// Everything that can be told of a database that answers.
-pub(super) async fn look(
+/// Runs all checks of a database that answers.
+pub(super) async fn check(
     store: &Store,
     options: &PgConnectOptions,
     settings: &Settings,
-    tell: &mut impl FnMut(Finding),
+    report: &mut impl FnMut(Finding),
 ) {
     match store.inspect().await {
-        Ok(seen) => {
-            tell(version(&seen));
-            tell(tls(&seen, options));
-            tell(clock(seen.skew));
-            tell(rights(&seen));
-            tell(schema(&seen));
+        Ok(detail) => {
+            report(version(&detail));
+            report(tls(&detail, options));
+            report(clock(detail.skew));
+            report(rights(&detail));
+            report(schema(&detail));
         }
-        Err(error) => tell(Finding::fail(DATABASE, told(&error), SLOW)),
+        Err(error) => report(Finding::fail(DATABASE, error_chain(&error), SLOW)),
     }
     let migrated = store.migrated().await;
     let can_be_read = matches!(migrated, Ok(Migrated { schema: Schema::Fits, .. }));
-    tell(migrations(migrated, settings.migrate));
-    tell(within(LISTEN, SLOW, notifications(store)).await);
+    report(migrations(migrated, settings.migrate));
+    report(within(LISTEN, SLOW, notifications(store)).await);
     if can_be_read {
-        tell(within(PARKED, SLOW, parked(store)).await);
-        catalog(store, settings, tell).await;
+        report(within(PARKED, SLOW, parked(store)).await);
+        catalog(store, settings, report).await;
     }
 }
 
-fn version(seen: &Inspection) -> Finding {
-    let (major, minor) = (seen.version / 10_000, seen.version % 10_000);
+fn version(detail: &Inspection) -> Finding {
+    let (major, minor) = (detail.version / 10_000, detail.version % 10_000);
     let name = format!("PostgreSQL {major}.{minor}");
-    if seen.version < OLDEST {
+    if detail.version < OLDEST {
         Finding::fail(VERSION, format!("{name} is too old"), "use PostgreSQL 14 or newer")
-    } else if seen.is_standby {
-        let seen = format!("{name}, a standby, which lags behind and cannot be written");
-        Finding::fail(VERSION, seen, "name the primary in DATABASE_URL")
+    } else if detail.is_standby {
+        let detail = format!("{name}, a standby, which lags behind and is read-only");
+        Finding::fail(VERSION, detail, "set DATABASE_URL to the address of the primary")
     } else {
         Finding::ok(VERSION, format!("{name}, a primary"))
     }
 }
 
-fn tls(seen: &Inspection, options: &PgConnectOptions) -> Finding {
-    const WAY_OUT: &str = "add sslmode=verify-full (and sslrootcert=…) to DATABASE_URL";
+fn tls(detail: &Inspection, options: &PgConnectOptions) -> Finding {
+    const FIX: &str = "add sslmode=verify-full (and sslrootcert=…) to DATABASE_URL";
     let mode = options.get_ssl_mode();
     let may_be_plain = matches!(mode, PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer);
-    match &seen.tls {
+    match &detail.tls {
         None if is_local(options) => Finding::ok(TLS, "none, on this machine"),
-        None => Finding::warn(TLS, "what goes to another machine is not encrypted", WAY_OUT),
+        None => Finding::warn(TLS, "the connection to another machine is not encrypted", FIX),
         Some(tls) if may_be_plain && !is_local(options) => {
-            let seen = format!("{tls}, but sslmode would accept a connection without");
-            Finding::warn(TLS, seen, WAY_OUT)
+            let detail = format!("{tls}, but sslmode would accept a connection without TLS");
+            Finding::warn(TLS, detail, FIX)
         }
         Some(tls) if matches!(mode, PgSslMode::VerifyFull) => {
             Finding::ok(TLS, format!("{tls}, the server's certificate is verified"))
         }
-        Some(tls) => {
-            Finding::ok(TLS, format!("{tls}; sslmode=verify-full would also tell who it is"))
-        }
+        Some(tls) => Finding::ok(
+            TLS,
+            format!("{tls}; sslmode=verify-full would also verify the server's certificate"),
+        ),
     }
 }
 
@@ -152,31 +156,29 @@ fn is_local(options: &PgConnectOptions) -> bool {
 }
 
 fn clock(skew: f64) -> Finding {
-    let way_out =
-        "set both machines' clocks by NTP: paid periods end, and signatures expire, by them";
+    let fix = "synchronize both clocks by NTP: they determine when paid periods end and signatures expire";
     let direction = if skew > 0.0 { "ahead of" } else { "behind" };
-    let seen = format!("Postgres's is {:.3} s {direction} this machine's", skew.abs());
+    let detail = format!("the clock of Postgres is {:.3} s {direction} this machine's", skew.abs());
     match skew.abs() {
-        harmless if harmless < SKEW.0 => Finding::ok(CLOCK, seen),
-        harmful if harmful > SKEW.1 => Finding::fail(CLOCK, seen, way_out),
-        _ => Finding::warn(CLOCK, seen, way_out),
+        harmless if harmless < SKEW.0 => Finding::ok(CLOCK, detail),
+        harmful if harmful > SKEW.1 => Finding::fail(CLOCK, detail, fix),
+        _ => Finding::warn(CLOCK, detail, fix),
     }
 }
 
-fn rights(seen: &Inspection) -> Finding {
-    let role = &seen.role;
-    if !seen.missing_functions.is_empty() {
-        let functions = seen.missing_functions.join(", ");
+fn rights(detail: &Inspection) -> Finding {
+    let role = &detail.role;
+    if !detail.missing_functions.is_empty() {
+        let functions = detail.missing_functions.join(", ");
         let what = format!("`{role}` may not call {functions}");
-        let way_out =
-            format!("as a superuser: grant execute on function {functions} to \"{role}\"");
-        return Finding::fail(RIGHTS, what, way_out);
+        let fix = format!("as a superuser: grant execute on function {functions} to \"{role}\"");
+        return Finding::fail(RIGHTS, what, fix);
     }
-    if seen.missing_rights.is_empty() {
-        return Finding::ok(RIGHTS, format!("`{role}` may do all that `serve` does"));
+    if detail.missing_rights.is_empty() {
+        return Finding::ok(RIGHTS, format!("`{role}` has all rights that `serve` needs"));
     }
     let mut by_right: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (table, right) in &seen.missing_rights {
+    for (table, right) in &detail.missing_rights {
         by_right.entry(right).or_default().push(table.as_str());
     }
     let missing =
@@ -187,125 +189,143 @@ fn rights(seen: &Inspection) -> Finding {
     Finding::fail(RIGHTS, what, format!("as the owner: {}", grants.join("; ")))
 }
 
-/// Names are looked for in schemas: what others put there can stand in for what this service uses.
-fn schema(seen: &Inspection) -> Finding {
+/// Checks who else may create objects in the schemas of the search path: they can shadow the service's own objects.
+fn schema(detail: &Inspection) -> Finding {
     let mut by_schema: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (schema, role) in &seen.open_schemas {
+    for (schema, role) in &detail.open_schemas {
         by_schema.entry(schema).or_default().push(role.as_str());
     }
     if by_schema.is_empty() {
-        return Finding::ok(SCHEMA, "nobody else may create in it");
+        return Finding::ok(SCHEMA, "no other role may create objects in it");
     }
-    let who = by_schema.iter().map(|(schema, roles)| format!("in {schema}: {}", roles.join(", ")));
+    let creators =
+        by_schema.iter().map(|(schema, roles)| format!("in {schema}: {}", roles.join(", ")));
     let revoke = |(schema, roles): (&&String, &Vec<_>)| {
         format!("revoke create on schema {schema} from {}", roles.join(", "))
     };
     let revokes: Vec<_> = by_schema.iter().map(revoke).collect();
-    let seen = format!("others may create {}", who.collect::<Vec<_>>().join("; "));
-    let way_out = format!(
-        "a table, function or operator of theirs can stand in for what this service uses and run with its rights: as \
+    let detail =
+        format!("other roles may create objects {}", creators.collect::<Vec<_>>().join("; "));
+    let fix = format!(
+        "their tables, functions and operators can shadow those of this service and run with its rights: as \
          the schema's owner, {}",
         revokes.join("; ")
     );
-    Finding::fail(SCHEMA, seen, way_out)
+    Finding::fail(SCHEMA, detail, fix)
 }
 
 fn migrations(migrated: Result<Migrated, StoreError>, at_start: bool) -> Finding {
-    let way_out = "run `entitlements migrate`, or start with --migrate (if it was: does the role's \
-                   search_path have the schema, and has it usage on it?)";
+    let fix = "run `entitlements migrate`, or start with --migrate (if it has been migrated: check that the role's \
+               search_path contains the schema, and that the role has usage on it)";
     match migrated {
-        Err(error) => Finding::fail(MIGRATIONS, told(&error), "let the role read _sqlx_migrations"),
+        Err(error) => Finding::fail(
+            MIGRATIONS,
+            error_chain(&error),
+            "grant the role select on _sqlx_migrations",
+        ),
         Ok(Migrated { schema: Schema::Fits, applied, known }) => {
             Finding::ok(MIGRATIONS, format!("the database is at {applied}, this build at {known}"))
         }
         Ok(Migrated { schema: Schema::Behind, applied, known }) if at_start => Finding::warn(
             MIGRATIONS,
             format!("the database is at {applied}, behind this build's {known}"),
-            "`serve --migrate` applies what is missing",
+            "`serve --migrate` applies the missing migrations",
         ),
         Ok(Migrated { schema: Schema::Behind, applied, known }) => {
-            let seen = format!("the database is at {applied}, behind this build's {known}");
-            Finding::fail(MIGRATIONS, seen, way_out)
+            let detail = format!("the database is at {applied}, behind this build's {known}");
+            Finding::fail(MIGRATIONS, detail, fix)
         }
         Ok(Migrated { schema: Schema::Ahead, applied, known }) => {
-            let seen =
+            let detail =
                 format!("the database is at {applied}, too far ahead of this build's {known}");
-            Finding::fail(MIGRATIONS, seen, "deploy the release that migrated it")
+            Finding::fail(MIGRATIONS, detail, "deploy the release that migrated it")
         }
     }
 }
 
-/// Rings the doorbell and waits for it: replicas that hear it as well look once more whether there is news.
+/// Sends a notification and waits for it. Replicas that receive it read the change log once more, which is harmless.
 async fn notifications(store: &Store) -> Finding {
-    const POLLS: &str = "the change log is read every 250 ms instead; a direct address, or a pooler \
-                         in session mode, brings changes within milliseconds";
+    const POLLS: &str = "replicas poll the change log every 250 ms instead; with a direct address, or a pooler \
+                         in session mode, they see changes within milliseconds";
     match store.is_pooled().await {
         Ok(true) => {
-            let seen = "a transaction-mode pooler is in between: none come through";
-            return Finding::warn(LISTEN, seen, POLLS);
+            let detail = "DATABASE_URL leads through a transaction-mode pooler, which passes no notifications";
+            return Finding::warn(LISTEN, detail, POLLS);
         }
         Ok(false) => {}
-        Err(error) => return Finding::fail(LISTEN, told(&error), SLOW),
+        Err(error) => return Finding::fail(LISTEN, error_chain(&error), SLOW),
     }
     let mut session = match store.listen().await {
         Ok(session) => session,
-        Err(error) => return Finding::fail(LISTEN, format!("LISTEN: {}", told(&error)), SLOW),
+        Err(error) => {
+            return Finding::fail(LISTEN, format!("LISTEN: {}", error_chain(&error)), SLOW);
+        }
     };
     if let Err(error) = store.notify().await {
-        return Finding::fail(LISTEN, format!("NOTIFY: {}", told(&error)), SLOW);
+        return Finding::fail(LISTEN, format!("NOTIFY: {}", error_chain(&error)), SLOW);
     }
-    match timeout(RETURN, session.try_recv()).await {
-        Ok(Ok(Some(_))) => Finding::ok(LISTEN, "one was sent and came back"),
-        _ => Finding::warn(LISTEN, "one was sent and did not come back within 2 s", POLLS),
+    match timeout(NOTIFY_TIMEOUT, session.try_recv()).await {
+        Ok(Ok(Some(_))) => Finding::ok(LISTEN, "a notification was sent and received"),
+        _ => Finding::warn(LISTEN, "a notification was sent and not received within 2 s", POLLS),
     }
 }
 
 async fn parked(store: &Store) -> Finding {
     match store.parked().await {
-        Err(error) => Finding::fail(PARKED, told(&error), SLOW),
-        Ok(0) => Finding::ok(PARKED, "every delivery was understood"),
+        Err(error) => Finding::fail(PARKED, error_chain(&error), SLOW),
+        Ok(0) => Finding::ok(PARKED, "every delivery could be parsed"),
         Ok(number) => {
             let noun = if number == 1 { "delivery was" } else { "deliveries were" };
-            let way_out = "`entitlements deliveries list --result parked` tells why; after an upgrade, \
-                           `deliveries replay --result parked` reads them anew";
-            Finding::warn(PARKED, format!("{number} {noun} not understood"), way_out)
+            let fix = "`entitlements deliveries list --result parked` shows the reasons; after an upgrade, \
+                       `deliveries replay --result parked` reads them again";
+            Finding::warn(PARKED, format!("{number} {noun} not parsed"), fix)
         }
     }
 }
 
-async fn catalog(store: &Store, settings: &Settings, tell: &mut impl FnMut(Finding)) {
+async fn catalog(store: &Store, settings: &Settings, report: &mut impl FnMut(Finding)) {
     match timeout(DEADLINE, store.catalog()).await {
         Ok(Ok(Some(version))) => {
-            let Version { number, source, catalog, .. } = &version;
+            let CatalogVersion { number, source, catalog, .. } = &version;
             let plans = count(catalog.plans(), "plan");
-            tell(Finding::ok(CATALOG, format!("{number} is in force, of {source}, with {plans}")));
-            tell(within(PLANS, SLOW, plans_held(store, &version)).await);
+            report(Finding::ok(
+                CATALOG,
+                format!("{number} is in force, from {source}, with {plans}"),
+            ));
+            report(within(PLANS, SLOW, plans_held(store, &version)).await);
         }
         Ok(Ok(None)) => {
-            let seen = "there is none in force: every feature is unknown";
-            let comes = settings.catalog.is_some() || settings.backend.clerk_secret_key.is_some();
-            let way_out = if comes {
-                "`serve` puts one in force at start"
+            let detail = "no catalog is in force: every feature is unknown";
+            let is_configured =
+                settings.catalog.is_some() || settings.backend.clerk_secret_key.is_some();
+            let fix = if is_configured {
+                "`serve` puts a catalog in force at start"
             } else {
                 "set CATALOG to a catalog file"
             };
-            tell(Finding::warn(CATALOG, seen, way_out));
+            report(Finding::warn(CATALOG, detail, fix));
         }
-        Ok(Err(error)) => tell(Finding::fail(CATALOG, told(&error), SLOW)),
-        Err(_) => tell(Finding::fail(CATALOG, "it cannot be read in time", SLOW)),
+        Ok(Err(error)) => report(Finding::fail(CATALOG, error_chain(&error), SLOW)),
+        Err(_) => report(Finding::fail(CATALOG, "the catalog could not be read in time", SLOW)),
     }
 }
 
-async fn plans_held(store: &Store, version: &Version) -> Finding {
+async fn plans_held(store: &Store, version: &CatalogVersion) -> Finding {
     match store.unknown_plans(&version.catalog).await {
-        Err(error) => Finding::fail(PLANS, told(&error), SLOW),
-        Ok(unknown) if unknown.is_empty() => Finding::ok(PLANS, "the catalog knows all of them"),
+        Err(error) => Finding::fail(PLANS, error_chain(&error), SLOW),
+        Ok(unknown) if unknown.is_empty() => {
+            Finding::ok(PLANS, "the catalog has all plans of live subscriptions")
+        }
         Ok(unknown) => {
             let plans: Vec<_> =
                 unknown.iter().map(|plan| format!("{}.plans.{}", plan.kind, plan.name)).collect();
             let plans = plans.join(", ");
-            let seen = format!("live subscriptions hold plans that the catalog lacks: {plans}");
-            Finding::warn(PLANS, seen, "they grant nothing until the catalog has them: add them")
+            let detail = format!("live subscriptions have plans that the catalog lacks: {plans}");
+            Finding::warn(
+                PLANS,
+                detail,
+                "they grant nothing until the catalog has them: add them to the catalog",
+            )
         }
     }
 }

@@ -1,37 +1,35 @@
-//! What one check of `doctor` found.
+//! The result of one check of `doctor`.
 
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long one check may take.
+/// Timeout of one check.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How bad it is.
+/// How severe a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Verdict {
-    /// As it should be.
+pub(super) enum Severity {
     Ok,
-    /// It works, and not as well or as safely as it could.
+    /// `serve` works, but not as well or as safely as it could.
     Warn,
-    /// `serve` does not start with this, or does not do its work.
+    /// `serve` does not start, or does not work.
     Fail,
 }
 
-/// What one check found.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// What was looked at.
+    /// Name of the check.
     pub(super) what: &'static str,
-    /// How bad it is.
-    pub(super) verdict: Verdict,
-    /// What was seen.
-    pub(super) seen: String,
-    /// What to do, if it is not well.
-    pub(super) way_out: Option<String>,
+    pub(super) verdict: Severity,
+    /// The observed state.
+    pub(super) detail: String,
+    /// The fix; `None` if the severity is [`Severity::Ok`].
+    pub(super) fix: Option<String>,
 }
 
-impl Verdict {
-    /// The one word for it.
+impl Severity {
+    /// The severity in one word, for the report.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -42,45 +40,45 @@ impl Verdict {
 }
 
 impl Finding {
-    pub(super) fn ok(what: &'static str, seen: impl Into<String>) -> Self {
-        Self { what, verdict: Verdict::Ok, seen: seen.into(), way_out: None }
+    pub(super) fn ok(what: &'static str, detail: impl Into<String>) -> Self {
+        Self { what, verdict: Severity::Ok, detail: detail.into(), fix: None }
     }
 
     pub(super) fn warn(
         what: &'static str,
-        seen: impl Into<String>,
-        way_out: impl Into<String>,
+        detail: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
-        let (seen, way_out) = (on_one_line(&seen.into()), Some(way_out.into()));
-        Self { what, verdict: Verdict::Warn, seen, way_out }
+        let (detail, fix) = (on_one_line(&detail.into()), Some(fix.into()));
+        Self { what, verdict: Severity::Warn, detail, fix }
     }
 
     pub(super) fn fail(
         what: &'static str,
-        seen: impl Into<String>,
-        way_out: impl Into<String>,
+        detail: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
-        Self { verdict: Verdict::Fail, ..Self::warn(what, seen, way_out) }
+        Self { verdict: Severity::Fail, ..Self::warn(what, detail, fix) }
     }
 }
 
-/// An error of several lines, as one of a TOML file, whose picture of the place is left out.
+/// Joins the lines of an error, such as one of a TOML file, without the lines that quote the source.
 fn on_one_line(error: &str) -> String {
-    let is_picture = |line: &&str| {
+    let is_quote = |line: &&str| {
         line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|')
     };
-    error.lines().filter(|line| !is_picture(line)).collect::<Vec<_>>().join(": ")
+    error.lines().filter(|line| !is_quote(line)).collect::<Vec<_>>().join(": ")
 }
 
-/// A check that does not come to its end is a finding as well.
+/// Runs a check with a timeout; a check that times out is a failure.
 pub(super) async fn within(
     what: &'static str,
-    way_out: &'static str,
+    fix: &'static str,
     check: impl Future<Output = Finding>,
 ) -> Finding {
     let late = |_| {
-        let seen = format!("no answer within {} s", DEADLINE.as_secs());
-        Finding::fail(what, seen, way_out)
+        let detail = format!("no answer within {} s", DEADLINE.as_secs());
+        Finding::fail(what, detail, fix)
     };
     timeout(DEADLINE, check).await.unwrap_or_else(late)
 }

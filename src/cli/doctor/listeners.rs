@@ -1,4 +1,4 @@
-//! Whether the listeners' addresses are free, or taken by this service itself.
+//! Checks whether the addresses of the listeners are free, or in use by this service itself.
 
 use super::finding::Finding;
 use crate::{cli::probe, config::Settings};
@@ -11,21 +11,21 @@ use tokio::net::TcpListener;
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-/// How long whoever has taken an address may take to say who it is.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout of the request that finds out whether this service uses an address.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn all(settings: &Settings) -> Vec<Finding> {
     let all = [
-        ("gRPC listener", settings.grpc_listen),
-        ("HTTP listener", settings.http_listen),
-        ("internal listener", settings.internal_listen),
+        ("API listener", settings.api_listen),
+        ("webhook listener", settings.webhook_listen),
+        ("operator listener", settings.operator_listen),
     ];
     let mut bound = Vec::new();
     for (_, address) in all {
         bound.push(TcpListener::bind(address).await);
     }
-    // Two of ours at one address would not be told from others while they are bound here.
     let taken: Vec<_> = bound.iter().map(|bound| is_taken(bound.as_ref().err())).collect();
+    // Closes the sockets before `is_ours` connects to the addresses: it must not connect to them.
     let bound: Vec<_> = bound.into_iter().map(Result::err).collect();
     let is_running = taken.contains(&true) && is_ours(settings).await;
     all.into_iter()
@@ -38,19 +38,19 @@ fn judge(what: &'static str, at: SocketAddr, error: Option<Error>, is_running: b
     match error {
         None => Finding::ok(what, format!("{at} is free")),
         Some(error) if is_taken(Some(&error)) && is_running => {
-            Finding::ok(what, format!("{at} is taken, and this service is running there"))
+            Finding::ok(what, format!("{at} is in use, and this service is running there"))
         }
         Some(error) if is_taken(Some(&error)) => {
-            let seen = format!("{at} is taken by something else");
-            Finding::fail(what, seen, "stop what listens there, or choose another address")
+            let detail = format!("{at} is in use by another process");
+            Finding::fail(what, detail, "stop what listens there, or choose another address")
         }
         Some(error) if error.kind() == ErrorKind::PermissionDenied => {
-            let seen = format!("{at} may not be listened on");
-            Finding::fail(what, seen, "choose a port above 1023, or give the process the right")
+            let detail = format!("this process may not listen on {at}");
+            Finding::fail(what, detail, "choose a port above 1023, or grant CAP_NET_BIND_SERVICE")
         }
         Some(error) => {
-            let seen = format!("cannot listen on {at}: {error}");
-            Finding::fail(what, seen, "choose an address that this machine has")
+            let detail = format!("cannot listen on {at}: {error}");
+            Finding::fail(what, detail, "choose an address that this machine has")
         }
     }
 }
@@ -59,25 +59,26 @@ fn is_taken(error: Option<&Error>) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::AddrInUse)
 }
 
-/// Whether a running service answers at one of the addresses.
+/// Whether a running service answers on one of the addresses.
 async fn is_ours(settings: &Settings) -> bool {
-    let doors = &settings.doors;
-    says_alive(probe::url(settings.http_listen, doors.http_tls_cert.is_some())).await
-        || says_alive(probe::url(settings.internal_listen, doors.internal_tls_cert.is_some())).await
-        || (doors.grpc_tls_cert.is_none()
-            && tells_health(probe::url(settings.grpc_listen, false)).await)
+    let listeners = &settings.listeners;
+    says_alive(probe::url(settings.webhook_listen, listeners.webhook_tls_cert.is_some())).await
+        || says_alive(probe::url(settings.operator_listen, listeners.operator_tls_cert.is_some()))
+            .await
+        || (listeners.api_tls_cert.is_none()
+            && reports_health(probe::url(settings.api_listen, false)).await)
 }
 
 async fn says_alive(service: String) -> bool {
-    match probe::ask(format!("{service}/livez"), PATIENCE).await {
+    match probe::ask(format!("{service}/livez"), TIMEOUT).await {
         Ok(answer) => answer.text().await.is_ok_and(|text| text == "alive\n"),
         Err(_) => false,
     }
 }
 
-async fn tells_health(service: String) -> bool {
+async fn reports_health(service: String) -> bool {
     let Ok(endpoint) = Endpoint::from_shared(service) else { return false };
-    let endpoint = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE);
+    let endpoint = endpoint.connect_timeout(TIMEOUT).timeout(TIMEOUT);
     let mut client = HealthClient::new(endpoint.connect_lazy());
     let service = "entitlements.v1.Entitlements".into();
     client.check(HealthCheckRequest { service }).await.is_ok()

@@ -1,16 +1,16 @@
-//! What can be told of the settings alone.
+//! Checks of the settings, without the network.
 
 use super::finding::Finding;
 use crate::{
     config::Settings,
-    telemetry::{self, told},
+    telemetry::{self, error_chain},
 };
 
-/// Clerk's keys have as many bytes.
+/// The length of Clerk's signing secrets, in bytes.
 const STRONG: usize = 24;
 
-/// Settings that have checks of their own.
-const TOLD: [&str; 3] = ["DATABASE_URL", "CLERK_API_URL", "CLERK_SECRET_KEY"];
+/// Settings whose errors are reported by another check, which knows more.
+const CHECKED_ELSEWHERE: [&str; 3] = ["DATABASE_URL", "CLERK_API_URL", "CLERK_SECRET_KEY"];
 
 const SECRETS: &str = "signing secrets";
 const CATALOG: &str = "catalog file";
@@ -22,15 +22,14 @@ pub(super) fn all(settings: &Settings) -> Vec<Finding> {
         .map(drop)
         .and_then(|()| settings.check().map(drop))
         .err()
-        .map(|error| told(error.as_ref()));
+        .map(|error| error_chain(error.as_ref()));
     match unusable {
-        None => found.push(Finding::ok(REST, "all of them can work together")),
-        // Told already, by the check that knows more of it.
-        Some(error) if TOLD.iter().any(|name| error.contains(name)) => {}
-        Some(error) if found.iter().any(|finding| finding.seen == error) => {}
+        None => found.push(Finding::ok(REST, "all are valid")),
+        Some(error) if CHECKED_ELSEWHERE.iter().any(|name| error.contains(name)) => {}
+        Some(error) if found.iter().any(|finding| finding.detail == error) => {}
         Some(error) => {
-            let way_out = "`entitlements serve --help` is the manual of all settings";
-            found.push(Finding::fail(REST, error, way_out));
+            let fix = "`entitlements serve --help` describes all settings";
+            found.push(Finding::fail(REST, error, fix));
         }
     }
     found
@@ -39,18 +38,17 @@ pub(super) fn all(settings: &Settings) -> Vec<Finding> {
 fn secrets(settings: &Settings) -> Finding {
     match settings.secrets.parse() {
         Err(error) => {
-            let way_out = "give it to `serve` as CLERK_WEBHOOK_SIGNING_SECRET, while rotating the old and the new one";
-            Finding::fail(SECRETS, told(error.as_ref()), way_out)
+            let fix = "set CLERK_WEBHOOK_SIGNING_SECRET; during a rotation, to the new and the old secret";
+            Finding::fail(SECRETS, error_chain(error.as_ref()), fix)
         }
         Ok(secrets) => {
-            let weakest = secrets.iter().map(crate::clerk::Secret::bytes).min().unwrap_or(0);
-            let seen = format!("{}, of {weakest} bytes at least", count(secrets.len(), "secret"));
+            let weakest = secrets.iter().map(crate::clerk::SigningSecret::bytes).min().unwrap_or(0);
+            let detail = format!("{}, of at least {weakest} bytes", count(secrets.len(), "secret"));
             if weakest < STRONG {
-                let way_out =
-                    "Clerk's have 24: copy it anew from the endpoint's page under Webhooks";
-                Finding::warn(SECRETS, seen, way_out)
+                let fix = "Clerk's secrets have 24 bytes: copy it again from the endpoint's page under Webhooks";
+                Finding::warn(SECRETS, detail, fix)
             } else {
-                Finding::ok(SECRETS, seen)
+                Finding::ok(SECRETS, detail)
             }
         }
     }
@@ -60,17 +58,17 @@ fn catalog(settings: &Settings) -> Finding {
     match settings.catalog_file() {
         Err(error) => Finding::fail(
             CATALOG,
-            told(error.as_ref()),
-            "write it as in catalog.example.toml, and try it with `entitlements catalog plan FILE`",
+            error_chain(error.as_ref()),
+            "correct the file (catalog.example.toml is an example), and try it with `entitlements catalog plan FILE`",
         ),
-        Ok(None) => Finding::ok(CATALOG, "none is named: what is in force in the database counts"),
+        Ok(None) => Finding::ok(CATALOG, "no file is set: the catalog in the database is used"),
         Ok(Some((catalog, name))) => {
-            Finding::ok(CATALOG, format!("{name} says {}", count(catalog.plans(), "plan")))
+            Finding::ok(CATALOG, format!("{name} has {}", count(catalog.plans(), "plan")))
         }
     }
 }
 
-/// So many of something, in words.
+/// A number with its noun, in singular or plural.
 pub(super) fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }

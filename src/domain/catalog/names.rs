@@ -1,14 +1,14 @@
-//! The names that plans were seen with. Clerk's id of a plan stays, its slug can be changed: events, files and Clerk's
-//! list may each know only one of the two.
+//! Pairs of plan id and plan slug that occurred together in events. Clerk's id of a plan stays, but its slug can be
+//! changed, and an event, a catalog file or Clerk's list may have only one of the two.
 
-use super::Shelf;
-use crate::domain::{Kind, News, PlanName, Slug};
+use super::PlanSet;
+use crate::domain::{Kind, PlanName, Slug, SubscriptionUpdate};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-/// Every pair of id and slug that was ever seen together, in the order in which Clerk said them.
+/// Every pair of id and slug that ever occurred together, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlanNames {
     seen: Vec<(Kind, Arc<str>, Slug)>,
@@ -16,7 +16,7 @@ pub struct PlanNames {
 }
 
 impl PlanNames {
-    /// Adds a pair, unless it is known.
+    /// Adds a pair, unless it is there already.
     pub fn add(&mut self, kind: Kind, name: PlanName) {
         let Ok(slug) = name.slug.parse() else { return };
         let id = name.id.clone();
@@ -25,32 +25,32 @@ impl PlanNames {
         }
     }
 
-    /// How many pairs there are: they become only more.
+    /// The number of pairs, which only grows.
     #[must_use]
     pub fn count(&self) -> usize {
         self.seen.len()
     }
 
-    /// The pairs that an event says and that were not seen before, in a fixed order.
+    /// The pairs in an update that are new, sorted and without duplicates.
     #[must_use]
-    pub fn new_in(&self, news: &News) -> Vec<PlanName> {
-        let kind = news.subject().kind();
-        let said = news.items().iter().filter_map(|observed| {
+    pub fn new_in(&self, update: &SubscriptionUpdate) -> Vec<PlanName> {
+        let kind = update.subject().kind();
+        let new = update.items().iter().filter_map(|observed| {
             let (id, slug) = (observed.item.plan_id.clone()?, observed.item.plan.clone()?);
             let name = (kind, PlanName { id, slug });
             (!self.known.contains(&name)).then_some(name.1)
         });
-        said.collect::<BTreeSet<_>>().into_iter().collect()
+        new.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The pairs of one kind, newest first.
+    /// The pairs for one kind of subject, newest first.
     fn of(&self, kind: Kind) -> impl Iterator<Item = (&Arc<str>, &Slug)> {
         let of = self.seen.iter().rev().filter(move |(of, ..)| *of == kind);
         of.map(|(_, id, slug)| (id, slug))
     }
 
-    /// One set of plans over another, and the ids and former slugs by which each plan can be found.
-    pub(super) fn merge(&self, kind: Kind, mut ours: Shelf, theirs: Shelf) -> Shelf {
+    /// Overlays one plan set on another, and indexes the ids and former slugs by which each plan can be found.
+    pub(super) fn merge(&self, kind: Kind, mut ours: PlanSet, theirs: PlanSet) -> PlanSet {
         self.identify(kind, &mut ours, &theirs);
         let mut plans = theirs.plans;
         let own: BTreeMap<_, _> =
@@ -75,12 +75,12 @@ impl PlanNames {
                 former.insert(slug.clone(), now.clone());
             }
         }
-        Shelf { default_plan, plans, ids, seen, former }
+        PlanSet { default_plan, plans, ids, seen, former }
     }
 
-    /// Gives plans without an id the one that Clerk's plan of the same slug has. An id that Clerk lists under a slug that
-    /// is not here goes to the newest slug that it had before.
-    fn identify(&self, kind: Kind, ours: &mut Shelf, theirs: &Shelf) {
+    /// Gives each plan without an id the id of Clerk's plan with the same slug. If Clerk lists an id under a slug that
+    /// `ours` lacks, the plan with the newest earlier slug of that id gets it.
+    fn identify(&self, kind: Kind, ours: &mut PlanSet, theirs: &PlanSet) {
         let mut taken: BTreeSet<_> = ours.plans.values().filter_map(|p| p.id.clone()).collect();
         for (slug, plan) in ours.plans.iter_mut().filter(|(_, plan)| plan.id.is_none()) {
             let same = theirs.plans.get(slug).and_then(|same| same.id.clone());

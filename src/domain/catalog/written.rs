@@ -1,7 +1,7 @@
-//! The catalog as it is written: by people as TOML, by this service as JSON.
+//! The catalog's text formats: operators write TOML, and this service stores JSON.
 
-use super::{Catalog, Plan, Shelf};
-use crate::domain::{InvalidSlug, Kind, Slug, Wanted};
+use super::{Catalog, Plan, PlanSet};
+use crate::domain::{InvalidSlug, Kind, Slug, Target};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,48 +9,49 @@ use std::{
 };
 
 impl Catalog {
-    /// Reads a catalog file.
+    /// Parses a catalog file in TOML.
     pub fn from_toml(text: &str) -> Result<Self, InvalidCatalog> {
-        toml::from_str::<Document>(text).map_err(|e| InvalidCatalog(e.to_string()))?.try_into()
-    }
-
-    /// Reads what [`Catalog::to_json`] wrote.
-    pub fn from_json(text: &str) -> Result<Self, InvalidCatalog> {
-        serde_json::from_str::<Document>(text)
+        toml::from_str::<WrittenCatalog>(text)
             .map_err(|e| InvalidCatalog(e.to_string()))?
             .try_into()
     }
 
-    /// The content in one canonical form: equal catalogs have equal texts.
+    /// Parses the output of [`Catalog::to_json`].
+    pub fn from_json(text: &str) -> Result<Self, InvalidCatalog> {
+        serde_json::from_str::<WrittenCatalog>(text)
+            .map_err(|e| InvalidCatalog(e.to_string()))?
+            .try_into()
+    }
+
+    /// The catalog in one canonical form: equal catalogs have equal texts.
     #[must_use]
     pub fn to_json(&self) -> String {
         let strict = self.strict.iter().map(ToString::to_string).collect();
         let (user, organization) = ((&self.user).into(), (&self.organization).into());
-        let document = Document { strict, user, organization };
+        let document = WrittenCatalog { strict, user, organization };
         serde_json::to_string(&document).expect("a map of strings and numbers is JSON")
     }
 }
 
-/// The catalog cannot be used, and why.
+/// The error for a catalog that cannot be used, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the catalog is invalid: {0}")]
 pub struct InvalidCatalog(String);
 
-/// The catalog as it is written.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct WrittenCatalog {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     strict: BTreeSet<String>,
     #[serde(default)]
-    user: WrittenShelf,
+    user: WrittenPlanSet,
     #[serde(default)]
-    organization: WrittenShelf,
+    organization: WrittenPlanSet,
 }
 
 #[derive(Deserialize, Serialize, Default)]
 #[serde(deny_unknown_fields)]
-struct WrittenShelf {
+struct WrittenPlanSet {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     default_plan: Option<String>,
     #[serde(default)]
@@ -60,7 +61,6 @@ struct WrittenShelf {
 #[derive(Deserialize, Serialize, Default)]
 #[serde(deny_unknown_fields)]
 struct WrittenPlan {
-    /// Clerk's id of the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -71,34 +71,36 @@ struct WrittenPlan {
     limits: BTreeMap<String, u64>,
 }
 
-impl TryFrom<Document> for Catalog {
+impl TryFrom<WrittenCatalog> for Catalog {
     type Error = InvalidCatalog;
 
-    fn try_from(document: Document) -> Result<Self, InvalidCatalog> {
+    fn try_from(document: WrittenCatalog) -> Result<Self, InvalidCatalog> {
         let catalog = Self {
-            user: shelf(Kind::User, document.user)?,
-            organization: shelf(Kind::Organization, document.organization)?,
+            user: plan_set(Kind::User, document.user)?,
+            organization: plan_set(Kind::Organization, document.organization)?,
             strict: BTreeSet::new(),
         };
         let strict = document.strict.iter().map(|slug| slug_at("strict", slug));
         let strict = strict.collect::<Result<BTreeSet<_>, _>>()?;
-        let unknown = |slug: &&Slug| !catalog.knows(Wanted::Feature(slug.as_str()));
+        let unknown = |slug: &&Slug| !catalog.knows(Target::Feature(slug.as_str()));
         if let Some(slug) = strict.iter().find(unknown) {
-            return Err(InvalidCatalog(format!("strict names `{slug}`, which no plan has")));
+            return Err(InvalidCatalog(format!(
+                "strict: no plan has the feature `{slug}`; add it to a plan or remove it"
+            )));
         }
         Ok(Self { strict, ..catalog })
     }
 }
 
-fn shelf(kind: Kind, written: WrittenShelf) -> Result<Shelf, InvalidCatalog> {
+fn plan_set(kind: Kind, written: WrittenPlanSet) -> Result<PlanSet, InvalidCatalog> {
     let (mut plans, mut ids) = (BTreeMap::new(), BTreeMap::new());
     for (slug, plan) in written.plans {
-        let place = format!("{kind}.plans.{slug}");
-        let (slug, plan) = (slug_at(&place, &slug)?, plan_at(&place, plan)?);
+        let path = format!("{kind}.plans.{slug}");
+        let (slug, plan) = (slug_at(&path, &slug)?, plan_at(&path, plan)?);
         if let Some(id) = &plan.id
             && let Some(other) = ids.insert(id.clone(), slug.clone())
         {
-            let reason = format!("{place}: `{id}` is the id of {kind}.plans.{other} already");
+            let reason = format!("{path}.id: {kind}.plans.{other} already has the id `{id}`");
             return Err(InvalidCatalog(reason));
         }
         plans.insert(slug, plan);
@@ -108,47 +110,51 @@ fn shelf(kind: Kind, written: WrittenShelf) -> Result<Shelf, InvalidCatalog> {
             Some(slug_at(&format!("{kind}.default_plan"), &slug)?)
         }
         Some(slug) => {
-            let reason = format!("{kind}.default_plan names `{slug}`, which {kind}.plans lacks");
+            let reason = format!(
+                "{kind}.default_plan: {kind}.plans has no plan `{slug}`; add it or name another"
+            );
             return Err(InvalidCatalog(reason));
         }
         None => None,
     };
-    Ok(Shelf { default_plan, plans, ids, ..Shelf::default() })
+    Ok(PlanSet { default_plan, plans, ids, ..PlanSet::default() })
 }
 
-fn plan_at(place: &str, written: WrittenPlan) -> Result<Plan, InvalidCatalog> {
+fn plan_at(path: &str, written: WrittenPlan) -> Result<Plan, InvalidCatalog> {
     let mut features = BTreeMap::new();
     for slug in &written.features {
-        features.insert(slug_at(place, slug)?, None);
+        features.insert(slug_at(path, slug)?, None);
     }
     for (slug, limit) in &written.limits {
-        features.insert(slug_at(place, slug)?, Some(*limit));
+        features.insert(slug_at(path, slug)?, Some(*limit));
     }
-    let id = written.id.map(|id| id_at(place, &id)).transpose()?;
+    let id = written.id.map(|id| id_at(path, &id)).transpose()?;
     Ok(Plan { id, retired: written.retired, features })
 }
 
-fn id_at(place: &str, text: &str) -> Result<Arc<str>, InvalidCatalog> {
+fn id_at(path: &str, text: &str) -> Result<Arc<str>, InvalidCatalog> {
     let is_id = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if !(1..=128).contains(&text.len()) || !text.bytes().all(is_id) {
         let rule = "must be Clerk's id of the plan: letters, digits, `_` or `-`, such as cplan_…";
-        return Err(InvalidCatalog(format!("{place}.id {rule}")));
+        return Err(InvalidCatalog(format!("{path}.id {rule}")));
     }
     Ok(text.into())
 }
 
-fn slug_at(place: &str, text: &str) -> Result<Slug, InvalidCatalog> {
+fn slug_at(path: &str, text: &str) -> Result<Slug, InvalidCatalog> {
     if text.contains(':') {
-        return Err(InvalidCatalog(format!("{place}: `{text}` has a colon, which marks a scope")));
+        return Err(InvalidCatalog(format!(
+            "{path}: `{text}` contains a colon, which is reserved for scopes"
+        )));
     }
-    text.parse().map_err(|e: InvalidSlug| InvalidCatalog(format!("{place}: `{text}` {e}")))
+    text.parse().map_err(|e: InvalidSlug| InvalidCatalog(format!("{path}: `{text}` {e}")))
 }
 
-impl From<&Shelf> for WrittenShelf {
-    fn from(shelf: &Shelf) -> Self {
+impl From<&PlanSet> for WrittenPlanSet {
+    fn from(plan_set: &PlanSet) -> Self {
         let plans =
-            shelf.plans.iter().map(|(slug, plan)| (slug.to_string(), plan.into())).collect();
-        Self { default_plan: shelf.default_plan.as_ref().map(ToString::to_string), plans }
+            plan_set.plans.iter().map(|(slug, plan)| (slug.to_string(), plan.into())).collect();
+        Self { default_plan: plan_set.default_plan.as_ref().map(ToString::to_string), plans }
     }
 }
 

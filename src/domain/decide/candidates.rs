@@ -1,36 +1,36 @@
-//! The reasons to grant and to deny at one instant, of which the best decides, and when that may change.
+//! The grant and denial candidates at one instant: the best one decides. Also when that may change.
 
 use super::Verdict;
 use crate::domain::{Account, Denial, Grant, Until};
 use std::cmp::Reverse;
 
-/// The best reason to grant and the most telling reason to deny, of those that were added so far.
+/// The best grant candidate and the best denial candidate of those added so far.
 #[derive(Default)]
 pub(super) struct Candidates<'a> {
     pub best: Option<GrantCandidate<'a>>,
     pub denial: Option<DenialCandidate<'a>>,
-    /// Whether another candidate would be the best if the reason of the best got worse.
+    /// Whether another grant would become the best if the reason of the best got worse.
     is_contested: bool,
-    /// The largest number of all that grant, where no number is the largest, and until when something grants it.
+    /// Whether a grant has no limit, which counts as the largest; else the largest limit; and until when it is granted.
     reach: Option<(bool, Option<u64>, Until)>,
-    /// Until when an override denies.
+    /// Until when overrides deny.
     denied_until: Option<Until>,
-    /// When the first of the default plans begins to grant.
+    /// When the first default plan begins to grant.
     begins: Option<Until>,
 }
 
-/// Something that grants.
+/// An item, a default plan or an override that grants.
 pub(super) struct GrantCandidate<'a> {
     pub reason: Grant,
     pub until: Until,
-    /// Until when it grants for this reason.
+    /// Until when it grants for this `reason`; later it may grant for another one until `until`.
     pub steady_until: Until,
     pub account: &'a Account,
     pub plan: Option<&'a str>,
     pub limit: Option<u64>,
 }
 
-/// Something that explains a denial.
+/// A reason to deny, with the account and the plan that it comes from.
 #[derive(Clone, Copy)]
 pub(super) struct DenialCandidate<'a> {
     pub reason: Denial,
@@ -63,24 +63,24 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// An override denies.
+    /// Adds an override that denies.
     pub fn denies(&mut self, account: &'a Account, until: Until) {
         self.denied_until = self.denied_until.max(Some(until));
         self.refuses(Denial::OverrideDenies, account, None);
     }
 
-    /// A default plan will grant, from an instant on.
+    /// Adds a default plan that will begin to grant at an instant.
     pub fn begins(&mut self, at: Until) {
         self.begins = Some(self.begins.map_or(at, |begins| begins.min(at)));
     }
 
-    /// The largest number of all that grant; `None`: one of them has no number.
+    /// The largest limit of all grants; `None`: one of them has no limit.
     pub fn limit(&self) -> Option<u64> {
         self.reach.and_then(|(_, limit, _)| limit)
     }
 
-    /// The next instant at which the verdict may be another one. As long as the best candidate grants, lesser ones may end
-    /// unnoticed, except the last one with the largest number.
+    /// The next instant at which the verdict may change. While the best candidate grants, the end of another one
+    /// changes nothing, unless that is the last one with the largest limit.
     pub fn next_change(&self) -> Until {
         if let Some(until) = self.denied_until {
             return until;
@@ -94,10 +94,10 @@ impl<'a> Candidates<'a> {
 }
 
 impl<'a> GrantCandidate<'a> {
-    /// An operator's word first, then what lasts longest; the rest only makes the order total.
+    /// Overrides are first, then the grant that lasts longest. The other parts only make the order total.
     fn rank(&self) -> impl Ord + use<'a> {
-        let no_number = self.limit.is_none();
-        (self.lasts(), self.reason, no_number, self.limit, Reverse(self.plan))
+        let unlimited = self.limit.is_none();
+        (self.lasts(), self.reason, unlimited, self.limit, Reverse(self.plan))
     }
 
     /// The part of the rank that time does not change.
@@ -105,7 +105,7 @@ impl<'a> GrantCandidate<'a> {
         (self.reason == Grant::OverrideGrants, self.until)
     }
 
-    /// Whether it is the same plan, or are overrides, of the same account.
+    /// Whether both come from the same plan, or both from overrides, of the same account.
     fn is_of(&self, other: &Self) -> bool {
         self.plan == other.plan && std::ptr::eq(self.account, other.account)
     }

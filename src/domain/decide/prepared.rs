@@ -1,5 +1,5 @@
-//! Items with the facts that no question changes: the claim of each, and its plan in the catalog. For one question they
-//! are worked out as the items are read, for many questions once.
+//! Items with the facts that do not depend on the question: the claim of each, and its plan in the catalog. For one
+//! question they are computed while the items are read; for many questions they are computed once.
 
 use super::{Case, Decision};
 use crate::domain::{Account, Catalog, Grace, Plan, Question, Slug, item::Claim};
@@ -7,21 +7,21 @@ use chrono::{DateTime, Utc};
 
 #[cfg(test)]
 thread_local! {
-    /// How many items were looked at on this thread.
+    /// The number of items that were examined on this thread.
     pub(in crate::domain) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// An item, as far as it matters to deciding.
+/// The facts of an item that a decision uses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held<'a> {
-    /// Its plan in the catalog.
+    /// The item's plan in the catalog.
     pub plan: Option<(&'a Slug, &'a Plan)>,
-    /// The slug of the plan, or whatever is known of it.
+    /// The plan's slug in the catalog, else the slug or the id that Clerk gave.
     pub named: Option<&'a str>,
     pub claim: Claim,
 }
 
-/// An account whose items can be looked at one by one.
+/// An account that yields its items as [`Held`], computed now or before.
 pub(super) trait Holder<'a> {
     fn account(&self) -> &'a Account;
     fn held(&self, catalog: &'a Catalog, grace: Grace) -> impl Iterator<Item = Held<'a>>;
@@ -34,7 +34,7 @@ impl<'a> Holder<'a> for &'a Account {
 
     fn held(&self, catalog: &'a Catalog, grace: Grace) -> impl Iterator<Item = Held<'a>> {
         let account: &'a Account = self;
-        let plans = catalog.shelf(account.subject.kind());
+        let plans = catalog.plan_set(account.subject.kind());
         let standing = account.standing(grace);
         account.items.iter().map(move |item| {
             let plan = plans.find(item.plan_id, item.plan);
@@ -44,14 +44,14 @@ impl<'a> Holder<'a> for &'a Account {
     }
 }
 
-/// An account, and its items as they were looked at once.
+/// An account with the facts of its items, computed once.
 #[derive(Debug)]
-struct Prepared<'a> {
+struct PreparedAccount<'a> {
     account: &'a Account,
     held: Vec<Held<'a>>,
 }
 
-impl<'a> Holder<'a> for Prepared<'a> {
+impl<'a> Holder<'a> for PreparedAccount<'a> {
     fn account(&self) -> &'a Account {
         self.account
     }
@@ -61,25 +61,26 @@ impl<'a> Holder<'a> for Prepared<'a> {
     }
 }
 
-/// Accounts that many questions are asked about: their items are unpacked and looked up in the catalog only once.
+/// Accounts prepared for many questions: their items are unpacked and looked up in the catalog only once.
 #[derive(Debug)]
 pub struct PreparedAccounts<'a> {
-    accounts: Vec<Prepared<'a>>,
+    accounts: Vec<PreparedAccount<'a>>,
     catalog: &'a Catalog,
     grace: Grace,
 }
 
 impl<'a> PreparedAccounts<'a> {
-    /// Prepares these accounts for questions that this catalog and grace decide.
+    /// Prepares accounts for questions under this catalog and grace.
     #[must_use]
     pub fn new(
         accounts: impl IntoIterator<Item = &'a Account>,
         catalog: &'a Catalog,
         grace: Grace,
     ) -> Self {
-        let prepared = accounts
-            .into_iter()
-            .map(|account| Prepared { account, held: account.held(catalog, grace).collect() });
+        let prepared = accounts.into_iter().map(|account| PreparedAccount {
+            account,
+            held: account.held(catalog, grace).collect(),
+        });
         Self { accounts: prepared.collect(), catalog, grace }
     }
 
@@ -90,7 +91,7 @@ impl<'a> PreparedAccounts<'a> {
         Case { accounts, catalog, grace: *grace, question }.decision(now)
     }
 
-    /// How many items there are to look at for each question.
+    /// The number of items that each question examines.
     #[must_use]
     pub fn items(&self) -> usize {
         self.accounts.iter().map(|account| account.held.len()).sum()

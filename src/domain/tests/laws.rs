@@ -1,4 +1,4 @@
-//! Laws of deciding, tried on generated accounts.
+//! Property tests of decisions on generated accounts.
 
 use super::{catalog, item, org, user};
 use crate::domain::*;
@@ -104,8 +104,8 @@ fn ask<'a>(
     decide(&accounts, catalog(), grace, &Question::feature(feature).unwrap(), now)
 }
 
-/// What a caller sees of a verdict, but for the reason, which may be refined.
-pub(super) fn seen<'a>(
+/// The subject, plan and limit of a grant. The reason is left out, because it may be refined.
+pub(super) fn grant_of<'a>(
     verdict: &Verdict<'a>,
 ) -> Option<(&'a Subject, Option<&'a str>, Option<u64>)> {
     match *verdict {
@@ -119,14 +119,14 @@ proptest! {
     #[test]
     fn items_come_out_as_they_went_in(items in vec(an_item(), 0..5), id in "[ -~]{1,128}") {
         let items: Vec<_> = items.into_iter().map(|item| Item { id: (&*id).into(), ..item }).collect();
-        let packed = Items::pack(items.iter().cloned()).unwrap();
+        let packed = PackedItems::pack(items.iter().cloned()).unwrap();
         let unpacked: Vec<_> = packed.iter().collect();
         prop_assert_eq!(format!("{unpacked:?}"), format!("{items:?}"));
     }
 
-    /// An answer holds up to `valid_until`, and not at it.
+    /// An answer is valid before `valid_until`, and not at it.
     #[test]
-    fn an_answer_holds_exactly_until_it_says(
+    fn an_answer_is_valid_exactly_until_its_valid_until(
         accounts in vec(an_account(), 1..3), grace in a_grace(),
         feature in select(&FEATURES[..]), now in instant(), later in 0..100i64,
     ) {
@@ -136,18 +136,18 @@ proptest! {
         if let Some(until) = decision.valid_until {
             prop_assert!(until > now);
             let at_end = ask(&accounts, grace, feature, until);
-            prop_assert_ne!(seen(&at_end.verdict), seen(&decision.verdict));
+            prop_assert_ne!(grant_of(&at_end.verdict), grant_of(&decision.verdict));
             let just_before = ask(&accounts, grace, feature, until - Duration::milliseconds(1));
-            prop_assert_eq!(seen(&just_before.verdict), seen(&decision.verdict));
+            prop_assert_eq!(grant_of(&just_before.verdict), grant_of(&decision.verdict));
         }
         if decision.valid_until.is_none_or(|until| then < until) {
-            prop_assert_eq!(seen(&at_then.verdict), seen(&decision.verdict));
+            prop_assert_eq!(grant_of(&at_then.verdict), grant_of(&decision.verdict));
         }
     }
 
     /// Only known-good statuses of known plans, default plans and overrides ever grant.
     #[test]
-    fn nothing_unknown_grants(
+    fn unknown_statuses_and_plans_grant_nothing(
         accounts in vec(an_account(), 1..3), grace in a_grace(),
         feature in select(&FEATURES[..]), now in instant(),
     ) {
@@ -159,11 +159,11 @@ proptest! {
             match (reason, plan) {
                 (Grant::OverrideGrants, None) => {}
                 (Grant::DefaultPlan, plan) => {
-                    let default = catalog().shelf(kind).default_plan.as_ref();
+                    let default = catalog().plan_set(kind).default_plan.as_ref();
                     prop_assert_eq!(plan, default.map(Slug::as_str));
                 }
                 (_, Some(plan)) => {
-                    prop_assert!(catalog().shelf(kind).plans.contains_key(plan));
+                    prop_assert!(catalog().plan_set(kind).plans.contains_key(plan));
                     let held = |a: &Account| a.items.iter().any(|i| i.plan == Some(plan)
                         && matches!(i.status, Status::Active | Status::PastDue | Status::Canceled));
                     prop_assert!(accounts.iter().filter(|a| a.subject == account.subject).any(held));
@@ -173,19 +173,19 @@ proptest! {
         }
     }
 
-    /// The union: a user and an organization together have what either has, unless an operator denies it.
+    /// A user and an organization together have the union of their features, unless an override denies one.
     #[test]
     fn an_unscoped_question_is_the_union_of_the_scoped_ones(
         items in vec(an_item(), 0..4), others in vec(an_item(), 0..4), grace in a_grace(),
         feature in select(&FEATURES[..6]), now in instant(),
     ) {
         let accounts = [user(items), org(others)];
-        let allowed = |feature: &str| seen(&ask(&accounts, grace, feature, now).verdict).is_some();
+        let allowed = |feature: &str| grant_of(&ask(&accounts, grace, feature, now).verdict).is_some();
         let either = allowed(&format!("user:{feature}")) || allowed(&format!("org:{feature}"));
         prop_assert_eq!(allowed(feature), either);
     }
 
-    /// The order in which items are known does not matter.
+    /// The order of items does not matter.
     #[test]
     fn the_order_of_items_does_not_matter(
         items in vec(an_item(), 0..5), grace in a_grace(),
@@ -194,11 +194,11 @@ proptest! {
         let reversed: Vec<_> = items.iter().rev().cloned().collect();
         let (items, reversed) = ([user(items)], [user(reversed)]);
         let (one, other) = (ask(&items, grace, feature, now), ask(&reversed, grace, feature, now));
-        prop_assert_eq!(seen(&one.verdict), seen(&other.verdict));
+        prop_assert_eq!(grant_of(&one.verdict), grant_of(&other.verdict));
         prop_assert_eq!(one.valid_until, other.valid_until);
     }
 
-    /// What is listed is what a check allows.
+    /// The listed entitlements are those that a check allows.
     #[test]
     fn entitlements_agree_with_checks(
         account in an_account(), grace in a_grace(), now in instant(),
@@ -207,7 +207,7 @@ proptest! {
         for feature in &FEATURES[..6] {
             let found = listed.iter().find(|e| e.feature.as_str() == *feature).map(|e| &e.decision);
             let asked = ask(std::slice::from_ref(&account), grace, feature, now);
-            let allowed = seen(&asked.verdict).is_some();
+            let allowed = grant_of(&asked.verdict).is_some();
             prop_assert_eq!(found, allowed.then_some(&asked));
         }
     }

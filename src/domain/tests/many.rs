@@ -1,8 +1,8 @@
-//! Deciding about many items: the same answers as by trying every instant, for work that is linear in the items.
+//! Decisions about many items equal those found by trying every instant, and cost work that is linear in the items.
 
 use super::{
     at, catalog, item,
-    laws::{FEATURES, a_grace, an_item, an_override, instant, seen},
+    laws::{FEATURES, a_grace, an_item, an_override, grant_of, instant},
     org, user, with_status,
 };
 use crate::domain::{decide::LOOKED_AT, *};
@@ -10,7 +10,7 @@ use chrono::{DateTime, Duration, Utc};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 prop_compose! {
-    /// Dates at noon and at midnight of few days, so that many fall together.
+    /// An item with dates at noon or midnight of few days, so that many dates coincide.
     fn a_crowded_item()(item in an_item(), end in option::of(0..6i64), since in option::of(0..6i64)) -> Item {
         let date = |days: i64| at("2026-01-10") + Duration::days(days);
         Item { period_end: end.map(date), past_due_at: since.map(date), ..item }
@@ -32,7 +32,7 @@ prop_compose! {
     }
 }
 
-/// The first instant at which the answer is another one, found by trying every date of every item and override.
+/// The first instant at which the answer changes, found by trying every date of every item and override.
 fn by_trying_all(
     accounts: &[&Account],
     grace: Grace,
@@ -44,7 +44,7 @@ fn by_trying_all(
     let next =
         |at: &DateTime<Utc>| accounts.iter().filter_map(|a| a.next_boundary(grace, *at)).min();
     let mut boundaries = std::iter::successors(next(&now), next);
-    boundaries.find(|at| seen(&verdict(*at)) != seen(&before))
+    boundaries.find(|at| grant_of(&verdict(*at)) != grant_of(&before))
 }
 
 proptest! {
@@ -66,7 +66,7 @@ proptest! {
     }
 }
 
-/// So many items that all grant and end one after another, or that all go on past ever later ends.
+/// Items that all grant and end one after another, or that all continue past ever later ends.
 fn running(items: i64, status: &str) -> Account {
     let mut plans = ["pro", "max"].into_iter().cycle();
     user((1..=items).map(|days| Item {
@@ -75,7 +75,7 @@ fn running(items: i64, status: &str) -> Account {
     }))
 }
 
-/// How many items are looked at.
+/// The number of items that a decision reads.
 fn looked_at(work: impl FnOnce()) -> usize {
     LOOKED_AT.set(0);
     work();
@@ -110,24 +110,24 @@ fn deciding_is_linear_in_the_items() {
 }
 
 #[test]
-fn an_answer_whose_plan_is_overtaken_by_an_item_that_is_not_overdue_ends_then() {
+fn an_answer_ends_when_an_item_that_is_not_overdue_replaces_its_plan() {
     let later = Item { period_end: Some(at("2026-03-01")), ..item("pro") };
     let ada = user([item("max"), later]);
     let question = Question::feature("reports").unwrap();
     let decision = decide(&[&ada], catalog(), Grace::default(), &question, at("2026-01-15"));
-    assert_eq!(super::told(&decision), "allowed Plan max of user_ada until 2026-02-01");
+    assert_eq!(super::line_of(&decision), "allowed Plan max of user_ada until 2026-02-01");
 }
 
 #[test]
-fn of_items_that_changed_at_the_same_instant_as_many_stay_as_there_is_room_for() {
+fn items_that_changed_at_the_same_instant_are_kept_up_to_the_limit() {
     let ended = Item { was_active: false, ..with_status("pro", "ended") };
     let mut items = vec![ended; 1_500];
-    Items::bound(&mut items);
+    PackedItems::bound(&mut items);
     assert_eq!(items.len(), 1_000);
 }
 
 #[test]
-fn of_too_many_items_those_stay_that_may_grant_and_the_newest_of_the_others() {
+fn too_many_items_are_reduced_to_those_that_may_grant_and_the_newest_others() {
     let ended = |days: i64| {
         let updated_at = at("2026-01-01") - Duration::days(days);
         Item { updated_at, was_active: false, ..with_status("pro", "ended") }
@@ -143,14 +143,14 @@ fn of_too_many_items_those_stay_that_may_grant_and_the_newest_of_the_others() {
         let mut items: Vec<_> = (0..2_000).map(ended).chain(live_items).collect();
         items.push(oldest.clone());
         let before = user(items.clone());
-        Items::bound(&mut items);
+        PackedItems::bound(&mut items);
         assert!(items.len() <= 1_000.max(live + 1), "{}", items.len());
-        assert!(items.contains(&oldest), "it tells a failed upgrade");
+        assert!(items.contains(&oldest), "a failed upgrade shows in it");
         assert_eq!(items.iter().filter(|item| item.may_grant()).count(), live);
         assert_eq!(items.contains(&ended(0)), live < 999, "{live}");
         let [before, after] = [before, user(items)].map(|account| {
             let decision = ask(&account, "assistant");
-            (super::told(&decision), decision.valid_until)
+            (super::line_of(&decision), decision.valid_until)
         });
         assert_eq!(before, after);
     }

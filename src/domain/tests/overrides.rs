@@ -1,4 +1,4 @@
-//! An operator's word against plans.
+//! Overrides of an operator take precedence over plans.
 
 use super::{at, check, item, org, overriding, user};
 use crate::domain::*;

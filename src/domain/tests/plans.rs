@@ -1,4 +1,4 @@
-//! A plan is known by its id; its slug is a name that can be changed.
+//! A plan is identified by its id; its slug can change.
 
 use super::{item, user};
 use crate::domain::{Catalog, Grace, Item, Kind, PlanName, PlanNames, Question, decide};
@@ -14,7 +14,7 @@ fn catalog(file: &str, clerk: &str, names: &[(&str, &str)]) -> Catalog {
         seen.add(Kind::User, PlanName { id: (*id).into(), slug: (*slug).into() });
     }
     let read = |text| Catalog::from_toml(text).unwrap();
-    read(file).over(read(clerk), &seen)
+    read(file).overlaid_on(read(clerk), &seen)
 }
 
 fn held(id: Option<&str>, slug: Option<&str>) -> Item {
@@ -27,11 +27,11 @@ fn check(catalog: &Catalog, held: &Item, feature: &str) {
     let question = Question::feature(feature).unwrap();
     let now = super::at("2026-01-15");
     let decision = decide(&[&ada], catalog, Grace::default(), &question, now);
-    assert!(super::told(&decision).starts_with("allowed Plan"), "{held:?}: {decision:?}");
+    assert!(super::line_of(&decision).starts_with("allowed Plan"), "{held:?}: {decision:?}");
 }
 
 #[test]
-fn after_a_slug_was_changed_everybody_keeps_what_they_have() {
+fn after_a_slug_change_all_holders_keep_their_features() {
     let names = [("cplan_b", "basic"), ("cplan_b", "starter")];
     let holders = [
         held(Some("cplan_b"), Some("basic")),
@@ -50,7 +50,7 @@ fn after_a_slug_was_changed_everybody_keeps_what_they_have() {
         check(&catalog(&by_id, "", &[]), holder, "reports");
     }
     assert_eq!(
-        catalog(FILE, RENAMED, &names).shelf(Kind::User).default_plan.as_ref().unwrap().as_str(),
+        catalog(FILE, RENAMED, &names).plan_set(Kind::User).default_plan.as_ref().unwrap().as_str(),
         "basic"
     );
 }
@@ -63,12 +63,12 @@ fn a_plan_may_be_asked_for_by_the_slug_that_it_had() {
         let question = Question::plan(asked).unwrap();
         let now = super::at("2026-01-15");
         let decision = decide(&[&ada], &catalog, Grace::default(), &question, now);
-        assert!(super::told(&decision).starts_with("allowed"), "{asked}: {decision:?}");
+        assert!(super::line_of(&decision).starts_with("allowed"), "{asked}: {decision:?}");
     }
 }
 
 #[test]
-fn a_new_plan_that_takes_a_slug_over_is_another_plan() {
+fn a_new_plan_that_reuses_a_slug_is_another_plan() {
     let both = format!("{RENAMED}\n[user.plans.basic]\nid = \"cplan_n\"\nfeatures = [\"new\"]");
     let names = [("cplan_b", "basic"), ("cplan_b", "starter"), ("cplan_n", "basic")];
     let catalog = catalog("", &both, &names);
@@ -78,20 +78,20 @@ fn a_new_plan_that_takes_a_slug_over_is_another_plan() {
 }
 
 #[test]
-fn what_clerk_lists_no_longer_stays_unless_it_was_renamed() {
+fn a_plan_that_clerk_no_longer_lists_stays_unless_it_was_renamed() {
     let read = |text| Catalog::from_toml(text).unwrap();
     let mut without = read("[user.plans.other]\nid = \"cplan_o\"");
     without.keep_retired(&read(CLERK));
-    let shelf = without.shelf(Kind::User);
-    assert!(shelf.plans["basic"].retired && !shelf.plans["other"].retired);
-    assert_eq!(shelf.default_plan.as_ref().unwrap().as_str(), "basic");
+    let plan_set = without.plan_set(Kind::User);
+    assert!(plan_set.plans["basic"].retired && !plan_set.plans["other"].retired);
+    assert_eq!(plan_set.default_plan.as_ref().unwrap().as_str(), "basic");
     let mut renamed = read(RENAMED);
     renamed.keep_retired(&read(CLERK));
     assert_eq!(renamed, read(RENAMED));
 }
 
 #[test]
-fn an_id_is_one_plans_and_looks_like_clerks() {
+fn an_id_belongs_to_one_plan_and_has_clerks_format() {
     for (text, why) in [
         (
             "[user.plans.a]\nid = \"cplan_1\"\n[user.plans.b]\nid = \"cplan_1\"",

@@ -1,13 +1,13 @@
-//! What is read from text, and what is refused.
+//! Parsing of catalogs, subjects and revisions.
 
 use super::catalog;
 use crate::domain::*;
 
 #[test]
-fn a_catalog_that_cannot_be_meant_is_refused_with_its_place() {
+fn an_invalid_catalog_is_rejected_with_the_position() {
     for (text, reason) in [
-        ("[user]\ndefault_plan = \"pro\"", "user.default_plan names `pro`, which user.plans lacks"),
-        ("[user.plans.\"a:b\"]", "user.plans.a:b: `a:b` has a colon, which marks a scope"),
+        ("[user]\ndefault_plan = \"pro\"", "user.default_plan: user.plans has no plan `pro`"),
+        ("[user.plans.\"a:b\"]", "user.plans.a:b: `a:b` contains a colon"),
         ("[user.plans.pro]\nfeatures = [\"\"]", "user.plans.pro: `` must be a slug"),
         ("[user.plans.pro]\nfeature = [\"x\"]", "unknown field `feature`"),
         ("[org.plans.pro]", "unknown field `org`"),
@@ -39,7 +39,7 @@ fn only_clerk_ids_are_subjects() {
 }
 
 #[test]
-fn a_revision_reads_back_and_says_nothing_of_other_subjects() {
+fn a_revision_reads_back_and_does_not_apply_to_other_subjects() {
     let (ada, acme): (Subject, Subject) =
         ("user_ada".parse().unwrap(), "org_acme".parse().unwrap());
     let read: Revision = Revision::token(3, [(&ada, 12)]).parse().unwrap();

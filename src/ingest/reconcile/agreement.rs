@@ -1,54 +1,60 @@
-//! Whether an account answers as Clerk's own answer about it would.
+//! Compares an account with Clerk's answer, by the features that each grants.
 
 use crate::domain::{
-    Access, Account, Catalog, Grace, Item, Items, News, Payment, Snapshot, Verdict, entitlements,
+    Access, Account, Catalog, Grace, Item, PackedItems, Payment, Snapshot, SubscriptionUpdate,
+    Verdict, entitlements,
 };
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 
-/// What differs, in words, if something does. An answer that lists no items says nothing to compare, and what is granted
-/// by a plan that is not in the catalog is not known.
+/// Describes the first difference; `None`: the account agrees with Clerk's answer, or the answer lists no items. A live
+/// item whose plan is not in the catalog counts as a difference, because its features are unknown.
 pub(super) fn difference(
-    known: &Account,
-    clerk: &News,
+    account: &Account,
+    clerk: &SubscriptionUpdate,
     catalog: &Catalog,
     now: DateTime<Utc>,
 ) -> Option<String> {
-    if let Some(unknown) = unknown_plan(known, catalog, now) {
+    if let Some(unknown) = unknown_plan(account, catalog, now) {
         return Some(unknown);
     }
-    let clerk = as_clerk_says(known, clerk)?;
-    let (ours, theirs) = (features(known, catalog, now), features(&clerk, catalog, now));
+    let clerk = as_clerk_says(account, clerk)?;
+    let (ours, theirs) = (features(account, catalog, now), features(&clerk, catalog, now));
     let differing = ours.keys().chain(theirs.keys());
     let feature =
         differing.into_iter().find(|feature| ours.get(*feature) != theirs.get(*feature))?;
     Some(match (ours.get(feature), theirs.get(feature)) {
-        (Some(_), None) => format!("`{feature}` is granted here, and not by Clerk's answer"),
-        (None, Some(_)) => format!("`{feature}` is granted by Clerk's answer, and not here"),
-        _ => format!("`{feature}` has another limit here than by Clerk's answer"),
+        (Some(_), None) => format!("`{feature}` is granted here, but not by Clerk's answer"),
+        (None, Some(_)) => format!("`{feature}` is granted by Clerk's answer, but not here"),
+        _ => format!("`{feature}` has another limit here than in Clerk's answer"),
     })
 }
 
-fn unknown_plan(known: &Account, catalog: &Catalog, now: DateTime<Utc>) -> Option<String> {
-    let plans = catalog.shelf(known.subject.kind());
-    let standing = known.standing(Grace::default());
-    let unknown = known.items.iter().find(|item| {
+fn unknown_plan(account: &Account, catalog: &Catalog, now: DateTime<Utc>) -> Option<String> {
+    let plans = catalog.plan_set(account.subject.kind());
+    let standing = account.standing(Grace::default());
+    let unknown = account.items.iter().find(|item| {
         plans.find(item.plan_id, item.plan).is_none()
             && matches!(standing.access(item, now), Access::Granted(..))
     });
     unknown.map(|item| match item.plan.or(item.plan_id) {
         Some(plan) => format!("the plan `{plan}` of item {} is not in the catalog", item.id),
-        None => format!("nothing says of which plan item {} is", item.id),
+        None => format!("the plan of item {} is unknown", item.id),
     })
 }
 
-/// The account if there were nothing but Clerk's answer. When a payment first failed, the answer need not say again.
-fn as_clerk_says(known: &Account, clerk: &News) -> Option<Account> {
+/// The account as Clerk's answer alone would make it, except that the first failure of a payment and whether an item
+/// was ever active are taken from the account, because the answer need not repeat them.
+fn as_clerk_says(account: &Account, clerk: &SubscriptionUpdate) -> Option<Account> {
     let (items, deleted_at) = match clerk {
-        News::Deleted { at, .. } => (Items::default(), Some(*at)),
-        News::Items { snapshot: Some(Snapshot { listed: Some(_), .. }), items, .. } => {
+        SubscriptionUpdate::Deleted { at, .. } => (PackedItems::default(), Some(*at)),
+        SubscriptionUpdate::Items {
+            snapshot: Some(Snapshot { listed: Some(_), .. }),
+            items,
+            ..
+        } => {
             let items = items.iter().map(|observed| {
-                let before = known.items.iter().find(|before| before.id == &*observed.item.id);
+                let before = account.items.iter().find(|before| before.id == &*observed.item.id);
                 let failed_at = match observed.payment {
                     Payment::FailedBy(at) => Some(at),
                     Payment::UpToDate | Payment::Unknown => None,
@@ -62,11 +68,11 @@ fn as_clerk_says(known: &Account, clerk: &News) -> Option<Account> {
                     ..observed.item.clone()
                 }
             });
-            (Items::pack(items).ok()?, None)
+            (PackedItems::pack(items).ok()?, None)
         }
-        News::Items { .. } => return None,
+        SubscriptionUpdate::Items { .. } => return None,
     };
-    Some(Account { deleted_at, items, ..known.clone() })
+    Some(Account { deleted_at, items, ..account.clone() })
 }
 
 fn features(

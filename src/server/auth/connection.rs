@@ -1,37 +1,37 @@
-//! Who calls on one connection.
+//! Authenticates the calls of one connection.
 
-use super::{Caller, Callers, Scope, Share, StreamKind, api_key::Hash};
-use crate::server::tls::Name as CertificateName;
+use super::{Caller, CallerShare, Callers, Scope, StreamKind, api_key::KeyHash};
+use crate::server::tls::CertificateName;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::{cell::RefCell, future::pending, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-/// The header of a bare key.
+/// The header with a bare key.
 static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Why a call is not let in.
+/// Why a call is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It presents neither a key nor a certificate.
+pub enum AuthError {
+    /// The call has neither a key nor a certificate.
     #[error("no key")]
     NoKey,
     /// The key is malformed, wrong or revoked.
     #[error("wrong key")]
     WrongKey,
-    /// It presents several keys.
+    /// The call has several keys.
     #[error("several keys")]
     SeveralKeys,
-    /// Its caller lacks this scope.
+    /// The caller lacks this scope.
     #[error("no scope `{0}`")]
     NoScope(Scope),
-    /// Its caller has too much in progress.
-    #[error("too much in progress")]
+    /// The caller has too many open streams.
+    #[error("too many open streams")]
     TooMany,
 }
 
-impl Refusal {
-    /// In one word, for the metric.
+impl AuthError {
+    /// The label `cause` of the metric.
     #[must_use]
     pub fn cause(self) -> &'static str {
         match self {
@@ -44,77 +44,81 @@ impl Refusal {
     }
 }
 
-/// Where a call may present its key.
+/// The headers in which a call may present its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum CredentialSource {
     /// In `authorization`, as `Bearer KEY`.
     Authorization,
-    /// In `x-api-key`, bare: `authorization` is somebody else's there.
+    /// In `x-api-key`, bare, because `authorization` has another party's credentials.
     ApiKey,
-    /// In either of them.
+    /// In `authorization` or `x-api-key`, but not both.
     Either,
 }
 
-/// One connection's callers. The last one is remembered, so that a busy connection's key is not hashed for each call:
-/// then a call costs one comparison.
-pub struct Session {
+/// The authentication of one connection. It caches the last caller, so that a repeated key costs one comparison instead
+/// of a hash for each call.
+pub struct CallerSession {
     callers: Arc<Callers>,
     /// The names in the certificate that the connection was opened with.
     certificate: Vec<CertificateName>,
-    last: RefCell<Option<Last>>,
+    last: RefCell<Option<LastCaller>>,
 }
 
-/// Who called last, by which key, and of which reading of the file that is true.
-struct Last {
+/// The last caller, its key, and the generation of the file that it was looked up in.
+struct LastCaller {
     generation: u64,
     key: Option<Box<[u8]>>,
     caller: Arc<Caller>,
-    share: Arc<Share>,
+    share: Arc<CallerShare>,
 }
 
-/// How a call was let in.
+/// How a call was admitted.
 pub enum Admitted {
-    /// Nobody asked who calls.
+    /// Without authentication.
     Open,
-    /// The call counts in this share.
-    Call(Arc<Share>),
-    /// The answer is a stream, which goes on until its caller is no longer let in.
-    Stream(Admission),
+    /// As an authenticated call, which counts in this share.
+    Call(Arc<CallerShare>),
+    /// As a stream, which ends when the caller's access is revoked.
+    Stream(StreamAdmission),
 }
 
-impl Session {
-    /// A connection that has presented a certificate with these names, if any.
+impl CallerSession {
+    /// Creates the session of a connection; `certificate` has the names in the client certificate, if there is one.
     #[must_use]
     pub fn new(callers: Arc<Callers>, certificate: Vec<CertificateName>) -> Self {
         Self { callers, certificate, last: RefCell::default() }
     }
 
-    /// Lets a call in if its caller is known and has the scope, where one is needed. A key that is presented counts,
-    /// and the certificate otherwise.
+    /// Admits a call if its caller is known and has the needed scope. A key takes precedence over the certificate.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`] if the credentials are missing or invalid, the scope is missing, or the caller has too many
+    /// streams.
     pub fn admit(
         &self,
         headers: &HeaderMap,
-        place: Place,
+        source: CredentialSource,
         needed: Option<Scope>,
         stream: Option<StreamKind>,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Admitted, AuthError> {
         match stream {
-            None => self.recognized(headers, place, needed).map(Admitted::Call),
-            Some(kind) => self.admit_stream(headers, place, needed, kind).map(Admitted::Stream),
+            None => self.authenticate(headers, source, needed).map(Admitted::Call),
+            Some(kind) => self.admit_stream(headers, source, needed, kind).map(Admitted::Stream),
         }
     }
 
-    fn recognized(
+    fn authenticate(
         &self,
         headers: &HeaderMap,
-        place: Place,
+        source: CredentialSource,
         needed: Option<Scope>,
-    ) -> Result<Arc<Share>, Refusal> {
-        let key = place.key(headers)?;
+    ) -> Result<Arc<CallerShare>, AuthError> {
+        let key = source.key(headers)?;
         let mut last = self.last.borrow_mut();
         let last = match &mut *last {
             Some(last) if last.is_still(self.callers.generation(), key) => last,
-            other => other.insert(self.recognize(key)?),
+            other => other.insert(self.look_up(key)?),
         };
         last.caller.may(needed)?;
         Ok(last.share.clone())
@@ -123,76 +127,83 @@ impl Session {
     fn admit_stream(
         &self,
         headers: &HeaderMap,
-        place: Place,
+        source: CredentialSource,
         needed: Option<Scope>,
         kind: StreamKind,
-    ) -> Result<Admission, Refusal> {
-        // Before the caller is looked up, so that no change after it is missed.
+    ) -> Result<StreamAdmission, AuthError> {
+        // Subscribes before the lookup, so that no later change is missed.
         let changes = self.callers.changes();
-        let share = self.recognized(headers, place, needed)?;
-        let permit = share.stream(kind).ok_or(Refusal::TooMany)?;
-        let key = place.key(headers)?.map(Hash::of);
+        let share = self.authenticate(headers, source, needed)?;
+        let permit = share.stream(kind).ok_or(AuthError::TooMany)?;
+        let key = source.key(headers)?.map(KeyHash::of);
         let (callers, certificate) = (self.callers.clone(), self.certificate.clone());
-        Ok(Admission { callers, key, certificate, needed, changes, _counted: (share, permit) })
+        Ok(StreamAdmission {
+            callers,
+            key,
+            certificate,
+            needed,
+            changes,
+            _counted: (share, permit),
+        })
     }
 
-    fn recognize(&self, key: Option<&[u8]>) -> Result<Last, Refusal> {
-        // Before the callers are looked up: if they change in between, this is looked up again.
+    fn look_up(&self, key: Option<&[u8]>) -> Result<LastCaller, AuthError> {
+        // Read before the lookup: if the file changes in between, the next call looks up again.
         let generation = self.callers.generation();
         let caller = match key {
-            Some(key) => self.callers.of_key(&Hash::of(key)).ok_or(Refusal::WrongKey)?,
-            None => self.callers.of_certificate(&self.certificate).ok_or(Refusal::NoKey)?,
+            Some(key) => self.callers.of_key(&KeyHash::of(key)).ok_or(AuthError::WrongKey)?,
+            None => self.callers.of_certificate(&self.certificate).ok_or(AuthError::NoKey)?,
         };
         let share = self.callers.share(&caller.name);
-        Ok(Last { generation, key: key.map(Into::into), caller, share })
+        Ok(LastCaller { generation, key: key.map(Into::into), caller, share })
     }
 }
 
-/// A caller who was let in to a stream.
-pub struct Admission {
+/// The admission of a caller to one stream.
+pub struct StreamAdmission {
     callers: Arc<Callers>,
-    key: Option<Hash>,
+    key: Option<KeyHash>,
     certificate: Vec<CertificateName>,
     needed: Option<Scope>,
     changes: watch::Receiver<()>,
-    /// While the share is held, it is not made anew for the same caller.
-    _counted: (Arc<Share>, OwnedSemaphorePermit),
+    /// The share is held as well, so that [`Callers`] does not replace it while the stream is open.
+    _counted: (Arc<CallerShare>, OwnedSemaphorePermit),
 }
 
-impl Admission {
-    /// Waits until the caller is no longer let in, and says why.
-    pub async fn withdrawn(mut self) -> Refusal {
+impl StreamAdmission {
+    /// Waits until the caller's access is revoked, and returns the reason.
+    pub async fn withdrawn(mut self) -> AuthError {
         loop {
             if let Err(refusal) = self.check() {
                 return refusal;
             }
             if self.changes.changed().await.is_err() {
-                return pending().await; // the file is no longer followed
+                return pending().await; // the file is not watched any more
             }
         }
     }
 
-    fn check(&self) -> Result<(), Refusal> {
+    fn check(&self) -> Result<(), AuthError> {
         let caller = match &self.key {
-            Some(key) => self.callers.of_key(key).ok_or(Refusal::WrongKey)?,
-            None => self.callers.of_certificate(&self.certificate).ok_or(Refusal::NoKey)?,
+            Some(key) => self.callers.of_key(key).ok_or(AuthError::WrongKey)?,
+            None => self.callers.of_certificate(&self.certificate).ok_or(AuthError::NoKey)?,
         };
         caller.may(self.needed)
     }
 }
 
 impl Caller {
-    /// Whether it has the scope, or any where none is needed: a caller without scopes is shut out.
-    fn may(&self, needed: Option<Scope>) -> Result<(), Refusal> {
+    /// Fails if the caller lacks the scope. Without a needed scope, the caller must have at least one.
+    fn may(&self, needed: Option<Scope>) -> Result<(), AuthError> {
         match needed {
-            Some(scope) if !self.scopes.contains(&scope) => Err(Refusal::NoScope(scope)),
-            None if self.scopes.is_empty() => Err(Refusal::NoScope(Scope::Check)),
+            Some(scope) if !self.scopes.contains(&scope) => Err(AuthError::NoScope(scope)),
+            None if self.scopes.is_empty() => Err(AuthError::NoScope(Scope::Check)),
             Some(_) | None => Ok(()),
         }
     }
 }
 
-impl Last {
+impl LastCaller {
     fn is_still(&self, generation: u64, key: Option<&[u8]>) -> bool {
         self.generation == generation
             && match (&self.key, key) {
@@ -203,9 +214,9 @@ impl Last {
     }
 }
 
-impl Place {
-    /// The one key that is presented, if there is any.
-    fn key(self, headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
+impl CredentialSource {
+    /// The key in the headers, if there is exactly one.
+    fn key(self, headers: &HeaderMap) -> Result<Option<&[u8]>, AuthError> {
         let authorization = match self {
             Self::Authorization | Self::Either => one(headers, &header::AUTHORIZATION)?,
             Self::ApiKey => None,
@@ -215,18 +226,18 @@ impl Place {
             Self::Authorization => None,
         };
         match (authorization, api_key) {
-            (Some(_), Some(_)) => Err(Refusal::SeveralKeys),
-            (Some(value), None) => bearer(value).map(Some).ok_or(Refusal::WrongKey),
+            (Some(_), Some(_)) => Err(AuthError::SeveralKeys),
+            (Some(value), None) => bearer(value).map(Some).ok_or(AuthError::WrongKey),
             (None, api_key) => Ok(api_key),
         }
     }
 }
 
-/// The one value of a header, if there is any.
-fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Refusal> {
+/// The value of a header; several values are an error.
+fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, AuthError> {
     let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let first = values.next();
-    if values.next().is_some() { Err(Refusal::SeveralKeys) } else { Ok(first) }
+    if values.next().is_some() { Err(AuthError::SeveralKeys) } else { Ok(first) }
 }
 
 /// The key in `Bearer KEY`.

@@ -1,10 +1,10 @@
-//! The file of callers: read as TOML, and edited so that what people wrote into it stays.
+//! The file of callers: parsed as TOML, and edited as text so that comments and formatting stay.
 
 use super::{
     Scope,
-    api_key::{Hash, Name, make},
+    api_key::{CallerName, KeyHash, make},
 };
-use crate::server::tls::Name as CertificateName;
+use crate::server::tls::CertificateName;
 use anyhow::{Context, bail};
 use chrono::{SecondsFormat, Utc};
 use serde::Deserialize;
@@ -15,27 +15,29 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
+use toml_edit::{Array, Datetime, DocumentMut, Item, RawString, Table, value};
 
-/// The mode of a new file. It holds only hashes of keys, so everybody may read it: the service often runs as another user.
+/// The mode of a new file: readable by all users, because it holds only hashes and the service often runs as another
+/// user.
 const NEW_FILE: u32 = 0o644;
 
-/// What a new file begins with.
+/// The comment at the start of a new file.
 const HEAD: &str = "\
-# Who may call, read again by `entitlements serve` when it changes. `entitlements keys` edits the keys.
+# Callers. `entitlements serve` reloads this file when it changes; `entitlements keys` edits the keys.
 #
-# Client certificates that GRPC_CLIENT_CA trusts may check. Other scopes for one of them, by a name in it: a URI, a DNS
-# name in lower case, or a common name as `cn:NAME`. With `scopes = []` the certificate is shut out.
+# A client certificate that API_CLIENT_CA trusts has the scope `check`. To give it other scopes, list a name in it: a
+# URI, a DNS name in lower case, or a common name as `cn:NAME`. With `scopes = []` the certificate is rejected.
 #
 #   [certificates.\"spiffe://example.org/billing\"]
 #   scopes = [\"check\", \"admin\"]
 ";
 
-/// The file's content.
+/// The content of the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Document {
+pub(super) struct KeyFileDocument {
     #[serde(default)]
-    pub(super) keys: BTreeMap<Name, Key>,
+    pub(super) keys: BTreeMap<CallerName, Key>,
     #[serde(default)]
     pub(super) certificates: BTreeMap<CertificateName, Certificate>,
 }
@@ -44,7 +46,7 @@ pub(super) struct Document {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Key {
-    pub(super) sha256: Hash,
+    pub(super) sha256: KeyHash,
     pub(super) scopes: Vec<Scope>,
     created: Option<toml::value::Datetime>,
 }
@@ -56,41 +58,45 @@ pub(super) struct Certificate {
     pub(super) scopes: Vec<Scope>,
 }
 
-/// Reads the file's text.
-pub(super) fn document(text: &str) -> anyhow::Result<Document> {
-    let document: Document = toml::from_str(text)?;
+/// Parses the text of the file; two keys must not have the same hash.
+pub(super) fn document(text: &str) -> anyhow::Result<KeyFileDocument> {
+    let document: KeyFileDocument = toml::from_str(text)?;
     let mut hashes: Vec<_> = document.keys.iter().collect();
     hashes.sort_by_key(|(_, key)| key.sha256.0);
     if let Some([(a, _), (b, _)]) = hashes.array_windows().find(|[a, b]| a.1.sha256 == b.1.sha256) {
-        bail!("the keys {} and {} have the same sha256", a.as_str(), b.as_str());
+        bail!("the keys {} and {} have the same sha256: remove one", a.as_str(), b.as_str());
     }
     Ok(document)
 }
 
-/// One key, as `keys list` tells of it.
+/// A key, as `keys list` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name.
+pub struct KeyEntry {
+    /// The name of the key.
     pub name: String,
-    /// What it may do.
+    /// The scopes of the key.
     pub scopes: Vec<Scope>,
-    /// When it was made.
+    /// The instant at which the key was created, as the file has it.
     pub created: Option<String>,
 }
 
-/// The file of callers, to be edited.
+/// The file of callers, opened and locked for an edit.
 pub struct KeyFile {
     path: PathBuf,
-    /// Held while the file is edited, so that of two edits at once none is lost.
+    /// The locked folder: the lock serializes concurrent edits, so that none is lost.
     folder: fs::File,
     text: String,
 }
 
 impl KeyFile {
-    /// Opens the file; one that is absent is as an empty one.
+    /// Opens and locks the file; an absent file counts as an empty one.
+    ///
+    /// # Errors
+    ///
+    /// If the file or its folder cannot be opened, or the content is invalid.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let named = || path.display().to_string();
-        // A link stays a link, and what it leads to is replaced.
+        // A symbolic link stays: its target is replaced.
         let path = if path.is_symlink() {
             fs::canonicalize(path).with_context(named)?
         } else {
@@ -107,11 +113,15 @@ impl KeyFile {
         Ok(Self { path, folder, text })
     }
 
-    /// All keys.
-    pub fn list(&self) -> anyhow::Result<Vec<Entry>> {
+    /// Lists all keys.
+    ///
+    /// # Errors
+    ///
+    /// If the content is invalid.
+    pub fn list(&self) -> anyhow::Result<Vec<KeyEntry>> {
         let keys = document(&self.text)?.keys.into_iter();
         Ok(keys
-            .map(|(name, key)| Entry {
+            .map(|(name, key)| KeyEntry {
                 name: name.as_str().into(),
                 scopes: key.scopes,
                 created: key.created.map(|created| created.to_string()),
@@ -119,9 +129,13 @@ impl KeyFile {
             .collect())
     }
 
-    /// Makes a key, keeps its hash, and tells the key: nobody can tell it again.
+    /// Creates a key, stores its hash and returns the key, which cannot be recovered later.
+    ///
+    /// # Errors
+    ///
+    /// If the name is invalid or taken, or the file cannot be written.
     pub fn create(self, name: &str, scopes: &[Scope]) -> anyhow::Result<String> {
-        let name: Name = name.parse()?;
+        let name: CallerName = name.parse()?;
         let key = make(&name)?;
         let known = document(&self.text)?;
         let name = name.as_str();
@@ -130,40 +144,30 @@ impl KeyFile {
                 "there is a key `{name}` already: revoke it first, or choose another name, such as {name}-2"
             );
         }
-        let hash = Hash::of(key.as_bytes());
-        let scopes: Vec<_> = scopes.iter().map(|scope| format!("\"{scope}\"")).collect();
-        let (scopes, now) =
-            (scopes.join(", "), Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true));
-        self.write(&format!(
-            "{}\n[keys.{name}]\nsha256 = \"{hash}\"\nscopes = [{scopes}]\ncreated = {now}\n",
-            self.text
-        ))?;
+        self.write(&with(&self.text, name, KeyHash::of(key.as_bytes()), scopes)?)?;
         Ok(key)
     }
 
-    /// Takes a key out.
+    /// Removes a key.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such key, it cannot be removed automatically, or the file cannot be written.
     pub fn revoke(self, name: &str) -> anyhow::Result<()> {
         let keys = document(&self.text)?.keys;
         if !keys.contains_key(name) {
-            let others: Vec<_> = keys.keys().map(Name::as_str).collect();
+            let others: Vec<_> = keys.keys().map(CallerName::as_str).collect();
             bail!("there is no key `{name}`; there are: {}", others.join(", "));
         }
-        let left = without(&self.text, name).filter(|left| {
-            document(left).is_ok_and(|left| {
-                left.keys.len() + 1 == keys.len() && !left.keys.contains_key(name)
-            })
-        });
-        let file = self.path.display();
-        let left = left.with_context(|| {
-            format!("`{name}` is not written as [keys.{name}] in {file}: take it out by hand")
-        })?;
+        let left =
+            without(&self.text, name).context("a key in the file cannot be removed from it")?;
         self.write(&left)
     }
 
-    /// Replaces the file as a whole, so a reader sees the old content or the new one. It keeps the file's owner and mode:
-    /// a service that could read the old content can read the new one.
+    /// Replaces the file atomically: a reader sees the old content or the new one. Keeps the owner and mode, so that a
+    /// service that could read the old content can read the new one.
     fn write(&self, text: &str) -> anyhow::Result<()> {
-        document(text).context("the edited file would be broken: it was left as it is")?;
+        document(text).context("the edited file would be invalid: the file was not changed")?;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let replace = || -> std::io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
@@ -182,23 +186,53 @@ impl KeyFile {
     }
 }
 
-/// The text without a key's table, and without the comments right above it.
+/// The text without a key, and without the comments right above its table. `None`: the text has no such key.
 pub(super) fn without(text: &str, name: &str) -> Option<String> {
-    let lines: Vec<_> = text.lines().collect();
-    let is_header = |line: &&str| line.trim_start().starts_with('[');
-    let is_its_header = |line: &&str| {
-        let table = toml::from_str::<toml::Table>(line).ok();
-        is_header(line)
-            && table.is_some_and(|t| t.get("keys").is_some_and(|k| k.get(name).is_some()))
-    };
-    let is_comment = |line: &&&str| line.trim_start().starts_with('#');
-    let header = lines.iter().position(is_its_header)?;
-    let above = lines[..header].iter().rev().take_while(is_comment).count();
-    let rest = &lines[header + 1..];
-    let body = rest.iter().position(is_header).unwrap_or(rest.len());
-    // What stands right above the next table is about that one.
-    let about_next = |line: &&&str| is_comment(line) || line.trim().is_empty();
-    let body = body - rest[..body].iter().rev().take_while(about_next).count();
-    let left = lines[..header - above].iter().chain(&rest[body..]);
-    Some(left.flat_map(|line| [*line, "\n"]).collect())
+    let mut document: DocumentMut = text.parse().ok()?;
+    let removed = document.get_mut("keys")?.as_table_like_mut()?.remove(name)?;
+    if let Some(table) = removed.as_table() {
+        let above = table.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
+        let about_others = above.rfind("\n\n").map_or("", |at| &above[..=at]);
+        keep_comments(&mut document, about_others.trim_end(), table.position());
+    }
+    Some(document.to_string())
+}
+
+/// Puts comments above the table that follows a position, or at the end.
+fn keep_comments(document: &mut DocumentMut, comments: &str, removed_at: Option<isize>) {
+    if comments.is_empty() {
+        return;
+    }
+    let tables = document.iter_mut().filter_map(|(_, item)| item.as_table_mut());
+    let tables = tables.flat_map(Table::iter_mut).filter_map(|(_, item)| item.as_table_mut());
+    let later = tables.filter(|table| table.position() > removed_at);
+    if let Some(next) = later.min_by_key(|table| table.position()) {
+        let own = next.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
+        let prefix = format!("{comments}\n{own}");
+        next.decor_mut().set_prefix(prefix);
+    } else {
+        let end = format!("{comments}\n{}", document.trailing().as_str().unwrap_or_default());
+        document.set_trailing(end);
+    }
+}
+
+/// The text with one more key.
+fn with(text: &str, name: &str, hash: KeyHash, scopes: &[Scope]) -> anyhow::Result<String> {
+    let mut document: DocumentMut = text.parse()?;
+    let created: Datetime = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true).parse()?;
+    let scopes: Array = scopes.iter().map(ToString::to_string).collect();
+    let mut key = Table::new();
+    key["sha256"] = value(hash.to_string());
+    key["scopes"] = value(scopes);
+    key["created"] = value(created);
+    // At the end of the file, after all comments.
+    key.set_position(Some(isize::MAX));
+    key.decor_mut().set_prefix(format!("{}\n", document.trailing().as_str().unwrap_or_default()));
+    document.set_trailing("");
+    let mut keys = Table::new();
+    keys.set_implicit(true); // no header [keys] before [keys.NAME]
+    let keys = document.entry("keys").or_insert(Item::Table(keys));
+    let keys = keys.as_table_like_mut().context("`keys` is not a table")?;
+    keys.insert(name, Item::Table(key));
+    Ok(document.to_string())
 }

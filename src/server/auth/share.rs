@@ -1,53 +1,54 @@
-//! How much one caller may have in progress, so that it leaves room for the others.
+//! The limits of one caller, so that it leaves capacity for the others.
 
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The most readings of Postgres for one caller: three quarters of those that all callers may have in progress.
-const READINGS: usize = 192;
-/// The most gRPC streams of one caller: three quarters of those that all may have.
-const STREAMS: usize = 7_500;
-/// OFREP may have a tenth as many streams as gRPC, so each counts as ten.
-const OFREP_STREAM: u32 = 10;
+/// The maximum number of account loads of one caller in progress: three quarters of the 256 of a replica.
+const MAX_LOADS_PER_CALLER: usize = 192;
+/// The maximum number of open gRPC streams of one caller: three quarters of the 10,000 of a replica.
+const MAX_STREAMS_PER_CALLER: usize = 7_500;
+/// The weight of an OFREP stream: a replica allows about a tenth as many of them as gRPC streams.
+const OFREP_STREAM_WEIGHT: u32 = 10;
 
-/// The work that one caller may have in progress.
+/// The permits of one caller.
 #[derive(Debug)]
-pub struct Share {
+pub struct CallerShare {
     /// The name of the caller.
     pub caller: String,
-    readings: Arc<Semaphore>,
+    loads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
-/// A stream's kind, which says how much of the share it takes.
+/// The kind of a stream, which determines how much of the share it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamKind {
-    /// Of flagd, or reflection.
+    /// A gRPC stream of flagd or reflection.
     Grpc,
-    /// Events of OFREP.
+    /// An OFREP event stream.
     Ofrep,
 }
 
-impl Share {
-    /// The whole share of a caller.
+impl CallerShare {
+    /// Creates the share of a caller, with all permits available.
     #[must_use]
     pub fn new(caller: &str) -> Self {
-        let [readings, streams] = [READINGS, STREAMS].map(|most| Arc::new(Semaphore::new(most)));
-        Self { caller: caller.into(), readings, streams }
+        let [loads, streams] = [MAX_LOADS_PER_CALLER, MAX_STREAMS_PER_CALLER]
+            .map(|most| Arc::new(Semaphore::new(most)));
+        Self { caller: caller.into(), loads, streams }
     }
 
-    /// The permits for the caller's readings of Postgres.
+    /// The permits for the caller's account loads.
     #[must_use]
-    pub fn readings(&self) -> Arc<Semaphore> {
-        self.readings.clone()
+    pub fn loads(&self) -> Arc<Semaphore> {
+        self.loads.clone()
     }
 
-    /// Counts a stream until the permit is dropped. `None`: too many are open already.
+    /// Counts a stream until the permit is dropped; `None` if too many are open.
     #[must_use]
     pub fn stream(&self, kind: StreamKind) -> Option<OwnedSemaphorePermit> {
         let weight = match kind {
             StreamKind::Grpc => 1,
-            StreamKind::Ofrep => OFREP_STREAM,
+            StreamKind::Ofrep => OFREP_STREAM_WEIGHT,
         };
         self.streams.clone().try_acquire_many_owned(weight).ok()
     }

@@ -1,20 +1,20 @@
-//! What the file of callers may say, and how keys look.
+//! Tests of the callers file and of API keys.
 
 use super::{
-    api_key::{Hash, Name, make},
+    api_key::{CallerName, KeyHash, make},
     key_file::{document, without},
 };
 use std::collections::BTreeSet;
 
-/// A file with this text is refused with these words; `HASH` stands for a right one.
-fn check_refused(text: &str, words: &str) {
-    let text = text.replace("HASH", &Hash::of(b"key").to_string());
-    let refused = document(&text).err().unwrap_or_else(|| panic!("was taken: {text}"));
-    assert!(format!("{refused:#}").contains(words), "{text}: {refused:#}");
+/// Checks that a file with this text is rejected with these words; `HASH` is replaced by a valid hash.
+fn check_rejected(text: &str, words: &str) {
+    let text = text.replace("HASH", &KeyHash::of(b"key").to_string());
+    let error = document(&text).err().unwrap_or_else(|| panic!("was accepted: {text}"));
+    assert!(format!("{error:#}").contains(words), "{text}: {error:#}");
 }
 
 #[test]
-fn a_file_that_says_what_cannot_be_is_refused_in_words() {
+fn an_invalid_file_is_rejected_with_the_reason() {
     for (text, words) in [
         ("[key.a]", "unknown field `key`"),
         ("[keys.a]\nscopes = ['check']", "missing field `sha256`"),
@@ -23,7 +23,7 @@ fn a_file_that_says_what_cannot_be_is_refused_in_words() {
         ("[keys.a]\nsha256 = 'HASH'\nscopes = ['check']\nname = 'a'", "unknown field `name`"),
         ("[keys.a]\nsha256 = 'abc'\nscopes = ['check']", "64 hexadecimal digits"),
         ("[keys.a]\nsha256 = '+HASH'\nscopes = ['check']", "64 hexadecimal digits"),
-        ("[keys.A]\nsha256 = 'HASH'\nscopes = ['check']", "`A` is no name of a key"),
+        ("[keys.A]\nsha256 = 'HASH'\nscopes = ['check']", "`A` is not a valid key name"),
         ("[keys.a]\nsha256 = 'HASH'\nscopes = []\n[keys.b]\nsha256 = 'HASH'\nscopes = []", "same"),
         ("[certificates.a]\nscope = ['check']", "unknown field `scope`"),
         ("[certificates.'Billing service']\nscopes = []", "as `cn:Billing service`"),
@@ -32,13 +32,13 @@ fn a_file_that_says_what_cannot_be_is_refused_in_words() {
         ("keys = 1", "invalid type"),
         ("[keys", "TOML parse error"),
     ] {
-        check_refused(text, words);
+        check_rejected(text, words);
     }
 }
 
 #[test]
-fn a_key_tells_whose_it_is_and_is_long_and_like_no_other() {
-    let name: Name = "billing-2".parse().unwrap();
+fn a_key_contains_its_name_and_a_long_unique_random_part() {
+    let name: CallerName = "billing-2".parse().unwrap();
     let keys: BTreeSet<_> = (0..100).map(|_| make(&name).unwrap()).collect();
     assert_eq!(keys.len(), 100);
     for key in keys {
@@ -48,7 +48,7 @@ fn a_key_tells_whose_it_is_and_is_long_and_like_no_other() {
 }
 
 #[test]
-fn a_key_is_taken_out_with_what_is_said_about_it_and_nothing_else() {
+fn a_key_is_removed_with_its_comments_and_nothing_else() {
     let text = "\
 # ours
 
@@ -59,21 +59,18 @@ scopes = [
 ]
 
 # of Grace
-[ 'keys' . b ]
+[keys.b]
 scopes = []
 
 [certificates.c]
 scopes = []";
     let left = without(text, "a").unwrap();
-    assert_eq!(
-        left,
-        format!("# ours\n\n\n# of Grace\n{}\n", text.split_once("Grace\n").unwrap().1)
-    );
+    assert_eq!(left, format!("# ours\n\n# of Grace\n{}\n", text.split_once("Grace\n").unwrap().1));
     let left = without(text, "b").unwrap();
     assert_eq!(
         left,
-        "# ours\n\n# of Ada\n[keys.a] # first\nscopes = [\n  'check',\n]\n\n\n[certificates.c]\nscopes = []\n"
+        "# ours\n\n# of Ada\n[keys.a] # first\nscopes = [\n  'check',\n]\n\n[certificates.c]\nscopes = []\n"
     );
     assert_eq!(without(text, "c"), None);
-    assert_eq!(without("keys = { a = {} }", "a"), None);
+    assert_eq!(without("keys = { a = {} }", "a").as_deref(), Some("keys = {}\n"));
 }

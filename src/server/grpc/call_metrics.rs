@@ -1,7 +1,6 @@
-//! Counts calls by method and code, for next to nothing: the method is compared and not looked up, and each counter
-//! is kept once it was made.
+//! Counts calls by method and code, cheaply: each method keeps its counters, so that a call needs no lookup by label.
 
-use crate::telemetry::{Call, Metrics, Trace};
+use crate::telemetry::{CallLabels, Metrics, Trace};
 use http::{Request, Response};
 use prometheus_client::metrics::counter::Counter;
 use prost::Message;
@@ -12,7 +11,7 @@ use std::sync::{
 };
 use tonic::{Code, body::Body};
 
-/// gRPC's codes, by number.
+/// The names of gRPC's status codes, indexed by number.
 const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -33,27 +32,27 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// What is called here, and how it ends.
+/// The metrics of gRPC calls.
 #[derive(Debug)]
-pub struct Calls {
+pub struct CallMetrics {
     metrics: Arc<Metrics>,
-    /// The methods of the contract. What is beside it, as health and reflection, is counted as one.
+    /// The methods of the contract. All others, such as health and reflection, are counted together in `others`.
     methods: Vec<Method>,
     others: Method,
     in_progress: AtomicUsize,
 }
 
 /// A call in progress.
-pub(super) struct Begun(Arc<Calls>);
+pub(super) struct InFlight(Arc<CallMetrics>);
 
-impl Begun {
-    /// Counts its answer.
+impl InFlight {
+    /// Counts the answer of this call.
     pub(super) fn ended(&self, method: Option<usize>, response: &Response<Body>) {
         self.0.ended(method, response);
     }
 }
 
-impl Drop for Begun {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_progress.fetch_sub(1, Ordering::Relaxed);
     }
@@ -65,8 +64,8 @@ pub(super) struct Method {
     ended: [OnceLock<Counter>; CODES.len()],
 }
 
-impl Calls {
-    /// Counts into these metrics the calls of the methods that this set of file descriptors has.
+impl CallMetrics {
+    /// Creates the metrics of the methods in `contract`, an encoded `FileDescriptorSet`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, contract: &[u8]) -> Self {
         let methods = paths(contract).into_iter().map(Method::new).collect();
@@ -74,43 +73,42 @@ impl Calls {
         Self { metrics, methods, others, in_progress: AtomicUsize::new(0) }
     }
 
-    /// How many calls were not answered yet.
+    /// The number of calls in progress.
     #[must_use]
     pub fn in_progress(&self) -> usize {
         self.in_progress.load(Ordering::Relaxed)
     }
 
-    /// One more call, in progress until this is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> Begun {
+    /// Counts a call as in progress until the guard is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         self.in_progress.fetch_add(1, Ordering::Relaxed);
-        Begun(self.clone())
+        InFlight(self.clone())
     }
 
-    /// The place in the contract that a path calls.
+    /// The index of the method with this path; `None` if it is not in the contract.
     pub(super) fn method(&self, path: &str) -> Option<usize> {
         self.methods.iter().position(|method| method.path == path)
     }
 
-    /// A span, if the caller's is sampled.
+    /// The span of a call, which is recorded if the caller's is sampled.
     pub(super) fn trace<T>(&self, request: &Request<T>) -> Trace {
         self.metrics.traces.call(request.uri().path(), request.headers())
     }
 
-    /// Counts an answer.
     fn ended(&self, method: Option<usize>, response: &Response<Body>) {
         let method = method.map_or(&self.others, |at| &self.methods[at]);
         let code = code(response) as usize;
         let counter = method.ended[code].get_or_init(|| {
             let name = method.path.rsplit('/').next().unwrap_or_default();
-            let call = Call { method: name.into(), code: CODES[code] };
+            let call = CallLabels { method: name.into(), code: CODES[code] };
             self.metrics.calls.get_or_create(&call).clone()
         });
         counter.inc();
     }
 }
 
-/// How a call ended. An answer whose head tells no code has it in its trailers: only a call that went well begins to
-/// send a message.
+/// The status code of an answer. An answer without a code in its headers counts as OK: its code is in the trailers, and
+/// only a successful call starts to send a message.
 pub(super) fn code(response: &Response<Body>) -> Code {
     let code = response.headers().get("grpc-status");
     code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
@@ -122,9 +120,9 @@ impl Method {
     }
 }
 
-/// The paths of all methods of the contract.
+/// The paths of all methods in the contract.
 fn paths(contract: &[u8]) -> Vec<String> {
-    let files = FileDescriptorSet::decode(contract).expect("it was compiled in");
+    let files = FileDescriptorSet::decode(contract).expect("the build compiled the descriptors");
     let of_service = |package: &str, service: &ServiceDescriptorProto| {
         let service_path = format!("/{package}.{}", service.name());
         let paths = service.method.iter().map(|method| format!("{service_path}/{}", method.name()));

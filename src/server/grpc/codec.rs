@@ -1,16 +1,17 @@
-//! How messages become bytes: as with prost's own codec, but in buffers of the size that messages have here.
+//! prost's codec with smaller buffers, which fit the messages of this service.
 
 use prost::Message;
 use std::marker::PhantomData;
 use tonic::codec::{self, BufferSettings};
 use tonic_prost::ProstCodec;
 
-/// An answer with its frame fits; a larger message makes its buffer grow. tonic would take 8 KiB for each.
+/// The initial size of a buffer, in bytes: an answer with its frame fits, and a larger message grows the buffer.
+/// tonic's default is 8 KiB per message.
 const BUFFER: usize = 256;
-/// When a stream hands on what it has encoded: tonic's default.
+/// The number of encoded bytes at which a stream yields: tonic's default.
 const YIELD: usize = 32 * 1024;
 
-/// What `build.rs` names as the codec of all our methods.
+/// The codec of all methods; `build.rs` names it.
 #[derive(Debug)]
 pub struct Codec<T, U>(PhantomData<(T, U)>);
 

@@ -1,8 +1,9 @@
-//! What stands between a connection and the services: a deadline, and a net for panics. How many calls a connection
-//! has in progress is bounded by its streams; how many wait for the database, by `accounts`. A bound on all calls
-//! would let a few peers that send requests by halves shut out everybody else.
+//! Wraps the services of a connection: enforces the deadline of each call, and turns a panic into INTERNAL.
+//!
+//! There is no limit on all calls together, because a few peers with half-sent requests could exhaust it. The calls of
+//! a connection are limited by its streams, and the loads of accounts by `replica`.
 
-use super::call_metrics::{Calls, code};
+use super::call_metrics::{CallMetrics, code};
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
 use hyper::{body::Incoming, service::Service};
@@ -18,23 +19,23 @@ use std::{
 use tokio::time::timeout;
 use tonic::{Status, body::Body};
 
-/// The longest a call may take, whatever its caller allows.
-const LONGEST_CALL: Duration = Duration::from_secs(5);
+/// The maximum duration of a call, even if its caller allows more.
+const MAX_CALL_DURATION: Duration = Duration::from_secs(5);
 
-/// Guards services.
+/// Services with deadlines and recovery from panics.
 #[derive(Clone)]
-pub struct Guard<S> {
+pub struct Deadline<S> {
     services: S,
-    calls: Arc<Calls>,
+    calls: Arc<CallMetrics>,
 }
 
-impl<S> Guard<S> {
-    pub(super) fn new(services: S, calls: Arc<Calls>) -> Self {
+impl<S> Deadline<S> {
+    pub(super) fn new(services: S, calls: Arc<CallMetrics>) -> Self {
         Self { services, calls }
     }
 }
 
-impl<S> Service<Request<Incoming>> for Guard<S>
+impl<S> Service<Request<Incoming>> for Deadline<S>
 where
     S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     S: Clone + Send + 'static,
@@ -45,26 +46,27 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let within = allowed_time(request.headers()).unwrap_or(LONGEST_CALL).min(LONGEST_CALL);
+        let time_limit =
+            allowed_time(request.headers()).unwrap_or(MAX_CALL_DURATION).min(MAX_CALL_DURATION);
         let trace = self.calls.trace(&request);
-        let (begun, method) = (self.calls.begin(), self.calls.method(request.uri().path()));
+        let (in_flight, method) = (self.calls.begin(), self.calls.method(request.uri().path()));
         let mut services = self.services.clone();
         let answer = async move {
             let mut call = pin!(AssertUnwindSafe(services.call(request)).catch_unwind());
-            // What is answered at once needs no timer.
+            // A call that is ready at the first poll needs no timer.
             let done = match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
                 Poll::Ready(done) => Ok(done),
-                Poll::Pending => timeout(within, call).await,
+                Poll::Pending => timeout(time_limit, call).await,
             };
             let response = match done {
                 Ok(Ok(Ok(response))) => response,
                 Ok(Ok(Err(never))) => match never {},
                 Ok(Err(_panic)) => {
-                    Status::internal("the call failed by a fault in the service").into_http()
+                    Status::internal("internal error: see the log of the service").into_http()
                 }
-                Err(_) => Status::deadline_exceeded("the call took too long").into_http(),
+                Err(_) => Status::deadline_exceeded("the call exceeded its deadline").into_http(),
             };
-            begun.ended(method, &response);
+            in_flight.ended(method, &response);
             Ok(response)
         };
         if trace.is_off() {
@@ -78,7 +80,7 @@ where
     }
 }
 
-/// What the caller allows, from `grpc-timeout`; a value that is none is ignored.
+/// The timeout that the caller sends in `grpc-timeout`; an invalid value is ignored.
 /// Source: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 fn allowed_time(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;

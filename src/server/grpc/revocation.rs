@@ -1,7 +1,7 @@
-//! Ends a stream whose caller is no longer let in: with UNAUTHENTICATED, whatever else the stream waits for.
+//! Ends a stream with UNAUTHENTICATED when the access of its caller is revoked.
 
 use crate::{
-    server::auth::Admission,
+    server::auth::StreamAdmission,
     telemetry::{Labels, Metrics},
 };
 use bytes::Bytes;
@@ -14,28 +14,28 @@ use std::{
 };
 use tonic::{Status, body::Body};
 
-/// The body of a stream; `None` after its end.
+/// The body of a stream; `None` after the stream has ended.
 struct Stream(Option<Open>);
 
 struct Open {
     body: Body,
-    withdrawn: Pin<Box<dyn Future<Output = ()> + Send>>,
+    revoked: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// Ends the answer when its caller is no longer let in, and counts that as a refusal.
+/// Ends the answer when the access of its caller is revoked, and counts that as a rejected call.
 #[must_use]
-pub fn bound(
+pub fn end_when_revoked(
     response: Response<Body>,
-    admission: Admission,
+    admission: StreamAdmission,
     metrics: Arc<Metrics>,
 ) -> Response<Body> {
-    let withdrawn = Box::pin(async move {
+    let revoked = Box::pin(async move {
         let cause = Labels([("cause", admission.withdrawn().await.cause())]);
         metrics.calls_refused.get_or_create(&cause).inc();
     });
     response.map(|body| {
-        let is_over = body.is_end_stream(); // a refusal, whose status is in its headers
-        Body::new(Stream((!is_over).then_some(Open { body, withdrawn })))
+        let is_over = body.is_end_stream(); // an error, whose status is in the headers
+        Body::new(Stream((!is_over).then_some(Open { body, revoked })))
     })
 }
 
@@ -48,13 +48,13 @@ impl hyper::body::Body for Stream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(open) = &mut self.0 else { return Poll::Ready(None) };
-        if open.withdrawn.as_mut().poll(cx).is_pending() {
+        if open.revoked.as_mut().poll(cx).is_pending() {
             return Pin::new(&mut open.body).poll_frame(cx);
         }
         self.0 = None;
         let status = Status::unauthenticated(
-            "the caller of this stream is no longer let in: its key, or the scope of its key or certificate, was \
-             withdrawn",
+            "the access of the caller was revoked: its API key was removed, or its key or certificate lost the \
+             scope",
         );
         let mut trailers = http::HeaderMap::new();
         Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))

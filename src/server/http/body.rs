@@ -1,4 +1,4 @@
-//! Bodies: what a request says, read within bounds; what an answer says, whole or bit by bit.
+//! Bodies: those of requests, read within limits of size and time; those of answers, whole or streamed.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
@@ -9,37 +9,37 @@ use std::{convert::Infallible, pin::Pin, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long a body may take to arrive: 350 kB, Svix's largest, at 280 kbit/s.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a sender may pause in the middle of a body.
-const PAUSE: Duration = Duration::from_secs(3);
+/// How long a sender may pause within a body.
+const BODY_STALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How much of a body that is not wanted is read and discarded.
-const DISCARDED: usize = 8 * 1024 * 1024;
+/// The maximum number of bytes of a rejected body that are read and discarded.
+const MAX_DISCARDED: usize = 8 * 1024 * 1024;
 
-/// How long a sender may pause in the middle of a body that is discarded.
-const NEXT_WITHIN: Duration = Duration::from_secs(2);
+/// How long a sender may pause within a body that is discarded.
+const DISCARD_STALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// An answer's body: nearly always small and at hand; a stream of events is neither.
+/// The body of an answer: complete, or a stream of events.
 pub(crate) type Body = Either<Full<Bytes>, StreamBody<Events>>;
 
-/// Events, as they happen.
+/// A stream of events, as frames of a body.
 pub(crate) type Events = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
 
-/// Why a body was not read.
+/// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unread {
+pub(crate) enum BodyError {
     #[error("the body is larger than {} KiB", .0 / 1024)]
     TooLarge(usize),
     #[error("the body ended early")]
     EndedEarly,
-    #[error("the body took longer than {} s, or paused for {} s", BODY_WITHIN.as_secs(), PAUSE.as_secs())]
+    #[error("the body took longer than {} s, or paused for {} s", BODY_TIMEOUT.as_secs(), BODY_STALL_TIMEOUT.as_secs())]
     TooSlow,
-    #[error("too many bodies are being read: send it again later")]
+    #[error("too many bodies are being read: retry later")]
     NoRoom,
 }
 
-impl Unread {
+impl BodyError {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -50,42 +50,43 @@ impl Unread {
     }
 }
 
-/// Reads a body that is small enough and arrives soon enough. The rest of one that is too large is discarded.
-pub(crate) async fn read(body: Incoming, largest: usize) -> Result<Bytes, Unread> {
+/// Reads a body of at most `largest` bytes, within the time limits. The rest of a larger body is discarded.
+pub(crate) async fn read(body: Incoming, largest: usize) -> Result<Bytes, BodyError> {
     read_counted(body, largest, |_| true).await
 }
 
-/// Whether a body says in advance that it is too large.
+/// Whether the declared length of a body is too large.
 pub(crate) fn is_too_large(body: &Incoming, largest: usize) -> bool {
     body.size_hint().lower() > largest as u64
 }
 
-/// Reads a body as [`read`] does; `count` is called with the length of each piece, and may end the reading.
+/// Reads a body as [`read`] does. `count` gets the length of each frame; if it returns false, reading fails.
 pub(crate) async fn read_counted(
     mut body: Incoming,
     largest: usize,
     mut count: impl FnMut(usize) -> bool,
-) -> Result<Bytes, Unread> {
-    let until = Instant::now() + BODY_WITHIN;
+) -> Result<Bytes, BodyError> {
+    let until = Instant::now() + BODY_TIMEOUT;
     if is_too_large(&body, largest) {
-        discard(body, until, DISCARDED);
-        return Err(Unread::TooLarge(largest));
+        discard(body, until, MAX_DISCARDED);
+        return Err(BodyError::TooLarge(largest));
     }
     let mut read = BytesMut::new();
     loop {
-        let frame = match timeout_at(until.min(Instant::now() + PAUSE), body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => return Err(Unread::EndedEarly),
-            Ok(None) => return Ok(read.freeze()),
-            Err(_) => return Err(Unread::TooSlow),
-        };
+        let frame =
+            match timeout_at(until.min(Instant::now() + BODY_STALL_TIMEOUT), body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(_))) => return Err(BodyError::EndedEarly),
+                Ok(None) => return Ok(read.freeze()),
+                Err(_) => return Err(BodyError::TooSlow),
+            };
         let Ok(data) = frame.into_data() else { continue };
         if read.len() + data.len() > largest {
-            discard(body, until, DISCARDED.saturating_sub(largest));
-            return Err(Unread::TooLarge(largest));
+            discard(body, until, MAX_DISCARDED.saturating_sub(largest));
+            return Err(BodyError::TooLarge(largest));
         }
         if !count(data.len()) {
-            return Err(Unread::NoRoom);
+            return Err(BodyError::NoRoom);
         }
         if read.is_empty() && body.is_end_stream() {
             return Ok(data);
@@ -94,21 +95,21 @@ pub(crate) async fn read_counted(
     }
 }
 
-/// Discards a body that nobody reads, for a request that is refused at once.
+/// Discards the unread body of a request that is rejected by its head.
 pub(crate) fn ignore(body: Incoming) {
-    discard(body, Instant::now() + BODY_WITHIN, DISCARDED);
+    discard(body, Instant::now() + BODY_TIMEOUT, MAX_DISCARDED);
 }
 
-/// Reads on beside the answer, and keeps nothing. A connection that is closed while bytes of it are unread is reset, and
-/// a sender that writes all of its body before it reads would never see the answer. The task ends with the body, at its
-/// bound or at its deadline, and its connection lasts no longer than it. Nothing waits for it: a sender that waits for
-/// `100 Continue` sees the answer instead.
+/// Reads the rest of a body in a task and discards it, while the answer is sent. Closing a connection with unread bytes
+/// resets it, and a sender that writes its whole body before it reads would never see the answer. The task ends with
+/// the body, at `most` bytes, after a pause, or at `until`. Nothing waits for the task: a sender that waits for `100
+/// Continue` sees the answer instead.
 fn discard(mut body: Incoming, until: Instant, mut most: usize) {
     if body.is_end_stream() {
         return;
     }
     let rest = async move {
-        while let Ok(Some(Ok(frame))) = timeout(NEXT_WITHIN, body.frame()).await {
+        while let Ok(Some(Ok(frame))) = timeout(DISCARD_STALL_TIMEOUT, body.frame()).await {
             let Some(left) = most.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
                 return;
             };

@@ -1,27 +1,27 @@
-//! Which web pages may read answers.
+//! CORS: which web pages may read answers.
 
 use super::response::{Answer, empty, refuse};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use reqwest::Url;
 use std::str::FromStr;
 
-/// The origins whose pages may read answers; none by default.
+/// The allowed origins; none by default.
 #[derive(Debug, Clone, Default)]
 pub struct Cors {
     any: bool,
     origins: Vec<HeaderValue>,
 }
 
-/// The text is no origin.
+/// The text is not an origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no origin: give `https://app.example.com`, without a path, or `*`")]
+#[error("`{0}` is not an origin: use `https://app.example.com`, without a path, or `*`")]
 pub struct InvalidOrigin(String);
 
-/// What a page may send.
-const SENT: &str =
+/// The headers that a page may send.
+const ALLOWED_HEADERS: &str =
     "authorization, cache-control, content-type, if-none-match, last-event-id, x-api-key";
-/// What a page may read.
-const READ: &str = "etag, retry-after";
+/// The headers that a page may read.
+const EXPOSED_HEADERS: &str = "etag, retry-after";
 
 impl FromIterator<Cors> for Cors {
     fn from_iter<I: IntoIterator<Item = Cors>>(all: I) -> Self {
@@ -36,7 +36,7 @@ impl FromIterator<Cors> for Cors {
 impl FromStr for Cors {
     type Err = InvalidOrigin;
 
-    /// One origin, or `*`.
+    /// Parses one origin, or `*`.
     fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
         let text = text.trim();
         if text == "*" {
@@ -52,27 +52,27 @@ impl FromStr for Cors {
 }
 
 impl Cors {
-    /// The answer to a browser that asks before it sends the request itself.
+    /// The answer to a preflight request; `None` if the request is not one.
     pub(crate) fn preflight<B>(&self, request: &Request<B>) -> Option<Answer> {
         let headers = request.headers();
-        let asks = *request.method() == Method::OPTIONS
+        let is_preflight = *request.method() == Method::OPTIONS
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        if !asks {
+        if !is_preflight {
             return None;
         }
         if !headers.get(header::ORIGIN).is_some_and(|origin| self.allows(origin)) {
-            let reason = "pages of this origin may not ask: name it in OFREP_CORS_ORIGINS";
+            let reason = "this origin is not allowed: add it to OFREP_CORS_ORIGINS";
             return Some(refuse(StatusCode::FORBIDDEN, reason));
         }
         let mut answer = empty(StatusCode::NO_CONTENT);
         let headers = answer.headers_mut();
         insert(headers, header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS");
-        insert(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, SENT);
+        insert(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
         insert(headers, header::ACCESS_CONTROL_MAX_AGE, "7200");
         Some(answer)
     }
 
-    /// Says on an answer whether the page that asked may read it.
+    /// Adds the headers that let a page of this origin read the answer, if it is allowed.
     pub(crate) fn mark(&self, origin: Option<&HeaderValue>, answer: &mut Answer) {
         if !self.any && self.origins.is_empty() {
             return;
@@ -81,7 +81,7 @@ impl Cors {
         insert(headers, header::VARY, "origin");
         if let Some(origin) = origin.filter(|origin| self.allows(origin)) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            insert(headers, header::ACCESS_CONTROL_EXPOSE_HEADERS, READ);
+            insert(headers, header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
         }
     }
 

@@ -1,15 +1,15 @@
-//! Where callers reach the protocols that speak HTTP.
+//! The base URL of the HTTP protocols, as callers see it.
 
 use reqwest::Url;
 use std::{fmt, net::SocketAddr, str::FromStr};
 
-/// An absolute URL of `http` or `https`, without `/` at its end.
+/// An absolute `http` or `https` URL without a trailing `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl(String);
 
-/// The text is not such a URL. It is not repeated, because a URL may hold credentials.
+/// The text is not a valid [`PublicUrl`]. The error does not quote it, because a URL may contain credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be as https://entitlements.example.com, without user, query and fragment")]
+#[error("must be a URL such as https://entitlements.example.com, without user, query and fragment")]
 pub struct InvalidPublicUrl;
 
 impl FromStr for PublicUrl {
@@ -28,13 +28,13 @@ impl FromStr for PublicUrl {
 }
 
 impl PublicUrl {
-    /// Its host name, in lower case.
+    /// The host name of the URL, in lower case.
     #[must_use]
     pub fn host(&self) -> Option<String> {
         Url::parse(&self.0).ok()?.host_str().map(str::to_owned)
     }
 
-    /// The URL of a listener; `None` if it listens on all addresses of the machine, none of which is known to be right.
+    /// The URL of a listener; `None` if it listens on all addresses, because any of them could be the wrong one.
     #[must_use]
     pub fn of(listener: SocketAddr, has_tls: bool) -> Option<Self> {
         let scheme = if has_tls { "https" } else { "http" };

@@ -1,4 +1,4 @@
-//! Answers of one piece.
+//! Constructors of answers that are not streamed.
 
 use super::body::Body;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -6,7 +6,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::json;
 
-/// An answer, whole or bit by bit.
+/// An HTTP answer, complete or streamed.
 pub(crate) type Answer = Response<Body>;
 
 pub(crate) fn read_only(request: &Request<Incoming>, answer: impl FnOnce() -> Answer) -> Answer {
@@ -17,12 +17,13 @@ pub(crate) fn read_only(request: &Request<Incoming>, answer: impl FnOnce() -> An
 }
 
 pub(crate) fn not_allowed(allow: &'static str) -> Answer {
-    let mut answer = refuse(StatusCode::METHOD_NOT_ALLOWED, "the method is not allowed here");
+    let mut answer =
+        refuse(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed on this path");
     answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     answer
 }
 
-/// An error in words; the connection ends with it, because the rest of the request may be unread.
+/// A JSON error. It closes the connection, because the rest of the request may be unread.
 pub(crate) fn refuse(status: StatusCode, reason: &str) -> Answer {
     let mut answer = json_body(status, &json!({ "error": reason }));
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -1,47 +1,38 @@
-//! What limits a connection from outside: how long it lasts, and how many there can be.
+//! Limits of connections: the maximum age, and the maximum number by file descriptors.
 
 use hyper_util::server::graceful::GracefulConnection;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use std::{
-    hash::{BuildHasher, RandomState},
-    pin::pin,
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How long a connection that was told to go because of its age may take to finish what it is doing.
-const GOES_WITHIN: Duration = Duration::from_secs(30);
-/// How many file descriptors are left for Postgres, Clerk and files.
-const SPARE: u64 = 64;
-/// How many listeners share the others.
+/// How long a connection at its maximum age may take to finish its requests.
+const GRACEFUL_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The number of file descriptors that are reserved for Postgres, Clerk and files.
+const SPARE_DESCRIPTORS: u64 = 64;
+/// The number of listeners that share the remaining file descriptors.
 const LISTENERS: u64 = 3;
 
-/// Runs a connection to its end. It is told to go once it is `age` old, a little more or less so that not all go at
-/// once, and cut off if it does not; whoever takes no answers cannot hold them for longer. It is told as well when
-/// `told` fires.
+/// Runs a connection to its end. At `age`, with 10 % jitter so that not all end at once, it is shut down gracefully,
+/// and aborted after [`GRACEFUL_CLOSE_TIMEOUT`], so that a peer that reads no answers cannot hold it longer. When
+/// `drain` is cancelled, it is shut down gracefully without that timeout.
 pub(super) async fn watch<C: GracefulConnection>(
     connection: C,
     age: Duration,
-    told: CancellationToken,
+    drain: CancellationToken,
 ) -> Result<(), C::Error> {
     let mut connection = pin!(connection);
-    let age = age.mul_f64(0.9 + 0.2 * chance());
+    let age = age.mul_f64(0.9 + 0.2 * fastrand::f64());
     tokio::select! {
         biased;
         ended = connection.as_mut() => return ended,
-        () = told.cancelled() => {
+        () = drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
             return connection.await;
         }
         () = sleep(age) => connection.as_mut().graceful_shutdown(),
     }
-    timeout(GOES_WITHIN, connection).await.unwrap_or(Ok(()))
-}
-
-/// Between 0 and 1.
-fn chance() -> f64 {
-    f64::from(u16::try_from(RandomState::new().hash_one(0) & 0xffff).unwrap_or_default()) / 65_535.0
+    timeout(GRACEFUL_CLOSE_TIMEOUT, connection).await.unwrap_or(Ok(()))
 }
 
 /// The most connections that a listener may have: `most`, or its share of the file descriptors that this process can
@@ -49,8 +40,8 @@ fn chance() -> f64 {
 pub(super) fn connections(most: usize) -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit); // what it is then is what counts
+    let _ = setrlimit(Resource::Nofile, limit); // if it fails, the limit that is read next applies
     let open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let share = (open.saturating_sub(SPARE) / LISTENERS).max(1);
+    let share = (open.saturating_sub(SPARE_DESCRIPTORS) / LISTENERS).max(1);
     most.min(usize::try_from(share).unwrap_or(usize::MAX))
 }

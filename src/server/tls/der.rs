@@ -1,12 +1,12 @@
-//! Walks over DER, which certificates are written in.
+//! A reader of DER, the encoding of certificates.
 
-/// One element of DER.
+/// A DER element.
 pub(super) struct Element<'d> {
     pub(super) tag: u8,
     pub(super) content: &'d [u8],
 }
 
-/// Takes the first element off.
+/// Removes the first element from `der` and returns it; `None` if there is no complete element.
 pub(super) fn element<'d>(der: &mut &'d [u8]) -> Option<Element<'d>> {
     let [tag, length, rest @ ..] = *der else { return None };
     let (length, rest) = match length {

@@ -1,15 +1,15 @@
-//! Until when a certificate is valid. It is our own: what cannot be read here is left to those who verify it.
+//! Reads the expiry of the listener's own certificate. A date that cannot be parsed is not an error: clients verify it.
 
 use super::der::element;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-/// X.509's `[0]`, which the version has.
+/// The tag `[0]` of the version in X.509.
 const VERSION: u8 = 0xa0;
-/// The tag of a date whose year has two digits; those before 50 are of this century.
+/// The tag of a date with a two-digit year: 00 to 49 mean 2000 to 2049.
 const UTC_TIME: u8 = 0x17;
 
-/// The last instant at which a certificate is valid.
+/// The last instant at which a certificate is valid; `None` if it cannot be parsed.
 /// Source: RFC 5280, 4.1.
 pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<DateTime<Utc>> {
     let mut signed = element(&mut certificate.as_ref())?.content;

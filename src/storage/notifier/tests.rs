@@ -1,4 +1,4 @@
-//! What is rung for is heard, and nothing else.
+//! Payloads: round trips, the length limit, and payloads of other senders.
 
 use super::*;
 use proptest::{collection::vec, prelude::*};
@@ -8,49 +8,49 @@ fn changes(most: usize) -> impl Strategy<Value = Vec<Changed>> {
     vec((subject, any::<u64>()), 1..most)
 }
 
-fn rings(changes: &[Changed]) -> (Doorbell, String) {
-    let doorbell = Doorbell::new();
+fn pending(changes: &[Changed]) -> (Notifier, String) {
+    let notifier = Notifier::new();
     for (subject, revision) in changes {
-        doorbell.changed(subject, *revision);
+        notifier.changed(subject, *revision);
     }
-    let content = doorbell.content();
-    (doorbell, content)
+    let payload = notifier.take_payload();
+    (notifier, payload)
 }
 
 proptest! {
     #[test]
-    fn a_few_changes_are_told_by_name_and_many_are_not(changes in changes(300)) {
-        let (doorbell, content) = rings(&changes);
-        prop_assert!(content.len() <= LONGEST);
-        let named = match content.as_str() {
-            "" => Ring::Unnamed,
-            _ => Ring::Own(changes.clone()),
+    fn a_payload_names_a_few_changes_and_not_many(changes in changes(300)) {
+        let (notifier, payload) = pending(&changes);
+        prop_assert!(payload.len() <= MAX_PAYLOAD);
+        let named = match payload.as_str() {
+            "" => Notification::ReadLog,
+            _ => Notification::Own(changes.clone()),
         };
-        prop_assert_eq!(doorbell.ring(&content), named.clone());
-        prop_assert!(changes.len() > 100 || named != Ring::Unnamed, "{} could be named", changes.len());
-        prop_assert_eq!(doorbell.content(), "", "all of it was told");
+        prop_assert_eq!(notifier.parse(&payload), named.clone());
+        prop_assert!(changes.len() > 100 || named != Notification::ReadLog, "{} could be named", changes.len());
+        prop_assert_eq!(notifier.take_payload(), "", "the queue is empty");
     }
 
     #[test]
-    fn others_hear_that_it_was_not_they_who_rang(changes in changes(20)) {
-        let (_, content) = rings(&changes);
-        prop_assert_eq!(Doorbell::new().ring(&content), Ring::Others(changes));
+    fn another_replica_recognizes_a_foreign_payload(changes in changes(20)) {
+        let (_, payload) = pending(&changes);
+        prop_assert_eq!(Notifier::new().parse(&payload), Notification::Others(changes));
     }
 
     #[test]
-    fn what_cannot_be_read_sends_to_the_log(content in ".{0,80}") {
-        let heard = Doorbell::new().ring(&content);
-        prop_assert!(matches!(heard, Ring::Unnamed | Ring::Others(_)));
+    fn an_arbitrary_payload_is_never_recognized_as_own(payload in ".{0,80}") {
+        let notified = Notifier::new().parse(&payload);
+        prop_assert!(matches!(notified, Notification::ReadLog | Notification::Others(_)));
     }
 }
 
 #[test]
-fn a_ring_that_also_tells_of_the_catalog_sends_to_the_log() {
-    let doorbell = Doorbell::new();
-    doorbell.changed(&"user_1".parse().unwrap(), 1);
-    doorbell.unnamed();
-    assert_eq!(doorbell.content(), "");
-    for content in ["", "x", "x user_1", "x user_1 one", "x user_1 1 org_2", "x nobody 1"] {
-        assert_eq!(doorbell.ring(content), Ring::Unnamed, "{content:?}");
+fn a_catalog_change_or_a_malformed_payload_means_read_the_log() {
+    let notifier = Notifier::new();
+    notifier.changed(&"user_1".parse().unwrap(), 1);
+    notifier.read_log();
+    assert_eq!(notifier.take_payload(), "");
+    for payload in ["", "x", "x user_1", "x user_1 one", "x user_1 1 org_2", "x nobody 1"] {
+        assert_eq!(notifier.parse(payload), Notification::ReadLog, "{payload:?}");
     }
 }

@@ -43,26 +43,26 @@ capabilities:
 {{- define "entitlements.access.env" -}}
 {{- $access := .Values.access -}}
 {{- if and $access.clientCertificates (not $access.tlsSecret) }}{{ fail "access.clientCertificates needs access.tlsSecret" }}{{ end -}}
-{{- if and $access.internalTls (not $access.tlsSecret) }}{{ fail "access.internalTls needs access.tlsSecret" }}{{ end -}}
+{{- if and $access.operatorTls (not $access.tlsSecret) }}{{ fail "access.operatorTls needs access.tlsSecret" }}{{ end -}}
 {{- if not (or $access.callersSecret $access.clientCertificates $access.insecure) }}{{ fail "nobody may call yet: set access.callersSecret (API keys), access.tlsSecret and access.clientCertificates, or access.insecure=true" }}{{ end -}}
 {{- if $access.callersSecret }}
 - name: CALLERS
   value: /etc/entitlements/callers/callers.toml
 {{- end }}
 {{- if $access.tlsSecret }}
-- name: GRPC_TLS_CERT
+- name: API_TLS_CERT
   value: /etc/entitlements/tls/tls.crt
-- name: GRPC_TLS_KEY
+- name: API_TLS_KEY
   value: /etc/entitlements/tls/tls.key
 {{- end }}
-{{- if $access.internalTls }}
-- name: INTERNAL_TLS_CERT
+{{- if $access.operatorTls }}
+- name: OPERATOR_TLS_CERT
   value: /etc/entitlements/tls/tls.crt
-- name: INTERNAL_TLS_KEY
+- name: OPERATOR_TLS_KEY
   value: /etc/entitlements/tls/tls.key
 {{- end }}
 {{- if $access.clientCertificates }}
-- name: GRPC_CLIENT_CA
+- name: API_CLIENT_CA
   value: /etc/entitlements/tls/ca.crt
 {{- end }}
 {{- if $access.insecure }}
@@ -73,7 +73,7 @@ capabilities:
 
 {{- /* Where a probe asks, given the path. */}}
 {{- define "entitlements.probe" -}}
-httpGet: { path: {{ index . 1 }}, port: internal, scheme: {{ ternary "HTTPS" "HTTP" (index . 0).Values.access.internalTls }} }
+httpGet: { path: {{ index . 1 }}, port: operator, scheme: {{ ternary "HTTPS" "HTTP" (index . 0).Values.access.operatorTls }} }
 {{- end }}
 
 {{- /* The mounted folders, by name: mounted whole, or a changed content would not reach the pod. */}}

@@ -1,22 +1,22 @@
-//! What cannot be made of a real server: a clock that is off, and an old version.
+//! Cases that a real server cannot produce: a wrong clock, and an old version.
 
 use super::*;
-use crate::cli::doctor::Verdict;
+use crate::cli::doctor::Severity;
 
-fn check(finding: &Finding, verdict: Verdict, words: &str) {
-    assert!(finding.verdict == verdict && finding.seen.contains(words), "{finding:?}");
-    assert_eq!(finding.way_out.is_some(), verdict != Verdict::Ok, "{finding:?}");
+fn check(finding: &Finding, verdict: Severity, words: &str) {
+    assert!(finding.verdict == verdict && finding.detail.contains(words), "{finding:?}");
+    assert_eq!(finding.fix.is_some(), verdict != Severity::Ok, "{finding:?}");
 }
 
 #[test]
-fn a_clock_that_is_off_is_told_with_its_direction() {
-    check(&clock(650.0), Verdict::Fail, "Postgres's is 650.000 s ahead of");
-    check(&clock(-30.0), Verdict::Warn, "Postgres's is 30.000 s behind");
-    check(&clock(0.01), Verdict::Ok, "0.010 s");
+fn a_wrong_clock_is_reported_with_its_direction() {
+    check(&clock(650.0), Severity::Fail, "the clock of Postgres is 650.000 s ahead of");
+    check(&clock(-30.0), Severity::Warn, "the clock of Postgres is 30.000 s behind");
+    check(&clock(0.01), Severity::Ok, "0.010 s");
 }
 
 #[test]
-fn a_server_that_is_too_old_or_a_standby_is_told() {
+fn a_server_that_is_too_old_or_a_standby_is_reported() {
     let of = |version, is_standby| {
         super::version(&Inspection {
             version,
@@ -29,7 +29,7 @@ fn a_server_that_is_too_old_or_a_standby_is_told() {
             open_schemas: Vec::new(),
         })
     };
-    check(&of(13_00_11, false), Verdict::Fail, "PostgreSQL 13.11 is too old");
-    check(&of(14_00_00, false), Verdict::Ok, "PostgreSQL 14.0");
-    check(&of(17_00_02, true), Verdict::Fail, "a standby");
+    check(&of(13_00_11, false), Severity::Fail, "PostgreSQL 13.11 is too old");
+    check(&of(14_00_00, false), Severity::Ok, "PostgreSQL 14.0");
+    check(&of(17_00_02, true), Severity::Fail, "a standby");
 }

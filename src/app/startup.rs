@@ -1,0 +1,126 @@
+//! Start-up: waits for the database, migrates it if configured, and puts the catalog file in force.
+
+use crate::{
+    domain::Catalog,
+    storage::{Applied, Author, Schema, Store, StoreError, migrate},
+    telemetry::log_chain,
+};
+use anyhow::Context;
+use sqlx::postgres::PgConnectOptions;
+use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// Interval between two attempts to reach the database.
+const DATABASE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The schema of the database does not match this build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WrongSchema {
+    /// Migrations are missing.
+    #[error("the database is not migrated: run `entitlements migrate`, or start with --migrate")]
+    Behind,
+    /// A newer release has migrated the database too far for this build.
+    #[error(
+        "the database was migrated by a newer release, too far for this build: deploy that release"
+    )]
+    Ahead,
+}
+
+/// What the database needs before the other tasks use it.
+pub(super) struct Startup {
+    pub store: Arc<Store>,
+    /// The connection options for migrating; `None` if migrating is not configured.
+    pub migrate: Option<PgConnectOptions>,
+    /// The content and the name of the catalog file.
+    pub catalog: Option<(Catalog, String)>,
+}
+
+impl Startup {
+    /// Prepares the database, cancels `prepared`, and returns at `stop`.
+    pub async fn run(
+        self,
+        prepared: CancellationToken,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        if let Some(done) = stop.run_until_cancelled(self.prepare()).await {
+            done?;
+            prepared.cancel();
+            stop.cancelled().await;
+        }
+        Ok(())
+    }
+
+    async fn prepare(self) -> anyhow::Result<()> {
+        match (retry_while_unavailable(&self.store, || self.store.schema()).await?, self.migrate) {
+            (Schema::Fits, _) => {}
+            (Schema::Behind, Some(database)) => {
+                let newest = migrate(&database).await.context("cannot migrate the database")?;
+                tracing::info!(newest, "migrated the database");
+            }
+            (Schema::Behind, None) => return Err(WrongSchema::Behind.into()),
+            (Schema::Ahead, _) => return Err(WrongSchema::Ahead.into()),
+        }
+        match &self.catalog {
+            Some((catalog, source)) => apply_catalog(&self.store, catalog, source).await?,
+            None => warn_without_catalog(&self.store).await?,
+        }
+        Ok(())
+    }
+}
+
+/// Retries a query until the database answers, and logs the cause once. A database that denies access is an error,
+/// which ends the start.
+async fn retry_while_unavailable<T, F>(store: &Store, ask: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut has_logged = false;
+    loop {
+        match ask().await {
+            Err(error @ StoreError::AccessDenied(_)) => return Err(error),
+            Err(error) if error.is_transient() => {
+                if !has_logged {
+                    tracing::error!(
+                        database = store.describe_database(),
+                        error = log_chain(&error),
+                        "waiting for the database of DATABASE_URL: run `entitlements doctor` to find the fix"
+                    );
+                }
+                has_logged = true;
+                sleep(DATABASE_RETRY_INTERVAL).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+async fn apply_catalog(store: &Store, catalog: &Catalog, source: &str) -> Result<(), StoreError> {
+    match retry_while_unavailable(store, || store.apply_catalog(Author::File, catalog, source))
+        .await?
+    {
+        Applied::New(number) => {
+            tracing::info!(
+                number,
+                plans = catalog.plans(),
+                "catalog {number} from {source} is in force now"
+            );
+        }
+        Applied::InForce(number) => tracing::info!(number, "catalog {number} is in force"),
+        Applied::Replaced { then, now } => tracing::warn!(
+            then,
+            now,
+            "{source} is not put in force: its content was catalog {then}, which catalog {now} has replaced"
+        ),
+    }
+    Ok(())
+}
+
+async fn warn_without_catalog(store: &Store) -> Result<(), StoreError> {
+    if retry_while_unavailable(store, || store.catalog()).await?.is_none() {
+        tracing::warn!(
+            "there is no catalog: every feature is unknown; set CATALOG to a catalog file"
+        );
+    }
+    Ok(())
+}

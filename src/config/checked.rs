@@ -1,0 +1,110 @@
+//! The checked settings of a service.
+
+use super::{ListenerSecurity, Protocol};
+use crate::{
+    clerk::{BackendApi, SessionVerifier, SigningSecret, TrustedClaims, Verifier},
+    domain::{Catalog, Grace},
+    server::http::{Cors, PublicUrl},
+};
+use clap::ValueEnum;
+use sqlx::postgres::PgConnectOptions;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+/// The validated settings of a service.
+pub struct Config {
+    /// Connection options for Postgres.
+    pub database: PgConnectOptions,
+    /// Whether missing migrations are applied at start.
+    pub migrate: bool,
+    /// Verifies the signatures of deliveries.
+    pub verifier: Verifier,
+    /// Client of Clerk's Backend API; `None` without a secret key.
+    pub backend_api: Option<BackendApi>,
+    /// The Clerk instance to serve, if it is configured.
+    pub instance: Option<String>,
+    /// The parsed catalog file, and its name.
+    pub catalog: Option<(Catalog, String)>,
+    /// Address of the API listener.
+    pub api: SocketAddr,
+    /// Address of the webhook listener.
+    pub webhook: SocketAddr,
+    /// Address of the operator listener.
+    pub operator: SocketAddr,
+    /// Protocols that are served in addition to the service's own gRPC API.
+    pub protocols: Vec<Protocol>,
+    /// URL at which callers reach the operator listener, if it is configured.
+    pub public_url: Option<PublicUrl>,
+    /// Origins whose web pages may use OFREP.
+    pub ofrep_cors: Cors,
+    /// Verifies session tokens; `None` without a key.
+    pub sessions: Option<SessionVerifier>,
+    /// The dynamic metadata of Envoy's `jwt_authn` filter that is trusted.
+    pub trusted_claims: Option<TrustedClaims>,
+    /// Grace periods after failed payments, paid periods and free trials.
+    pub grace: Grace,
+    /// How long checks are answered from memory while Postgres is unreachable.
+    pub max_staleness: Duration,
+    /// How long a check waits for Postgres.
+    pub check_timeout: Duration,
+    /// How long the bodies of deliveries are kept.
+    pub body_retention: chrono::Duration,
+    /// Authentication of callers, and TLS of the listeners.
+    pub security: ListenerSecurity,
+    /// Whether the Admin service is served.
+    pub admin: bool,
+    /// Maximum memory of cached accounts, in bytes.
+    pub cache_bytes: u64,
+    /// Share of the denied checks that are logged.
+    pub log_denials: Option<crate::telemetry::SampleRate>,
+    /// URL of the trace collector.
+    pub otlp_endpoint: Option<String>,
+    /// Approximate maximum age of a gRPC connection.
+    pub connection_age: Duration,
+    /// How long open calls may take to finish during shutdown.
+    pub stop_within: Duration,
+    /// How long the service reports not ready before it stops accepting connections.
+    pub stop_delay: Duration,
+}
+
+impl Config {
+    /// The settings that tests start from: free ports of the loopback address, every protocol, no callers.
+    #[must_use]
+    pub fn for_tests(
+        database: PgConnectOptions,
+        secret: SigningSecret,
+        catalog: (Catalog, String),
+    ) -> Self {
+        let free_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            database,
+            migrate: false,
+            verifier: Verifier::new(vec![secret]),
+            backend_api: None,
+            instance: None,
+            catalog: Some(catalog),
+            api: free_port,
+            webhook: free_port,
+            operator: free_port,
+            protocols: Protocol::value_variants().to_vec(),
+            public_url: None,
+            ofrep_cors: Cors::default(),
+            sessions: None,
+            trusted_claims: None,
+            grace: Grace::default(),
+            max_staleness: Duration::from_hours(1),
+            check_timeout: Duration::from_secs(2),
+            body_retention: chrono::Duration::days(30),
+            security: ListenerSecurity::default(),
+            admin: true,
+            cache_bytes: 1 << 20,
+            log_denials: None,
+            otlp_endpoint: None,
+            connection_age: Duration::from_mins(10),
+            stop_within: Duration::from_secs(5),
+            stop_delay: Duration::ZERO,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Decisions: plans, periods, grace, parity with Clerk.
+
+pub mod lifecycle_stories;
+pub mod many_items;
+pub mod parity;
+pub mod past_due;
+pub mod plan_ids;

@@ -1,0 +1,425 @@
+//! Requests that are not deliveries of Clerk are rejected, and change nothing in any table.
+
+use crate::{
+    support::database::Db,
+    support::raw_socket::{drip, exchange, status, write_then_read},
+    support::service::{Replica, SECRET, payload, secret},
+};
+use chrono::Utc;
+use entitlements::clerk::SigningSecret;
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+
+/// The correctly signed headers of a delivery.
+struct Signed {
+    id: String,
+    timestamp: String,
+    signature: String,
+    body: String,
+}
+
+impl Signed {
+    fn new() -> Self {
+        Self::at(Utc::now().timestamp())
+    }
+
+    fn at(timestamp: i64) -> Self {
+        Self::of("msg_1", timestamp, payload("subscriptionItem.active"))
+    }
+
+    fn of(id: &str, timestamp: i64, body: String) -> Self {
+        let signature = secret().sign(id, timestamp, &body);
+        Self { id: id.into(), timestamp: timestamp.to_string(), signature, body }
+    }
+
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("svix-id", self.id.clone()),
+            ("svix-timestamp", self.timestamp.clone()),
+            ("svix-signature", self.signature.clone()),
+        ]
+    }
+
+    fn without(&self, name: &str) -> Vec<(&'static str, String)> {
+        self.headers().into_iter().filter(|(n, _)| *n != name).collect()
+    }
+
+    fn with(&self, name: &'static str, value: impl Into<String>) -> Vec<(&'static str, String)> {
+        let mut headers = self.without(name);
+        headers.push((name, value.into()));
+        headers
+    }
+
+    fn and(&self, name: &'static str, value: impl Into<String>) -> Vec<(&'static str, String)> {
+        let mut headers = self.headers();
+        headers.push((name, value.into()));
+        headers
+    }
+}
+
+/// A request, the expected status, and words of the expected response.
+struct Case(Vec<(&'static str, String)>, Vec<u8>, u16, &'static str);
+
+#[tokio::test]
+async fn requests_that_clerk_did_not_sign_are_refused_and_change_nothing() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let before = db.fingerprint().await;
+    for Case(headers, body, status, words) in headers_that_are_wrong() {
+        let shown = format!("{headers:?}");
+        let answer = replica.post(&headers, body).await;
+        assert_eq!(answer.status, status, "{shown}: {answer:?}");
+        let error = answer.body["error"].as_str().unwrap_or_default();
+        assert!(error.contains(words), "{shown}: {answer:?}");
+    }
+    assert_eq!(db.fingerprint().await, before);
+    let (_, metrics) = replica.get("/metrics").await;
+    assert!(metrics.contains("entitlements_webhooks_refused_total{status=\"401\"}"), "{metrics}");
+}
+
+fn headers_that_are_wrong() -> Vec<Case> {
+    let ok = Signed::new();
+    let body = ok.body.clone().into_bytes();
+    let case = |headers, status, words| Case(headers, body.clone(), status, words);
+    let now = Utc::now().timestamp();
+    let other = SigningSecret::parse(&"whsec_plJ3nmyCDGBKInavdOK15jsl".to_owned().into()).unwrap();
+    let mut cases = vec![
+        case(vec![], 400, "missing header svix-id"),
+        case(ok.without("svix-id"), 400, "missing header svix-id"),
+        case(ok.without("svix-timestamp"), 400, "missing header svix-timestamp"),
+        case(ok.without("svix-signature"), 400, "missing header svix-signature"),
+        case(ok.with("svix-signature", other.sign("msg_1", now, &ok.body)), 401, "does not verify"),
+        case(Signed::at(now - 310).headers(), 401, "s in the past"),
+        case(Signed::at(now + 310).headers(), 401, "s in the future"),
+        case(Signed::at(now * 1000).headers(), 401, "s in the future"),
+        case(ok.and("svix-id", "msg_2"), 400, "svix-id is present twice"),
+        case(ok.and("svix-timestamp", "1"), 400, "svix-timestamp is present twice"),
+        case(ok.and("webhook-signature", ok.signature.clone()), 400, "send one kind"),
+        case(ok.and("webhook-id", "msg_1"), 400, "send one kind"),
+        case(ok.with("svix-signature", ""), 401, "does not verify"),
+    ];
+    let mac = ok.signature.strip_prefix("v1,").unwrap();
+    for signature in
+        [format!("v2,{mac}"), format!("V1,{mac}"), "v1,".into(), format!("v1,{}", &mac[..9])]
+    {
+        cases.push(case(ok.with("svix-signature", signature), 401, "does not verify"));
+    }
+    let mut second_line = ok.with("svix-signature", "v1,AAAA");
+    second_line.push(("svix-signature", ok.signature.clone()));
+    cases.push(case(second_line, 401, "only the first signature header is read"));
+    for timestamp in
+        ["abc", "1700000000.0", "", "-1", "+1700000000", "001700000000", "99999999999999999999"]
+    {
+        cases.push(case(ok.with("svix-timestamp", timestamp), 400, "digits only"));
+    }
+    for id in ["", "msg.1", "msg 1", "msg\"1", "{msg}", &"x".repeat(129), &"x".repeat(9_000)] {
+        let signed = Signed::of(id, now, ok.body.clone());
+        cases.push(case(signed.headers(), 400, "svix-id must be 1 to 128"));
+    }
+    let ours = Signed::of("api_0a1b", now, ok.body.clone());
+    cases.push(case(ours.headers(), 400, "must not begin with `api_`"));
+    cases.extend(bodies_that_were_changed(&ok, now));
+    cases
+}
+
+fn bodies_that_were_changed(ok: &Signed, now: i64) -> Vec<Case> {
+    let changed = ok.body.replace("\"active\"", "\"Active\"").into_bytes();
+    let value: serde_json::Value = serde_json::from_str(&ok.body).unwrap();
+    let not_utf8 = [ok.body.as_bytes(), &[0xff]].concat();
+    // The signature covers `id.timestamp.body`, so a captured body with dots could be split differently.
+    let old = now - 86_400;
+    let captured = Signed::of("msg_1", old, format!("a.{now}.{{}}"));
+    let split = [
+        ("svix-id", format!("msg_1.{old}.a")),
+        ("svix-timestamp", now.to_string()),
+        ("svix-signature", captured.signature),
+    ];
+    vec![
+        Case(ok.headers(), changed, 401, "does not verify"),
+        Case(ok.headers(), value.to_string().into_bytes(), 401, "does not verify"),
+        Case(ok.headers(), format!("{} ", ok.body).into_bytes(), 401, "does not verify"),
+        Case(ok.headers(), not_utf8, 400, "not UTF-8"),
+        Case(split.into(), b"{}".to_vec(), 400, "svix-id must be"),
+    ]
+}
+
+#[tokio::test]
+async fn signatures_made_while_rotating_secrets_are_accepted() {
+    let db = Db::new().await;
+    let mut config = crate::support::service::config(&db);
+    let other = || {
+        SigningSecret::parse(&"whsec_plJ3nmyCDGBKInavdOK15jslAAAAAAAA".to_owned().into()).unwrap()
+    };
+    config.verifier = entitlements::clerk::Verifier::new(vec![other(), secret()]);
+    let replica = Replica::launch(config).await;
+    replica.serving().await;
+    let ok = Signed::new();
+    let now = Utc::now().timestamp();
+    let by_other = other().sign("msg_1", now, &ok.body);
+    let several = format!("v1a,zzz v1,AAAA v2,BBBB {}", ok.signature);
+    let unbranded = ok.headers().into_iter().map(|(name, value)| match name {
+        "svix-id" => ("webhook-id", value),
+        "svix-timestamp" => ("webhook-timestamp", value),
+        _ => ("webhook-signature", value),
+    });
+    let by_other = [
+        ("svix-id", "msg_1".to_owned()),
+        ("svix-timestamp", now.to_string()),
+        ("svix-signature", by_other),
+    ];
+    for headers in [
+        ok.with("svix-signature", several),
+        by_other.into(),
+        unbranded.collect(),
+        ok.and("content-type", "text/plain"),
+        Signed::at(now - 290).headers(),
+        Signed::at(now + 290).headers(),
+    ] {
+        let answer = replica.post(&headers, ok.body.clone()).await;
+        assert_eq!(answer.status, 200, "{headers:?}: {answer:?}");
+    }
+}
+
+/// Headers of a delivery with an invalid signature that pass all checks possible before the body is read.
+pub fn unsigned() -> String {
+    let now = Utc::now().timestamp();
+    format!("svix-id: msg_1\r\nsvix-timestamp: {now}\r\nsvix-signature: v1,AAAA\r\n")
+}
+
+/// Raw requests, each on a connection of its own, and the expected status.
+fn requests_that_are_wrong() -> Vec<(String, &'static [u16])> {
+    let large = "x".repeat(512 * 1024 + 1);
+    let many = "x-many: 1\r\n".repeat(100);
+    let long = format!("x: {}\r\n", "y".repeat(20_000));
+    let post = |rest: &str| format!("POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\n{rest}");
+    let hit = |line: &str| format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let (chunked, unsigned) = ("transfer-encoding: chunked\r\n", unsigned());
+    vec![
+        (post(&format!("content-length: {}\r\n\r\n", large.len())), &[413]),
+        (post(&format!("{unsigned}{chunked}\r\n{:x}\r\n{large}", large.len())), &[413]),
+        (post(&format!("{chunked}\r\n{:x}\r\n{large}", large.len())), &[400]),
+        (post("host: y\r\ncontent-length: 2\r\n\r\n{}"), &[400]),
+        ("GET /livez HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n".into(), &[400]),
+        (post(&format!("{many}content-length: 0\r\n\r\n")), &[431]),
+        (post(&format!("{long}content-length: 0\r\n\r\n")), &[431]),
+        (hit("GET /webhooks/clerk"), &[405]),
+        (hit("PUT /webhooks/clerk"), &[405]),
+        (hit("HEAD /webhooks/clerk"), &[405]),
+        (hit("OPTIONS /webhooks/clerk"), &[405]),
+        (hit("POST /livez"), &[405]),
+        (hit("GET /"), &[404]),
+        (hit("POST /webhooks/clerk/"), &[404]),
+        (hit("POST /webhooks/../webhooks/clerk"), &[404]),
+        (hit("GET /metrics"), &[404]),
+        (post(&format!("content-length: 2\r\n{chunked}\r\n0\r\n\r\n")), &[400]),
+        (post(&format!("{chunked}content-length: 2\r\n\r\n0\r\n\r\n")), &[400]),
+        (post("content-length: 2\r\ncontent-length: 3\r\n\r\n{}"), &[400]),
+        (post("content-length: -1\r\n\r\n{}"), &[400]),
+        (post("content-length: +3\r\n\r\n{}"), &[400]),
+        (post(&format!("{chunked}\r\nzz\r\n{{}}")), &[400]),
+        ("POST /webhooks/clerk HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}".into(), &[400]),
+        ("\u{16}\u{3}\u{1}\u{2}\0 a client's TLS greeting\r\n\r\n".into(), &[400, 0]),
+        ("GET /livez\r\n\r\n and nothing of HTTP/0.9".into(), &[400, 0]),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), &[400, 0]),
+    ]
+}
+
+#[tokio::test]
+async fn requests_that_are_not_proper_http_are_refused_and_change_nothing() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let before = db.fingerprint().await;
+    for (request, statuses) in requests_that_are_wrong() {
+        let answer = exchange(replica.bound.webhook, &request).await;
+        let request: String = request.chars().take(120).collect();
+        assert!(statuses.contains(&status(&answer)), "{request:?}: {answer:?}");
+        let allows = answer.to_lowercase().contains("allow: ");
+        assert_eq!(allows, status(&answer) == 405, "{request:?}: {answer:?}");
+    }
+    assert_eq!(db.fingerprint().await, before);
+}
+
+/// A head and the pieces of a body of this length, either with content-length or chunked.
+fn large(path: &str, headers: &str, length: usize, chunked: bool) -> (String, Vec<Vec<u8>>) {
+    const PIECE: usize = 50_000;
+    let post = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n{headers}");
+    let pieces = (0..length.div_ceil(PIECE)).map(|at| vec![b'x'; PIECE.min(length - at * PIECE)]);
+    if !chunked {
+        return (format!("{post}content-length: {length}\r\n\r\n"), pieces.collect());
+    }
+    let chunk =
+        |piece: Vec<u8>| [format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat();
+    let chunks = pieces.map(chunk).chain([b"0\r\n\r\n".to_vec()]);
+    (format!("{post}transfer-encoding: chunked\r\n\r\n"), chunks.collect())
+}
+
+#[tokio::test]
+async fn a_sender_of_a_body_that_is_too_large_reads_the_413_response() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let bound = replica.bound;
+    let json = "content-type: application/json\r\n";
+    let unsigned = unsigned();
+    let expect = format!("{unsigned}expect: 100-continue\r\n");
+    for (to, path, headers, lengths) in [
+        (bound.webhook, "/webhooks/clerk", &*unsigned, &[600_000, 2_000_000, 7_000_000][..]),
+        (bound.webhook, "/webhooks/clerk", &*expect, &[600_000, 2_000_000, 7_000_000]),
+        (bound.operator, "/ofrep/v1/evaluate/flags", json, &[600_000, 7_000_000]),
+        (bound.operator, "/access/v1/evaluation", json, &[600_000, 7_000_000]),
+    ] {
+        for (length, chunked) in
+            lengths.iter().flat_map(|length| [(*length, false), (*length, true)])
+        {
+            let (head, body) = large(path, headers, length, chunked);
+            let body: Vec<_> = body.iter().map(Vec::as_slice).collect();
+            let answer = write_then_read(to, &head, &body).await;
+            let shown = format!("{path} {headers:?} {length} {chunked}: {answer}");
+            let last = answer.replace("HTTP/1.1 100 Continue\r\n\r\n", "");
+            assert_eq!(status(&last), 413, "{shown}");
+            assert!(answer.contains("the body is larger than"), "{shown}");
+        }
+    }
+    let (_, metrics) = replica.get("/metrics").await;
+    let refused = "entitlements_webhooks_refused_total{status=\"413\"} 12";
+    assert!(metrics.contains(refused), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_sender_that_expects_100_continue_is_rejected_before_it_sends_the_body() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let (head, _) = large("/webhooks/clerk", "expect: 100-continue\r\n", 7_000_000, false);
+    let answer = exchange(replica.bound.webhook, head).await;
+    assert_eq!(status(&answer), 413, "{answer}");
+}
+
+#[tokio::test]
+async fn discarded_bodies_hold_no_delivery_slot_and_end() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let (head, _) = large("/webhooks/clerk", "", 7_000_000, false);
+    let http = replica.bound.webhook;
+    let dripping: Vec<_> = (0..100)
+        .map(|_| {
+            let head = head.clone();
+            tokio::spawn(async move { drip(http, &head).await })
+        })
+        .collect();
+    for _ in 0..5 {
+        assert_eq!(replica.send(&payload("subscriptionItem.active")).await.status, 200);
+    }
+    for answer in join_all(dripping).await {
+        assert_eq!(status(&answer.unwrap()), 413);
+    }
+    let (head, body) = large("/webhooks/clerk", "", 20_000_000, false);
+    let body: Vec<_> = body.iter().map(Vec::as_slice).collect();
+    let answer = write_then_read(http, &head, &body).await;
+    assert!([413, 0].contains(&status(&answer)), "beyond the bound: {answer}");
+}
+
+#[tokio::test]
+async fn silent_and_slow_peers_are_disconnected() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let http = replica.bound.webhook;
+    let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n";
+    let post = &*format!("{post}{}", unsigned());
+    let silent = join_all(["", "P", "PRI * HTTP/2.0\r\n", post].map(|bytes| exchange(http, bytes)));
+    let short = exchange(http, format!("{post}\r\n{{\"type\":"));
+    let (body_head, header_head) = (format!("{post}\r\n"), format!("{post}x-drip: "));
+    let dripping = async { tokio::join!(drip(http, &body_head), drip(http, &header_head)) };
+    let silent_grpc = exchange(replica.bound.api, "PRI * HTTP/2");
+    let (silent, short, (body, header), _) = tokio::join!(silent, short, dripping, silent_grpc);
+    assert!(silent.iter().all(|answer| [0, 400, 408].contains(&status(answer))), "{silent:?}");
+    assert_eq!(status(&short), 408, "{short}");
+    assert_eq!(status(&body), 408, "{body}");
+    assert!([0, 400, 408].contains(&status(&header)), "{header}");
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_a_delivery_is_rejected_before_its_body_arrives() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let old = unsigned().replacen("svix-timestamp: 1", "svix-timestamp: ", 1);
+    for (headers, refused) in [(String::new(), 400), (old, 401)] {
+        let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n";
+        let began = std::time::Instant::now();
+        let answer = exchange(replica.bound.webhook, format!("{post}{headers}\r\n{{")).await;
+        assert_eq!(status(&answer), refused, "{headers:?}: {answer}");
+        // Reading the body would end with 408 after a pause of 3 s.
+        assert!(began.elapsed().as_secs() < 3, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_being_read_take_no_slot_of_a_delivery() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let http = replica.bound.webhook;
+    let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 400000\r\n";
+    let head = format!("{post}{}\r\n", unsigned());
+    let holding: Vec<_> = (0..100)
+        .map(|_| {
+            let head = head.clone();
+            tokio::spawn(async move { drip(http, &head).await })
+        })
+        .collect();
+    for _ in 0..20 {
+        let answer = replica.send(&payload("subscriptionItem.active")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    for answer in join_all(holding).await {
+        let answer = answer.unwrap();
+        assert_eq!(status(&answer), 408, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn excess_concurrent_deliveries_are_asked_to_retry() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let body = payload("subscriptionItem.active");
+    assert_eq!(replica.send(&body).await.status, 200);
+    let pool = db.pool().await;
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::raw_sql("select from subject for update").execute(&mut *tx).await.unwrap();
+    let all = join_all((0..100).map(|_| replica.send(&body))).await;
+    let busy = all.iter().filter(|answer| answer.body["error"] == "too many deliveries at once");
+    assert!(busy.clone().count() >= 36, "{all:?}");
+    assert!(busy.clone().all(|answer| answer.status == 503), "{all:?}");
+    tx.rollback().await.unwrap();
+    assert_eq!(replica.send(&body).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_delivery_that_the_database_cannot_store_is_retried_by_the_sender() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    assert_eq!(replica.send(&payload("subscription.created.free-user")).await.result(), "applied");
+    let before = db.fingerprint().await;
+    let pool = db.pool().await;
+    let (locked, is_locked) = oneshot::channel();
+    let (release, released) = oneshot::channel::<()>();
+    let holder = tokio::spawn(async move {
+        let mut tx = pool.begin().await.unwrap();
+        sqlx::raw_sql("select from subject for update").execute(&mut *tx).await.unwrap();
+        locked.send(()).unwrap();
+        released.await.unwrap();
+        tx.rollback().await.unwrap();
+    });
+    is_locked.await.unwrap();
+    let answer = replica.send_as("msg_again", &payload("subscriptionItem.active")).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    release.send(()).unwrap();
+    holder.await.unwrap();
+    assert_eq!(db.fingerprint().await, before);
+    let again = replica.send_as("msg_again", &payload("subscriptionItem.active")).await;
+    assert_eq!(again.result(), "applied", "{again:?}");
+
+    let mut nowhere = crate::support::service::config(&db);
+    nowhere.database = "postgres://nobody@127.0.0.1:1/nothing".parse().unwrap();
+    let replica = Replica::launch(nowhere).await;
+    let answer = replica.send(&payload("subscriptionItem.active")).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(SECRET.len() > 10 && !answer.body.to_string().contains("nobody"), "{answer:?}");
+}

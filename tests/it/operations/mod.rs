@@ -1,0 +1,11 @@
+//! The command line, packaging, logs, metrics and traces.
+
+pub mod command_line;
+pub mod dashboards;
+pub mod doctor;
+pub mod logs;
+pub mod metrics;
+pub mod packaging;
+pub mod settings;
+pub mod soak;
+pub mod traces;

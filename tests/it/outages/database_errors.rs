@@ -1,0 +1,200 @@
+//! Permanent errors of the database are reported as permanent, and are not retried.
+
+use crate::{
+    support::database::Db,
+    support::http_client::HttpClient,
+    support::process::Process,
+    support::service::{GRACE, Replica, config, eventually, payload},
+};
+use entitlements::{api::pb::CheckFeatureRequest, config::Config, storage::StoreError};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Executor};
+use tonic::Code;
+
+async fn run(db: &Db, sql: &str) {
+    db.pool().await.execute(AssertSqlSafe(sql)).await.unwrap();
+}
+
+/// The kind of error of an SQLSTATE, and whether it is transient.
+async fn read_as(db: &Db, code: &str) -> (&'static str, bool) {
+    let raise = format!("do $$ begin raise exception using errcode = '{code}'; end $$");
+    let error = db.pool().await.execute(AssertSqlSafe(raise)).await.unwrap_err();
+    let error = StoreError::from(error);
+    let name = match &error {
+        StoreError::Unavailable(_) => "unavailable",
+        StoreError::AccessDenied(_) => "access denied",
+        StoreError::Timeout(_) => "timeout",
+        StoreError::Rejected(_) => "rejected",
+        StoreError::Misconfigured(_) => "misconfigured",
+        StoreError::Corrupt(_) => "corrupt",
+    };
+    (name, error.is_transient())
+}
+
+#[tokio::test]
+async fn an_error_is_permanent_or_transient_by_its_sqlstate() {
+    let db = Db::new().await;
+    for (codes, expected) in [
+        (&["22001", "22P05", "23505", "23514", "54000"][..], ("rejected", false)),
+        (
+            &["42501", "42703", "42P01", "42601", "42883", "3F000", "44000", "38000"],
+            ("misconfigured", false),
+        ),
+        (
+            &[
+                "08006", "08P01", "25006", "25P02", "26000", "40001", "40P01", "42P05", "53100",
+                "53300", "55P03", "57014", "57P01", "57P03", "58030", "0A000", "P0001", "XX000",
+            ],
+            ("unavailable", true),
+        ),
+        (&["28000", "28P01", "3D000"], ("access denied", true)),
+    ] {
+        for code in codes {
+            assert_eq!(read_as(&db, code).await, expected, "{code}");
+        }
+    }
+}
+
+/// The error with which a start ends.
+async fn error_of_start(config: Config) -> String {
+    format!("{:#}", Replica::launch(config).await.ended().await.unwrap_err())
+}
+
+/// Creates a role with the rights that the service needs, and returns it with its URL.
+async fn role(db: &Db) -> (String, String) {
+    let role = format!("{}_limited", db.name());
+    let grants = format!(
+        "create role {role} login password '{role}';
+        grant select, insert, update, delete on all tables in schema public to {role};
+        grant usage on all sequences in schema public to {role}"
+    );
+    run(db, &grants).await;
+    let url = db.url_as(&role);
+    (role, url)
+}
+
+async fn drop_role(db: &Db, role: &str) {
+    run(db, &format!("drop owned by {role}; drop role {role}")).await;
+}
+
+#[tokio::test]
+async fn a_start_ends_with_the_error_where_waiting_would_not_help() {
+    let db = Db::new().await;
+    let (role, url) = role(&db).await;
+    for table in ["_sqlx_migrations", "catalog"] {
+        run(&db, &format!("revoke select on {table} from {role}")).await;
+        let limited = Config { database: url.parse().unwrap(), ..config(&db) };
+        let error = error_of_start(limited).await;
+        assert!(error.contains("permission denied for table"), "{table}: {error}");
+        assert!(error.contains("`entitlements doctor` says which"), "{table}: {error}");
+        run(&db, &format!("grant select on {table} to {role}")).await;
+    }
+    run(&db, "alter table catalog rename column number to no_more").await;
+    let error = error_of_start(config(&db)).await;
+    assert!(error.contains("does not exist"), "{error}");
+    run(&db, &format!("alter role {role} nologin")).await;
+    let locked_out = Config { database: url.parse().unwrap(), ..config(&db) };
+    let error = error_of_start(locked_out).await;
+    assert!(error.contains("is not permitted to log in"), "{error}");
+    let error = error_of_start(config(&Db::absent())).await;
+    assert!(error.contains("rejects the login or does not exist: check DATABASE_URL"), "{error}");
+    drop_role(&db, &role).await;
+}
+
+#[tokio::test]
+async fn a_delivery_that_needs_an_operator_is_answered_500_and_nothing_is_recorded() {
+    let db = Db::new().await;
+    let (role, url) = role(&db).await;
+    let replica = Replica::launch(Config { database: url.parse().unwrap(), ..config(&db) }).await;
+    replica.serving().await;
+    for (breaks, mends) in [
+        (
+            format!("revoke insert on delivery from {role}"),
+            format!("grant insert on delivery to {role}"),
+        ),
+        (
+            "alter table item rename column past_due_at to other".into(),
+            "alter table item rename column other to past_due_at".into(),
+        ),
+        (
+            "alter table subject rename to other".into(),
+            "alter table other rename to subject".into(),
+        ),
+    ] {
+        run(&db, &breaks).await;
+        let before = counted(&db).await;
+        let answer = replica.send(&payload("subscriptionItem.active")).await;
+        assert_eq!(answer.status, 500, "{breaks}: {answer:?}");
+        assert!(answer.body["error"].as_str().unwrap().contains("see the log"), "{answer:?}");
+        assert_eq!(counted(&db).await, before, "{breaks}");
+        run(&db, &mends).await;
+        assert_eq!(replica.send(&payload("subscriptionItem.active")).await.status, 200, "{mends}");
+    }
+    let (_, metrics) = replica.get("/metrics").await;
+    assert!(metrics.contains("entitlements_webhooks_refused_total{status=\"500\"} 3"), "{metrics}");
+
+    run(&db, "alter table item rename column seats to other").await;
+    let request = CheckFeatureRequest {
+        user_id: GRACE.into(),
+        feature: "export".into(),
+        ..CheckFeatureRequest::default()
+    };
+    let failed = replica.client.clone().check_feature(request).await.unwrap_err();
+    assert_eq!(failed.code(), Code::Internal, "{failed:?}");
+    assert!(failed.message().contains("see the log of the service"), "{failed:?}");
+    let body = json!({
+        "subject": { "type": "user", "id": GRACE },
+        "action": { "name": "use" },
+        "resource": { "type": "feature", "id": "export" },
+    });
+    let response = HttpClient::of(&replica).post("/access/v1/evaluation", body).await;
+    assert_eq!((response.status, response.header("retry-after")), (500, ""), "{response:?}");
+    replica.stop().await.unwrap();
+    drop_role(&db, &role).await;
+}
+
+/// The number of deliveries in the ledger.
+async fn counted(db: &Db) -> i64 {
+    let count = sqlx::query_scalar("select count(*) from delivery");
+    count.fetch_one(&db.pool().await).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_running_service_survives_a_locked_out_role_and_a_read_only_primary() {
+    let db = Db::new().await;
+    let (role, url) = role(&db).await;
+    let service = Process::start(&url, &[("CHECK_TIMEOUT", "2s"), ("MIGRATE", "false")]).await;
+    let name = db.name();
+    let end_sessions =
+        format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'");
+    for (breaks, mends) in [
+        (format!("alter role {role} nologin"), format!("alter role {role} login")),
+        (
+            format!("alter database {name} set default_transaction_read_only = on"),
+            format!("alter database {name} reset default_transaction_read_only"),
+        ),
+    ] {
+        run(&db, &breaks).await;
+        run(&db, &end_sessions).await;
+        let url = format!("{}/webhooks/clerk", service.http);
+        eventually("a delivery is answered with 503", async || deliver(&url).await == 503).await;
+        let mends = format!("set transaction_read_only = off; {mends}");
+        run(&db, &mends).await;
+        run(&db, &end_sessions).await;
+        eventually("it is accepted", async || deliver(&url).await == 200).await;
+    }
+    assert!(service.terminate().await);
+    drop_role(&db, &role).await;
+}
+
+/// Sends a delivery, and returns the status.
+async fn deliver(url: &str) -> u16 {
+    let (id, now) = (format!("msg_{}", uuid::Uuid::now_v7().simple()), chrono::Utc::now());
+    let (now, body) = (now.timestamp(), payload("subscriptionItem.active"));
+    let request = crate::support::service::plain_http()
+        .post(url)
+        .header("svix-id", &id)
+        .header("svix-timestamp", now)
+        .header("svix-signature", crate::support::service::secret().sign(&id, now, &body));
+    request.body(body).send().await.unwrap().status().as_u16()
+}

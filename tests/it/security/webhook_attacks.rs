@@ -1,0 +1,91 @@
+//! Attacks on the webhook listener. `attacks.rs` runs them beside a signed sender.
+
+use crate::{
+    ingest::invalid_requests::unsigned,
+    support::http2_frames::Attacker,
+    support::service::{payload, secret},
+};
+use chrono::Utc;
+use futures_util::future::{BoxFuture, FutureExt, join_all};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
+
+type Closed = BoxFuture<'static, Vec<Option<Duration>>>;
+
+/// More concurrent bodies than delivery slots, each sent byte by byte and opened anew when closed.
+pub fn slow_bodies(to: SocketAddr, until: Instant) -> Closed {
+    crowd(
+        200,
+        move || async move {
+            let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 400000\r\n";
+            let head = format!("{post}{}\r\n", unsigned());
+            let mut attacker = Attacker::sending(to, head.as_bytes()).await;
+            while !attacker.is_closed() && Instant::now() < until {
+                let _ = attacker.send(b"{").await;
+                sleep(Duration::from_millis(500)).await;
+            }
+        },
+        until,
+    )
+}
+
+/// More connections than the listener's limit, each kept alive by probes and opened anew when closed.
+pub fn idlers(to: SocketAddr, until: Instant) -> Closed {
+    crowd(
+        600,
+        move || async move {
+            let mut attacker = Attacker::sending(to, b"").await;
+            while !attacker.is_closed() && Instant::now() < until {
+                let _ = attacker.send(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+                sleep(Duration::from_millis(500)).await;
+            }
+        },
+        until,
+    )
+}
+
+/// Nearly all of a body of the largest size, and then silence: more in total than unsigned bodies may hold.
+pub fn heavy_bodies(to: SocketAddr, until: Instant) -> Closed {
+    crowd(
+        160,
+        move || async move {
+            let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 524288\r\n";
+            let head = format!("{post}{}\r\n{}", unsigned(), "x".repeat(524_000));
+            Attacker::sending(to, head.as_bytes()).await.stay(until).await;
+        },
+        until,
+    )
+}
+
+fn crowd<F>(size: usize, attacker: impl Fn() -> F + Copy + Send + 'static, until: Instant) -> Closed
+where
+    F: Future<Output = ()> + Send,
+{
+    let again = move |_| async move {
+        while Instant::now() < until {
+            attacker().await;
+        }
+        None
+    };
+    join_all((0..size).map(again)).boxed()
+}
+
+/// Delivers a signed body on a new connection, and returns the status line of the response.
+pub async fn deliver(to: SocketAddr) -> std::io::Result<String> {
+    use tokio::io::AsyncReadExt;
+    let (body, now) = (payload("subscriptionItem.active"), Utc::now().timestamp());
+    let signature = secret().sign("msg_1", now, &body);
+    let mut peer = TcpStream::connect(to).await?;
+    let head = format!(
+        "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\
+         svix-id: msg_1\r\nsvix-timestamp: {now}\r\nsvix-signature: {signature}\r\n\r\n{body}",
+        body.len()
+    );
+    peer.write_all(head.as_bytes()).await?;
+    let mut answer = String::new();
+    peer.read_to_string(&mut answer).await?;
+    Ok(answer.lines().next().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,18 @@
+//! Helpers: processes, clients, proxies, fakes and generators.
+
+pub mod certificates;
+pub mod database;
+pub mod fake_clerk;
+pub mod gateway_requests;
+pub mod http2_frames;
+pub mod http_client;
+pub mod manifests;
+pub mod oracle;
+pub mod process;
+pub mod proxy;
+pub mod raw_socket;
+pub mod rng;
+pub mod service;
+pub mod session_signer;
+pub mod skip;
+pub mod webhook_cases;
