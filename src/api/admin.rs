@@ -10,7 +10,7 @@ use super::{
 use crate::telemetry::log_chain;
 use crate::{
     ingest::{Deliveries, Replayed},
-    storage::{DeliveryEntry, DeliveryFilter, StoreError},
+    storage::{DeliveryEntry, StoreError},
 };
 use chrono::Utc;
 use std::sync::Arc;
@@ -31,14 +31,17 @@ impl AdminApi {
     /// One page of the ledger, and the token of the next page (empty at the end).
     async fn page(
         &self,
-        filter: &DeliveryFilter,
+        selected: Option<pb::DeliveryFilter>,
         size: u32,
         token: &str,
     ) -> Result<(Vec<DeliveryEntry>, String), Status> {
         let mut faults = Faults::default();
+        let (selected, size) = (filter(selected, &mut faults), page_size(size, &mut faults));
+        let selected = faults.none(Some(selected))?;
+        let mut faults = Faults::default();
         let after = position("page_token", token, &mut faults);
         let after = faults.none(Some(after))?;
-        let entries = self.deliveries.list(filter, after.as_ref(), size).await;
+        let entries = self.deliveries.list(&selected, after.as_ref(), size).await;
         let entries = entries.map_err(|e| failed(&e))?;
         let is_full = entries.len() == size as usize;
         let last = entries.last().filter(|_| is_full).map(DeliveryEntry::position);
@@ -54,12 +57,8 @@ impl pb::admin_server::Admin for AdminApi {
         request: Request<pb::ListDeliveriesRequest>,
     ) -> Result<Response<pb::ListDeliveriesResponse>, Status> {
         let request = request.into_inner();
-        let mut faults = Faults::default();
-        let filter = filter(request.filter, &mut faults);
-        let size = page_size(request.page_size, &mut faults);
-        let filter = faults.none(Some(filter))?;
-
-        let (entries, next_page_token) = self.page(&filter, size, &request.page_token).await?;
+        let (entries, next_page_token) =
+            self.page(request.filter, request.page_size, &request.page_token).await?;
         let deliveries = entries.into_iter().map(delivery).collect();
         Ok(Response::new(pb::ListDeliveriesResponse { deliveries, next_page_token }))
     }
@@ -80,12 +79,8 @@ impl pb::admin_server::Admin for AdminApi {
         request: Request<pb::ReplayDeliveriesRequest>,
     ) -> Result<Response<pb::ReplayDeliveriesResponse>, Status> {
         let request = request.into_inner();
-        let mut faults = Faults::default();
-        let filter = filter(request.filter, &mut faults);
-        let size = page_size(request.page_size, &mut faults);
-        let filter = faults.none(Some(filter))?;
-
-        let (entries, next_page_token) = self.page(&filter, size, &request.page_token).await?;
+        let (entries, next_page_token) =
+            self.page(request.filter, request.page_size, &request.page_token).await?;
         let mut replayed = Vec::with_capacity(entries.len());
         for entry in &entries {
             let done = self.deliveries.replay(entry, request.dry_run, Utc::now()).await;
@@ -129,15 +124,6 @@ fn replayed_delivery(replayed: Replayed) -> pb::ReplayedDelivery {
 
 fn failed(error: &StoreError) -> Status {
     tracing::error!(error = log_chain(error), "admin call failed");
-    if error.is_transient() {
-        Status::unavailable("the database is unavailable")
-    } else if matches!(error, StoreError::Misconfigured(_)) {
-        Status::internal(
-            "the database rejected a statement of this service: see the log of the service",
-        )
-    } else {
-        Status::internal(
-            "the database holds a row that this service cannot read: see the log of the service",
-        )
-    }
+    let reason = error.public_reason();
+    if error.is_transient() { Status::unavailable(reason) } else { Status::internal(reason) }
 }

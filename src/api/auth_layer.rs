@@ -8,7 +8,7 @@ use crate::{
         grpc::end_when_revoked,
         listener::Peer,
     },
-    telemetry::{Labels, Metrics},
+    telemetry::Metrics,
 };
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
@@ -75,7 +75,7 @@ impl<S> Authenticated<S> {
 
 /// Counts a rejected call. The status does not reveal what was wrong with a key.
 fn refused(metrics: &Metrics, refusal: AuthError) -> Status {
-    metrics.calls_refused.get_or_create(&Labels([("cause", refusal.cause())])).inc();
+    metrics.count_refused_call(refusal.cause());
     match refusal {
         AuthError::NoKey | AuthError::WrongKey | AuthError::SeveralKeys => Status::unauthenticated(
             "the call has no valid credentials: send an API key as `authorization: Bearer KEY`, or use a client \

@@ -127,13 +127,13 @@ impl Protocols {
         let (headers, scope) = (request.headers(), Some(Scope::Check));
         let stream = Ofrep::is_stream(path).then_some(StreamKind::Ofrep);
         let admitted = session.admit(headers, source, scope, stream);
-        admitted.inspect_err(|refusal| count(&self.metrics, *refusal))
+        admitted.inspect_err(|refusal| self.metrics.count_refused_call(refusal.cause()))
     }
 
     /// Ends a stream when its caller's access is revoked, and counts that as a rejection.
     fn end_when_revoked(&self, answer: Answer, stream: StreamAdmission) -> Answer {
         let metrics = self.metrics.clone();
-        let revoked = async move { count(&metrics, stream.withdrawn().await) };
+        let revoked = async move { metrics.count_refused_call(stream.withdrawn().await.cause()) };
         answer.map(|body| match body {
             Body::Right(events) => {
                 Body::Right(StreamBody::new(Box::pin(events.take_until(Box::pin(revoked)))))
@@ -180,10 +180,6 @@ impl Protocols {
             None => reply.answer,
         }
     }
-}
-
-fn count(metrics: &Metrics, refusal: AuthError) {
-    metrics.calls_refused.get_or_create(&Labels([("cause", refusal.cause())])).inc();
 }
 
 /// Whether a request needs no key: a CORS preflight, which cannot have one; discovery; and paths of no protocol, such

@@ -1,5 +1,5 @@
-//! The routes of the HTTP listeners: webhooks and probes on the public one; metrics, probes and the HTTP protocols on
-//! the operator one.
+//! The routes of the HTTP listeners: webhooks and probes on the webhook listener; metrics, probes and the HTTP
+//! protocols on the operator listener.
 
 use super::{ProbeState, Protocols, Webhooks, probes, webhook};
 use crate::server::{
@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// The maximum number of connections of the public listener.
+/// The maximum number of connections of the webhook listener.
 const MAX_CONNECTIONS: usize = 512;
 /// The limits of unverified requests: 64 MiB of bodies; for one address, 16 connections and four bodies of maximum
 /// size.
@@ -36,9 +36,9 @@ const MISDIRECTED: &str = "the Host header names neither this machine nor PUBLIC
 /// The routes of a listener.
 #[derive(Clone)]
 pub enum Surface {
-    /// Public: webhooks from Clerk, and probes.
+    /// The webhook listener: webhooks from Clerk, and probes.
     Webhooks(Arc<Webhooks>, Arc<ProbeState>),
-    /// Internal: metrics, probes and the HTTP protocols.
+    /// The operator listener: metrics, probes and the HTTP protocols.
     Operators(Arc<ProbeState>, Arc<Protocols>),
 }
 

@@ -196,16 +196,11 @@ impl SharedState {
         let (prepared, stop) = (CancellationToken::new(), self.stop.clone());
         let after = |task| run_after(prepared.clone(), stop.clone(), task);
         let (store, metrics) = (self.store.clone(), self.metrics.clone());
-        let changes = self.change_follower();
-        spawn(tasks, "change log", after(Box::pin(async move { changes.run().await })));
+        spawn(tasks, "change log", after(Box::pin(self.change_follower().run())));
         spawn(tasks, "retention", after(Box::pin(retention::run(store.clone(), body_retention))));
         spawn(tasks, "database gauges", after(Box::pin(database_gauges::run(store, metrics))));
         if let Some(reconciler) = reconciler {
-            spawn(
-                tasks,
-                "reconciliation",
-                after(Box::pin(async move { Box::pin(reconciler.run()).await })),
-            );
+            spawn(tasks, "reconciliation", after(Box::pin(reconciler.run())));
         }
         tasks.spawn(async move { ("start-up", startup.run(prepared, stop).await) });
     }

@@ -27,7 +27,7 @@ pub enum WrongSchema {
     Ahead,
 }
 
-/// What the database needs before the other tasks use it.
+/// The preparation of the database, before the other tasks use it.
 pub(super) struct Startup {
     pub store: Arc<Store>,
     /// The connection options for migrating; `None` if migrating is not configured.

@@ -2,7 +2,6 @@
 
 use crate::{
     replica::Unavailable,
-    storage::StoreError,
     telemetry::{Sampler, log_chain},
 };
 
@@ -12,11 +11,11 @@ use crate::{
 pub struct CheckError {
     /// The text for the caller.
     pub reason: String,
-    /// What can be done about the failure.
+    /// The remedy.
     pub kind: CheckErrorKind,
 }
 
-/// What can be done about a failure.
+/// The remedy for a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckErrorKind {
     /// Too many calls: retry later, with fewer calls.
@@ -42,22 +41,12 @@ impl CheckError {
             if logged.takes() {
                 tracing::warn!(error = log_chain(source), "cannot read accounts");
             }
-            Self { reason: "the database is unavailable".into(), kind: CheckErrorKind::Transient }
+            Self { reason: source.public_reason().into(), kind: CheckErrorKind::Transient }
         } else {
             if logged.takes() {
                 tracing::error!(error = log_chain(source), "cannot read accounts");
             }
-            Self { reason: reason(source).into(), kind: CheckErrorKind::Permanent }
+            Self { reason: source.public_reason().into(), kind: CheckErrorKind::Permanent }
         }
-    }
-}
-
-/// The text for the caller about a permanent failure of the database.
-fn reason(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::Misconfigured(_) => {
-            "the database rejects a query of this service; see the log of the service"
-        }
-        _ => "the database holds a value that this service cannot read; see the log of the service",
     }
 }

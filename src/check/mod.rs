@@ -1,13 +1,13 @@
 //! The evaluator: gets the accounts of a user and the active organization, and decides from them. All protocols use it,
 //! so they cannot answer differently.
 
+mod cooperative_yield;
 mod denial_log;
 mod error;
-mod pieces;
 mod subjects;
 
+pub use cooperative_yield::CooperativeYield;
 pub use error::{CheckError, CheckErrorKind};
-pub use pieces::CooperativeYield;
 pub use subjects::{Subjects, SubjectsBuf};
 
 use crate::{

@@ -91,7 +91,7 @@ impl Standing<'_> {
     }
 }
 
-/// What an override does.
+/// The effect of an override.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// Grants the feature, with this limit; `None`: without a limit.

@@ -204,7 +204,7 @@ impl<T> Item<T> {
         }
     }
 
-    /// What the item grants, independent of the time.
+    /// The grant of the item, independent of the time.
     pub(super) fn claim(&self, grace: Grace) -> Claim {
         match self.status {
             _ if self.is_canceled() => match self.period_end {
@@ -252,7 +252,7 @@ impl<T> Item<T> {
     }
 }
 
-/// What an item's status and dates grant, independent of the time.
+/// The grant that follows from the status and dates of an item, independent of the time.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Claim {
     Granted {

@@ -141,7 +141,7 @@ impl Reconciler {
     }
 
     /// Backfills all subscriptions once, and keeps the catalog and the accounts in line with Clerk, for ever.
-    pub async fn run(&self) -> Infallible {
+    pub async fn run(self) -> Infallible {
         tokio::select! {
             never = self.keep_catalog() => never,
             never = self.keep_accounts() => never,

@@ -92,7 +92,7 @@ impl ChangeFollower {
     }
 
     /// Follows the change log, and sends and receives notifications, for ever.
-    pub async fn run(&self) -> Infallible {
+    pub async fn run(self) -> Infallible {
         tokio::select! {
             never = self.follow() => never,
             never = self.listen() => never,

@@ -6,10 +6,10 @@ pub mod change_follower;
 mod epochs;
 mod error;
 mod freshness;
-mod shares;
+mod load_limits;
 
 pub use accounts::{Accounts, CachedAccount, Consistency};
 pub use change_feed::ChangeSubscription;
 pub use error::Unavailable;
 pub use freshness::{Freshness, FreshnessState};
-pub use shares::LoadLimits;
+pub use load_limits::LoadLimits;

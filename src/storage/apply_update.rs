@@ -61,7 +61,7 @@ async fn finish(
     })
 }
 
-/// What an update changed in the tables.
+/// The changes of an update in the tables.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Written {
     /// Nothing: the same or a newer state was stored.

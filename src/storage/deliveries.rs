@@ -37,6 +37,11 @@ impl Delivery {
     pub fn subject(&self) -> Option<&Subject> {
         self.event.subject.as_ref()
     }
+
+    /// Whether the delivery is from another Clerk instance than the served one.
+    fn is_foreign(&self) -> bool {
+        matches!(self.event.parsed, Parsed::Foreign(_))
+    }
 }
 
 /// An item that another subject holds as well, which cannot be right.
@@ -108,6 +113,11 @@ impl Outcome {
                 Some(detail)
             }
         }
+    }
+
+    /// The new revision as the ledger stores it.
+    fn stored_revision(&self) -> Option<i64> {
+        self.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX))
     }
 
     /// The subject whose account changed, and its new revision.
@@ -256,8 +266,8 @@ async fn mark_replayed(
         delivery.subject().map(Subject::as_str),
         outcome.word(),
         outcome.detail(),
-        outcome.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX)),
-        matches!(delivery.event.parsed, Parsed::Foreign(_)),
+        outcome.stored_revision(),
+        delivery.is_foreign(),
     )
     .execute(tx)
     .await?;
@@ -288,12 +298,12 @@ async fn insert(
         delivery.subject().map(Subject::as_str),
         outcome.word(),
         outcome.detail(),
-        outcome.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX)),
+        outcome.stored_revision(),
         &*delivery.body,
         &*Sha256::digest(&delivery.body),
         delivery.event.instance,
         delivery.signed_at,
-        matches!(delivery.event.parsed, Parsed::Foreign(_)),
+        delivery.is_foreign(),
     )
     .execute(db)
     .await?;

@@ -41,6 +41,22 @@ impl StoreError {
         }
     }
 
+    /// The failure for callers, without internal details.
+    #[must_use]
+    pub fn public_reason(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) | Self::AccessDenied(_) | Self::Timeout(_) => {
+                "the database is unavailable"
+            }
+            Self::Misconfigured(_) => {
+                "the database rejects a query of this service; see the log of the service"
+            }
+            Self::Rejected(_) | Self::Corrupt(_) => {
+                "the database holds a value that this service cannot read; see the log of the service"
+            }
+        }
+    }
+
     /// Whether the connection that returned this error, and others of its age, may be dead or may lead to a server that
     /// is no longer the primary.
     pub(super) fn is_about_the_connection(&self) -> bool {

@@ -265,6 +265,11 @@ impl Metrics {
         all.register("shared_items", help, self.shared_items.clone());
     }
 
+    /// Counts a call that was rejected before it reached a service, by its cause.
+    pub fn count_refused_call(&self, cause: &'static str) {
+        self.calls_refused.get_or_create(&Labels([("cause", cause)])).inc();
+    }
+
     /// Initializes counters with known label values to 0, so that an alert detects the first increase.
     fn initialize_labels(&self) {
         for result in ["applied", "superseded", "duplicate", "ignored", "parked"] {

@@ -191,11 +191,17 @@ pub(super) fn without(text: &str, name: &str) -> Option<String> {
     let mut document: DocumentMut = text.parse().ok()?;
     let removed = document.get_mut("keys")?.as_table_like_mut()?.remove(name)?;
     if let Some(table) = removed.as_table() {
-        let above = table.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
-        let about_others = above.rfind("\n\n").map_or("", |at| &above[..=at]);
+        let above: Vec<_> = text_above(table).lines().collect();
+        let own = above.iter().rev().take_while(|line| line.trim_start().starts_with('#')).count();
+        let about_others = above[..above.len() - own].join("\n");
         keep_comments(&mut document, about_others.trim_end(), table.position());
     }
     Some(document.to_string())
+}
+
+/// The comments and blank lines between a table and the one before it.
+fn text_above(table: &Table) -> &str {
+    table.decor().prefix().and_then(RawString::as_str).unwrap_or_default()
 }
 
 /// Puts comments above the table that follows a position, or at the end.
@@ -207,8 +213,7 @@ fn keep_comments(document: &mut DocumentMut, comments: &str, removed_at: Option<
     let tables = tables.flat_map(Table::iter_mut).filter_map(|(_, item)| item.as_table_mut());
     let later = tables.filter(|table| table.position() > removed_at);
     if let Some(next) = later.min_by_key(|table| table.position()) {
-        let own = next.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
-        let prefix = format!("{comments}\n{own}");
+        let prefix = format!("{comments}\n{}", text_above(next));
         next.decor_mut().set_prefix(prefix);
     } else {
         let end = format!("{comments}\n{}", document.trailing().as_str().unwrap_or_default());

@@ -72,5 +72,11 @@ scopes = []";
         "# ours\n\n# of Ada\n[keys.a] # first\nscopes = [\n  'check',\n]\n\n[certificates.c]\nscopes = []\n"
     );
     assert_eq!(without(text, "c"), None);
+    for blank in ["  ", "\r"] {
+        let text =
+            format!("# ours\n{blank}\n# of Ada\n[keys.a]\nscopes = []\n[keys.b]\nscopes = []\n");
+        let left = without(&text, "a").unwrap();
+        assert!(left.starts_with("# ours") && !left.contains("Ada"), "{left}");
+    }
     assert_eq!(without("keys = { a = {} }", "a").as_deref(), Some("keys = {}\n"));
 }

@@ -1,9 +1,6 @@
 //! Ends a stream with UNAUTHENTICATED when the access of its caller is revoked.
 
-use crate::{
-    server::auth::StreamAdmission,
-    telemetry::{Labels, Metrics},
-};
+use crate::{server::auth::StreamAdmission, telemetry::Metrics};
 use bytes::Bytes;
 use http::Response;
 use hyper::body::{Body as _, Frame};
@@ -30,8 +27,7 @@ pub fn end_when_revoked(
     metrics: Arc<Metrics>,
 ) -> Response<Body> {
     let revoked = Box::pin(async move {
-        let cause = Labels([("cause", admission.withdrawn().await.cause())]);
-        metrics.calls_refused.get_or_create(&cause).inc();
+        metrics.count_refused_call(admission.withdrawn().await.cause());
     });
     response.map(|body| {
         let is_over = body.is_end_stream(); // an error, whose status is in the headers

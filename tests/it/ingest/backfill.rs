@@ -108,7 +108,7 @@ async fn a_backfill_imports_every_page() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let requests = clerk.state.lock().unwrap().requests;
-    println!("{count} subjects taken over in {:?}, {requests} requests", started.elapsed());
+    println!("{count} subjects imported in {:?}, {requests} requests", started.elapsed());
     for n in [0, count / 2, count - 1] {
         assert!(replica.check(&format!("user_{n}"), "", "export").await.allowed, "user_{n}");
     }
