@@ -6,13 +6,10 @@
 
 mod evaluation;
 
-use super::http_protocols::{Admission, LARGEST_BODY, Reply, explanation, refusal};
+use super::http_protocols::{Admission, LARGEST_BODY, Reply, refusal};
 use crate::{
-    check::{
-        CheckError, CheckErrorKind, CooperativeYield, EvaluatedAccounts, EvaluationContext,
-        Evaluator,
-    },
-    domain::Decision,
+    check::{CheckError, CheckErrorKind, CooperativeYield, Evaluator},
+    domain::Explanation,
     replica::Consistency,
     server::http::{
         PublicUrl,
@@ -156,10 +153,9 @@ impl AuthZen {
         let consistency = Consistency::default();
         let evaluated = self.checks.evaluated_accounts(query.subjects, &consistency).await?;
         let evaluation = self.checks.context();
-        let decision = self.checks.decide(&evaluation, &evaluated, query.subjects, &query.question);
-        let result = if decision.verdict.explain().allowed { "allowed" } else { "denied" };
-        let body = response(&decision, &evaluation, &evaluated);
-        Ok(Reply { answer: json_body(StatusCode::OK, &body), result })
+        let answer = self.checks.answer(&evaluation, &evaluated, query.subjects, &query.question);
+        let result = if answer.allowed { "allowed" } else { "denied" };
+        Ok(Reply { answer: json_body(StatusCode::OK, &response(&answer)), result })
     }
 
     /// Evaluates in order until the semantic ends the batch. An invalid evaluation is denied, alone.
@@ -178,12 +174,9 @@ impl AuthZen {
                     let evaluated =
                         evaluated.next().expect("`each` returns one entry for each valid query");
                     let (subjects, question) = (query.subjects, query.question);
-                    let decision = self.checks.decide(&evaluation, evaluated, subjects, &question);
+                    let answer = self.checks.answer(&evaluation, evaluated, subjects, &question);
                     pieces.answered(evaluated.items()).await;
-                    (
-                        decision.verdict.explain().allowed,
-                        response(&decision, &evaluation, evaluated),
-                    )
+                    (answer.allowed, response(&answer))
                 }
                 Err(message) => {
                     let error = json!({ "status": 400, "message": message });
@@ -201,13 +194,8 @@ impl AuthZen {
 }
 
 /// The decision, with its explanation as context.
-fn response(
-    decision: &Decision<'_>,
-    evaluation: &EvaluationContext,
-    evaluated: &EvaluatedAccounts,
-) -> Value {
-    let context = explanation(decision, evaluated, &evaluation.revision(evaluated), "valid_until");
-    json!({ "decision": decision.verdict.explain().allowed, "context": context })
+fn response(answer: &Explanation<'_>) -> Value {
+    json!({ "decision": answer.allowed, "context": answer })
 }
 
 /// Whether exactly one `Content-Type` says JSON; parameters such as `charset` are ignored.

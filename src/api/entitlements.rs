@@ -46,8 +46,8 @@ impl pb::entitlements_server::Entitlements for EntitlementsApi {
             .await
             .map_err(response::status)?;
         let evaluation = self.checks.context();
-        let decision = self.checks.decide(&evaluation, &evaluated, subjects, &question);
-        Ok(Response::new(response::feature(decision, &evaluation, &evaluated)))
+        let answer = self.checks.answer(&evaluation, &evaluated, subjects, &question);
+        Ok(Response::new(answer.into()))
     }
 
     async fn check_features(
@@ -70,15 +70,15 @@ impl pb::entitlements_server::Entitlements for EntitlementsApi {
         for group in questions.chunk_by(|(subjects, _), (next, _)| subjects == next) {
             let evaluated = &evaluated[answers.len()];
             if let [(subjects, question)] = group {
-                let decision = self.checks.decide(&evaluation, evaluated, *subjects, question);
-                answers.push(response::feature(decision, &evaluation, evaluated));
+                let answer = self.checks.answer(&evaluation, evaluated, *subjects, question);
+                answers.push(answer.into());
                 pieces.answered(evaluated.items()).await;
                 continue;
             }
             let prepared = evaluation.prepare(evaluated);
             for (subjects, question) in group {
-                let decision = self.checks.decide_next(&prepared, &mut pieces, *subjects, question);
-                answers.push(response::feature(decision.await, &evaluation, evaluated));
+                let answer = self.checks.answer_next(&prepared, &mut pieces, *subjects, question);
+                answers.push(answer.await.into());
             }
         }
         Ok(Response::new(pb::CheckFeaturesResponse { answers }))
@@ -102,8 +102,8 @@ impl pb::entitlements_server::Entitlements for EntitlementsApi {
             .await
             .map_err(response::status)?;
         let evaluation = self.checks.context();
-        let decision = self.checks.decide(&evaluation, &evaluated, subjects, &question);
-        Ok(Response::new(response::plan(decision, &evaluation, &evaluated)))
+        let answer = self.checks.answer(&evaluation, &evaluated, subjects, &question);
+        Ok(Response::new(answer.into()))
     }
 
     async fn list_entitlements(
@@ -123,16 +123,17 @@ impl pb::entitlements_server::Entitlements for EntitlementsApi {
             .await
             .map_err(response::status)?;
         let evaluation = self.checks.context();
-        let is_stale = evaluated.stale_for().is_some();
+        let state = evaluation.state(&evaluated);
+        let is_stale = state.stale_for.is_some();
         let mut accounts = Vec::new();
         for account in evaluated.accounts() {
             accounts.push(response::account(account, &evaluation, is_stale).await);
         }
         Ok(Response::new(pb::ListEntitlementsResponse {
             accounts,
-            checked_at: response::instant(Some(evaluation.now)),
-            stale_for: response::stale_for(&evaluated),
-            revision: evaluation.revision(&evaluated),
+            checked_at: response::instant(Some(state.checked_at)),
+            stale_for: response::age(state.stale_for),
+            revision: state.revision,
             catalog: evaluation.catalog_number(),
             freshness: pb::Freshness::from(self.checks.accounts().freshness().state()).into(),
         }))

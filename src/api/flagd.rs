@@ -10,7 +10,6 @@ mod evaluation;
 mod events;
 mod flag_set;
 mod flags;
-mod metadata;
 pub mod pb;
 mod sync;
 

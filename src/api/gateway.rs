@@ -10,27 +10,26 @@ pub use ext_authz::ExtAuthz;
 pub use forward_auth::ForwardAuth;
 
 use crate::{
-    check::{CheckErrorKind, Evaluator, Subjects},
+    check::{CheckError, CheckErrorKind, Evaluator, Subjects},
     clerk::{Credentials, SessionError, SessionVerifier, SignedIn},
-    domain::{Decision, Question, Subject},
+    domain::{Explanation, Question, Subject},
     replica::Consistency,
 };
-use chrono::SecondsFormat;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// All headers that the service may add to a request. A gateway must remove or overwrite those that a client sends, so
-/// that they never reach a backend.
-pub const HEADERS: [&str; 9] = [
-    "x-entitlement-reason",
-    "x-entitlement-subject",
-    "x-entitlement-plan",
-    "x-entitlement-limit",
-    "x-entitlement-valid-until",
-    "x-entitlement-revision",
-    "x-entitlement-stale",
-    "x-entitlement-user",
-    "x-entitlement-organization",
+/// All headers that the service may add to a request, each with the field of the answer that it holds. A gateway must
+/// remove or overwrite those that a client sends, so that they never reach a backend.
+pub const HEADERS: [(&str, &str); 9] = [
+    ("x-entitlement-reason", "reason"),
+    ("x-entitlement-subject", "subject"),
+    ("x-entitlement-plan", "plan"),
+    ("x-entitlement-limit", "limit"),
+    ("x-entitlement-valid-until", "validUntil"),
+    ("x-entitlement-revision", "revision"),
+    ("x-entitlement-stale", "stale"),
+    ("x-entitlement-user", "user"),
+    ("x-entitlement-organization", "organization"),
 ];
 
 /// Decides whether a request may pass.
@@ -51,6 +50,25 @@ pub struct GatewayResponse {
     pub body: Value,
     /// The label `result` of the metric.
     pub result: &'static str,
+}
+
+/// Why a request cannot be decided now. The gateway decides whether it passes nevertheless.
+#[derive(Debug)]
+pub struct GatewayUnavailable {
+    /// The reason, for the gateway's log.
+    pub reason: String,
+    /// The label `result` of the metric.
+    pub result: &'static str,
+}
+
+impl From<CheckError> for GatewayUnavailable {
+    fn from(CheckError { reason, kind }: CheckError) -> Self {
+        let result = match kind {
+            CheckErrorKind::Overloaded => "overloaded",
+            CheckErrorKind::Transient | CheckErrorKind::Permanent => "unavailable",
+        };
+        Self { reason, result }
+    }
 }
 
 /// The requirement of a route.
@@ -80,80 +98,68 @@ impl GatewayAuthorizer {
         &self,
         session: Result<SignedIn, SessionError>,
         route: Route<'_>,
-    ) -> GatewayResponse {
+    ) -> Result<GatewayResponse, GatewayUnavailable> {
         let session = match session {
             Ok(session) => session,
-            Err(error @ SessionError::NoKeys(_)) => return unavailable(&error.to_string()),
-            Err(error) => return unauthenticated(&error.to_string()),
+            Err(error @ SessionError::NoKeys(_)) => {
+                return Err(GatewayUnavailable {
+                    reason: error.to_string(),
+                    result: "unavailable",
+                });
+            }
+            Err(error) => return Ok(unauthenticated(&error.to_string())),
         };
         let Ok(question) = Question::feature(route.feature) else {
-            return misconfigured(
+            return Ok(misconfigured(
                 "the feature of the route is missing or not a valid slug: correct the route",
-            );
+            ));
         };
         let denied = match route.denied {
             None | Some("403" | "") => 403,
             Some("402") => 402,
-            Some(_) => return misconfigured("`denied` must be 402 or 403: correct the route"),
+            Some(_) => return Ok(misconfigured("`denied` must be 402 or 403: correct the route")),
         };
         let organization = session.organization.as_ref().map(Subject::id);
         let subjects = Subjects::of_user(session.user.id(), organization);
         let consistency = Consistency::default();
-        let evaluated = match self.checks.evaluated_accounts(subjects, &consistency).await {
-            Ok(evaluated) => evaluated,
-            Err(failure) if failure.kind == CheckErrorKind::Overloaded => {
-                return GatewayResponse { result: "overloaded", ..unavailable(&failure.reason) };
-            }
-            Err(failure) => return unavailable(&failure.reason),
-        };
+        let evaluated = self.checks.evaluated_accounts(subjects, &consistency).await?;
         let evaluation = self.checks.context();
-        let decision = self.checks.decide(&evaluation, &evaluated, subjects, &question);
-        let state = State {
-            revision: evaluation.revision(&evaluated),
-            stale: evaluated.stale_for().is_some(),
-        };
-        decided(&decision, state, &session, route.feature, denied)
+        let answer = self.checks.answer(&evaluation, &evaluated, subjects, &question);
+        Ok(decided(&answer, &session, route.feature, denied))
     }
 }
 
-/// The state of the data that a decision was made from.
-struct State {
-    revision: String,
-    stale: bool,
-}
-
 fn decided(
-    decision: &Decision<'_>,
-    state: State,
+    answer: &Explanation<'_>,
     session: &SignedIn,
     feature: &str,
     denied: u16,
 ) -> GatewayResponse {
-    let explained = decision.verdict.explain();
-    let text = |found: Option<&str>| found.unwrap_or_default().to_owned();
-    let until = decision.valid_until.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true));
-    let headers = vec![
-        ("x-entitlement-reason", explained.reason.to_owned()),
-        ("x-entitlement-subject", text(explained.subject.map(Subject::as_str))),
-        ("x-entitlement-plan", text(explained.plan)),
-        ("x-entitlement-limit", explained.limit.map(|limit| limit.to_string()).unwrap_or_default()),
-        ("x-entitlement-valid-until", until.unwrap_or_default()),
-        ("x-entitlement-revision", state.revision),
-        ("x-entitlement-stale", state.stale.to_string()),
-        ("x-entitlement-user", session.user.to_string()),
-        ("x-entitlement-organization", text(session.organization.as_ref().map(Subject::as_str))),
-    ];
-    let (status, result) = match (explained.allowed, decision.verdict.is_unknown_target()) {
+    let (status, result) = match (answer.allowed, answer.is_unknown_target()) {
         (true, _) => (200, "allowed"),
         (false, false) => (denied, "denied"),
         (false, true) => (denied, "unknown_feature"),
     };
     let mut body =
-        json!({ "allowed": explained.allowed, "feature": feature, "reason": explained.reason });
-    if let Some(plan) = explained.plan {
+        json!({ "allowed": answer.allowed, "feature": feature, "reason": answer.reason.name() });
+    if let Some(plan) = answer.plan {
         body["plan"] = plan.into();
     }
-    GatewayResponse { status, headers, body, result }
+    GatewayResponse { status, headers: headers(answer, session), body, result }
+}
+
+/// All of [`HEADERS`]. They are empty where the answer lacks the field, so that a gateway that copies them overwrites those
+/// of the client.
+fn headers(answer: &Explanation<'_>, session: &SignedIn) -> Vec<(&'static str, String)> {
+    let mut fields = json!(answer);
+    fields["user"] = session.user.as_str().into();
+    fields["organization"] = session.organization.as_ref().map(Subject::as_str).into();
+    let text = |value: &Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    HEADERS.into_iter().map(|(name, field)| (name, text(&fields[field]))).collect()
 }
 
 fn unauthenticated(reason: &str) -> GatewayResponse {
@@ -177,16 +183,4 @@ pub fn caller_rejected() -> GatewayResponse {
     let reason = "the gateway is not authorized: it must send an API key with the scope `check` as X-API-Key, or use a \
                   client certificate";
     GatewayResponse { result: "gateway_refused", ..misconfigured(reason) }
-}
-
-/// The answer when the service cannot decide now: 503, retry after 1 s.
-#[must_use]
-pub fn unavailable(reason: &str) -> GatewayResponse {
-    let headers = vec![("retry-after", "1".to_owned())];
-    GatewayResponse {
-        status: 503,
-        headers,
-        body: json!({ "error": reason }),
-        result: "unavailable",
-    }
 }

@@ -3,8 +3,6 @@
 
 use super::{AuthZen, ForwardAuth, Hosts, Ofrep};
 use crate::{
-    check::EvaluatedAccounts,
-    domain::Decision,
     replica::LoadLimits,
     server::{
         auth::{
@@ -19,12 +17,10 @@ use crate::{
     },
     telemetry::{Labels, Metrics},
 };
-use chrono::SecondsFormat;
 use futures_util::StreamExt;
 use http::{Method, Request, StatusCode};
 use http_body_util::StreamBody;
 use hyper::body::Incoming;
-use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -191,31 +187,4 @@ fn is_open<B>(request: &Request<B>) -> bool {
 /// Whether a path needs a key when callers are authenticated.
 pub(super) fn needs_key(path: &str) -> bool {
     path.starts_with(OFREP) || (AuthZen::has(path) && !AuthZen::is_discovery(path))
-}
-
-/// Renders the explanation of a decision as JSON. `valid_until` is the protocol's name of that field.
-pub(super) fn explanation(
-    decision: &Decision<'_>,
-    evaluated: &EvaluatedAccounts,
-    revision: &str,
-    valid_until: &str,
-) -> Value {
-    let explanation = decision.verdict.explain();
-    let mut rendered = json!({
-        "reason": explanation.reason,
-        "revision": revision,
-        "stale": evaluated.stale_for().is_some(),
-    });
-    let until = decision.valid_until.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true));
-    for (name, value) in [
-        ("subject", explanation.subject.map(|subject| subject.as_str().into())),
-        ("plan", explanation.plan.map(Value::from)),
-        ("limit", explanation.limit.map(Value::from)),
-        (valid_until, until.map(Value::from)),
-    ] {
-        if let Some(value) = value {
-            rendered[name] = value;
-        }
-    }
-    rendered
 }

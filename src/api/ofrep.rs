@@ -162,14 +162,12 @@ impl Ofrep {
         let question = Question::feature(key).map_err(|_| Fault::not_found(key))?;
         let evaluated = self.evaluated_accounts(&subjects, &Consistency::default()).await?;
         let evaluation = self.checks.context();
-        let decision =
-            self.checks.decide(&evaluation, &evaluated, subjects.as_subjects(), &question);
-        if decision.verdict.is_unknown_target() {
+        let answer = self.checks.answer(&evaluation, &evaluated, subjects.as_subjects(), &question);
+        if answer.is_unknown_target() {
             return Err(Fault::not_found(key));
         }
-        let result = if decision.verdict.explain().allowed { "allowed" } else { "denied" };
-        let body = flag(key, &decision, &evaluated, &evaluation.revision(&evaluated));
-        Ok(Reply { answer: json_body(StatusCode::OK, &body), result })
+        let result = if answer.allowed { "allowed" } else { "denied" };
+        Ok(Reply { answer: json_body(StatusCode::OK, &flag(key, &answer)), result })
     }
 
     async fn evaluated_accounts(

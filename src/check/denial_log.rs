@@ -2,7 +2,7 @@
 
 use super::Subjects;
 use crate::{
-    domain::{Decision, Kind, Question, SubjectRef, Target, Verdict},
+    domain::{Explanation, Kind, Question, Reason, SubjectRef, Target},
     telemetry::{SampleRate, Sampler},
 };
 
@@ -15,14 +15,14 @@ impl DenialLog {
         Self(share.map(Sampler::new))
     }
 
-    /// Logs the decision if it denies and the sampler takes it.
+    /// Logs the answer if it is a denial and the sampler takes it.
     pub(super) fn note(
         &self,
         subjects: Subjects<'_>,
         question: &Question<'_>,
-        decision: &Decision<'_>,
+        answer: &Explanation<'_>,
     ) {
-        if let (Some(sampler), Verdict::Denied { reason, plan, .. }) = (&self.0, decision.verdict)
+        if let (Some(sampler), Reason::Denial(reason)) = (&self.0, answer.reason)
             && sampler.takes()
         {
             let of = |kind| subjects.iter().find(|id| id.kind() == kind).map(SubjectRef::as_str);
@@ -31,7 +31,7 @@ impl DenialLog {
                 Target::Feature(feature) => ("feature", feature),
                 Target::Plan(plan) => ("plan", plan),
             };
-            let reason = reason.name();
+            let (reason, plan) = (reason.name(), answer.plan);
             tracing::info!(
                 user,
                 organization,

@@ -8,19 +8,19 @@ mod subjects;
 
 pub use cooperative_yield::CooperativeYield;
 pub use error::{CheckError, CheckErrorKind};
-pub use subjects::{Subjects, SubjectsBuf};
+pub use subjects::{SubjectError, Subjects, SubjectsBuf, SubjectsParser};
 
 use crate::{
     domain::{
-        self, Account, Catalog, Decision, Denial, Grace, Grant, PackedItems, PreparedAccounts,
-        Question, Revision, Slug, SubjectRef, Verdict,
+        self, Account, Catalog, Decision, Denial, EvaluatedState, Explanation, Grace, Grant,
+        PackedItems, PreparedAccounts, Question, Reason, Revision, Slug, SubjectRef,
     },
     replica::{Accounts, CachedAccount, Consistency, Unavailable},
     storage::CatalogVersion,
     telemetry::{Labels, Metrics, SampleRate, Sampler},
 };
 use arc_swap::Guard;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use denial_log::DenialLog;
 use prometheus_client::metrics::counter::Counter;
 use std::{
@@ -82,7 +82,7 @@ impl EvaluatedAccounts {
 pub struct EvaluationContext {
     version: Guard<Arc<CatalogVersion>>,
     grace: Grace,
-    /// The instant at which checks are decided.
+    /// The instant at which checks are decided, in whole milliseconds.
     pub now: DateTime<Utc>,
 }
 
@@ -119,11 +119,28 @@ impl EvaluationContext {
         }
     }
 
+    /// Explains a decision that was made from these accounts at [`Self::now`].
+    #[must_use]
+    pub fn explain<'a>(
+        &self,
+        evaluated: &EvaluatedAccounts,
+        decision: Decision<'a>,
+    ) -> Explanation<'a> {
+        Explanation::new(decision, self.state(evaluated))
+    }
+
+    /// The state of the data behind answers about these accounts.
+    #[must_use]
+    pub fn state(&self, evaluated: &EvaluatedAccounts) -> EvaluatedState {
+        let (stale_for, revision) = (evaluated.stale_for(), self.revision(evaluated));
+        EvaluatedState { checked_at: self.now, stale_for, revision }
+    }
+
     /// Prepares the accounts for many questions.
     #[must_use]
     pub fn prepare<'a>(&'a self, evaluated: &'a EvaluatedAccounts) -> PreparedEvaluation<'a> {
         let accounts = PreparedAccounts::new(evaluated.accounts(), self.catalog(), self.grace);
-        PreparedEvaluation { evaluation: self, accounts, is_stale: evaluated.stale_for().is_some() }
+        PreparedEvaluation { evaluation: self, evaluated, accounts }
     }
 
     /// Every feature that a plan has or that an override of these accounts names.
@@ -169,8 +186,8 @@ impl EvaluationContext {
 /// Accounts prepared for many questions at one instant.
 pub struct PreparedEvaluation<'a> {
     evaluation: &'a EvaluationContext,
+    evaluated: &'a EvaluatedAccounts,
     accounts: PreparedAccounts<'a>,
-    is_stale: bool,
 }
 
 impl<'a> PreparedEvaluation<'a> {
@@ -184,11 +201,16 @@ impl<'a> PreparedEvaluation<'a> {
     #[must_use]
     pub fn decide_at(&self, at: DateTime<Utc>, question: &Question<'_>) -> Decision<'a> {
         let decision = self.accounts.decide(question, at);
-        if self.is_stale {
-            decision.deny_strict_if_stale(self.evaluation.catalog(), question.wanted)
-        } else {
-            decision
+        match self.evaluated.stale_for() {
+            None => decision,
+            Some(_) => decision.deny_strict_if_stale(self.evaluation.catalog(), question.wanted),
         }
+    }
+
+    /// Decides and explains, as of now.
+    #[must_use]
+    pub fn explain(&self, question: &Question<'_>) -> Explanation<'a> {
+        self.evaluation.explain(self.evaluated, self.decide(question))
     }
 
     /// The number of items that each question examines.
@@ -241,40 +263,40 @@ impl Evaluator {
         Ok(EvaluatedAccounts { first, second })
     }
 
-    /// Decides a question about these subjects from their accounts, and counts and samples the answer.
+    /// Answers a question about these subjects from their accounts, and counts and samples the answer.
     #[must_use]
-    pub fn decide<'a>(
+    pub fn answer<'a>(
         &self,
         evaluation: &'a EvaluationContext,
         evaluated: &'a EvaluatedAccounts,
         subjects: Subjects<'_>,
         question: &Question<'_>,
-    ) -> Decision<'a> {
-        let decision = evaluation.decide(evaluated, question);
-        self.count(subjects, question, &decision);
-        decision
+    ) -> Explanation<'a> {
+        let answer = evaluation.explain(evaluated, evaluation.decide(evaluated, question));
+        self.count(subjects, question, &answer);
+        answer
     }
 
-    /// Decides one of many questions from prepared accounts, counts the answer, and yields to other tasks now and then.
-    pub async fn decide_next<'a>(
+    /// Answers one of many questions from prepared accounts, counts the answer, and yields to other tasks now and then.
+    pub async fn answer_next<'a>(
         &self,
         prepared: &PreparedEvaluation<'a>,
         pieces: &mut CooperativeYield,
         subjects: Subjects<'_>,
         question: &Question<'_>,
-    ) -> Decision<'a> {
-        let decision = prepared.decide(question);
-        self.count(subjects, question, &decision);
+    ) -> Explanation<'a> {
+        let answer = prepared.explain(question);
+        self.count(subjects, question, &answer);
         pieces.answered(prepared.items()).await;
-        decision
+        answer
     }
 
-    fn count(&self, subjects: Subjects<'_>, question: &Question<'_>, decision: &Decision<'_>) {
-        match decision.verdict {
-            Verdict::Allowed { reason, .. } => self.grants[reason as usize].inc(),
-            Verdict::Denied { reason, .. } => self.denials[reason as usize].inc(),
+    fn count(&self, subjects: Subjects<'_>, question: &Question<'_>, answer: &Explanation<'_>) {
+        match answer.reason {
+            Reason::Grant(reason) => self.grants[reason as usize].inc(),
+            Reason::Denial(reason) => self.denials[reason as usize].inc(),
         };
-        self.log.note(subjects, question, decision);
+        self.log.note(subjects, question, answer);
     }
 
     /// Gets the accounts for many questions, in their order. Each account is fetched once, so that all answers about it
@@ -316,10 +338,12 @@ impl Evaluator {
         Ok(all)
     }
 
-    /// The context for deciding now: the catalog in use and the current time.
+    /// The context for deciding now: the catalog in use and the current time. The time is in whole milliseconds, as in
+    /// answers, so that deciding again at `checked_at` gives the same answer.
     #[must_use]
     pub fn context(&self) -> EvaluationContext {
-        EvaluationContext { version: self.accounts.catalog(), grace: self.grace, now: Utc::now() }
+        let now = Utc::now().trunc_subsecs(3);
+        EvaluationContext { version: self.accounts.catalog(), grace: self.grace, now }
     }
 
     /// The error that a caller may see for a failure; logs the details, at most once a second.

@@ -21,11 +21,11 @@ mod update;
 pub use account::{Account, Effect, Override, Standing};
 pub use catalog::{Catalog, InvalidCatalog, Plan, PlanNames, PlanSet};
 pub use decide::{Decision, Entitlement, PreparedAccounts, Verdict, decide, entitlements};
-pub use explanation::Explanation;
+pub use explanation::{EvaluatedState, Explanation};
 pub use item::{Access, Grace, Item, Seats, Status, Until};
 pub use packed_items::{PackedItems, TooLong};
 pub use question::{InvalidSlug, Question, Scope, Slug, Target};
-pub use reason::{Denial, Grant};
+pub use reason::{Denial, Grant, Reason};
 pub use revision::{InvalidRevision, Revision};
 pub use subject::{InvalidSubject, Kind, Subject, SubjectRef};
 pub use update::{

@@ -1,5 +1,14 @@
 //! The reasons to allow and to deny.
 
+/// Why a target is allowed or denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Why it is allowed.
+    Grant(Grant),
+    /// Why it is denied.
+    Denial(Denial),
+}
+
 /// Why a target is allowed. Of grants that last equally long, the greater reason is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grant {

@@ -64,6 +64,15 @@ impl<'i> SubjectRef<'i> {
     }
 }
 
+impl<'i> TryFrom<&'i str> for SubjectRef<'i> {
+    type Error = InvalidSubject;
+
+    fn try_from(id: &'i str) -> Result<Self, InvalidSubject> {
+        let is_org = id.starts_with(Kind::Organization.prefix());
+        Self::of(if is_org { Kind::Organization } else { Kind::User }, id)
+    }
+}
+
 impl From<SubjectRef<'_>> for Subject {
     fn from(id: SubjectRef<'_>) -> Self {
         Self(id.0.into())
@@ -105,8 +114,7 @@ impl FromStr for Subject {
     type Err = InvalidSubject;
 
     fn from_str(id: &str) -> Result<Self, InvalidSubject> {
-        let is_org = id.starts_with(Kind::Organization.prefix());
-        Self::of(if is_org { Kind::Organization } else { Kind::User }, id)
+        SubjectRef::try_from(id).map(Into::into)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Parses the body of a request into queries. An error names the invalid field.
 
 use crate::{
-    check::Subjects,
-    domain::{Kind, Question, SubjectRef},
+    check::{Subjects, SubjectsParser},
+    domain::{Kind, Question},
 };
 use serde_json::{Map, Value};
 
@@ -114,25 +114,28 @@ fn subjects(subject: &Map<String, Value>) -> Result<Subjects<'_>, String> {
         "organization" | "org" => Kind::Organization,
         _ => return Err("subject.type must be user or organization".into()),
     };
-    let invalid = |field, error| format!("subject.{field} {error}");
-    let id = text(subject, "subject", "id")?;
-    let id = SubjectRef::of(kind, id).map_err(|error| invalid("id", error))?;
+    let mut parser = SubjectsParser::default();
+    let mut add = |kind, field, id| {
+        parser.add(Some(kind), id).map_err(|error| format!("subject.{field} {error}"))
+    };
+    add(kind, "id", text(subject, "subject", "id")?)?;
     let active = match subject.get("properties") {
         None | Some(Value::Null) => None,
         Some(Value::Object(properties)) => properties.get("organization_id"),
         Some(_) => return Err("subject.properties must be an object".into()),
     };
     match active {
-        None | Some(Value::Null) => Ok(Subjects::of_one(id)),
+        None | Some(Value::Null) => {}
         Some(Value::String(active)) if kind == Kind::User => {
-            let active = SubjectRef::of(Kind::Organization, active);
-            let active = active.map_err(|error| invalid("properties.organization_id", error))?;
-            Ok(Subjects::of_user(id, Some(active)))
+            add(Kind::Organization, "properties.organization_id", active)?;
         }
-        Some(_) => Err("subject.properties.organization_id must be the id of a user's active \
+        Some(_) => {
+            return Err("subject.properties.organization_id must be the id of a user's active \
                         organization"
-            .into()),
+                .into());
+        }
     }
+    Ok(parser.subjects().expect("the id was added"))
 }
 
 fn question<'d>(

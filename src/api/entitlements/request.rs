@@ -2,8 +2,8 @@
 
 use crate::api::pb;
 use crate::{
-    check::Subjects,
-    domain::{Kind, Question, Revision, SubjectRef},
+    check::{Subjects, SubjectsParser},
+    domain::{Kind, Question, Revision},
     replica::Consistency,
     storage::{DeliveryFilter, DeliveryPosition},
 };
@@ -56,12 +56,15 @@ pub(in crate::api) fn subjects<'i>(
         faults.add("user_id", "is empty, and so is organization_id: at least one is needed");
         return None;
     }
-    let mut parse = |kind, field, id: &'i str| {
-        let id = Some(id).filter(|id| !id.is_empty())?;
-        SubjectRef::of(kind, id).map_err(|invalid| faults.add(field, invalid)).ok()
-    };
-    let user = parse(Kind::User, "user_id", user_id);
-    Subjects::of(user, parse(Kind::Organization, "organization_id", organization_id))
+    let mut parser = SubjectsParser::default();
+    let fields = [
+        (Kind::User, "user_id", user_id),
+        (Kind::Organization, "organization_id", organization_id),
+    ];
+    for (kind, field, id) in fields.into_iter().filter(|(_, _, id)| !id.is_empty()) {
+        parser.add(Some(kind), id).unwrap_or_else(|invalid| faults.add(field, invalid));
+    }
+    parser.subjects()
 }
 
 /// Unwraps a parsed question, or adds the fault of `field`.

@@ -2,59 +2,52 @@
 
 use crate::api::pb;
 use crate::{
-    check::{CheckError, CheckErrorKind, CooperativeYield, EvaluatedAccounts, EvaluationContext},
+    check::{CheckError, CheckErrorKind, CooperativeYield, EvaluationContext},
     domain::{
-        Access, Account, Decision, Denial, Grant, Item, PreparedAccounts, Question, Slug, Subject,
-        Verdict,
+        Access, Account, Denial, Explanation, Grant, Item, PreparedAccounts, Question, Reason,
+        Subject, Verdict,
     },
     replica::FreshnessState,
 };
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
+use std::time::Duration;
 use tonic::Status;
 
-/// Renders a decision about a feature.
-pub(in crate::api) fn feature(
-    decision: Decision<'_>,
-    evaluation: &EvaluationContext,
-    evaluated: &EvaluatedAccounts,
-) -> pb::CheckFeatureResponse {
-    let explained = decision.verdict.explain();
-    pb::CheckFeatureResponse {
-        allowed: explained.allowed,
-        reason: reason(decision.verdict),
-        subject: text(explained.subject.map(Subject::as_str)),
-        plan: text(explained.plan),
-        limit: explained.limit,
-        valid_until: instant(decision.valid_until),
-        checked_at: instant(Some(evaluation.now)),
-        stale_for: stale_for(evaluated),
-        revision: evaluation.revision(evaluated),
+impl From<Explanation<'_>> for pb::CheckFeatureResponse {
+    fn from(answer: Explanation<'_>) -> Self {
+        Self {
+            allowed: answer.allowed,
+            reason: pb::Reason::from(answer.reason).into(),
+            subject: text(answer.subject.map(Subject::as_str)),
+            plan: text(answer.plan),
+            limit: answer.limit,
+            valid_until: instant(answer.valid_until),
+            checked_at: instant(Some(answer.state.checked_at)),
+            stale_for: age(answer.state.stale_for),
+            revision: answer.state.revision,
+        }
     }
 }
 
-/// Renders a decision about a plan.
-pub(in crate::api) fn plan(
-    decision: Decision<'_>,
-    evaluation: &EvaluationContext,
-    evaluated: &EvaluatedAccounts,
-) -> pb::CheckPlanResponse {
-    let explained = decision.verdict.explain();
-    pb::CheckPlanResponse {
-        allowed: explained.allowed,
-        reason: reason(decision.verdict),
-        subject: text(explained.subject.map(Subject::as_str)),
-        plan: text(explained.plan),
-        valid_until: instant(decision.valid_until),
-        checked_at: instant(Some(evaluation.now)),
-        stale_for: stale_for(evaluated),
-        revision: evaluation.revision(evaluated),
+impl From<Explanation<'_>> for pb::CheckPlanResponse {
+    fn from(answer: Explanation<'_>) -> Self {
+        Self {
+            allowed: answer.allowed,
+            reason: pb::Reason::from(answer.reason).into(),
+            subject: text(answer.subject.map(Subject::as_str)),
+            plan: text(answer.plan),
+            valid_until: instant(answer.valid_until),
+            checked_at: instant(Some(answer.state.checked_at)),
+            stale_for: age(answer.state.stale_for),
+            revision: answer.state.revision,
+        }
     }
 }
 
-/// How far the answer may be behind Postgres; `None` if it is up to date.
-pub(in crate::api) fn stale_for(evaluated: &EvaluatedAccounts) -> Option<prost_types::Duration> {
-    evaluated.stale_for().and_then(|age| age.try_into().ok())
+/// Renders how far an answer may be behind Postgres; `None`: not at all.
+pub(super) fn age(stale_for: Option<Duration>) -> Option<prost_types::Duration> {
+    stale_for.and_then(|age| age.try_into().ok())
 }
 
 /// Renders all entitlements and items of one subject.
@@ -70,8 +63,16 @@ pub(in crate::api) async fn account(
         let question = Question::of(feature);
         let decision = prepared.decide(&question, now);
         let is_strict = is_stale && catalog.is_strict(question.wanted);
-        if matches!(decision.verdict, Verdict::Allowed { .. }) && !is_strict {
-            entitlements.push(entitlement(feature, decision));
+        if let Verdict::Allowed { reason, plan, limit, .. } = decision.verdict
+            && !is_strict
+        {
+            entitlements.push(pb::Entitlement {
+                feature: feature.to_string(),
+                reason: pb::Reason::from(reason).into(),
+                plan: text(plan),
+                limit,
+                valid_until: instant(decision.valid_until),
+            });
         }
         pieces.answered(prepared.items()).await;
     }
@@ -87,17 +88,6 @@ pub(in crate::api) async fn account(
         items: items.collect(),
         default_plan: default_plan.map(ToString::to_string).unwrap_or_default(),
         deleted_at: instant(account.deleted_at),
-    }
-}
-
-fn entitlement(feature: &Slug, decision: Decision<'_>) -> pb::Entitlement {
-    let explained = decision.verdict.explain();
-    pb::Entitlement {
-        feature: feature.to_string(),
-        reason: reason(decision.verdict),
-        plan: text(explained.plan),
-        limit: explained.limit,
-        valid_until: instant(decision.valid_until),
     }
 }
 
@@ -123,18 +113,18 @@ fn item(item: &Item<&str>, access: Access, plan: Option<&str>) -> pb::Item {
     }
 }
 
-/// The reason of a verdict as a value of the proto enum.
-fn reason(verdict: Verdict<'_>) -> i32 {
-    let reason: pb::Reason = match verdict {
-        Verdict::Allowed { reason, .. } => reason.into(),
-        Verdict::Denied { reason, .. } => reason.into(),
-    };
-    reason.into()
-}
-
 /// Renders an absent text as an empty one.
 fn text(value: Option<&str>) -> String {
     value.unwrap_or_default().to_owned()
+}
+
+impl From<Reason> for pb::Reason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Grant(reason) => reason.into(),
+            Reason::Denial(reason) => reason.into(),
+        }
+    }
 }
 
 impl From<Grant> for pb::Reason {

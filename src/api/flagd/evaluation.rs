@@ -3,14 +3,16 @@
 use super::{
     Answers, context,
     events::{Event, Events},
-    flags,
-    metadata::{self, MATCH, OFF, ON},
-    pb,
+    flags, pb,
 };
 use crate::{
-    api::{entitlements::response, pb::CheckFeatureResponse},
+    api::{
+        entitlements::response,
+        openfeature::{REASON, variant},
+        proto_struct,
+    },
     check::{CooperativeYield, EvaluatedAccounts, SubjectsBuf},
-    domain::{Denial, Question, Verdict},
+    domain::{Catalog, Denial, Explanation, Question, Reason},
     replica::Consistency,
 };
 use futures_util::StreamExt;
@@ -29,7 +31,12 @@ struct Found {
     is_limit: bool,
     /// Whether the feature has a numeric limit.
     has_number: bool,
-    answer: CheckFeatureResponse,
+    allowed: bool,
+    limit: Option<u64>,
+    /// The plan that grants the feature; empty if an override grants it or it is denied.
+    plan: String,
+    /// The explanation of the answer.
+    metadata: Struct,
 }
 
 impl Answers {
@@ -45,14 +52,11 @@ impl Answers {
             Some(base) => (base, true),
             None => (whole, false),
         };
-        let decision =
-            self.checks.decide(&evaluation, &evaluated, subjects.as_subjects(), &question);
-        if let Verdict::Denied { reason: Denial::UnknownFeature, .. } = decision.verdict {
+        let answer = self.checks.answer(&evaluation, &evaluated, subjects.as_subjects(), &question);
+        if answer.reason == Reason::Denial(Denial::UnknownFeature) {
             return Err(unknown(&key));
         }
-        let answer = response::feature(decision, &evaluation, &evaluated);
-        let has_number = answer.limit.is_some() || flags::has_number(catalog, question.wanted);
-        Ok(Found { key, is_limit, has_number, answer })
+        Ok(Found { is_limit, ..Found::new(&key, &answer, catalog, &question) })
     }
 
     /// Loads the accounts of these subjects.
@@ -75,17 +79,13 @@ impl Answers {
         for feature in evaluation.features(&evaluated) {
             let question = Question::of(feature);
             let subjects = subjects.as_subjects();
-            let decision =
-                self.checks.decide_next(&prepared, &mut pieces, subjects, &question).await;
-            let answer = response::feature(decision, &evaluation, &evaluated);
-            let has_number =
-                answer.limit.is_some() || flags::has_number(evaluation.catalog(), question.wanted);
-            let found = Found { key: feature.to_string(), is_limit: false, has_number, answer };
-            if has_number {
+            let answer = self.checks.answer_next(&prepared, &mut pieces, subjects, &question).await;
+            let found = Found::new(feature.as_str(), &answer, evaluation.catalog(), &question);
+            if found.has_number {
                 let number = Value::DoubleValue(found.float()?);
                 flags.insert(format!("{feature}{}", flags::LIMIT), found.any(number));
             }
-            flags.insert(feature.to_string(), found.any(Value::BoolValue(found.answer.allowed)));
+            flags.insert(feature.to_string(), found.any(Value::BoolValue(found.allowed)));
         }
         Ok(pb::v1::ResolveAllResponse { flags, metadata: Some(Struct::default()) })
     }
@@ -96,26 +96,29 @@ fn unknown(key: &str) -> Status {
 }
 
 impl Found {
-    fn variant(&self) -> String {
-        if self.answer.allowed { ON.into() } else { OFF.into() }
-    }
-
-    fn metadata(&self) -> Struct {
-        metadata::to_struct(metadata::metadata(&self.answer))
+    fn new(
+        key: &str,
+        answer: &Explanation<'_>,
+        catalog: &Catalog,
+        question: &Question<'_>,
+    ) -> Self {
+        let (allowed, limit) = (answer.allowed, answer.limit);
+        let has_number = limit.is_some() || flags::has_number(catalog, question.wanted);
+        let plan = answer.plan.filter(|_| allowed).unwrap_or_default().to_owned();
+        let metadata = proto_struct::of(answer);
+        Self { key: key.into(), is_limit: false, has_number, allowed, limit, plan, metadata }
     }
 
     fn boolean(&self) -> Result<bool, Status> {
-        self.is_feature().map(|()| self.answer.allowed)
+        self.is_feature().map(|()| self.allowed)
     }
 
-    /// The plan that grants the feature; empty if an override grants it or it is denied.
     fn string(&self) -> Result<String, Status> {
-        self.is_feature()?;
-        Ok(if self.answer.allowed { self.answer.plan.clone() } else { String::new() })
+        self.is_feature().map(|()| self.plan.clone())
     }
 
     fn object(&self) -> Result<Struct, Status> {
-        self.is_feature().map(|()| metadata::to_struct(metadata::decision(&self.answer)))
+        self.is_feature().map(|()| self.metadata.clone())
     }
 
     fn int(&self) -> Result<i64, Status> {
@@ -134,7 +137,7 @@ impl Found {
                 self.key
             )));
         }
-        Ok(metadata::number(self.answer.allowed, self.answer.limit))
+        Ok(flags::number(self.allowed, self.limit))
     }
 
     fn is_feature(&self) -> Result<(), Status> {
@@ -148,8 +151,9 @@ impl Found {
     }
 
     fn any(&self, value: Value) -> pb::v1::AnyFlag {
-        let (reason, variant) = (MATCH.into(), self.variant());
-        pb::v1::AnyFlag { reason, variant, metadata: Some(self.metadata()), value: Some(value) }
+        let (reason, variant) = (REASON.into(), variant(self.allowed).into());
+        let metadata = Some(self.metadata.clone());
+        pb::v1::AnyFlag { reason, variant, metadata, value: Some(value) }
     }
 }
 
@@ -169,14 +173,14 @@ macro_rules! serve {
                 let pb::$version::$request { flag_key, context } = request.into_inner();
                 let found = self.find(flag_key, context).await;
                 let found = found.and_then(|found| Ok((found.$value()?, found)));
-                let is_allowed = found.as_ref().is_ok_and(|(_, found)| found.answer.allowed);
+                let is_allowed = found.as_ref().is_ok_and(|(_, found)| found.allowed);
                 let result = if is_allowed { "allowed" } else { "denied" };
                 let (value, found) = self.counted(PROTOCOL, result, found)?;
                 Ok(Response::new(pb::$version::$response {
                     value: value.into(),
-                    reason: MATCH.into(),
-                    variant: found.variant().into(),
-                    metadata: Some(found.metadata()),
+                    reason: REASON.into(),
+                    variant: variant(found.allowed).to_owned().into(),
+                    metadata: Some(found.metadata),
                 }))
             })*
 

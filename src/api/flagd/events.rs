@@ -1,7 +1,7 @@
 //! The events of `EventStream`: `provider_ready`, changes of the catalog, keep-alives, and `provider_shutdown`.
 
-use super::{Answers, flags, metadata, stopping};
-use crate::{check::EvaluationContext, replica::ChangeSubscription};
+use super::{Answers, flags, stopping};
+use crate::{api::proto_struct, check::EvaluationContext, replica::ChangeSubscription};
 use futures_util::{Stream, stream};
 use prost_types::Struct;
 use serde_json::{Map, json};
@@ -92,7 +92,7 @@ impl Events {
         self.reported = now;
         let flags: Map<_, _> =
             changes.into_iter().map(|(key, word)| (key, json!({ "type": word }))).collect();
-        let data = || metadata::to_struct(Map::from_iter([("flags".into(), flags.clone().into())]));
+        let data = || proto_struct::of(&json!({ "flags": flags }));
         (!flags.is_empty()).then(data)
     }
 }

@@ -4,9 +4,9 @@
 //! The evaluator's context names the subjects of a question. A subject outside the set is denied. Of a user and an
 //! organization in the set, those that the context names are evaluated; if it names none, both are.
 
-use super::{context, flags, metadata};
+use super::flags;
 use crate::{
-    api::entitlements::response,
+    api::openfeature::{self, OFF, ON},
     check::{
         CooperativeYield, EvaluatedAccounts, EvaluationContext, PreparedEvaluation, SubjectsBuf,
     },
@@ -25,8 +25,7 @@ pub(super) async fn flag_set(
 ) -> String {
     let alone: Vec<_> = evaluated.each_alone().collect();
     let alone: Vec<_> = alone.iter().map(|evaluated| evaluation.prepare(evaluated)).collect();
-    let set =
-        Set { evaluation, evaluated, together: evaluation.prepare(evaluated), alone, subjects };
+    let set = Set { together: evaluation.prepare(evaluated), alone, subjects };
     let (mut all, mut pieces) = (Map::new(), CooperativeYield::default());
     for feature in evaluation.features(evaluated) {
         let question = Question::of(feature);
@@ -55,8 +54,8 @@ pub(super) async fn flag_set(
 /// The boolean variant of a feature.
 fn truth(verdict: Verdict<'_>) -> Variant {
     match verdict {
-        Verdict::Allowed { .. } => (metadata::ON.into(), true.into()),
-        Verdict::Denied { .. } => (metadata::OFF.into(), false.into()),
+        Verdict::Allowed { .. } => (ON.into(), true.into()),
+        Verdict::Denied { .. } => (OFF.into(), false.into()),
     }
 }
 
@@ -65,16 +64,14 @@ fn number(verdict: Verdict<'_>) -> Variant {
     match verdict {
         Verdict::Allowed { limit, .. } => {
             let name = limit.map_or("unlimited".into(), |limit| limit.to_string());
-            (name, metadata::number(true, limit).into())
+            (name, flags::number(true, limit).into())
         }
-        Verdict::Denied { .. } => (metadata::OFF.into(), 0.into()),
+        Verdict::Denied { .. } => (OFF.into(), 0.into()),
     }
 }
 
 /// The data that the flags are rendered from.
 struct Set<'a> {
-    evaluation: &'a EvaluationContext,
-    evaluated: &'a EvaluatedAccounts,
     /// The evaluation of all subjects together.
     together: PreparedEvaluation<'a>,
     /// The evaluation of each subject alone.
@@ -88,7 +85,7 @@ type Timeline<'a> = Vec<(Verdict<'a>, Option<i64>)>;
 /// Renders one flag; `variant` makes a variant of a verdict.
 fn flag(
     timelines: &[(Value, Timeline<'_>)],
-    explanation: &Map<String, Value>,
+    explanation: &Value,
     variant: fn(Verdict<'_>) -> Variant,
 ) -> Value {
     let out_of_scope = Verdict::Denied { reason: Denial::OutOfScope, subject: None, plan: None };
@@ -98,26 +95,31 @@ fn flag(
         let timeline = timeline.iter().map(|(verdict, until)| (variant(*verdict), *until));
         rules.extend([condition.clone(), rule(timeline, &mut variants)]);
     }
-    rules.push(metadata::OFF.into());
+    rules.push(OFF.into());
     json!({
         "state": "ENABLED",
         "variants": variants,
-        "defaultVariant": metadata::OFF,
+        "defaultVariant": OFF,
         "targeting": { "if": rules },
         "metadata": explanation,
     })
 }
 
 impl<'a> Set<'a> {
-    /// The explanation of the current decision about all subjects together.
-    fn explanation(&self, question: &Question<'_>) -> Map<String, Value> {
-        let decision = self.together.decide(question);
-        metadata::explanation(&response::feature(decision, self.evaluation, self.evaluated))
+    /// The explanation of the current decision about all subjects together, without what other changes than those of the
+    /// flag would change.
+    fn explanation(&self, question: &Question<'_>) -> Value {
+        let mut fields = json!(self.together.explain(question));
+        let kept = ["reason", "subject", "plan", "validUntil"];
+        if let Value::Object(fields) = &mut fields {
+            fields.retain(|name, _| kept.contains(&&**name));
+        }
+        fields
     }
 
     /// The combinations of subjects that a context can name, each with its condition in JSON logic.
     fn cases(&self) -> Vec<(Value, &PreparedEvaluation<'a>)> {
-        let ids = context::NAMES.map(|(name, _)| json!({ "var": name }));
+        let ids = openfeature::ATTRIBUTES.map(|(name, _)| json!({ "var": name }));
         let named = |subject: &Subject| json!({ "in": [subject.as_str(), ids] });
         let mut cases = Vec::new();
         if self.alone.len() > 1 {

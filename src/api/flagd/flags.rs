@@ -7,6 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The suffix of a limit's key, after the feature's slug.
 pub(super) const LIMIT: &str = ".limit";
 
+/// The number that means "no limit": 2^53 - 1, the largest that is exact in every SDK.
+const UNLIMITED: u64 = (1 << 53) - 1;
+
+/// The limit of a feature as a number: 0 if it is denied.
+pub(super) fn number(allowed: bool, limit: Option<u64>) -> u64 {
+    if allowed { limit.unwrap_or(UNLIMITED).min(UNLIMITED) } else { 0 }
+}
+
 /// Whether any plan grants the feature with a numeric limit.
 pub(super) fn has_number(catalog: &Catalog, wanted: Target<'_>) -> bool {
     let Target::Feature(feature) = wanted else { return false };

@@ -15,14 +15,15 @@ use crate::api::envoy::{
     },
     r#type::v3::HttpStatus,
 };
+use crate::api::proto_struct;
 use crate::{
     clerk::{Credentials, SessionError, SignedIn, TrustedClaims},
     telemetry::{Labels, Metrics},
 };
 use chrono::Utc;
-use prost_types::{Struct, Value, value::Kind};
+use prost_types::{Struct, value::Kind};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 use std::sync::Arc;
 use tonic::{Code, Request, Response, Status};
 
@@ -92,22 +93,7 @@ fn structure<'s>(of: &'s Struct, name: &str) -> Option<&'s Struct> {
 }
 
 fn read<T: DeserializeOwned>(of: &Struct) -> Option<T> {
-    serde_json::from_value(Json::Object(object(of))).ok()
-}
-
-fn object(of: &Struct) -> Map<String, Json> {
-    of.fields.iter().map(|(name, value)| (name.clone(), json(value))).collect()
-}
-
-fn json(value: &Value) -> Json {
-    match &value.kind {
-        None | Some(Kind::NullValue(_)) => Json::Null,
-        Some(Kind::NumberValue(number)) => Json::from(*number),
-        Some(Kind::StringValue(text)) => Json::from(&**text),
-        Some(Kind::BoolValue(value)) => Json::from(*value),
-        Some(Kind::StructValue(of)) => Json::Object(object(of)),
-        Some(Kind::ListValue(list)) => list.values.iter().map(json).collect(),
-    }
+    serde_json::from_value(Json::Object(proto_struct::to_json(of))).ok()
 }
 
 #[tonic::async_trait]
@@ -122,31 +108,33 @@ impl Authorization for ExtAuthz {
             feature: extension("feature").unwrap_or_default(),
             denied: extension("denied"),
         };
-        let gateway_response = self.authorizer.pass(self.session(&attributes).await, route).await;
-        let labels = Labels([("protocol", "ext-authz"), ("result", gateway_response.result)]);
+        let passed = self.authorizer.pass(self.session(&attributes).await, route).await;
+        let result = passed.as_ref().map_or_else(|unavailable| unavailable.result, |r| r.result);
+        let labels = Labels([("protocol", "ext-authz"), ("result", result)]);
         self.metrics.protocol_requests.get_or_create(&labels).inc();
-        response(gateway_response).map(Response::new)
+        match passed {
+            Ok(passed) => Ok(Response::new(response(passed))),
+            Err(unavailable) => Err(Status::unavailable(unavailable.reason)),
+        }
     }
 }
 
-fn response(response: GatewayResponse) -> Result<CheckResponse, Status> {
+fn response(response: GatewayResponse) -> CheckResponse {
     let (code, http_response) = match response.status {
         200 => (Code::Ok, HttpResponse::OkResponse(allow(response.headers))),
-        503 => {
-            return Err(Status::unavailable(response.body["error"].as_str().unwrap_or_default()));
-        }
         401 => (Code::Unauthenticated, HttpResponse::DeniedResponse(deny(response))),
         _ => (Code::PermissionDenied, HttpResponse::DeniedResponse(deny(response))),
     };
     let status = rpc::Status { code: code.into(), ..Default::default() };
-    Ok(CheckResponse { status: Some(status), http_response: Some(http_response) })
+    CheckResponse { status: Some(status), http_response: Some(http_response) }
 }
 
 /// Lets the request pass. Headers of the client with our names are overwritten or removed.
 fn allow(headers: Vec<(&'static str, String)>) -> OkHttpResponse {
     let headers: Vec<_> = headers.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let is_set = |name: &&str| headers.iter().any(|(set, _)| set == name);
-    let absent = HEADERS.into_iter().filter(|name| !is_set(name)).map(str::to_owned).collect();
+    let names = HEADERS.into_iter().map(|(name, _)| name);
+    let absent = names.filter(|name| !is_set(name)).map(str::to_owned).collect();
     OkHttpResponse {
         headers: headers.into_iter().map(|(name, value)| header(name, value)).collect(),
         headers_to_remove: absent,

@@ -9,6 +9,7 @@ use crate::{
 };
 use http::{HeaderValue, Request, StatusCode, header};
 use percent_encoding::percent_decode_str;
+use serde_json::json;
 use std::sync::Arc;
 
 /// Implements forward authentication over HTTP.
@@ -42,7 +43,15 @@ impl ForwardAuth {
         let mut pairs = request.uri().query().unwrap_or_default().split('&');
         let denied = pairs.find_map(|pair| pair.strip_prefix("denied="));
         let session = self.authorizer.session(&credentials).await;
-        reply(self.authorizer.pass(session, Route { feature: &feature, denied }).await)
+        match self.authorizer.pass(session, Route { feature: &feature, denied }).await {
+            Ok(response) => reply(response),
+            Err(unavailable) => reply(GatewayResponse {
+                status: 503,
+                headers: vec![("retry-after", "1".into())],
+                body: json!({ "error": unavailable.reason }),
+                result: unavailable.result,
+            }),
+        }
     }
 }
 

@@ -1,27 +1,21 @@
-//! Parses the subjects of an evaluation context.
-//!
-//! `targetingKey` is the id of a Clerk user or organization; the attributes `userId` and `orgId` add the other one, for
-//! the union of a user and the active organization. All other attributes are ignored.
+//! Parses the evaluation context in a body.
 
 use super::Fault;
 use crate::{
+    api::openfeature::{self, ContextFault},
     check::SubjectsBuf,
-    domain::{Kind, Subject},
 };
 use serde_json::{Map, Value};
 
 /// The subjects that the context in a body names.
 pub(super) fn subjects(body: &[u8]) -> Result<SubjectsBuf, Fault> {
     let context = context(body)?;
-    let target = match text(&context, "targetingKey")? {
-        Some(id) => id
-            .parse::<Subject>()
-            .map_err(|_| invalid("targetingKey must be a Clerk id, `user_…` or `org_…`".into()))?,
-        None => return Err(no_target()),
-    };
-    let user = named(&context, "userId", Kind::User, &target)?;
-    let organization = named(&context, "orgId", Kind::Organization, &target)?;
-    SubjectsBuf::of(user, organization).ok_or_else(no_target)
+    openfeature::subjects(&context).map(Into::into).map_err(|faults| {
+        let is_key_missing = faults.iter().any(|fault| fault.is_key_missing);
+        let text = |fault: &ContextFault| format!("context.{} {}", fault.attribute, fault.reason);
+        let details = faults.iter().map(text).collect::<Vec<_>>().join("; ");
+        if is_key_missing { key_missing(details) } else { invalid(details) }
+    })
 }
 
 fn context(body: &[u8]) -> Result<Map<String, Value>, Fault> {
@@ -36,45 +30,13 @@ fn context(body: &[u8]) -> Result<Map<String, Value>, Fault> {
     match request.remove("context") {
         Some(Value::Object(context)) => Ok(context),
         None | Some(Value::Null) => {
-            Err(missing("context is missing, and its targetingKey with it"))
+            Err(key_missing("context is missing, and its targetingKey with it".into()))
         }
         Some(_) => Err(invalid("context must be an object".into())),
     }
 }
 
-/// The subject of one kind, from the targeting key or an attribute; if both name one, they must agree.
-fn named(
-    context: &Map<String, Value>,
-    name: &str,
-    kind: Kind,
-    target: &Subject,
-) -> Result<Option<Subject>, Fault> {
-    let target = Some(target).filter(|target| target.kind() == kind).cloned();
-    let Some(id) = text(context, name)? else { return Ok(target) };
-    let named = Subject::of(kind, id).map_err(|error| invalid(format!("{name} {error}")))?;
-    match target {
-        Some(target) if target != named => {
-            Err(invalid(format!("{name} and targetingKey name two different subjects")))
-        }
-        _ => Ok(Some(named)),
-    }
-}
-
-/// An optional attribute that must be a string; "" and null count as absent.
-fn text<'c>(context: &'c Map<String, Value>, name: &str) -> Result<Option<&'c str>, Fault> {
-    match context.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(&**text).filter(|text| !text.is_empty())),
-        Some(_) => Err(invalid(format!("{name} must be a string"))),
-    }
-}
-
-fn no_target() -> Fault {
-    missing("context.targetingKey is missing")
-}
-
-fn missing(details: &str) -> Fault {
-    let details = format!("{details}: set it to the Clerk user or organization to evaluate for");
+fn key_missing(details: String) -> Fault {
     Fault::bad("TARGETING_KEY_MISSING", "targeting_key_missing", details)
 }
 

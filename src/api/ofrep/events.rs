@@ -9,8 +9,8 @@ use super::{
     flags::{next_boundary, tag},
 };
 use crate::{
-    check::{Evaluator, SubjectsBuf},
-    domain::{Kind, Subject},
+    check::{Evaluator, SubjectsBuf, SubjectsParser},
+    domain::Kind,
     replica::{ChangeSubscription, Consistency},
     server::http::{
         body::{Body, Events},
@@ -88,15 +88,18 @@ impl Streams {
 
 /// The subjects of a stream, from a query that [`stream`] made.
 fn subjects(query: &str) -> Result<SubjectsBuf, Fault> {
-    let named = |name, kind| {
-        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        let id = pairs.find(|(found, _)| *found == name).map(|(_, id)| Subject::of(kind, id));
-        id.transpose().map_err(|error| {
+    let mut parser = SubjectsParser::default();
+    for (name, id) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        let kind = match name {
+            "userId" => Kind::User,
+            "orgId" => Kind::Organization,
+            _ => continue,
+        };
+        parser.add(Some(kind), id).map_err(|error| {
             Fault::bad("INVALID_CONTEXT", "invalid_context", format!("{name} {error}"))
-        })
-    };
-    let (user, organization) = (named("userId", Kind::User)?, named("orgId", Kind::Organization)?);
-    SubjectsBuf::of(user, organization).ok_or_else(|| {
+        })?;
+    }
+    parser.subjects().map(Into::into).ok_or_else(|| {
         let details = "the query has neither userId nor orgId: use the requestUri of eventStreams";
         Fault::bad("TARGETING_KEY_MISSING", "targeting_key_missing", details)
     })

@@ -1,28 +1,21 @@
 //! Renders decisions as flags, and computes the tag of the state that determines all flags of some subjects.
 
 use crate::{
-    api::http_protocols::explanation,
+    api::openfeature::{REASON, variant},
     check::{CooperativeYield, EvaluatedAccounts, EvaluationContext, Evaluator, SubjectsBuf},
-    domain::{Decision, Question, Revision},
+    domain::{Explanation, Question, Revision},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 /// Renders one flag.
-pub(super) fn flag(
-    key: &str,
-    decision: &Decision<'_>,
-    evaluated: &EvaluatedAccounts,
-    revision: &str,
-) -> Value {
-    let explained = decision.verdict.explain();
-    let metadata = explanation(decision, evaluated, revision, "validUntil");
+pub(super) fn flag(key: &str, answer: &Explanation<'_>) -> Value {
     json!({
         "key": key,
-        "value": explained.allowed,
-        "variant": if explained.allowed { "on" } else { "off" },
-        "reason": "TARGETING_MATCH",
-        "metadata": metadata,
+        "value": answer.allowed,
+        "variant": variant(answer.allowed),
+        "reason": REASON,
+        "metadata": answer,
     })
 }
 
@@ -33,13 +26,12 @@ pub(super) async fn flags(
     evaluated: &EvaluatedAccounts,
     subjects: &SubjectsBuf,
 ) -> Vec<Value> {
-    let revision = evaluation.revision(evaluated);
     let (prepared, mut pieces) = (evaluation.prepare(evaluated), CooperativeYield::default());
     let mut flags = Vec::new();
     for feature in evaluation.features(evaluated) {
         let (subjects, question) = (subjects.as_subjects(), Question::of(feature));
-        let decision = checks.decide_next(&prepared, &mut pieces, subjects, &question).await;
-        flags.push(flag(feature.as_str(), &decision, evaluated, &revision));
+        let answer = checks.answer_next(&prepared, &mut pieces, subjects, &question).await;
+        flags.push(flag(feature.as_str(), &answer));
     }
     flags
 }

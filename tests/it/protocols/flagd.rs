@@ -159,7 +159,7 @@ async fn every_call_answers_in_both_versions_with_a_variant_and_never_static() {
 }
 
 #[tokio::test]
-async fn an_object_is_the_whole_decision_and_metadata_say_why() {
+async fn an_object_and_the_metadata_are_the_whole_explanation() {
     let db = Db::new().await;
     let replica = replica(&db).await;
     replica.send(&payload("subscriptionItem.canceled")).await;
@@ -170,12 +170,12 @@ async fn an_object_is_the_whole_decision_and_metadata_say_why() {
         format!("{}\n{}", json(answer.value), json(answer.metadata))
     };
     assert_snapshot!(object("projects").await, @r#"
-    {"allowed":true,"limit":25.0,"plan":"pro","reason":"REASON_CANCELED_BUT_PAID","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","validUntil":"2100-02-01T00:00:00Z"}
-    {"plan":"pro","reason":"REASON_CANCELED_BUT_PAID","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","validUntil":"2100-02-01T00:00:00Z"}
+    {"allowed":true,"limit":25.0,"plan":"pro","reason":"REASON_CANCELED_BUT_PAID","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","validUntil":"2100-02-01T00:00:00.000Z"}
+    {"allowed":true,"limit":25.0,"plan":"pro","reason":"REASON_CANCELED_BUT_PAID","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","validUntil":"2100-02-01T00:00:00.000Z"}
     "#);
     assert_snapshot!(object("sso").await, @r#"
     {"allowed":false,"reason":"REASON_NOT_IN_PLAN","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR"}
-    {"reason":"REASON_NOT_IN_PLAN","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR"}
+    {"allowed":false,"reason":"REASON_NOT_IN_PLAN","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR"}
     "#);
 }
 

@@ -225,7 +225,7 @@ fn the_documented_gateway_configurations_clear_every_header_of_the_service() {
     {
         let section = page.split_once(gateway).unwrap().1.split("\n## ").next().unwrap();
         let section = section.to_lowercase();
-        for name in HEADERS {
+        for (name, _) in HEADERS {
             let clears = clears.replace("NAME", name);
             assert!(section.contains(&clears), "{gateway} does not clear {name}");
         }

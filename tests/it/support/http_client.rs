@@ -16,6 +16,16 @@ pub struct HttpAnswer {
 }
 
 impl HttpAnswer {
+    /// The body without the instant of the check, which must be in this object of the body.
+    pub fn timeless(&self, object: &str) -> Value {
+        let mut body = self.body.clone();
+        let explanation = body[object].as_object_mut().unwrap();
+        assert!(explanation.remove("checkedAt").is_some(), "{self:?}");
+        body
+    }
+}
+
+impl HttpAnswer {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
     }
