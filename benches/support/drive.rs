@@ -184,6 +184,17 @@ struct Connection {
     end: Instant,
 }
 
+/// The header fields of a call.
+fn fields(plan: &Plan) -> [(&str, &str); 5] {
+    [
+        (":path", &plan.path),
+        (":authority", &plan.address),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        ("authorization", &plan.key),
+    ]
+}
+
 impl Connection {
     fn new(
         io: TcpStream,
@@ -195,7 +206,7 @@ impl Connection {
         let number = number as u64;
         Self {
             io,
-            frames: Frames::new(&plan),
+            frames: Frames::new(fields(&plan), plan.right.clone()),
             totals,
             body: plan.body.clone(),
             rng: 0x9E37_79B9_7F4A_7C15 ^ (number << 32),

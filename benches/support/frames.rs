@@ -3,7 +3,6 @@
 //!
 //! Source: <https://datatracker.ietf.org/doc/html/rfc9113>, <https://datatracker.ietf.org/doc/html/rfc7541>
 
-use super::drive::Plan;
 use anyhow::{bail, ensure};
 use std::{collections::HashMap, time::Instant};
 
@@ -55,13 +54,14 @@ struct Call {
 }
 
 impl Frames {
-    pub fn new(plan: &Plan) -> Self {
+    /// The frames of a connection whose calls have these header fields, and whose right responses begin with `right`.
+    pub fn new(fields: [(&str, &str); 5], right: Vec<u8>) -> Self {
         let mut frames = Self {
             out: PREFACE.to_vec(),
             read: Vec::new(),
             open: HashMap::new(),
-            first: first(plan),
-            right: plan.right.clone(),
+            first: first(fields),
+            right,
             next: 1,
             window: NARROW.into(),
             received: 0,
@@ -158,15 +158,9 @@ impl Frames {
 }
 
 /// The headers of the first call: POST, http, and five that enter the dynamic table.
-fn first(plan: &Plan) -> Vec<u8> {
+fn first(fields: [(&str, &str); 5]) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
-    for (name, value) in [
-        (":path", &*plan.path),
-        (":authority", &plan.address),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-        ("authorization", &plan.key),
-    ] {
+    for (name, value) in fields {
         block.push(0x40);
         for text in [name, value] {
             block.push(u8::try_from(text.len()).ok().filter(|n| *n < 127).expect("a short header"));

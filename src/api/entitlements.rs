@@ -5,10 +5,11 @@ pub(super) mod response;
 
 use super::pb;
 use crate::{
-    check::{CooperativeYield, Evaluator},
-    domain::Question,
+    check::{CooperativeYield, EvaluatedAccounts, Evaluator, Subjects},
+    domain::Explanation,
+    replica::Consistency,
 };
-use request::Faults;
+use request::{Check, Faults};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -23,6 +24,25 @@ impl EntitlementsApi {
     pub fn new(checks: Arc<Evaluator>) -> Self {
         Self { checks }
     }
+
+    async fn check<A>(&self, check: Check<'_>) -> Result<Response<A>, Status>
+    where
+        A: for<'a> From<Explanation<'a>>,
+    {
+        let Check { subjects, question, consistency } = check;
+        let evaluated = self.evaluated_accounts(subjects, &consistency).await?;
+        let evaluation = self.checks.context();
+        let answer = self.checks.answer(&evaluation, &evaluated, subjects, &question);
+        Ok(Response::new(answer.into()))
+    }
+
+    async fn evaluated_accounts(
+        &self,
+        subjects: Subjects<'_>,
+        consistency: &Consistency,
+    ) -> Result<EvaluatedAccounts, Status> {
+        self.checks.evaluated_accounts(subjects, consistency).await.map_err(response::status)
+    }
 }
 
 #[tonic::async_trait]
@@ -31,23 +51,7 @@ impl pb::entitlements_server::Entitlements for EntitlementsApi {
         &self,
         request: Request<pb::CheckFeatureRequest>,
     ) -> Result<Response<pb::CheckFeatureResponse>, Status> {
-        let request = request.into_inner();
-        let mut faults = Faults::default();
-        let subjects = request::subjects(&request.user_id, &request.organization_id, &mut faults);
-        let question =
-            request::question("feature", Question::feature(&request.feature), &mut faults);
-        let consistency =
-            request::consistency(request.consistency, request.max_staleness, &mut faults);
-        let (subjects, question) = faults.none(subjects.zip(question))?;
-
-        let evaluated = self
-            .checks
-            .evaluated_accounts(subjects, &consistency)
-            .await
-            .map_err(response::status)?;
-        let evaluation = self.checks.context();
-        let answer = self.checks.answer(&evaluation, &evaluated, subjects, &question);
-        Ok(Response::new(answer.into()))
+        self.check(Check::of_feature(request.get_ref())?).await
     }
 
     async fn check_features(
@@ -58,7 +62,7 @@ impl pb::entitlements_server::Entitlements for EntitlementsApi {
         let mut faults = Faults::default();
         let questions = request::batch(&request.questions, &mut faults);
         let consistency =
-            request::consistency(request.consistency, request.max_staleness, &mut faults);
+            request::consistency(request.consistency.as_ref(), request.max_staleness, &mut faults);
         let questions = faults.none(questions)?;
 
         let subjects = questions.iter().map(|(subjects, _)| *subjects);
@@ -88,22 +92,7 @@ impl pb::entitlements_server::Entitlements for EntitlementsApi {
         &self,
         request: Request<pb::CheckPlanRequest>,
     ) -> Result<Response<pb::CheckPlanResponse>, Status> {
-        let request = request.into_inner();
-        let mut faults = Faults::default();
-        let subjects = request::subjects(&request.user_id, &request.organization_id, &mut faults);
-        let question = request::question("plan", Question::plan(&request.plan), &mut faults);
-        let consistency =
-            request::consistency(request.consistency, request.max_staleness, &mut faults);
-        let (subjects, question) = faults.none(subjects.zip(question))?;
-
-        let evaluated = self
-            .checks
-            .evaluated_accounts(subjects, &consistency)
-            .await
-            .map_err(response::status)?;
-        let evaluation = self.checks.context();
-        let answer = self.checks.answer(&evaluation, &evaluated, subjects, &question);
-        Ok(Response::new(answer.into()))
+        self.check(Check::of_plan(request.get_ref())?).await
     }
 
     async fn list_entitlements(
@@ -114,14 +103,10 @@ impl pb::entitlements_server::Entitlements for EntitlementsApi {
         let mut faults = Faults::default();
         let subjects = request::subjects(&request.user_id, &request.organization_id, &mut faults);
         let consistency =
-            request::consistency(request.consistency, request.max_staleness, &mut faults);
+            request::consistency(request.consistency.as_ref(), request.max_staleness, &mut faults);
         let subjects = faults.none(subjects)?;
 
-        let evaluated = self
-            .checks
-            .evaluated_accounts(subjects, &consistency)
-            .await
-            .map_err(response::status)?;
+        let evaluated = self.evaluated_accounts(subjects, &consistency).await?;
         let evaluation = self.checks.context();
         let state = evaluation.state(&evaluated);
         let is_stale = state.stale_for.is_some();

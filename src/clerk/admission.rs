@@ -6,7 +6,7 @@
 
 use super::{
     jwt::{Claims, Header},
-    session_token::{SessionError, SignedIn},
+    signed_in::{SessionError, SignedIn},
 };
 use crate::domain::{Kind, Subject};
 use chrono::{DateTime, Utc};

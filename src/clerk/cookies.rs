@@ -6,7 +6,7 @@
 use super::{
     instance::{Instance, SUFFIX},
     jwt::Token,
-    session_token::SessionError,
+    signed_in::SessionError,
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;

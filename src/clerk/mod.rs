@@ -15,6 +15,7 @@ mod jwks;
 mod jwt;
 mod rate_limit;
 mod session_token;
+mod signed_in;
 #[cfg(test)]
 mod tests;
 mod webhook_event;
@@ -27,7 +28,8 @@ pub use credentials::Credentials;
 pub use instance::{Instance, InvalidPublishableKey};
 pub use jwks::{InvalidKeys, Keys};
 pub use jwt::{Claims, Header};
-pub use session_token::{SessionError, SessionVerifier, SignedIn};
+pub use session_token::SessionVerifier;
+pub use signed_in::{SessionError, SignedIn};
 pub use webhook_event::read;
 pub use webhook_signature::{
     InvalidSigningSecret, OBSERVED, SignatureError, SigningSecret, Verified, Verifier,

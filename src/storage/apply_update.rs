@@ -1,6 +1,8 @@
 //! Writes a subscription update into the tables. Only newer state is written, in any order of arrival.
 
-use super::{Names, Outcome, SharedItem, StoreError, deletions, reconciliation};
+use super::{
+    Names, Outcome, SharedItem, StoreError, change_log::log_change, deletions, reconciliation,
+};
 use crate::domain::{ObservedItem, Payment, Snapshot, Subject, SubscriptionUpdate};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -96,26 +98,6 @@ async fn lock(
         .await?;
     }
     Err(StoreError::Corrupt(format!("the row of subject {subject} exists and cannot be locked")))
-}
-
-/// Increments the subject's revision and writes a change-log row; returns the new revision.
-pub(super) async fn log_change(
-    tx: &mut PgConnection,
-    subject: &Subject,
-) -> Result<u64, StoreError> {
-    let revision = sqlx::query_scalar!(
-        r#"
-        with counted as (
-            update subject set revision = revision + 1 where subject = $1 returning revision
-        )
-        insert into change (subject, revision) select $1, revision from counted
-        returning revision as "revision!"
-        "#,
-        subject.as_str()
-    )
-    .fetch_one(tx)
-    .await?;
-    u64::try_from(revision).map_err(|_| StoreError::Corrupt(format!("revision {revision}")))
 }
 
 async fn write_newer(

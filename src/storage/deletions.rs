@@ -1,6 +1,6 @@
 //! Deletes subjects, and locks them against deletion.
 
-use super::{Store, StoreError, apply_update::log_change, pool::TxOutcome};
+use super::{Store, StoreError, change_log::log_change, pool::TxOutcome};
 use crate::domain::Subject;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;

@@ -46,6 +46,42 @@ impl From<Faults> for Status {
     }
 }
 
+/// A parsed check of one question.
+pub(super) struct Check<'r> {
+    pub(super) subjects: Subjects<'r>,
+    pub(super) question: Question<'r>,
+    pub(super) consistency: Consistency,
+}
+
+impl<'r> Check<'r> {
+    pub(super) fn of_feature(request: &'r pb::CheckFeatureRequest) -> Result<Self, Status> {
+        let mut faults = Faults::default();
+        let subjects = subjects(&request.user_id, &request.organization_id, &mut faults);
+        let question = question("feature", Question::feature(&request.feature), &mut faults);
+        let recent = (request.consistency.as_ref(), request.max_staleness);
+        Self::of(subjects, question, recent, faults)
+    }
+
+    pub(super) fn of_plan(request: &'r pb::CheckPlanRequest) -> Result<Self, Status> {
+        let mut faults = Faults::default();
+        let subjects = subjects(&request.user_id, &request.organization_id, &mut faults);
+        let question = question("plan", Question::plan(&request.plan), &mut faults);
+        let recent = (request.consistency.as_ref(), request.max_staleness);
+        Self::of(subjects, question, recent, faults)
+    }
+
+    fn of(
+        subjects: Option<Subjects<'r>>,
+        question: Option<Question<'r>>,
+        (requested, max_staleness): (Option<&pb::Consistency>, Option<prost_types::Duration>),
+        mut faults: Faults,
+    ) -> Result<Self, Status> {
+        let consistency = consistency(requested, max_staleness, &mut faults);
+        let (subjects, question) = faults.none(subjects.zip(question))?;
+        Ok(Self { subjects, question, consistency })
+    }
+}
+
 /// Parses the subjects of a question; at least one id must be set.
 pub(in crate::api) fn subjects<'i>(
     user_id: &'i str,
@@ -78,13 +114,13 @@ pub(in crate::api) fn question<'q, E: Display>(
 
 /// Parses how recent the answer must be.
 pub(in crate::api) fn consistency(
-    requested: Option<pb::Consistency>,
+    requested: Option<&pb::Consistency>,
     max_staleness: Option<prost_types::Duration>,
     faults: &mut Faults,
 ) -> Consistency {
     use pb::consistency::Requirement;
     let mut consistency = Consistency::default();
-    match requested.and_then(|c| c.requirement) {
+    match requested.and_then(|c| c.requirement.as_ref()) {
         Some(Requirement::AtLeast(text)) => match text.parse::<Revision>() {
             Ok(revision) => consistency.at_least = Some(revision),
             Err(invalid) => faults.add("consistency.at_least", invalid),
