@@ -53,7 +53,7 @@ def in_process(table):
     common(table, program(ADA))
     stranger = {"targetingKey": "user_stranger"}
     table.row("Ada's flags, asked about another", program(ADA).told("boolean", "export", True, stranger), "false")
-    table.row("no targeting key: all whom the flags are about", program(ADA).told("boolean", "export", False, {}), "true")
+    table.row("no targeting key: all subjects of the flag set", program(ADA).told("boolean", "export", False, {}), "true")
     nobody = Program(*PROGRAM, "in-process", "color=red")
     table.row("unknown selector", nobody.told("boolean", "export", False, WHO), "false, FLAG_NOT_FOUND")
 
