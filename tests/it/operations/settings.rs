@@ -148,10 +148,10 @@ fn settings_page(help: &str) -> String {
     let (_, options) = help.split_once("Print help (see more with '--help')\n\n").unwrap();
     format!(
         "# Settings\n\n\
-         The settings of `entitlements serve`, as `entitlements serve -h` prints them; `dev` and `doctor` have the same. \
-         Each is\na flag and an environment variable. An empty variable counts as unset. A switch (`BOOL`) takes \
-         `true` or `false`, `yes` or\n`no`, `on` or `off`, `1` or `0`. Durations are written as `250ms`, `10s`, `1h` or \
-         `3days`.\n\n\
+         The settings of `entitlements serve`, as `entitlements serve -h` prints them. `dev` and `doctor` have the \
+         same settings.\nEach setting is a flag and an environment variable. An empty variable counts as unset. \
+         A switch (`BOOL`) takes `true` or\n`false`, `yes` or `no`, `on` or `off`, `1` or `0`. Durations are \
+         written as `250ms`, `10s`, `1h` or `3days`.\n\n\
          Pass secrets as variables: other users of the machine can see command lines.\n\n\
          ```text\n{options}```\n"
     )
