@@ -170,7 +170,7 @@ impl From<FreshnessState> for pb::Freshness {
         match state {
             FreshnessState::Starting => Self::Starting,
             FreshnessState::Fresh => Self::Fresh,
-            FreshnessState::Unconfirmed(_) => Self::Unsure,
+            FreshnessState::Unconfirmed(_) => Self::Unconfirmed,
             FreshnessState::Stale(_) => Self::Stale,
             FreshnessState::Expired => Self::Expired,
         }
