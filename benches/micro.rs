@@ -16,7 +16,7 @@ use entitlements::{
     ingest::{Deliveries, ServedInstance},
     replica::{Accounts, Consistency},
     storage::{self, Author, Store},
-    telemetry::Metrics,
+    telemetry::Telemetry,
 };
 use futures_util::FutureExt;
 use http::HeaderMap;
@@ -45,22 +45,22 @@ async fn checks() -> anyhow::Result<Evaluator> {
     let postgres = Embedded::temporary(&Binaries::from_env()?).await?;
     let options = postgres.url("entitlements").parse()?;
     storage::migrate(&options).await?;
-    let (store, metrics) = (Store::new(options), Arc::new(Metrics::default()));
+    let (store, telemetry) = (Store::new(options), Telemetry::default());
     let catalog = Catalog::from_toml(include_str!("../catalog.example.toml"))?;
     store.apply_catalog(Author::File, &catalog, "the example").await?;
     let day = Duration::from_hours(24);
-    let accounts = Arc::new(Accounts::new(store.clone(), 1 << 20, day, day, metrics.clone()));
+    let accounts = Arc::new(Accounts::new(store.clone(), 1 << 20, day, day, telemetry.clone()));
     accounts.reload_catalog().await?;
     accounts.freshness().caught_up(Instant::now() + day); // covers the duration of this run
     let deliveries = Deliveries::new(
         store.clone(),
         accounts.clone(),
         ServedInstance::default(),
-        metrics.clone(),
+        telemetry.clone(),
     );
     let verified = Verified { id: "msg_1".into(), signed_at: Utc::now() };
     deliveries.take(&verified, ITEM.into(), Utc::now()).await?;
-    let checks = Evaluator::new(accounts, Grace::default(), &metrics, None);
+    let checks = Evaluator::new(accounts, Grace::default(), &telemetry.metrics, None);
     checks.evaluated_accounts(subjects(), &Consistency::default()).await?;
     store.close().await;
     postgres.stop().await?;

@@ -16,7 +16,7 @@ use entitlements::{
     ingest::{Deliveries, ServedInstance},
     replica::Accounts,
     storage::Store,
-    telemetry::Metrics,
+    telemetry::Telemetry,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
@@ -241,21 +241,21 @@ fn services() -> &'static Services {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let inside = runtime.enter();
         let nowhere = "postgres://nobody@localhost/nothing?host=/nowhere".parse().unwrap();
-        let (store, metrics) = (Store::new(nowhere), Arc::new(Metrics::default()));
+        let (store, telemetry) = (Store::new(nowhere), Telemetry::default());
         let (hour, evaluation) = (Duration::from_hours(1), Duration::from_millis(1));
-        let accounts = Accounts::new(store.clone(), 1 << 20, hour, evaluation, metrics.clone());
+        let accounts = Accounts::new(store.clone(), 1 << 20, hour, evaluation, telemetry.clone());
         let accounts = Arc::new(accounts);
         let api = EntitlementsApi::new(Arc::new(Evaluator::new(
             accounts.clone(),
             Grace::default(),
-            &metrics,
+            &telemetry.metrics,
             None,
         )));
         let admin = AdminApi::new(Arc::new(Deliveries::new(
             store,
             accounts,
             ServedInstance::default(),
-            metrics,
+            telemetry,
         )));
         drop(inside);
         Services { api, admin, runtime }

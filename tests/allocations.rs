@@ -20,7 +20,7 @@ use entitlements::{
     replica::{Accounts, Consistency},
     server::grpc::CallMetrics,
     storage::{self, Author, Store},
-    telemetry::Metrics,
+    telemetry::Telemetry,
 };
 use futures_util::FutureExt;
 use http::Request as HttpRequest;
@@ -63,22 +63,22 @@ async fn checks() -> (Evaluator, Embedded) {
     let postgres = Embedded::temporary(&Binaries::from_env().unwrap()).await.unwrap();
     let options = postgres.url("entitlements").parse().unwrap();
     storage::migrate(&options).await.unwrap();
-    let (store, metrics) = (Store::new(options), Arc::new(Metrics::default()));
+    let (store, telemetry) = (Store::new(options), Telemetry::default());
     let catalog = Catalog::from_toml(include_str!("../catalog.example.toml")).unwrap();
     store.apply_catalog(Author::File, &catalog, "the example").await.unwrap();
     let hour = Duration::from_hours(1);
-    let accounts = Accounts::new(store.clone(), 1 << 20, hour, hour, metrics.clone());
+    let accounts = Accounts::new(store.clone(), 1 << 20, hour, hour, telemetry.clone());
     let accounts = Arc::new(accounts);
     accounts.reload_catalog().await.unwrap();
     accounts.freshness().caught_up(Instant::now() + hour); // covers the duration of this test
     let deliveries =
-        Deliveries::new(store, accounts.clone(), ServedInstance::default(), metrics.clone());
+        Deliveries::new(store, accounts.clone(), ServedInstance::default(), telemetry.clone());
     for (n, body) in DELIVERED.into_iter().enumerate() {
         let verified = Verified { id: format!("msg_{n}"), signed_at: Utc::now() };
         let taken = deliveries.take(&verified, body.into(), Utc::now()).await.unwrap();
         assert_eq!(taken.word(), "applied");
     }
-    let checks = Evaluator::new(accounts, Grace::default(), &metrics, None);
+    let checks = Evaluator::new(accounts, Grace::default(), &telemetry.metrics, None);
     checks.evaluated_accounts(subjects(), &Consistency::default()).await.unwrap(); // loads from the database
     (checks, postgres)
 }
@@ -132,7 +132,7 @@ where
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let calls = Arc::new(CallMetrics::new(Arc::default(), pb::DESCRIPTOR));
+    let calls = Arc::new(CallMetrics::new(Telemetry::default(), pb::DESCRIPTOR));
     let stop = CancellationToken::new();
     let (door, age) = (AuthLayer::default(), Duration::from_mins(10));
     tokio::spawn(api::serve_grpc(listener.into(), door, services, calls, age, stop));

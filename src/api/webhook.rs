@@ -16,7 +16,7 @@ use crate::{
         listener::ConnectionSlot,
     },
     storage::{Outcome, StoreError},
-    telemetry::{Labels, Metrics, SampleRate, Sampler, log_chain},
+    telemetry::{Labels, SampleRate, Sampler, Telemetry, log_chain},
 };
 use bytes::Bytes;
 use chrono::Utc;
@@ -39,7 +39,7 @@ const RETRY_AFTER: &str = "5";
 pub struct Webhooks {
     verifier: Verifier,
     deliveries: Arc<Deliveries>,
-    metrics: Arc<Metrics>,
+    telemetry: Telemetry,
     slots: Semaphore,
     /// Samples the log of rejections, because any peer may cause as many as it likes.
     logged: Sampler,
@@ -48,9 +48,9 @@ pub struct Webhooks {
 impl Webhooks {
     /// Creates the endpoint, which records the deliveries that `verifier` accepts.
     #[must_use]
-    pub fn new(verifier: Verifier, deliveries: Arc<Deliveries>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(verifier: Verifier, deliveries: Arc<Deliveries>, telemetry: Telemetry) -> Self {
         let logged = Sampler::new(SampleRate::PerSecond(MAX_LOGGED));
-        Self { verifier, deliveries, metrics, slots: Semaphore::new(MAX_IN_PROGRESS), logged }
+        Self { verifier, deliveries, telemetry, slots: Semaphore::new(MAX_IN_PROGRESS), logged }
     }
 
     /// Answers one request on the connection with this slot.
@@ -59,10 +59,17 @@ impl Webhooks {
         let answer = self.deliver(request, slot).await.unwrap_or_else(|refused| *refused);
         slot.release();
         if !answer.status().is_success() {
-            self.metrics.refused.get_or_create(&Labels([("status", status(&answer))])).inc();
+            self.telemetry
+                .metrics
+                .refused
+                .get_or_create(&Labels([("status", status(&answer))]))
+                .inc();
         }
-        let took =
-            self.metrics.webhook_duration.get_or_create(&Labels([("answer", kind(&answer))]));
+        let took = self
+            .telemetry
+            .metrics
+            .webhook_duration
+            .get_or_create(&Labels([("answer", kind(&answer))]));
         took.observe(began.elapsed().as_secs_f64());
         answer
     }
@@ -76,7 +83,7 @@ impl Webhooks {
         let body = self.read(&head.headers, body, slot).await?;
         let verified = self.verify(&head.headers, &body)?;
         slot.verified();
-        let trace = self.metrics.traces.request("POST /webhooks/clerk", &head.headers);
+        let trace = self.telemetry.traces.request("POST /webhooks/clerk", &head.headers);
         let answer = trace.run(self.record(&verified, body)).await;
         trace.note("http.response.status_code", i64::from(answer.status().as_u16()));
         Ok(answer)

@@ -17,7 +17,7 @@ use crate::{
     replica::{Accounts, change_follower::ChangeFollower},
     server::{auth::Callers, grpc::CallMetrics, listener::Listener, tls::Tls},
     storage::Store,
-    telemetry::{Metrics, SampleRate, Traces},
+    telemetry::{Metrics, SampleRate, Telemetry, Traces},
 };
 use anyhow::{Context, anyhow};
 use startup::Startup;
@@ -55,7 +55,7 @@ pub struct Service {
 struct SharedState {
     store: Arc<Store>,
     accounts: Arc<Accounts>,
-    metrics: Arc<Metrics>,
+    telemetry: Telemetry,
     certificates: Vec<Arc<Tls>>,
     /// Cancelled when the service is asked to stop: clients should send new requests to another replica.
     draining: CancellationToken,
@@ -72,7 +72,8 @@ impl Service {
     pub async fn start(mut config: Config) -> anyhow::Result<Self> {
         let (listeners, bound) = BoundListeners::bind(&config).await?;
         let Config { connection_age: age, stop_within, stop_delay, .. } = config;
-        let shared = SharedState::new(&config, Traces::start(config.otlp_endpoint.as_deref())?);
+        let traces = Traces::start(config.otlp_endpoint.as_deref())?;
+        let shared = SharedState::new(&config, Telemetry { traces, ..Telemetry::default() });
         let (health, health_server) = api::health().await;
         let deliveries = Arc::new(shared.deliveries(config.instance.take()));
         let checks = shared.checks(config.grace, config.log_denials);
@@ -81,14 +82,15 @@ impl Service {
         let services =
             api::Services::new(api::EntitlementsApi::new(checks), optional, health_server)
                 .map_err(|e| anyhow!("gRPC reflection: {e}"))?;
-        let webhooks = Webhooks::new(config.verifier, deliveries.clone(), shared.metrics.clone());
-        let call_metrics = Arc::new(CallMetrics::new(shared.metrics.clone(), api::pb::DESCRIPTOR));
+        let webhooks = Webhooks::new(config.verifier, deliveries.clone(), shared.telemetry.clone());
+        let call_metrics =
+            Arc::new(CallMetrics::new(shared.telemetry.clone(), api::pb::DESCRIPTOR));
         let probe_state =
             Arc::new(shared.probe_state(call_metrics.clone(), config.security.callers.clone()));
         let reconciler = config.backend_api.map(|api| shared.reconciler(api, deliveries.clone()));
         let webhook = Surface::Webhooks(Arc::new(webhooks), probe_state.clone());
         let operator = Surface::Operators(probe_state, protocols);
-        let auth_layer = AuthLayer::new(config.security.callers.clone(), shared.metrics.clone());
+        let auth_layer = AuthLayer::new(config.security.callers.clone(), shared.metrics());
         let (mut tasks, stop) = (Tasks::new(), || shared.stop.clone());
         let api = api::serve_grpc(listeners.api, auth_layer, services, call_metrics, age, stop());
         spawn(&mut tasks, "API listener", api);
@@ -143,7 +145,7 @@ impl Service {
         self.shared.stop.cancel();
         let drained = timeout(self.stop_within, drain(&mut self.tasks)).await;
         self.shared.store.close().await;
-        self.shared.metrics.traces.end().await;
+        self.shared.telemetry.traces.end().await;
         served?;
         drained.context("stopped, but calls were still in flight after STOP_WITHIN")?;
         tracing::info!("stopped");
@@ -152,37 +154,40 @@ impl Service {
 }
 
 impl SharedState {
-    fn new(config: &Config, traces: Traces) -> Self {
-        let metrics = Arc::new(Metrics::default().traced(traces));
+    fn new(config: &Config, telemetry: Telemetry) -> Self {
         let store = Store::new(config.database.clone());
         let accounts = Accounts::new(
             store.clone(),
             config.cache_bytes,
             config.max_staleness,
             config.check_timeout,
-            metrics.clone(),
+            telemetry.clone(),
         );
         let (accounts, certificates) = (Arc::new(accounts), config.security.certificates());
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        Self { store, accounts, metrics, certificates, draining, stop }
+        Self { store, accounts, telemetry, certificates, draining, stop }
+    }
+
+    fn metrics(&self) -> Arc<Metrics> {
+        self.telemetry.metrics.clone()
     }
 
     fn checks(&self, grace: Grace, log_denials: Option<SampleRate>) -> Arc<Evaluator> {
-        Arc::new(Evaluator::new(self.accounts.clone(), grace, &self.metrics, log_denials))
+        Arc::new(Evaluator::new(self.accounts.clone(), grace, &self.telemetry.metrics, log_denials))
     }
 
     fn deliveries(&self, served: Option<String>) -> Deliveries {
         let (store, accounts) = (self.store.clone(), self.accounts.clone());
-        Deliveries::new(store, accounts, ServedInstance::new(served), self.metrics.clone())
+        Deliveries::new(store, accounts, ServedInstance::new(served), self.telemetry.clone())
     }
 
     fn reconciler(&self, api: BackendApi, deliveries: Arc<Deliveries>) -> Reconciler {
         let (store, accounts) = (self.store.clone(), self.accounts.clone());
-        Reconciler::new(api, store, accounts, deliveries, self.metrics.clone())
+        Reconciler::new(api, store, accounts, deliveries, self.telemetry.clone())
     }
 
     fn change_follower(&self) -> ChangeFollower {
-        ChangeFollower::new(self.store.clone(), self.accounts.clone(), self.metrics.clone())
+        ChangeFollower::new(self.store.clone(), self.accounts.clone(), self.metrics())
     }
 
     /// Spawns the start-up, and the tasks that need the database and begin after it.
@@ -195,7 +200,7 @@ impl SharedState {
     ) {
         let (prepared, stop) = (CancellationToken::new(), self.stop.clone());
         let after = |task| run_after(prepared.clone(), stop.clone(), task);
-        let (store, metrics) = (self.store.clone(), self.metrics.clone());
+        let (store, metrics) = (self.store.clone(), self.metrics());
         spawn(tasks, "change log", after(Box::pin(self.change_follower().run())));
         spawn(tasks, "retention", after(Box::pin(retention::run(store.clone(), body_retention))));
         spawn(tasks, "database gauges", after(Box::pin(database_gauges::run(store, metrics))));
@@ -214,7 +219,7 @@ impl SharedState {
         let expires_at = move || certificates.iter().filter_map(|tls| tls.expires_at()).min();
         ProbeState {
             accounts: self.accounts.clone(),
-            metrics: self.metrics.clone(),
+            metrics: self.metrics(),
             store: self.store.clone(),
             calls_in_progress: Box::new(move || call_metrics.in_progress()),
             certificate_expires_at: Box::new(expires_at),

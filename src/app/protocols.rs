@@ -28,10 +28,10 @@ impl SharedState {
         let public_url = config.public_url.clone().or_else(|| PublicUrl::of(operator, has_tls));
         let callers = config.security.callers.clone();
         let hosts = Hosts::of(operator, callers.is_some(), public_url.as_ref());
-        let mut protocols = Protocols::none(callers, hosts, self.metrics.clone());
+        let mut protocols = Protocols::none(callers, hosts, self.metrics());
         let admin = config.admin.then(|| AdminApi::new(deliveries.clone()));
         let mut optional = OptionalServices { admin, ..OptionalServices::default() };
-        let flagd = || Flagd::new(checks.clone(), self.draining.clone(), self.metrics.clone());
+        let flagd = || Flagd::new(checks.clone(), self.draining.clone(), self.metrics());
         for protocol in &config.protocols {
             match protocol {
                 Protocol::Flagd => optional.flagd.get_or_insert_with(flagd).evaluation = true,
@@ -48,7 +48,7 @@ impl SharedState {
                     protocols.forward_auth = Some(ForwardAuth::new(authorizer.clone()));
                 }
                 Protocol::ExtAuthz => {
-                    let (trusted, metrics) = (config.trusted_claims.clone(), self.metrics.clone());
+                    let (trusted, metrics) = (config.trusted_claims.clone(), self.metrics());
                     optional.ext_authz = Some(ExtAuthz::new(authorizer.clone(), trusted, metrics));
                 }
             }

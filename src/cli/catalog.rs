@@ -8,7 +8,7 @@ use crate::{
     ingest::{Deliveries, ServedInstance},
     replica::Accounts,
     storage::{Applied, Author, CatalogVersion, Store},
-    telemetry::Metrics,
+    telemetry::Telemetry,
 };
 use anyhow::{Context, bail};
 use chrono::{SecondsFormat, Utc};
@@ -95,14 +95,14 @@ impl DirectDatabase {
     }
 
     pub(super) fn reconciler(&self) -> anyhow::Result<Reconciler> {
-        let (store, metrics) = (self.store()?, Arc::new(Metrics::default()));
+        let (store, telemetry) = (self.store()?, Telemetry::default());
         let accounts =
-            Accounts::new(store.clone(), 0, Duration::ZERO, Duration::ZERO, metrics.clone());
+            Accounts::new(store.clone(), 0, Duration::ZERO, Duration::ZERO, telemetry.clone());
         let accounts = Arc::new(accounts);
         let instance = ServedInstance::new(self.backend.instance()?);
         let deliveries =
-            Deliveries::new(store.clone(), accounts.clone(), instance, metrics.clone());
-        Ok(Reconciler::new(self.api()?, store, accounts, Arc::new(deliveries), metrics))
+            Deliveries::new(store.clone(), accounts.clone(), instance, telemetry.clone());
+        Ok(Reconciler::new(self.api()?, store, accounts, Arc::new(deliveries), telemetry))
     }
 }
 

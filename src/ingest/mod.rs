@@ -14,7 +14,7 @@ use crate::{
         Delivery, DeliveryEntry, DeliveryFilter, DeliveryPosition, Names, Outcome, SharedItem,
         Store, StoreError, WriteMode,
     },
-    telemetry::{Labels, Metrics, log_chain, trace_id},
+    telemetry::{Labels, Telemetry, log_chain, trace_id},
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 pub struct Deliveries {
     store: Arc<Store>,
     accounts: Arc<Accounts>,
-    metrics: Arc<Metrics>,
+    telemetry: Telemetry,
     instance: ServedInstance,
     unknown_plan: Notify,
 }
@@ -50,9 +50,9 @@ impl Deliveries {
         store: Arc<Store>,
         accounts: Arc<Accounts>,
         instance: ServedInstance,
-        metrics: Arc<Metrics>,
+        telemetry: Telemetry,
     ) -> Self {
-        Self { store, accounts, metrics, instance, unknown_plan: Notify::new() }
+        Self { store, accounts, telemetry, instance, unknown_plan: Notify::new() }
     }
 
     /// The Clerk instance whose deliveries are recorded.
@@ -93,7 +93,7 @@ impl Deliveries {
         now: DateTime<Utc>,
     ) -> Result<Outcome, StoreError> {
         let delivery = self.parse(verified.id.clone(), body, Some(verified.signed_at), now);
-        let trace = self.metrics.traces.work("write the delivery and the change log");
+        let trace = self.telemetry.traces.work("write the delivery and the change log");
         trace.note("svix_id", delivery.svix_id.clone());
         let outcome = trace.run(self.store.write(&delivery, WriteMode::Record)).await?;
         trace.note("result", outcome.word());
@@ -179,10 +179,14 @@ impl Deliveries {
                 "cannot load new plan names, retrying from the change log"
             );
         }
-        self.metrics.deliveries.get_or_create(&Labels([("result", outcome.word())])).inc();
+        self.telemetry
+            .metrics
+            .deliveries
+            .get_or_create(&Labels([("result", outcome.word())]))
+            .inc();
         log(delivery, outcome);
         match &delivery.event.parsed {
-            Parsed::Foreign(_) => drop(self.metrics.foreign_deliveries.inc()),
+            Parsed::Foreign(_) => drop(self.telemetry.metrics.foreign_deliveries.inc()),
             Parsed::Update(_) | Parsed::Ignored(_) | Parsed::Parked(_) => {
                 self.report_mixed_instances(delivery);
                 self.report_unknown_plans(&delivery.event);
@@ -197,7 +201,7 @@ impl Deliveries {
     fn report_mixed_instances(&self, delivery: &Delivery) {
         let Some(instance) = delivery.event.instance.as_deref() else { return };
         if let Some(first) = self.instance.differs_from_first(instance) {
-            self.metrics.mixed_instances.inc();
+            self.telemetry.metrics.mixed_instances.inc();
             tracing::warn!(
                 svix_id = delivery.svix_id,
                 instance,
@@ -210,7 +214,7 @@ impl Deliveries {
     /// An item belongs to one subject. If two subjects hold it, both are marked for comparison with Clerk.
     async fn report_shared_items(&self, subject: &Subject, shared: &[SharedItem]) {
         for SharedItem { item, other } in shared {
-            self.metrics.shared_items.inc();
+            self.telemetry.metrics.shared_items.inc();
             tracing::warn!(
                 item,
                 subject = subject.as_str(),
@@ -236,7 +240,7 @@ impl Deliveries {
         let Parsed::Update(update) = &event.parsed else { return };
         let subject = update.subject().as_str();
         for plan in self.accounts.catalog().catalog.unknown_plans(update) {
-            self.metrics.unknown_plans.inc();
+            self.telemetry.metrics.unknown_plans.inc();
             self.unknown_plan.notify_one();
             tracing::warn!(
                 plan,

@@ -11,7 +11,7 @@ use crate::{
     ingest::Deliveries,
     replica::Accounts,
     storage::{Applied, Author, Backfill, Compared, Outcome, Store, StoreError},
-    telemetry::{Labels, Metrics, log_chain},
+    telemetry::{Labels, Telemetry, log_chain},
 };
 use chrono::Utc;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -40,7 +40,7 @@ pub struct Reconciler {
     store: Arc<Store>,
     accounts: Arc<Accounts>,
     deliveries: Arc<Deliveries>,
-    metrics: Arc<Metrics>,
+    telemetry: Telemetry,
 }
 
 /// Why a comparison with Clerk, or a refresh of the catalog, failed.
@@ -135,9 +135,9 @@ impl Reconciler {
         store: Arc<Store>,
         accounts: Arc<Accounts>,
         deliveries: Arc<Deliveries>,
-        metrics: Arc<Metrics>,
+        telemetry: Telemetry,
     ) -> Self {
-        Self { api, store, accounts, deliveries, metrics }
+        Self { api, store, accounts, deliveries, telemetry }
     }
 
     /// Backfills all subscriptions once, and keeps the catalog and the accounts in line with Clerk, for ever.
@@ -181,7 +181,7 @@ impl Reconciler {
                 Ok(finding) => (finding.word(), finding.compared()),
                 Err(_) => ("failed", Compared::Failed),
             };
-            self.metrics.reconciled.get_or_create(&Labels([("result", word)])).inc();
+            self.telemetry.metrics.reconciled.get_or_create(&Labels([("result", word)])).inc();
             self.store.compared(subject, result).await?;
         }
         found
@@ -205,7 +205,7 @@ impl Reconciler {
         subject: &Subject,
         dry_run: bool,
     ) -> Result<Reconciled, ReconcileError> {
-        let trace = self.metrics.traces.question("ask Clerk for a subscription");
+        let trace = self.telemetry.traces.question("ask Clerk for a subscription");
         let found = trace.run(self.api.subscription(subject)).await?;
         drop(trace);
         let Some(found) = found else { return Ok(Reconciled::NotAtClerk) };
@@ -280,7 +280,7 @@ impl Reconciler {
     async fn keep_catalog(&self) -> Infallible {
         loop {
             if let Err(error) = self.refresh(false).await {
-                self.metrics.clerk_errors.inc();
+                self.telemetry.metrics.clerk_errors.inc();
                 tracing::warn!(error = log_chain(&error), "cannot refresh the catalog from Clerk");
             }
             sleep(CATALOG_AT_MOST).await;
@@ -292,7 +292,7 @@ impl Reconciler {
     /// lists is kept as retired, unless `remove_retired`.
     pub async fn refresh(&self, remove_retired: bool) -> Result<Refreshed, ReconcileError> {
         self.check_instance().await?;
-        let trace = self.metrics.traces.question("ask Clerk for its plans");
+        let trace = self.telemetry.traces.question("ask Clerk for its plans");
         let Plans { catalog, left_out } = trace.run(self.api.plans()).await?;
         drop(trace);
         for why in &left_out {
@@ -323,7 +323,7 @@ impl Reconciler {
         loop {
             tick.tick().await;
             if let Err(error) = self.compare_candidates().await {
-                self.metrics.clerk_errors.inc();
+                self.telemetry.metrics.clerk_errors.inc();
                 tracing::warn!(error = log_chain(&error), "cannot compare accounts with Clerk");
             }
         }
@@ -343,7 +343,7 @@ impl Reconciler {
                 }
                 Err(error) => {
                     failures += 1;
-                    self.metrics.clerk_errors.inc();
+                    self.telemetry.metrics.clerk_errors.inc();
                     let (subject, error) = (subject.as_str(), log_chain(&error));
                     tracing::warn!(subject, error, "cannot compare an account with Clerk");
                 }
@@ -364,7 +364,7 @@ impl Reconciler {
                 Ok(Backfill::Done | Backfill::Ours) => std::future::pending().await,
                 Ok(Backfill::Theirs) => sleep(BACKFILL_EVERY).await,
                 Err(error) => {
-                    self.metrics.clerk_errors.inc();
+                    self.telemetry.metrics.clerk_errors.inc();
                     tracing::warn!(error = log_chain(&error), "cannot backfill from Clerk");
                     sleep(pause).await;
                     pause = (pause * 2).min(CATALOG_EVERY);

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::{Account, Revision, Subject, SubjectRef},
     storage::{CatalogVersion, Store, StoreError},
-    telemetry::{Labels, Metrics},
+    telemetry::{Labels, Telemetry},
 };
 use arc_swap::{ArcSwap, Guard};
 use moka::sync::Cache;
@@ -60,7 +60,7 @@ pub struct Accounts {
     revalidate_after: AtomicU64,
     started_at: Instant,
     timeout: Duration,
-    metrics: Arc<Metrics>,
+    telemetry: Telemetry,
 }
 
 /// An account in the cache.
@@ -101,7 +101,7 @@ impl Accounts {
         cache_bytes: u64,
         max_staleness: Duration,
         time_limit: Duration,
-        metrics: Arc<Metrics>,
+        telemetry: Telemetry,
     ) -> Self {
         let cache = Cache::builder()
             .max_capacity(cache_bytes)
@@ -120,7 +120,7 @@ impl Accounts {
             revalidate_after: AtomicU64::new(0),
             started_at: Instant::now(),
             timeout: time_limit,
-            metrics,
+            telemetry,
         }
     }
 
@@ -153,7 +153,7 @@ impl Accounts {
             self.change_feed.publish(ChangeNotice::All);
         }
         let number = self.catalog.load().number;
-        self.metrics.catalog.set(i64::try_from(number).unwrap_or(i64::MAX));
+        self.telemetry.metrics.catalog.set(i64::try_from(number).unwrap_or(i64::MAX));
         Ok(())
     }
 
@@ -287,7 +287,7 @@ impl Accounts {
     fn cached(&self, id: SubjectRef<'_>) -> Option<CacheEntry> {
         let found = self.valid_entry(id);
         if found.is_some() {
-            self.metrics.cache_hits.inc();
+            self.telemetry.metrics.cache_hits.inc();
         }
         found
     }
@@ -311,7 +311,7 @@ impl Accounts {
         since: u64,
     ) -> Result<Arc<Account>, Unavailable> {
         let (this, subject) = (self.clone(), Subject::from(id));
-        let caller_span = self.metrics.traces.here();
+        let caller_span = self.telemetry.traces.here();
         let permits = LoadLimits::permits(&self.load_permits)?;
         let fetch = tokio::spawn(async move {
             let _permits = permits;
@@ -321,7 +321,7 @@ impl Accounts {
                 return Ok(entry.account);
             }
             let (epoch, loaded) = (this.epochs.of(subject.id()), this.now());
-            let trace = this.metrics.traces.work_at("load an account", caller_span);
+            let trace = this.telemetry.traces.work_at("load an account", caller_span);
             let account = trace.run(this.load(&subject)).await?;
             drop(trace);
             this.cache.insert(subject, CacheEntry { account: account.clone(), epoch, loaded });
@@ -343,7 +343,7 @@ impl Accounts {
             }
         };
         let result = if account.is_ok() { "ok" } else { "failed" };
-        self.metrics.cache_loads.get_or_create(&Labels([("result", result)])).inc();
+        self.telemetry.metrics.cache_loads.get_or_create(&Labels([("result", result)])).inc();
         account.map(Arc::new)
     }
 

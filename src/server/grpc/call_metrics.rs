@@ -1,6 +1,6 @@
 //! Counts calls by method and code, cheaply: each method keeps its counters, so that a call needs no lookup by label.
 
-use crate::telemetry::{CallLabels, Metrics, Trace};
+use crate::telemetry::{CallLabels, Telemetry, Trace};
 use http::{Request, Response};
 use prometheus_client::metrics::counter::Counter;
 use prost::Message;
@@ -35,7 +35,7 @@ const CODES: [&str; 17] = [
 /// The metrics of gRPC calls.
 #[derive(Debug)]
 pub struct CallMetrics {
-    metrics: Arc<Metrics>,
+    telemetry: Telemetry,
     /// The methods of the contract. All others, such as health and reflection, are counted together in `others`.
     methods: Vec<Method>,
     others: Method,
@@ -67,10 +67,10 @@ pub(super) struct Method {
 impl CallMetrics {
     /// Creates the metrics of the methods in `contract`, an encoded `FileDescriptorSet`.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, contract: &[u8]) -> Self {
+    pub fn new(telemetry: Telemetry, contract: &[u8]) -> Self {
         let methods = paths(contract).into_iter().map(Method::new).collect();
         let others = Method::new("other".into());
-        Self { metrics, methods, others, in_progress: AtomicUsize::new(0) }
+        Self { telemetry, methods, others, in_progress: AtomicUsize::new(0) }
     }
 
     /// The number of calls in progress.
@@ -92,7 +92,7 @@ impl CallMetrics {
 
     /// The span of a call, which is recorded if the caller's is sampled.
     pub(super) fn trace<T>(&self, request: &Request<T>) -> Trace {
-        self.metrics.traces.call(request.uri().path(), request.headers())
+        self.telemetry.traces.call(request.uri().path(), request.headers())
     }
 
     fn ended(&self, method: Option<usize>, response: &Response<Body>) {
@@ -101,7 +101,7 @@ impl CallMetrics {
         let counter = method.ended[code].get_or_init(|| {
             let name = method.path.rsplit('/').next().unwrap_or_default();
             let call = CallLabels { method: name.into(), code: CODES[code] };
-            self.metrics.calls.get_or_create(&call).clone()
+            self.telemetry.metrics.calls.get_or_create(&call).clone()
         });
         counter.inc();
     }

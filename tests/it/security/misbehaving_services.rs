@@ -11,7 +11,7 @@ use entitlements::{
         pb::{self, CheckFeatureRequest},
     },
     server::grpc::CallMetrics,
-    telemetry::{Metrics, log_panics},
+    telemetry::{Metrics, Telemetry, log_panics},
 };
 use futures_util::future::join_all;
 use http::{Request, Response};
@@ -65,7 +65,7 @@ async fn misbehaving() -> SocketAddr {
         listener.into(),
         AuthLayer::default(),
         Routes::new(Misbehaving),
-        Arc::new(CallMetrics::new(Arc::default(), pb::DESCRIPTOR)),
+        Arc::new(CallMetrics::new(Telemetry::default(), pb::DESCRIPTOR)),
         Duration::from_mins(1),
         CancellationToken::new(),
     ));

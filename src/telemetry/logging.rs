@@ -1,0 +1,72 @@
+//! Logging to standard error: its format, its filter, and errors as values of log fields.
+
+use super::log_panics;
+use clap::ValueEnum;
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+    iter::successors,
+};
+use tracing::{Value, field::display};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+/// The format of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Plain text, for people.
+    Text,
+    /// One JSON object per line, for machines.
+    Json,
+}
+
+/// Starts logging to standard error. `filter` has the syntax of [`log_filter`].
+///
+/// # Errors
+/// If the filter is invalid, or if logging has been started already.
+pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = log_filter(filter)?;
+    let colours = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = match format {
+        LogFormat::Text => logs.with_target(false).with_ansi(colours).try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+    started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))?;
+    log_panics();
+    Ok(())
+}
+
+/// Parses the setting `LOG`: directives of `tracing-subscriber`'s `EnvFilter`, except that a level without a target
+/// applies to this service only; libraries then log at most warnings.
+///
+/// # Errors
+/// If the text is not a log filter.
+pub fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
+    let directives: Vec<_> = text.split(',').map(own_level).collect();
+    let filter = directives.join(",").parse();
+    filter.map_err(|e| anyhow::anyhow!("LOG is not a log filter such as `info`: {e}"))
+}
+
+/// Restricts a level without a target to this service. Libraries log the data that they process, such as headers, so
+/// they log more than warnings only if the filter names them.
+fn own_level(directive: &str) -> String {
+    match directive.trim().parse::<LevelFilter>() {
+        Ok(level) => format!("{},entitlements={level}", level.min(LevelFilter::WARN)),
+        Err(_) => directive.into(),
+    }
+}
+
+/// Renders an error and its causes as the value of a log field.
+pub fn log_chain(error: &(dyn Error + 'static)) -> impl Value + use<> {
+    display(error_chain(error))
+}
+
+/// Renders an error and its causes in one line. A cause is left out if the text before it already ends with it.
+#[must_use]
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let causes = successors(Some(error), |error| (*error).source()).map(ToString::to_string);
+    causes
+        .reduce(|chain, cause| if chain.ends_with(&cause) { chain } else { chain + ": " + &cause })
+        .unwrap_or_default()
+}
