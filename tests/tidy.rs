@@ -20,7 +20,7 @@ const ALLOWED_IMPORTS: &[(&str, &[&str])] = &[
     ("ingest", &["clerk", "domain", "replica", "storage"]),
     ("replica", &["domain", "storage"]),
     ("storage", &["domain"]),
-    ("config", &["clerk", "domain", "server"]),
+    ("config", &["clerk", "domain"]),
     ("clerk", &["domain"]),
     ("server", &["domain"]),
     ("domain", &[]),

@@ -9,10 +9,9 @@ mod evaluation;
 use super::http_protocols::{Admission, LARGEST_BODY, Reply, refusal};
 use crate::{
     check::{CheckError, CheckErrorKind, CooperativeYield, Evaluator},
-    domain::Explanation,
+    domain::{Explanation, PublicUrl},
     replica::Consistency,
     server::http::{
-        PublicUrl,
         body::{self, BodyError},
         response::{Answer, json_body, not_allowed},
     },

@@ -6,8 +6,8 @@
 
 use super::http_protocols::{FORWARD_AUTH, needs_key};
 use crate::{
+    domain::PublicUrl,
     domain::loopback::{is_loopback, is_this_machine},
-    server::http::PublicUrl,
 };
 use http::{Request, header, uri::Authority};
 use std::net::SocketAddr;

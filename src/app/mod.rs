@@ -1,25 +1,30 @@
 //! Wiring: builds each part of the service once, runs all parts as tasks, and stops them.
 
 mod database_gauges;
+mod listener_security;
+mod opened;
 mod protocols;
 mod retention;
 mod startup;
 
+pub use opened::{backend_api, faults};
 pub use startup::WrongSchema;
 
 use crate::{
     api::{self, AuthLayer, ProbeState, Surface, Webhooks},
     check::Evaluator,
-    clerk::BackendApi,
+    clerk::{BackendApi, Verifier},
     config::Config,
     domain::Grace,
     ingest::{Deliveries, ServedInstance, reconcile::Reconciler},
     replica::{Accounts, change_follower::ChangeFollower},
-    server::{auth::Callers, grpc::CallMetrics, listener::Listener, tls::Tls},
+    server::{grpc::CallMetrics, listener::Listener, tls::Tls},
     storage::Store,
     telemetry::{Metrics, SampleRate, Telemetry, Traces},
 };
 use anyhow::{Context, anyhow};
+use listener_security::ListenerSecurity;
+use opened::Opened;
 use startup::Startup;
 use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
@@ -56,7 +61,7 @@ struct SharedState {
     store: Arc<Store>,
     accounts: Arc<Accounts>,
     telemetry: Telemetry,
-    certificates: Vec<Arc<Tls>>,
+    security: ListenerSecurity,
     /// Cancelled when the service is asked to stop: clients should send new requests to another replica.
     draining: CancellationToken,
     /// Cancelled when the listeners stop accepting connections.
@@ -64,33 +69,35 @@ struct SharedState {
 }
 
 impl Service {
-    /// Builds all parts and binds all listeners. The database may still be unreachable; until it answers, the service
-    /// reports that it is not ready.
+    /// Opens what the settings name, builds all parts and binds all listeners. The database may still be unreachable;
+    /// until it answers, the service reports that it is not ready.
     ///
     /// # Errors
-    /// If a listener cannot be bound, or the trace exporter or gRPC reflection cannot be set up.
+    /// If a file, key or URL of the settings cannot be used, a listener cannot be bound, or the trace exporter or gRPC
+    /// reflection cannot be set up.
     pub async fn start(mut config: Config) -> anyhow::Result<Self> {
-        let (listeners, bound) = BoundListeners::bind(&config).await?;
+        let Opened { security, backend_api, sessions } = Opened::new(&config)?;
+        let (listeners, bound) = BoundListeners::bind(&config, &security).await?;
         let Config { connection_age: age, stop_within, stop_delay, .. } = config;
         let traces = Traces::start(config.otlp_endpoint.as_deref())?;
-        let shared = SharedState::new(&config, Telemetry { traces, ..Telemetry::default() });
+        let shared = SharedState::new(&config, security, traces);
         let (health, health_server) = api::health().await;
         let deliveries = Arc::new(shared.deliveries(config.instance.take()));
         let checks = shared.checks(config.grace, config.log_denials);
         let (protocols, optional) =
-            shared.protocols(&mut config, bound.operator, &checks, &deliveries);
+            shared.protocols(&config, bound.operator, sessions, &checks, &deliveries);
         let services =
             api::Services::new(api::EntitlementsApi::new(checks), optional, health_server)
                 .map_err(|e| anyhow!("gRPC reflection: {e}"))?;
-        let webhooks = Webhooks::new(config.verifier, deliveries.clone(), shared.telemetry.clone());
-        let call_metrics =
-            Arc::new(CallMetrics::new(shared.telemetry.clone(), api::pb::DESCRIPTOR));
-        let probe_state =
-            Arc::new(shared.probe_state(call_metrics.clone(), config.security.callers.clone()));
-        let reconciler = config.backend_api.map(|api| shared.reconciler(api, deliveries.clone()));
+        let verifier = Verifier::new(config.signing_secrets);
+        let telemetry = shared.telemetry.clone();
+        let webhooks = Webhooks::new(verifier, deliveries.clone(), telemetry.clone());
+        let call_metrics = Arc::new(CallMetrics::new(telemetry, api::pb::DESCRIPTOR));
+        let probe_state = Arc::new(shared.probe_state(call_metrics.clone()));
+        let reconciler = backend_api.map(|api| shared.reconciler(api, deliveries.clone()));
         let webhook = Surface::Webhooks(Arc::new(webhooks), probe_state.clone());
         let operator = Surface::Operators(probe_state, protocols);
-        let auth_layer = AuthLayer::new(config.security.callers.clone(), shared.metrics());
+        let auth_layer = AuthLayer::new(shared.security.callers.clone(), shared.metrics());
         let (mut tasks, stop) = (Tasks::new(), || shared.stop.clone());
         let api = api::serve_grpc(listeners.api, auth_layer, services, call_metrics, age, stop());
         spawn(&mut tasks, "API listener", api);
@@ -100,7 +107,7 @@ impl Service {
         spawn(&mut tasks, "operator listener", operator);
         let (accounts, draining) = (shared.accounts.clone(), shared.draining.clone());
         spawn(&mut tasks, "health", api::watch_health(health, accounts, draining, stop()));
-        spawn(&mut tasks, "keys and certificates", config.security.watch(stop()));
+        spawn(&mut tasks, "keys and certificates", shared.security.clone().watch(stop()));
         let migrate = config.migrate.then_some(config.database);
         let startup = Startup { store: shared.store.clone(), migrate, catalog: config.catalog };
         shared.spawn_after(&mut tasks, startup, config.body_retention, reconciler);
@@ -154,7 +161,8 @@ impl Service {
 }
 
 impl SharedState {
-    fn new(config: &Config, telemetry: Telemetry) -> Self {
+    fn new(config: &Config, security: ListenerSecurity, traces: Traces) -> Self {
+        let telemetry = Telemetry { traces, ..Telemetry::default() };
         let store = Store::new(config.database.clone());
         let accounts = Accounts::new(
             store.clone(),
@@ -163,9 +171,9 @@ impl SharedState {
             config.check_timeout,
             telemetry.clone(),
         );
-        let (accounts, certificates) = (Arc::new(accounts), config.security.certificates());
+        let accounts = Arc::new(accounts);
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        Self { store, accounts, telemetry, certificates, draining, stop }
+        Self { store, accounts, telemetry, security, draining, stop }
     }
 
     fn metrics(&self) -> Arc<Metrics> {
@@ -210,12 +218,8 @@ impl SharedState {
         tasks.spawn(async move { ("start-up", startup.run(prepared, stop).await) });
     }
 
-    fn probe_state(
-        &self,
-        call_metrics: Arc<CallMetrics>,
-        callers: Option<Arc<Callers>>,
-    ) -> ProbeState {
-        let certificates = self.certificates.clone();
+    fn probe_state(&self, call_metrics: Arc<CallMetrics>) -> ProbeState {
+        let certificates = self.security.certificates();
         let expires_at = move || certificates.iter().filter_map(|tls| tls.expires_at()).min();
         ProbeState {
             accounts: self.accounts.clone(),
@@ -223,7 +227,7 @@ impl SharedState {
             store: self.store.clone(),
             calls_in_progress: Box::new(move || call_metrics.in_progress()),
             certificate_expires_at: Box::new(expires_at),
-            callers,
+            callers: self.security.callers.clone(),
             draining: self.draining.clone(),
         }
     }
@@ -237,12 +241,10 @@ struct BoundListeners {
 }
 
 impl BoundListeners {
-    async fn bind(config: &Config) -> anyhow::Result<(Self, Bound)> {
-        let api = bind("API_LISTEN", config.api, config.security.api.clone()).await?;
-        let webhook =
-            bind("WEBHOOK_LISTEN", config.webhook, config.security.webhook.clone()).await?;
-        let operator =
-            bind("OPERATOR_LISTEN", config.operator, config.security.operator.clone()).await?;
+    async fn bind(config: &Config, security: &ListenerSecurity) -> anyhow::Result<(Self, Bound)> {
+        let api = bind("API_LISTEN", config.api, security.api.clone()).await?;
+        let webhook = bind("WEBHOOK_LISTEN", config.webhook, security.webhook.clone()).await?;
+        let operator = bind("OPERATOR_LISTEN", config.operator, security.operator.clone()).await?;
         let bound = Bound {
             api: api.local_addr()?,
             webhook: webhook.local_addr()?,

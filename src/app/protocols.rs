@@ -7,9 +7,11 @@ use crate::{
         OptionalServices, Protocols, flagd::Flagd,
     },
     check::Evaluator,
+    clerk::SessionVerifier,
     config::{Config, Protocol},
+    domain::PublicUrl,
     ingest::Deliveries,
-    server::http::PublicUrl,
+    server::http::Cors,
 };
 use std::{net::SocketAddr, sync::Arc};
 
@@ -17,16 +19,16 @@ impl SharedState {
     /// Builds the protocols of the operator listener, and the optional gRPC services of the API listener.
     pub(super) fn protocols(
         &self,
-        config: &mut Config,
+        config: &Config,
         operator: SocketAddr,
+        sessions: Option<SessionVerifier>,
         checks: &Arc<Evaluator>,
         deliveries: &Arc<Deliveries>,
     ) -> (Arc<Protocols>, OptionalServices) {
-        let sessions = config.sessions.take();
         let authorizer = Arc::new(GatewayAuthorizer::new(checks.clone(), sessions));
-        let has_tls = config.security.operator.is_some();
+        let has_tls = self.security.operator.is_some();
         let public_url = config.public_url.clone().or_else(|| PublicUrl::of(operator, has_tls));
-        let callers = config.security.callers.clone();
+        let callers = self.security.callers.clone();
         let hosts = Hosts::of(operator, callers.is_some(), public_url.as_ref());
         let mut protocols = Protocols::none(callers, hosts, self.metrics());
         let admin = config.admin.then(|| AdminApi::new(deliveries.clone()));
@@ -37,12 +39,12 @@ impl SharedState {
                 Protocol::Flagd => optional.flagd.get_or_insert_with(flagd).evaluation = true,
                 Protocol::FlagdSync => optional.flagd.get_or_insert_with(flagd).sync = true,
                 Protocol::Ofrep => {
-                    let (cors, draining) = (config.ofrep_cors.clone(), self.draining.clone());
+                    let cors = Cors::new(config.ofrep_cors.clone());
+                    let draining = self.draining.clone();
                     protocols.ofrep = Some(Ofrep::new(checks.clone(), cors, draining));
                 }
                 Protocol::Authzen => {
-                    let public_url = public_url.clone();
-                    protocols.authzen = Some(AuthZen::new(checks.clone(), public_url));
+                    protocols.authzen = Some(AuthZen::new(checks.clone(), public_url.clone()));
                 }
                 Protocol::ForwardAuth => {
                     protocols.forward_auth = Some(ForwardAuth::new(authorizer.clone()));

@@ -1,6 +1,7 @@
 //! `entitlements catalog`: shows catalog versions, previews changes, and puts a catalog in force.
 
 use crate::{
+    app::backend_api,
     clerk::BackendApi,
     config::{Backend, Database, read_catalog},
     domain::{self, Account, Catalog, Grace, Kind, Subject},
@@ -89,9 +90,10 @@ impl DirectDatabase {
     }
 
     fn api(&self) -> anyhow::Result<BackendApi> {
-        self.backend.api()?.context(
+        let access = self.backend.access().context(
             "CLERK_SECRET_KEY is not set: copy it from the API keys page of Clerk's dashboard",
-        )
+        )?;
+        backend_api(&access)
     }
 
     pub(super) fn reconciler(&self) -> anyhow::Result<Reconciler> {

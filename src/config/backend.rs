@@ -1,6 +1,5 @@
 //! Settings of Clerk's Backend API, and of the Clerk instance to serve.
 
-use crate::clerk::BackendApi;
 use anyhow::bail;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
@@ -24,6 +23,15 @@ pub struct Backend {
     pub clerk_api_url: String,
 }
 
+/// The URL and the secret key of Clerk's Backend API.
+#[derive(Debug, Clone)]
+pub struct BackendAccess {
+    /// The URL, such as `https://api.clerk.com/v1`.
+    pub url: String,
+    /// The secret key, `sk_…`.
+    pub key: SecretString,
+}
+
 impl Backend {
     /// The Clerk instance to serve, if it is set.
     pub fn instance(&self) -> anyhow::Result<Option<String>> {
@@ -42,10 +50,11 @@ impl Backend {
         }
     }
 
-    /// A client of Clerk's Backend API, if a secret key is set.
-    pub fn api(&self) -> anyhow::Result<Option<BackendApi>> {
-        let key =
-            self.clerk_secret_key.as_ref().filter(|key| !key.expose_secret().trim().is_empty());
-        Ok(key.map(|key| BackendApi::new(&self.clerk_api_url, key)).transpose()?)
+    /// The URL and the secret key of Clerk's Backend API, if a key is set.
+    #[must_use]
+    pub fn access(&self) -> Option<BackendAccess> {
+        let key = self.clerk_secret_key.clone()?;
+        let is_set = !key.expose_secret().trim().is_empty();
+        is_set.then(|| BackendAccess { url: self.clerk_api_url.clone(), key })
     }
 }

@@ -1,10 +1,9 @@
 //! The checked settings of a service.
 
-use super::{ListenerSecurity, Protocol};
+use super::{BackendAccess, ListenerFiles, Protocol, SessionConfig};
 use crate::{
-    clerk::{BackendApi, SessionVerifier, SigningSecret, TrustedClaims, Verifier},
-    domain::{Catalog, Grace},
-    server::http::{Cors, PublicUrl},
+    clerk::{SigningSecret, TrustedClaims},
+    domain::{AllowedOrigin, Catalog, Grace, PublicUrl},
 };
 use clap::ValueEnum;
 use sqlx::postgres::PgConnectOptions;
@@ -13,16 +12,16 @@ use std::{
     time::Duration,
 };
 
-/// The validated settings of a service.
+/// The validated settings of a service. They are plain data: the files, keys and URLs that they name are not open.
 pub struct Config {
     /// Connection options for Postgres.
     pub database: PgConnectOptions,
     /// Whether missing migrations are applied at start.
     pub migrate: bool,
-    /// Verifies the signatures of deliveries.
-    pub verifier: Verifier,
-    /// Client of Clerk's Backend API; `None` without a secret key.
-    pub backend_api: Option<BackendApi>,
+    /// The accepted signing secrets of deliveries.
+    pub signing_secrets: Vec<SigningSecret>,
+    /// Access to Clerk's Backend API; `None` without a secret key.
+    pub backend_api: Option<BackendAccess>,
     /// The Clerk instance to serve, if it is configured.
     pub instance: Option<String>,
     /// The parsed catalog file, and its name.
@@ -38,9 +37,9 @@ pub struct Config {
     /// URL at which callers reach the operator listener, if it is configured.
     pub public_url: Option<PublicUrl>,
     /// Origins whose web pages may use OFREP.
-    pub ofrep_cors: Cors,
-    /// Verifies session tokens; `None` without a key.
-    pub sessions: Option<SessionVerifier>,
+    pub ofrep_cors: Vec<AllowedOrigin>,
+    /// How session tokens are verified; `None` without a key.
+    pub sessions: Option<SessionConfig>,
     /// The dynamic metadata of Envoy's `jwt_authn` filter that is trusted.
     pub trusted_claims: Option<TrustedClaims>,
     /// Grace periods after failed payments, paid periods and free trials.
@@ -52,7 +51,7 @@ pub struct Config {
     /// How long the bodies of deliveries are kept.
     pub body_retention: chrono::Duration,
     /// Authentication of callers, and TLS of the listeners.
-    pub security: ListenerSecurity,
+    pub listeners: ListenerFiles,
     /// Whether the Admin service is served.
     pub admin: bool,
     /// Maximum memory of cached accounts, in bytes.
@@ -81,7 +80,7 @@ impl Config {
         Self {
             database,
             migrate: false,
-            verifier: Verifier::new(vec![secret]),
+            signing_secrets: vec![secret],
             backend_api: None,
             instance: None,
             catalog: Some(catalog),
@@ -90,14 +89,14 @@ impl Config {
             operator: free_port,
             protocols: Protocol::value_variants().to_vec(),
             public_url: None,
-            ofrep_cors: Cors::default(),
+            ofrep_cors: Vec::new(),
             sessions: None,
             trusted_claims: None,
             grace: Grace::default(),
             max_staleness: Duration::from_hours(1),
             check_timeout: Duration::from_secs(2),
             body_retention: chrono::Duration::days(30),
-            security: ListenerSecurity::default(),
+            listeners: ListenerFiles::default(),
             admin: true,
             cache_bytes: 1 << 20,
             log_denials: None,

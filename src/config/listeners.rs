@@ -2,21 +2,14 @@
 //! warned of at start.
 
 use super::parse::switch;
-use crate::{
-    domain::loopback::{is_loopback, is_this_machine},
-    server::auth::Callers,
-    server::tls::{Alpn, Tls, TlsFiles},
-};
+use crate::domain::loopback::{is_loopback, is_this_machine};
 use anyhow::bail;
 use clap::{ArgAction, Args};
-use futures_util::future::{join, join_all};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
 };
-use tokio_util::sync::CancellationToken;
 
 /// Authentication of callers, and TLS of the listeners.
 #[derive(Debug, Clone, Args)]
@@ -67,148 +60,87 @@ pub struct ListenerSettings {
     pub operator_tls_key: Option<PathBuf>,
 }
 
-/// Authentication and TLS of the listeners; by default none.
-#[derive(Clone, Default)]
-pub struct ListenerSecurity {
-    /// The callers that may use gRPC and the HTTP protocols; `None` allows everybody.
-    pub callers: Option<Arc<Callers>>,
+/// Authentication of callers, and TLS of the listeners, as the files that they are read from; by default none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListenerFiles {
+    /// The callers that may use gRPC and the HTTP protocols.
+    pub callers: Option<PathBuf>,
+    /// The certificate authorities of client certificates, for the API listener and the operator listener.
+    pub client_ca: Option<PathBuf>,
     /// TLS of the API listener.
-    pub api: Option<Arc<Tls>>,
+    pub api: Option<CertificateFiles>,
     /// TLS of the webhook listener.
-    pub webhook: Option<Arc<Tls>>,
+    pub webhook: Option<CertificateFiles>,
     /// TLS of the operator listener.
-    pub operator: Option<Arc<Tls>>,
+    pub operator: Option<CertificateFiles>,
 }
 
-impl ListenerSecurity {
-    /// The certificates of all listeners that use TLS.
-    #[must_use]
-    pub fn certificates(&self) -> Vec<Arc<Tls>> {
-        [&self.api, &self.webhook, &self.operator].into_iter().flatten().cloned().collect()
-    }
+/// The files of a listener's certificate, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, followed by the intermediate certificates.
+    pub certificate: PathBuf,
+    /// The private key of the certificate.
+    pub key: PathBuf,
+}
 
-    /// Reloads keys and certificates when their files change, until `stop` is cancelled.
-    pub async fn watch(self, stop: CancellationToken) {
-        let callers = async {
-            match &self.callers {
-                Some(callers) => callers.watch().await,
-                None => std::future::pending().await,
-            }
-        };
-        let tls = self.certificates();
-        let tls = join_all(tls.iter().map(|tls| tls.watch()));
-        tokio::select! {
-            () = stop.cancelled() => {}
-            _ = join(callers, tls) => {}
-        }
+impl ListenerFiles {
+    /// Whether gRPC and the HTTP protocols are for authenticated callers only.
+    #[must_use]
+    pub fn require_callers(&self) -> bool {
+        self.callers.is_some() || self.client_ca.is_some()
     }
 }
 
 impl ListenerSettings {
-    /// Reads the files of keys and certificates.
-    ///
-    /// # Errors
-    /// If a file cannot be used, or if other machines could use a listener without authentication and `insecure` is not
-    /// set.
-    pub fn check(
-        &self,
-        grpc: SocketAddr,
-        operator: SocketAddr,
-        has_operator_protocols: bool,
-    ) -> anyhow::Result<ListenerSecurity> {
-        let clients = self.api_client_ca.as_ref();
-        let pair = (self.api_tls_cert.as_ref(), self.api_tls_key.as_ref());
-        let grpc_tls = tls("API_TLS_CERT", pair, clients, Alpn::Http2)?;
-        let pair = (self.webhook_tls_cert.as_ref(), self.webhook_tls_key.as_ref());
-        let http = tls("WEBHOOK_TLS_CERT", pair, None, Alpn::Http1)?;
-        let pair = (self.operator_tls_cert.as_ref(), self.operator_tls_key.as_ref());
-        let internal_tls = tls("OPERATOR_TLS_CERT", pair, clients, Alpn::Http1)?;
-        let callers = self.callers(clients.is_some())?.map(Arc::new);
-        let security =
-            ListenerSecurity { callers, api: grpc_tls, webhook: http, operator: internal_tls };
-
-        let api_listener = ExposedListener { prefix: "API", address: grpc, tls: &security.api };
-        let operator_listener =
-            ExposedListener { prefix: "OPERATOR", address: operator, tls: &security.operator };
-        for listener in [Some(api_listener), has_operator_protocols.then_some(operator_listener)]
-            .into_iter()
-            .flatten()
-        {
-            if !is_loopback(listener.address.ip()) {
-                self.check_exposed(&listener, security.callers.as_deref())?;
-            }
+    /// The files that are set.
+    #[must_use]
+    pub fn files(&self) -> ListenerFiles {
+        ListenerFiles {
+            callers: self.callers.clone(),
+            client_ca: self.api_client_ca.clone(),
+            api: pair(self.api_tls_cert.as_ref(), self.api_tls_key.as_ref()),
+            webhook: pair(self.webhook_tls_cert.as_ref(), self.webhook_tls_key.as_ref()),
+            operator: pair(self.operator_tls_cert.as_ref(), self.operator_tls_key.as_ref()),
         }
-        if !is_loopback(operator.ip()) {
-            tracing::warn!(
-                %operator,
-                "OPERATOR_LISTEN {operator} can be reached from other machines, and serves metrics without \
-                 authentication: let only your monitoring reach it"
-            );
-        }
-        Ok(security)
     }
 
-    fn callers(&self, has_client_ca: bool) -> anyhow::Result<Option<Callers>> {
-        if self.callers.is_none() && !has_client_ca {
-            return Ok(None);
+    /// Rejects, or warns of, a listener that answers checks without authentication and that other machines can reach.
+    pub(super) fn check_exposed(&self, name: &str, address: SocketAddr) -> anyhow::Result<()> {
+        if is_loopback(address.ip()) || self.files().require_callers() {
+            return Ok(());
         }
-        let callers = Callers::read(self.callers.as_deref())?;
-        if !callers.has_keys() && !has_client_ca {
-            tracing::warn!(
-                "CALLERS has no keys yet, so every call is rejected: `entitlements keys create` makes a key"
-            );
-        }
-        Ok(Some(callers))
-    }
-
-    /// Rejects, or warns of, a listener that answers checks and that other machines can reach.
-    fn check_exposed(
-        &self,
-        listener: &ExposedListener<'_>,
-        callers: Option<&Callers>,
-    ) -> anyhow::Result<()> {
-        let ExposedListener { prefix, address, tls } = listener;
-        match (callers, tls) {
-            (Some(callers), None) if callers.has_keys() => tracing::warn!(
-                "API keys cross the network in plain text: set {prefix}_TLS_CERT and {prefix}_TLS_KEY, unless a \
-                 proxy or mesh encrypts the connections"
-            ),
-            (Some(_), _) => {}
-            (None, _) if self.insecure => tracing::warn!(
-                %address,
-                "{prefix}_LISTEN {address} can be reached from other machines, and answers checks without \
-                 authentication: let only your own services reach it"
-            ),
-            (None, _) => bail!(
-                "{prefix}_LISTEN {address} can be reached from other machines, and would answer checks without \
+        if !self.insecure {
+            bail!(
+                "{name} {address} can be reached from other machines, and would answer checks without \
                  authentication: require API keys (`entitlements keys create NAME --scope check --callers FILE`, \
                  then --callers FILE) or client certificates (--api-client-ca, --api-tls-cert and \
                  --api-tls-key); if only your own services can reach it, --insecure serves it without \
                  authentication"
-            ),
+            );
         }
+        tracing::warn!(
+            %address,
+            "{name} {address} can be reached from other machines, and answers checks without \
+             authentication: let only your own services reach it"
+        );
         Ok(())
     }
 }
 
-/// A listener that answers checks.
-struct ExposedListener<'f> {
-    /// The prefix of the names of its settings.
-    prefix: &'static str,
-    address: SocketAddr,
-    tls: &'f Option<Arc<Tls>>,
+fn pair(certificate: Option<&PathBuf>, key: Option<&PathBuf>) -> Option<CertificateFiles> {
+    Some(CertificateFiles { certificate: certificate?.clone(), key: key?.clone() })
 }
 
-fn tls(
-    name: &'static str,
-    pair: (Option<&PathBuf>, Option<&PathBuf>),
-    clients: Option<&PathBuf>,
-    protocol: Alpn,
-) -> anyhow::Result<Option<Arc<Tls>>> {
-    let (Some(certificate), Some(key)) = pair else { return Ok(None) };
-    let files =
-        TlsFiles { certificate: certificate.clone(), key: key.clone(), clients: clients.cloned() };
-    Ok(Some(Arc::new(Tls::read(name, files, protocol)?)))
+/// Warns of an operator listener that other machines can reach.
+pub(super) fn warn_of_exposed_metrics(operator: SocketAddr) {
+    if !is_loopback(operator.ip()) {
+        tracing::warn!(
+            %operator,
+            "OPERATOR_LISTEN {operator} can be reached from other machines, and serves metrics without \
+             authentication: let only your monitoring reach it"
+        );
+    }
 }
 
 /// Warns if an attacker on the network between could read or change the connection to Postgres.

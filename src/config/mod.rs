@@ -7,18 +7,17 @@ mod listeners;
 mod parse;
 mod sessions;
 
-pub use backend::Backend;
+pub use backend::{Backend, BackendAccess};
 pub use checked::Config;
 pub use database::Database;
-pub use listeners::{ListenerSecurity, ListenerSettings};
+pub use listeners::{CertificateFiles, ListenerFiles, ListenerSettings};
 pub use parse::address;
 use parse::{duration, positive_duration, switch};
-pub use sessions::SessionSettings;
+pub use sessions::{KeySource, SessionConfig, SessionSettings};
 
 use crate::{
-    clerk::{InvalidSigningSecret, SigningSecret, Verifier},
-    domain::{Catalog, Grace},
-    server::http::{Cors, PublicUrl},
+    clerk::{InvalidSigningSecret, SigningSecret},
+    domain::{AllowedOrigin, Catalog, Grace, PublicUrl},
 };
 use anyhow::{Context, anyhow, bail};
 use clap::{ArgAction, Args, ValueEnum};
@@ -192,7 +191,8 @@ pub enum Protocol {
 
 impl Protocol {
     /// Whether the protocol answers checks on `OPERATOR_LISTEN`.
-    fn is_on_operator_listener(self) -> bool {
+    #[must_use]
+    pub fn is_on_operator_listener(self) -> bool {
         match self {
             Self::Ofrep | Self::Authzen | Self::ForwardAuth => true,
             Self::Flagd | Self::FlagdSync | Self::ExtAuthz => false,
@@ -237,7 +237,7 @@ impl SigningSecrets {
 }
 
 impl Settings {
-    /// Validates all settings, and reads the files that they name.
+    /// Validates all settings, and reads the catalog file.
     ///
     /// # Errors
     /// If a setting is missing or cannot work; the error names the variable and the fix.
@@ -246,14 +246,13 @@ impl Settings {
         listeners::warn_of_unverified(&database);
         self.sessions.check(&self.protocols)?;
         self.check_distinct_listeners()?;
-        let operator_checks = self.protocols.iter().any(|p| p.is_on_operator_listener());
-        let security =
-            self.listeners.check(self.api_listen, self.operator_listen, operator_checks)?;
+        self.check_exposed_listeners()?;
+        let listeners = self.listeners.files();
         Ok(Config {
             database,
             migrate: self.migrate,
-            verifier: Verifier::new(self.secrets.parse()?),
-            backend_api: self.backend.api()?,
+            signing_secrets: self.secrets.parse()?,
+            backend_api: self.backend.access(),
             instance: self.backend.instance()?,
             catalog: self.catalog_file()?,
             api: self.api_listen,
@@ -269,8 +268,8 @@ impl Settings {
             check_timeout: *self.check_timeout,
             body_retention: to_chrono(Some(self.body_retention), "BODY_RETENTION")?
                 .unwrap_or_default(),
-            admin: self.admin || security.callers.is_some(),
-            security,
+            admin: self.admin || listeners.require_callers(),
+            listeners,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
             log_denials: self.log_denials,
             otlp_endpoint: self.otlp_endpoint()?,
@@ -305,6 +304,15 @@ impl Settings {
         Ok(())
     }
 
+    fn check_exposed_listeners(&self) -> anyhow::Result<()> {
+        self.listeners.check_exposed("API_LISTEN", self.api_listen)?;
+        if self.protocols.iter().any(|p| p.is_on_operator_listener()) {
+            self.listeners.check_exposed("OPERATOR_LISTEN", self.operator_listen)?;
+        }
+        listeners::warn_of_exposed_metrics(self.operator_listen);
+        Ok(())
+    }
+
     fn otlp_endpoint(&self) -> anyhow::Result<Option<String>> {
         let endpoint = self.otel_exporter_otlp_endpoint.as_deref();
         let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty());
@@ -312,7 +320,7 @@ impl Settings {
         Ok(endpoint.map(str::to_owned))
     }
 
-    fn ofrep_cors(&self) -> anyhow::Result<Cors> {
+    fn ofrep_cors(&self) -> anyhow::Result<Vec<AllowedOrigin>> {
         let origins = self.ofrep_cors_origins.iter().filter(|origin| !origin.trim().is_empty());
         origins.map(|origin| origin.parse()).collect::<Result<_, _>>().context("OFREP_CORS_ORIGINS")
     }

@@ -1,7 +1,7 @@
 //! Settings of the verification of session tokens, which the gateway protocols need.
 
 use super::{Protocol, parse::switch};
-use crate::clerk::{Instance, Keys, Rules, SessionVerifier, TrustedClaims};
+use crate::clerk::{Instance, Rules, TrustedClaims};
 use anyhow::{Context, bail};
 use clap::{ArgAction, Args};
 
@@ -52,22 +52,42 @@ pub struct SessionSettings {
     pub ext_authz_jwt_header: Option<String>,
 }
 
+/// How session tokens are verified.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// The source of the keys.
+    pub keys: KeySource,
+    /// The rules for the claims.
+    pub rules: Rules,
+    /// The instance whose cookies are read, if it is known.
+    pub instance: Option<Instance>,
+}
+
+/// The source of the keys that verify session tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// One public key, in PEM.
+    Pem(String),
+    /// The URL of a key set (JWKS).
+    Url(String),
+}
+
 impl SessionSettings {
-    /// The verifier of session tokens; `None` without a key.
+    /// How session tokens are verified; `None` without a key.
     ///
     /// # Errors
-    /// If a key or URL is invalid.
-    pub fn sessions(&self) -> anyhow::Result<Option<SessionVerifier>> {
+    /// If the publishable key is invalid.
+    pub fn sessions(&self) -> anyhow::Result<Option<SessionConfig>> {
         let instance = non_empty(self.clerk_publishable_key.as_ref()).map(Instance::of).transpose();
         let instance = instance.context("CLERK_PUBLISHABLE_KEY")?;
         let keys =
             match (non_empty(self.clerk_jwt_key.as_ref()), non_empty(self.clerk_jwks_url.as_ref()))
             {
-                (Some(pem), _) => Keys::given(pem).context("CLERK_JWT_KEY")?,
-                (None, Some(url)) => Keys::published(url).context("CLERK_JWKS_URL")?,
+                (Some(pem), _) => KeySource::Pem(pem.to_owned()),
+                (None, Some(url)) => KeySource::Url(url.to_owned()),
                 (None, None) => return Ok(None),
             };
-        Ok(Some(SessionVerifier::new(keys, self.rules()).of_instance(instance)))
+        Ok(Some(SessionConfig { keys, rules: self.rules(), instance }))
     }
 
     /// The dynamic metadata of Envoy's `jwt_authn` filter that is trusted, if it is configured.

@@ -4,12 +4,14 @@
 //! and all other modules exist to give it the right accounts.
 
 mod account;
+mod allowed_origin;
 mod catalog;
 mod decide;
 mod explanation;
 mod item;
 pub mod loopback;
 mod packed_items;
+mod public_url;
 mod question;
 mod reason;
 mod revision;
@@ -19,11 +21,13 @@ mod tests;
 mod update;
 
 pub use account::{Account, Effect, Override, Standing};
+pub use allowed_origin::{AllowedOrigin, InvalidOrigin};
 pub use catalog::{Catalog, InvalidCatalog, Plan, PlanNames, PlanSet};
 pub use decide::{Decision, Entitlement, PreparedAccounts, Verdict, decide, entitlements};
 pub use explanation::{EvaluatedState, Explanation};
 pub use item::{Access, Grace, Item, Seats, Status, Until};
 pub use packed_items::{PackedItems, TooLong};
+pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use question::{InvalidSlug, Question, Scope, Slug, Target};
 pub use reason::{Denial, Grant, Reason};
 pub use revision::{InvalidRevision, Revision};

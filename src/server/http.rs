@@ -2,11 +2,9 @@
 
 pub(crate) mod body;
 pub(crate) mod cors;
-pub(crate) mod public_url;
 pub(crate) mod response;
 
-pub use cors::{Cors, InvalidOrigin};
-pub use public_url::{InvalidPublicUrl, PublicUrl};
+pub use cors::Cors;
 
 use super::listener::{self, Listener, ListenerLimits, Peer};
 use futures_util::{

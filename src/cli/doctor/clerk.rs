@@ -1,7 +1,7 @@
 //! Checks whether Clerk's Backend API accepts the key, and whether key, setting and webhooks are of one instance.
 
 use super::finding::{Finding, within};
-use crate::{clerk::BackendApiError, config::Settings, telemetry::error_chain};
+use crate::{app, clerk::BackendApiError, config::Settings, telemetry::error_chain};
 
 const CLERK: &str = "Clerk's API";
 const INSTANCE: &str = "Clerk instance";
@@ -21,7 +21,7 @@ pub(super) async fn check(settings: &Settings, found: &[String], report: &mut im
 
 /// Checks the key; also returns its instance.
 async fn key(settings: &Settings, set: Option<&str>) -> (Finding, Option<String>) {
-    let api = match settings.backend.api() {
+    let api = match settings.backend.access().map(|access| app::backend_api(&access)).transpose() {
         Ok(Some(api)) => api,
         Ok(None) => {
             let detail = "no CLERK_SECRET_KEY: accounts are not repaired after lost webhooks";

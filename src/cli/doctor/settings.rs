@@ -2,6 +2,7 @@
 
 use super::finding::Finding;
 use crate::{
+    app,
     config::Settings,
     telemetry::{self, error_chain},
 };
@@ -18,21 +19,28 @@ const REST: &str = "settings";
 
 pub(super) fn all(settings: &Settings) -> Vec<Finding> {
     let mut found = vec![secrets(settings), catalog(settings)];
-    let unusable = telemetry::log_filter(&settings.log)
-        .map(drop)
-        .and_then(|()| settings.check().map(drop))
-        .err()
-        .map(|error| error_chain(error.as_ref()));
-    match unusable {
-        None => found.push(Finding::ok(REST, "all are valid")),
-        Some(error) if CHECKED_ELSEWHERE.iter().any(|name| error.contains(name)) => {}
-        Some(error) if found.iter().any(|finding| finding.detail == error) => {}
-        Some(error) => {
+    let faults = faults(settings);
+    if faults.is_empty() {
+        found.push(Finding::ok(REST, "all are valid"));
+    }
+    for fault in faults {
+        let is_checked_elsewhere = CHECKED_ELSEWHERE.iter().any(|name| fault.contains(name));
+        if !is_checked_elsewhere && found.iter().all(|finding| finding.detail != fault) {
             let fix = "`entitlements serve --help` describes all settings";
-            found.push(Finding::fail(REST, error, fix));
+            found.push(Finding::fail(REST, fault, fix));
         }
     }
     found
+}
+
+/// The first error of the validation, and all errors of the files and keys that the settings name.
+fn faults(settings: &Settings) -> Vec<String> {
+    let invalid = telemetry::log_filter(&settings.log).map(drop);
+    let invalid = invalid.and_then(|()| settings.check().map(drop)).err();
+    let sessions = settings.sessions.sessions().ok().flatten();
+    let unusable = app::faults(&settings.listeners.files(), sessions);
+    let errors = invalid.into_iter().chain(unusable);
+    errors.map(|error| error_chain(error.as_ref())).collect()
 }
 
 fn secrets(settings: &Settings) -> Finding {

@@ -1,21 +1,12 @@
 //! CORS: which web pages may read answers.
 
 use super::response::{Answer, empty, refuse};
+use crate::domain::AllowedOrigin;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
-use reqwest::Url;
-use std::str::FromStr;
 
 /// The allowed origins; none by default.
 #[derive(Debug, Clone, Default)]
-pub struct Cors {
-    any: bool,
-    origins: Vec<HeaderValue>,
-}
-
-/// The text is not an origin.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an origin: use `https://app.example.com`, without a path, or `*`")]
-pub struct InvalidOrigin(String);
+pub struct Cors(Vec<AllowedOrigin>);
 
 /// The headers that a page may send.
 const ALLOWED_HEADERS: &str =
@@ -23,35 +14,13 @@ const ALLOWED_HEADERS: &str =
 /// The headers that a page may read.
 const EXPOSED_HEADERS: &str = "etag, retry-after";
 
-impl FromIterator<Cors> for Cors {
-    fn from_iter<I: IntoIterator<Item = Cors>>(all: I) -> Self {
-        all.into_iter().fold(Self::default(), |mut cors, one| {
-            cors.any |= one.any;
-            cors.origins.extend(one.origins);
-            cors
-        })
-    }
-}
-
-impl FromStr for Cors {
-    type Err = InvalidOrigin;
-
-    /// Parses one origin, or `*`.
-    fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
-        let text = text.trim();
-        if text == "*" {
-            return Ok(Self { any: true, origins: Vec::new() });
-        }
-        let is_origin = |url: &Url| url.origin().ascii_serialization() == text;
-        let origin = Url::parse(text).ok().filter(is_origin).map(|_| HeaderValue::from_str(text));
-        match origin {
-            Some(Ok(origin)) => Ok(Self { any: false, origins: vec![origin] }),
-            _ => Err(InvalidOrigin(text.into())),
-        }
-    }
-}
-
 impl Cors {
+    /// Lets the pages of these origins read answers.
+    #[must_use]
+    pub fn new(origins: Vec<AllowedOrigin>) -> Self {
+        Self(origins)
+    }
+
     /// The answer to a preflight request; `None` if the request is not one.
     pub(crate) fn preflight<B>(&self, request: &Request<B>) -> Option<Answer> {
         let headers = request.headers();
@@ -74,7 +43,7 @@ impl Cors {
 
     /// Adds the headers that let a page of this origin read the answer, if it is allowed.
     pub(crate) fn mark(&self, origin: Option<&HeaderValue>, answer: &mut Answer) {
-        if !self.any && self.origins.is_empty() {
+        if self.0.is_empty() {
             return;
         }
         let headers = answer.headers_mut();
@@ -86,7 +55,7 @@ impl Cors {
     }
 
     fn allows(&self, origin: &HeaderValue) -> bool {
-        self.any || self.origins.contains(origin)
+        self.0.iter().any(|allowed| allowed.allows(origin.as_bytes()))
     }
 }
 

@@ -71,7 +71,7 @@ async fn a_backfill_that_was_cut_short_is_done_by_another_replica_and_then_never
     // The state after a replica started the backfill and was killed.
     run("insert into backfill (claimed_until) values (now() + interval '1 minute')").await;
     let mut with_key = config(&db);
-    with_key.backend_api = Some(clerk.api(KEY));
+    with_key.backend_api = Some(clerk.access(KEY));
     let replica = Replica::launch(with_key).await;
     replica.serving().await;
     eventually("it asked Clerk for something", async || clerk.state.lock().unwrap().requests > 3)

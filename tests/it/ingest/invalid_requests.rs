@@ -150,7 +150,7 @@ async fn signatures_made_while_rotating_secrets_are_accepted() {
     let other = || {
         SigningSecret::parse(&"whsec_plJ3nmyCDGBKInavdOK15jslAAAAAAAA".to_owned().into()).unwrap()
     };
-    config.verifier = entitlements::clerk::Verifier::new(vec![other(), secret()]);
+    config.signing_secrets = vec![other(), secret()];
     let replica = Replica::launch(config).await;
     replica.serving().await;
     let ok = Signed::new();

@@ -12,7 +12,7 @@ use serde_json::json;
 
 pub async fn replica_with(db: &Db, clerk: &Clerk, catalog: Option<&str>) -> Replica {
     let mut config = config(db);
-    config.backend_api = Some(clerk.api(KEY));
+    config.backend_api = Some(clerk.access(KEY));
     config.catalog = catalog.map(|text| (Catalog::from_toml(text).unwrap(), "file".into()));
     let replica = Replica::launch(config).await;
     replica.serving().await;
@@ -350,7 +350,7 @@ async fn a_key_of_another_instance_than_the_pinned_one_is_named_and_changes_noth
     assert_eq!(db.fingerprint().await, before);
     // A service with this key counts the error and continues to answer.
     let replica = Replica::launch(Config {
-        backend_api: Some(clerk.api(KEY)),
+        backend_api: Some(clerk.access(KEY)),
         instance: Some(INSTANCE.into()),
         ..config(&db)
     })

@@ -9,9 +9,8 @@ use crate::{
     support::service::{Replica, SECRET, config, payload},
 };
 use entitlements::{
-    config::{Config, ListenerSecurity},
+    config::{Config, ListenerFiles},
     domain::Catalog,
-    server::tls::Alpn,
 };
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -262,11 +261,9 @@ async fn addresses_in_use_are_reported_unless_this_service_uses_them() {
     check(&[url, ("API_LISTEN", &grpc)], 0, &[&running]).await;
     check(&[url, ("API_LISTEN", &grpc), ("WEBHOOK_LISTEN", &http)], 0, &[&running]).await;
     let authority = Authority::new();
-    let security = ListenerSecurity {
-        webhook: Some(authority.tls(Alpn::Http1, false)),
-        ..ListenerSecurity::default()
-    };
-    let replica = Replica::launch(Config { security, ..config(&db) }).await;
+    let listeners =
+        ListenerFiles { webhook: Some(authority.listener()), ..ListenerFiles::default() };
+    let replica = Replica::launch(Config { listeners, ..config(&db) }).await;
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| authority.path(name));
     let http = replica.bound.webhook.to_string();
     let running = ["ok", "webhook listener", &*http, "this service is running there"];

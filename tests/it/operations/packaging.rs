@@ -11,10 +11,7 @@ use crate::{
     support::process::Process,
     support::service::{Replica, SECRET, config, eventually, payload, plain_http},
 };
-use entitlements::{
-    config::{Config, ListenerSecurity},
-    server::tls::Alpn,
-};
+use entitlements::config::{Config, ListenerFiles};
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use std::{
@@ -100,11 +97,12 @@ async fn the_health_check_of_containers_says_whether_the_service_is_ready() {
 #[tokio::test]
 async fn the_health_check_speaks_tls_where_the_service_does() {
     let authority = Authority::new();
-    let security = ListenerSecurity {
-        operator: Some(authority.tls(Alpn::Http1, true)),
-        ..ListenerSecurity::default()
+    let listeners = ListenerFiles {
+        operator: Some(authority.listener()),
+        client_ca: Some(authority.client_ca()),
+        ..ListenerFiles::default()
     };
-    let replica = Replica::launch(Config { security, ..config(&Db::new().await) }).await;
+    let replica = Replica::launch(Config { listeners, ..config(&Db::new().await) }).await;
     replica.serving().await;
     let address = format!("0.0.0.0:{}", replica.bound.operator.port());
     let plain = ("OPERATOR_LISTEN", &*address);

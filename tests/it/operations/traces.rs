@@ -173,7 +173,7 @@ async fn requests_to_clerk_continue_the_trace() {
     let clerk = Clerk::start().await;
     let mut config = config(&db);
     config.otlp_endpoint = Some(url);
-    config.backend_api = Some(clerk.api(KEY));
+    config.backend_api = Some(clerk.access(KEY));
     let replica = Replica::launch(config).await;
     eventually("Clerk was asked for its plans", async || {
         clerk.state.lock().unwrap().traced.contains_key("/v1/billing/plans")
@@ -203,7 +203,7 @@ async fn without_a_collector_no_spans_are_made_and_an_unreachable_one_causes_no_
 
     let clerk = Clerk::start().await;
     let mut config = config(&db);
-    config.backend_api = Some(clerk.api(KEY));
+    config.backend_api = Some(clerk.access(KEY));
     let replica = Replica::launch(config).await;
     eventually("Clerk was asked", async || clerk.state.lock().unwrap().requests > 1).await;
     replica.stop().await.unwrap();

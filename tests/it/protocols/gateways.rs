@@ -20,7 +20,7 @@ use entitlements::{
             check_response::HttpResponse,
         },
     },
-    clerk::{Keys, Rules, SessionVerifier, TrustedClaims},
+    clerk::{Rules, TrustedClaims},
     config::Config,
 };
 use futures_util::future::join_all;
@@ -43,7 +43,7 @@ async fn replica(db: &Db, signer: &Signer) -> Replica {
         issuers: vec!["https://clerk.example.com".into()],
         ..Rules::default()
     };
-    with_key.sessions = Some(SessionVerifier::new(Keys::given(&signer.pem()).unwrap(), rules));
+    with_key.sessions = Some(signer.sessions(rules));
     serving(with_key).await
 }
 
@@ -55,8 +55,7 @@ async fn serving(config: Config) -> Replica {
 
 /// A replica that fetches Clerk's keys from this publisher.
 async fn fetching_from(publisher: &Publisher, db: &Db) -> Replica {
-    let keys = Keys::published(&publisher.url).unwrap();
-    let sessions = Some(SessionVerifier::new(keys, Rules::default()));
+    let sessions = Some(publisher.sessions(Rules::default()));
     serving(Config { sessions, ..config(db) }).await
 }
 

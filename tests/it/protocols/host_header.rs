@@ -9,7 +9,7 @@ use crate::{
 };
 use clap::ValueEnum;
 use entitlements::{
-    clerk::{Keys, Rules, SessionVerifier},
+    clerk::Rules,
     config::{Config, Protocol},
 };
 use reqwest::Method;
@@ -17,10 +17,9 @@ use reqwest::Method;
 const FLAGS: &str = "/ofrep/v1/evaluate/flags";
 
 fn all_protocols(db: &Db) -> Config {
-    let keys = Keys::given(&Signer::new("ins_1").pem()).unwrap();
     Config {
         protocols: Protocol::value_variants().to_vec(),
-        sessions: Some(SessionVerifier::new(keys, Rules::default())),
+        sessions: Some(Signer::new("ins_1").sessions(Rules::default())),
         ..config(db)
     }
 }
@@ -75,7 +74,8 @@ async fn without_callers_a_loopback_listener_accepts_only_host_names_of_this_mac
 async fn with_callers_only_endpoints_that_need_a_key_accept_every_host_name() {
     let (db, callers) = (Db::new().await, CallersFile::new());
     callers.create("backend", &[]);
-    let replica = Replica::launch(Config { security: callers.locks(), ..all_protocols(&db) }).await;
+    let replica =
+        Replica::launch(Config { listeners: callers.locks(), ..all_protocols(&db) }).await;
     for (path, expected) in [
         ("/metrics", 421),
         ("/.well-known/authzen-configuration", 421),

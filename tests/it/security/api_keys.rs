@@ -9,12 +9,12 @@ use crate::{
 };
 use entitlements::{
     api::{envoy, flagd, pb},
-    config::{Config, ListenerSecurity},
-    server::auth::{Callers, KeyFile, Scope},
+    config::{Config, ListenerFiles},
+    server::auth::{KeyFile, Scope},
 };
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
@@ -48,13 +48,12 @@ impl CallersFile {
         KeyFile::open(&self.path()).unwrap().revoke(name).unwrap();
     }
 
-    pub fn locks(&self) -> ListenerSecurity {
-        let callers = Callers::read(Some(&self.path())).unwrap();
-        ListenerSecurity { callers: Some(Arc::new(callers)), ..ListenerSecurity::default() }
+    pub fn locks(&self) -> ListenerFiles {
+        ListenerFiles { callers: Some(self.path()), ..ListenerFiles::default() }
     }
 
     async fn replica(&self, db: &Db) -> Replica {
-        let replica = Replica::launch(Config { security: self.locks(), ..config(db) }).await;
+        let replica = Replica::launch(Config { listeners: self.locks(), ..config(db) }).await;
         replica.serving().await; // also shows that the health service needs no key
         replica
     }

@@ -9,10 +9,9 @@ use crate::{
     support::session_signer::Signer,
 };
 use entitlements::{
-    clerk::{Keys, Rules, SessionVerifier},
-    config::{Config, ListenerSecurity},
+    clerk::Rules,
+    config::{Config, ListenerFiles},
     server::auth::Scope,
-    server::tls,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -22,9 +21,8 @@ const FLAG: &str = "/ofrep/v1/evaluate/flags/export";
 const EVALUATION: &str = "/access/v1/evaluation";
 
 async fn replica(db: &Db, file: &CallersFile, signer: &Signer) -> Replica {
-    let sessions = SessionVerifier::new(Keys::given(&signer.pem()).unwrap(), Rules::default());
-    let (locks, sessions) = (file.locks(), Some(sessions));
-    let replica = Replica::launch(Config { security: locks, sessions, ..config(db) }).await;
+    let (locks, sessions) = (file.locks(), Some(signer.sessions(Rules::default())));
+    let replica = Replica::launch(Config { listeners: locks, sessions, ..config(db) }).await;
     replica.serving().await;
     replica
 }
@@ -130,11 +128,13 @@ async fn client_certificates_are_callers_over_http_too() {
         fs::read_to_string(file.path()).unwrap() + "[certificates.\"out.test\"]\nscopes = []\n",
     )
     .unwrap();
-    let sessions =
-        Some(SessionVerifier::new(Keys::given(&signer.pem()).unwrap(), Rules::default()));
-    let security =
-        ListenerSecurity { operator: Some(authority.tls(tls::Alpn::Http1, true)), ..file.locks() };
-    let replica = Replica::launch(Config { security, sessions, ..config(&db) }).await;
+    let sessions = Some(signer.sessions(Rules::default()));
+    let listeners = ListenerFiles {
+        operator: Some(authority.listener()),
+        client_ca: Some(authority.client_ca()),
+        ..file.locks()
+    };
+    let replica = Replica::launch(Config { listeners, sessions, ..config(&db) }).await;
     replica.serving().await;
     replica.send(&payload("subscriptionItem.active")).await;
     let client = |identity| HttpClient::by_tls(&replica, &authority, identity);

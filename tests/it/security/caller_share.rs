@@ -38,7 +38,7 @@ fn refused(answers: &[Result<(), Status>]) -> usize {
 async fn a_caller_whose_loads_wait_for_postgres_leaves_room_for_the_others() {
     let (db, file) = (Db::new().await, CallersFile::new());
     let [busy, other] = ["busy", "other"].map(|name| file.create(name, &[Scope::Check]));
-    let replica = Replica::launch(Config { security: file.locks(), ..config(&db) }).await;
+    let replica = Replica::launch(Config { listeners: file.locks(), ..config(&db) }).await;
     replica.serving().await;
     let mut channels = Vec::new();
     for _ in 0..3 {

@@ -11,7 +11,10 @@ use crate::{
     support::session_signer::{Signer, message},
 };
 use chrono::Utc;
-use entitlements::clerk::{Instance, Keys, Rules, SessionVerifier, TrustedClaims};
+use entitlements::{
+    clerk::{Instance, Rules, TrustedClaims},
+    config::SessionConfig,
+};
 use insta::assert_snapshot;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -242,9 +245,8 @@ async fn replica(db: &Db, signers: &Signers, setting: &Setting, knows_instance: 
         issuers: setting.issuers.clone(),
         ..Rules::default()
     };
-    let keys = Keys::given(&signers.own.pem()).unwrap();
     let instance = knows_instance.then(|| Instance::of(&setting.key).unwrap());
-    config.sessions = Some(SessionVerifier::new(keys, rules.clone()).of_instance(instance));
+    config.sessions = Some(SessionConfig { instance, ..signers.own.sessions(rules.clone()) });
     let (payload, header) = ("clerk".into(), Some("clerk_header".into()));
     config.trusted_claims = Some(TrustedClaims { payload, header, rules });
     let replica = Replica::launch(config).await;

@@ -66,7 +66,7 @@ fn owner_of(path: &Path) -> (u32, u32) {
 #[tokio::test]
 async fn metrics_show_the_active_key_file_and_whether_the_file_is_broken() {
     let (db, file) = (Db::new().await, CallersFile::new());
-    let replica = Replica::launch(Config { security: file.locks(), ..config(&db) }).await;
+    let replica = Replica::launch(Config { listeners: file.locks(), ..config(&db) }).await;
     let (in_force, broken) = ("entitlements_callers_in_force", "entitlements_callers_broken");
     assert_eq!(gauge(&replica, in_force).await, on_disk(&file.path()));
     file.create("backend", &[Scope::Check]);

@@ -14,9 +14,8 @@ use entitlements::{
         v1::{self, service_client::ServiceClient as V1},
         v2::{self, service_client::ServiceClient as V2},
     },
-    config::{Config, ListenerSecurity},
+    config::{Config, ListenerFiles},
     server::auth::Scope,
-    server::tls::Alpn,
 };
 use futures_util::{FutureExt, StreamExt, future::join_all, stream};
 use std::{
@@ -108,7 +107,7 @@ async fn every_stream_ends_when_its_key_is_revoked_and_no_other_one() {
     let (db, file) = (Db::new().await, CallersFile::new());
     let revoked = file.create("revoked", &[Scope::Check]);
     let kept = file.create("kept", &[Scope::Check]);
-    let replica = Replica::launch(Config { security: file.locks(), ..config(&db) }).await;
+    let replica = Replica::launch(Config { listeners: file.locks(), ..config(&db) }).await;
     replica.serving().await;
     let (mine, mut theirs) =
         (open(&replica.channel, Some(&revoked)).await, open(&replica.channel, Some(&kept)).await);
@@ -143,7 +142,7 @@ async fn event_streams_over_http_are_closed_when_their_key_is_revoked() {
     let (db, file) = (Db::new().await, CallersFile::new());
     let key = file.create("revoked", &[Scope::Check]);
     let kept = file.create("kept", &[Scope::Check]);
-    let replica = Replica::launch(Config { security: file.locks(), ..config(&db) }).await;
+    let replica = Replica::launch(Config { listeners: file.locks(), ..config(&db) }).await;
     replica.serving().await;
     let http_client = HttpClient::of(&replica);
     let uri = format!("{}/ofrep/v1/events?userId={ADA}", http_client.base);
@@ -165,12 +164,13 @@ async fn event_streams_over_http_are_closed_when_their_key_is_revoked() {
 #[tokio::test]
 async fn streams_of_a_certificate_end_when_its_scopes_are_removed() {
     let (db, authority, file) = (Db::new().await, Authority::new(), CallersFile::new());
-    let security = ListenerSecurity {
-        api: Some(authority.tls(Alpn::Http2, true)),
-        operator: Some(authority.tls(Alpn::Http1, true)),
+    let listeners = ListenerFiles {
+        api: Some(authority.listener()),
+        operator: Some(authority.listener()),
+        client_ca: Some(authority.client_ca()),
         ..file.locks()
     };
-    let replica = Replica::launch(Config { security, ..config(&db) }).await;
+    let replica = Replica::launch(Config { listeners, ..config(&db) }).await;
     let identity = || Some(authority.issue(&[Name::Uri("spiffe://test/backend")]));
     let http_client = HttpClient::by_tls(&replica, &authority, identity());
     let ready = format!("{}/readyz", http_client.base);

@@ -9,7 +9,10 @@ use crate::{
     support::session_signer::{Publisher, Signer},
 };
 use chrono::Utc;
-use entitlements::clerk::{Instance, Keys, Rules, SessionVerifier, TrustedClaims};
+use entitlements::{
+    clerk::{Instance, Rules, TrustedClaims},
+    config::{KeySource, SessionConfig},
+};
 use serde_json::{Value, json};
 
 const APP: &str = "https://app.example.com";
@@ -19,18 +22,18 @@ const SUFFIX: &str = "naoXFJnI";
 const TEMPLATE: &str = "cl_B7d4PD222AAA";
 
 async fn replica(db: &Db, signer: &Signer, rules: Rules, header: Option<&str>) -> Replica {
-    with(db, Keys::given(&signer.pem()).unwrap(), rules, header, None).await
+    with(db, KeySource::Pem(signer.pem()), rules, header, None).await
 }
 
 async fn with(
     db: &Db,
-    keys: Keys,
+    keys: KeySource,
     rules: Rules,
     header: Option<&str>,
     instance: Option<Instance>,
 ) -> Replica {
     let mut config = config(db);
-    config.sessions = Some(SessionVerifier::new(keys, rules.clone()).of_instance(instance));
+    config.sessions = Some(SessionConfig { keys, rules: rules.clone(), instance });
     let (payload, header) = ("clerk".into(), header.map(str::to_owned));
     config.trusted_claims = Some(TrustedClaims { payload, header, rules });
     let replica = Replica::launch(config).await;
@@ -287,7 +290,7 @@ async fn a_cookie_older_than_client_uat_does_not_count() {
 #[tokio::test]
 async fn the_cookies_of_two_users_are_chosen_as_clerk_chooses() {
     let (db, signer, stranger) = (Db::new().await, Signer::new("ins_1"), Signer::new("ins_2"));
-    let keys = || Keys::given(&signer.pem()).unwrap();
+    let keys = || KeySource::Pem(signer.pem());
     let instance = Some(Instance::of(PUBLISHABLE_KEY).unwrap());
     let known = with(&db, keys(), Rules::default(), None, instance).await;
     let unknown = with(&db, keys(), Rules::default(), None, None).await;
@@ -332,7 +335,7 @@ async fn the_cookies_of_two_users_are_chosen_as_clerk_chooses() {
 #[tokio::test]
 async fn few_cookies_are_tried_unless_the_suffix_is_known() {
     let (db, signer) = (Db::new().await, Signer::new("ins_1"));
-    let keys = || Keys::given(&signer.pem()).unwrap();
+    let keys = || KeySource::Pem(signer.pem());
     let instance = Some(Instance::of(PUBLISHABLE_KEY).unwrap());
     let known = with(&db, keys(), Rules::default(), None, instance).await;
     let unknown = with(&db, keys(), Rules::default(), None, None).await;
@@ -352,7 +355,7 @@ async fn a_key_of_one_instance_verifies_no_token_of_another_instance_with_the_sa
     let db = Db::new().await;
     let (one, two) = (Signer::new("ins_1"), Signer::new("ins_1"));
     let publishers = [Publisher::of(&[&one]).await, Publisher::of(&[&two]).await];
-    let keys = |n: usize| Keys::published(&publishers[n].url).unwrap();
+    let keys = |n: usize| KeySource::Url(publishers[n].url.clone());
     let rules = Rules { issuers: vec!["https://clerk.example.com".into()], ..Rules::default() };
     let replicas = [
         with(&db, keys(0), Rules::default(), None, None).await,

@@ -14,9 +14,8 @@ use entitlements::{
         CheckFeatureRequest, ListDeliveriesRequest, admin_client::AdminClient,
         entitlements_client::EntitlementsClient,
     },
-    config::{Config, ListenerSecurity},
-    server::auth::{Callers, Scope},
-    server::tls::Alpn,
+    config::{Config, ListenerFiles},
+    server::auth::Scope,
 };
 use futures_util::future::{join_all, join3};
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
@@ -68,8 +67,8 @@ async fn look(channel: &Channel) -> Code {
 }
 
 /// Starts a replica with TLS on gRPC, and waits until it serves.
-async fn start(db: &Db, locks: ListenerSecurity) -> Replica {
-    let replica = Replica::launch(Config { security: locks, ..config(db) }).await;
+async fn start(db: &Db, locks: ListenerFiles) -> Replica {
+    let replica = Replica::launch(Config { listeners: locks, ..config(db) }).await;
     eventually("the replica is ready", async || replica.get("/readyz").await.0 == 200).await;
     replica
 }
@@ -99,8 +98,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[tokio::test]
 async fn grpc_is_served_by_tls_to_clients_that_trust_its_authority() {
     let (db, authority) = (Db::new().await, Authority::new());
-    let api = Some(authority.tls(Alpn::Http2, false));
-    let replica = start(&db, ListenerSecurity { api, ..ListenerSecurity::default() }).await;
+    let api = Some(authority.listener());
+    let replica = start(&db, ListenerFiles { api, ..ListenerFiles::default() }).await;
     replica.send(&payload("subscriptionItem.active")).await;
     let to = replica.bound.api;
     let trusting = channel(to, authority.client(None)).await.unwrap();
@@ -130,8 +129,8 @@ async fn client_certificates_are_callers_by_the_names_in_them() {
         + "[certificates.\"cn:Gone\"]\nscopes = []\n"
         + "[certificates.\"out.test\"]\nscopes = []\n";
     fs::write(file.path(), text).unwrap();
-    let api = Some(authority.tls(Alpn::Http2, true));
-    let replica = start(&db, ListenerSecurity { api, ..file.locks() }).await;
+    let (api, client_ca) = (Some(authority.listener()), Some(authority.client_ca()));
+    let replica = start(&db, ListenerFiles { api, client_ca, ..file.locks() }).await;
     let to = replica.bound.api;
     let (allowed, refused) = (Code::Ok, Code::PermissionDenied);
     let spiffe = Name::Uri("spiffe://test/ops");
@@ -234,10 +233,9 @@ async fn certificates_are_replaced_without_a_restart_and_broken_ones_are_rejecte
 #[tokio::test]
 async fn webhooks_and_metrics_are_served_by_tls() {
     let (db, authority) = (Db::new().await, Authority::new());
-    let tls = || Some(authority.tls(Alpn::Http1, false));
-    let security =
-        ListenerSecurity { webhook: tls(), operator: tls(), ..ListenerSecurity::default() };
-    let replica = Replica::launch(Config { security, ..config(&db) }).await;
+    let tls = || Some(authority.listener());
+    let listeners = ListenerFiles { webhook: tls(), operator: tls(), ..ListenerFiles::default() };
+    let replica = Replica::launch(Config { listeners, ..config(&db) }).await;
     replica.serving().await;
     let trusted = reqwest::Certificate::from_pem(authority.pem.as_bytes()).unwrap();
     let client = reqwest::Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap();
@@ -265,10 +263,9 @@ async fn webhooks_and_metrics_are_served_by_tls() {
 #[tokio::test]
 async fn peers_without_a_handshake_or_a_request_are_disconnected() {
     let (db, authority) = (Db::new().await, Authority::new());
-    let api = Some(authority.tls(Alpn::Http2, false));
-    let webhook = Some(authority.tls(Alpn::Http1, false));
-    let replica =
-        start(&db, ListenerSecurity { api, webhook, ..ListenerSecurity::default() }).await;
+    let api = Some(authority.listener());
+    let webhook = Some(authority.listener());
+    let replica = start(&db, ListenerFiles { api, webhook, ..ListenerFiles::default() }).await;
     let hello = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(), &[7; 40]].concat();
     let silent_after_handshake = async |to| {
         let mut stream = handshake(&authority, to, &[]).await;
@@ -293,10 +290,8 @@ async fn peers_without_a_handshake_or_a_request_are_disconnected() {
 #[tokio::test]
 async fn commands_speak_tls_and_present_certificates() {
     let (db, authority) = (Db::new().await, Authority::new());
-    let api = Some(authority.tls(Alpn::Http2, true));
-    let callers = Some(Arc::new(Callers::read(None).unwrap()));
-    let replica =
-        start(&db, ListenerSecurity { api, callers, ..ListenerSecurity::default() }).await;
+    let (api, client_ca) = (Some(authority.listener()), Some(authority.client_ca()));
+    let replica = start(&db, ListenerFiles { api, client_ca, ..ListenerFiles::default() }).await;
     let address = format!("localhost:{}", replica.bound.api.port());
     let shell = Shell::new(&[("ENTITLEMENTS_ADDR", &address)]);
     let (cert, key) = authority.issue(&[Name::Dns("laptop.test")]);

@@ -1,11 +1,11 @@
 //! Generates certificates for tests.
 
-use entitlements::server::tls::{Alpn, Tls, TlsFiles};
+use entitlements::config::CertificateFiles;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, SanType, date_time_ymd,
 };
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf};
 use tempfile::TempDir;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
@@ -82,15 +82,15 @@ impl Authority {
         fs::write(self.path("key.pem"), key).unwrap();
     }
 
-    pub fn files(&self, with_clients: bool) -> TlsFiles {
-        let clients = with_clients.then(|| self.path("ca.pem"));
-        TlsFiles { certificate: self.path("cert.pem"), key: self.path("key.pem"), clients }
+    /// The files of a listener, with a certificate for localhost.
+    pub fn listener(&self) -> CertificateFiles {
+        self.serve_as("first.test");
+        CertificateFiles { certificate: self.path("cert.pem"), key: self.path("key.pem") }
     }
 
-    /// The TLS settings of a listener, with a certificate for localhost.
-    pub fn tls(&self, protocol: Alpn, with_clients: bool) -> Arc<Tls> {
-        self.serve_as("first.test");
-        Arc::new(Tls::read("API_TLS_CERT", self.files(with_clients), protocol).unwrap())
+    /// The file of this authority, which may sign client certificates.
+    pub fn client_ca(&self) -> PathBuf {
+        self.path("ca.pem")
     }
 
     /// A TLS client that trusts this authority and presents this certificate, if any.

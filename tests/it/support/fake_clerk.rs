@@ -1,6 +1,7 @@
 //! A fake of Clerk's Backend API. It answers as the published description says, and fails on demand.
 
 use bytes::Bytes;
+use entitlements::{clerk::BackendApi, config::BackendAccess};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -83,8 +84,13 @@ impl Clerk {
         Self { url, state }
     }
 
-    pub fn api(&self, key: &str) -> entitlements::clerk::BackendApi {
-        entitlements::clerk::BackendApi::new(&self.url, &key.to_owned().into()).unwrap()
+    pub fn access(&self, key: &str) -> BackendAccess {
+        BackendAccess { url: self.url.clone(), key: key.to_owned().into() }
+    }
+
+    /// A client with this secret key.
+    pub fn api(&self, key: &str) -> BackendApi {
+        BackendApi::new(&self.url, &key.to_owned().into()).unwrap()
     }
 
     /// Sets a fixed response for a subject or for `plans`.

@@ -13,6 +13,10 @@ use base64::{
 };
 use bytes::Bytes;
 use chrono::Utc;
+use entitlements::{
+    clerk::Rules,
+    config::{KeySource, SessionConfig},
+};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn};
@@ -37,6 +41,11 @@ pub struct Signer {
 impl Signer {
     pub fn new(kid: &str) -> Self {
         Self { pair: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), kid: kid.into() }
+    }
+
+    /// The settings that accept this signer's tokens.
+    pub fn sessions(&self, rules: Rules) -> SessionConfig {
+        SessionConfig { keys: KeySource::Pem(self.pem()), rules, instance: None }
     }
 
     /// The public key as Clerk's dashboard shows it.
@@ -115,6 +124,11 @@ enum Answers {
 }
 
 impl Publisher {
+    /// The settings that accept tokens of the published keys.
+    pub fn sessions(&self, rules: Rules) -> SessionConfig {
+        SessionConfig { keys: KeySource::Url(self.url.clone()), rules, instance: None }
+    }
+
     pub async fn of(signers: &[&Signer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/.well-known/jwks.json", listener.local_addr().unwrap());

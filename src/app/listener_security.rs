@@ -1,0 +1,99 @@
+//! Reads the keys and certificates that the settings name, and reloads them when their files change.
+
+use crate::{
+    config::{CertificateFiles, Config, ListenerFiles},
+    domain::loopback::is_loopback,
+    server::{
+        auth::Callers,
+        tls::{Alpn, Tls, TlsFiles},
+    },
+};
+use futures_util::future::{join, join_all};
+use std::{path::Path, sync::Arc};
+use tokio_util::sync::CancellationToken;
+
+/// Authentication of callers, and TLS of the listeners.
+#[derive(Clone)]
+pub(super) struct ListenerSecurity {
+    /// The callers that may use gRPC and the HTTP protocols; `None` allows everybody.
+    pub callers: Option<Arc<Callers>>,
+    /// TLS of the API listener.
+    pub api: Option<Arc<Tls>>,
+    /// TLS of the webhook listener.
+    pub webhook: Option<Arc<Tls>>,
+    /// TLS of the operator listener.
+    pub operator: Option<Arc<Tls>>,
+}
+
+impl ListenerSecurity {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// If a file cannot be used; the error names its setting.
+    pub fn read(files: &ListenerFiles) -> anyhow::Result<Self> {
+        let clients = files.client_ca.as_deref();
+        let api = tls("API_TLS_CERT", files.api.as_ref(), clients, Alpn::Http2)?;
+        let webhook = tls("WEBHOOK_TLS_CERT", files.webhook.as_ref(), None, Alpn::Http1)?;
+        let operator = tls("OPERATOR_TLS_CERT", files.operator.as_ref(), clients, Alpn::Http1)?;
+        let callers = files.require_callers().then(|| Callers::read(files.callers.as_deref()));
+        let callers = callers.transpose()?.map(Arc::new);
+        Ok(Self { callers, api, webhook, operator })
+    }
+
+    /// Warns of a file without keys, and of keys that cross the network in plain text.
+    pub fn warn_of_keys(&self, config: &Config) {
+        let Some(callers) = &self.callers else { return };
+        if !callers.has_keys() {
+            if config.listeners.client_ca.is_none() {
+                tracing::warn!(
+                    "CALLERS has no keys yet, so every call is rejected: `entitlements keys create` makes a key"
+                );
+            }
+            return;
+        }
+        let operator = config.protocols.iter().any(|p| p.is_on_operator_listener());
+        let operator = operator.then_some(("OPERATOR", config.operator, &self.operator));
+        for (prefix, address, tls) in
+            [Some(("API", config.api, &self.api)), operator].into_iter().flatten()
+        {
+            if tls.is_none() && !is_loopback(address.ip()) {
+                tracing::warn!(
+                    "API keys cross the network in plain text: set {prefix}_TLS_CERT and {prefix}_TLS_KEY, unless a \
+                     proxy or mesh encrypts the connections"
+                );
+            }
+        }
+    }
+
+    /// The certificates of all listeners that use TLS.
+    pub fn certificates(&self) -> Vec<Arc<Tls>> {
+        [&self.api, &self.webhook, &self.operator].into_iter().flatten().cloned().collect()
+    }
+
+    /// Reloads keys and certificates when their files change, until `stop` is cancelled.
+    pub async fn watch(self, stop: CancellationToken) {
+        let callers = async {
+            match &self.callers {
+                Some(callers) => callers.watch().await,
+                None => std::future::pending().await,
+            }
+        };
+        let tls = self.certificates();
+        let tls = join_all(tls.iter().map(|tls| tls.watch()));
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = join(callers, tls) => {}
+        }
+    }
+}
+
+fn tls(
+    name: &'static str,
+    files: Option<&CertificateFiles>,
+    clients: Option<&Path>,
+    protocol: Alpn,
+) -> anyhow::Result<Option<Arc<Tls>>> {
+    let Some(CertificateFiles { certificate, key }) = files.cloned() else { return Ok(None) };
+    let files = TlsFiles { certificate, key, clients: clients.map(Path::to_path_buf) };
+    Ok(Some(Arc::new(Tls::read(name, files, protocol)?)))
+}

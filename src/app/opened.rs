@@ -1,0 +1,55 @@
+//! What the settings name, opened: key files, certificates and clients of Clerk's APIs.
+
+use super::listener_security::ListenerSecurity;
+use crate::{
+    clerk::{BackendApi, Keys, SessionVerifier},
+    config::{BackendAccess, Config, KeySource, ListenerFiles, SessionConfig},
+};
+use anyhow::Context;
+
+/// What a service opens before it starts.
+pub(super) struct Opened {
+    /// Authentication of callers, and TLS of the listeners.
+    pub security: ListenerSecurity,
+    /// Client of Clerk's Backend API; `None` without a secret key.
+    pub backend_api: Option<BackendApi>,
+    /// Verifies session tokens; `None` without a key.
+    pub sessions: Option<SessionVerifier>,
+}
+
+impl Opened {
+    /// Opens what the settings name.
+    ///
+    /// # Errors
+    /// If a file, key or URL cannot be used; the error names its setting.
+    pub fn new(config: &Config) -> anyhow::Result<Self> {
+        let security = ListenerSecurity::read(&config.listeners)?;
+        security.warn_of_keys(config);
+        let backend_api = config.backend_api.as_ref().map(backend_api).transpose()?;
+        let sessions = config.sessions.clone().map(sessions).transpose()?;
+        Ok(Self { security, backend_api, sessions })
+    }
+}
+
+/// Opens what these settings name and closes it again; returns all faults.
+#[must_use]
+pub fn faults(listeners: &ListenerFiles, session: Option<SessionConfig>) -> Vec<anyhow::Error> {
+    let listeners = ListenerSecurity::read(listeners).err();
+    listeners.into_iter().chain(session.and_then(|session| sessions(session).err())).collect()
+}
+
+/// A client of Clerk's Backend API.
+///
+/// # Errors
+/// If the key or the URL is invalid; the error names its setting.
+pub fn backend_api(access: &BackendAccess) -> anyhow::Result<BackendApi> {
+    Ok(BackendApi::new(&access.url, &access.key)?)
+}
+
+fn sessions(config: SessionConfig) -> anyhow::Result<SessionVerifier> {
+    let keys = match &config.keys {
+        KeySource::Pem(pem) => Keys::given(pem).context("CLERK_JWT_KEY")?,
+        KeySource::Url(url) => Keys::published(url).context("CLERK_JWKS_URL")?,
+    };
+    Ok(SessionVerifier::new(keys, config.rules).of_instance(config.instance))
+}
