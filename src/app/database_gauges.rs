@@ -8,11 +8,11 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 /// Interval between two refreshes.
-const INTERVAL: Duration = Duration::from_secs(15);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(15);
 /// Clock skew, in seconds, above which a warning is logged.
-const SKEW: f64 = 2.0;
+pub const MAX_CLOCK_SKEW_S: f64 = 2.0;
 
-/// Refreshes the gauges for ever; logs when the clock skew exceeds [`SKEW`] and when it no longer does.
+/// Refreshes the gauges for ever; logs when the clock skew exceeds [`MAX_CLOCK_SKEW_S`] and when it no longer does.
 pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) -> Infallible {
     let mut is_skewed = false;
     loop {
@@ -21,7 +21,7 @@ pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) -> Infallible {
                 metrics.gauges.clock_skew.set(stats.skew);
                 metrics.gauges.notification_queue.set(stats.queue);
                 metrics.gauges.parked.set(stats.parked);
-                if is_skewed != (stats.skew.abs() > SKEW) {
+                if is_skewed != (stats.skew.abs() > MAX_CLOCK_SKEW_S) {
                     is_skewed = !is_skewed;
                     log_skew(is_skewed, stats.skew);
                 }
@@ -31,7 +31,7 @@ pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) -> Infallible {
                 tracing::debug!(error = log_chain(&error), "cannot refresh the database gauges");
             }
         }
-        sleep(INTERVAL).await;
+        sleep(REFRESH_INTERVAL).await;
     }
 }
 

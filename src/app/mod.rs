@@ -7,6 +7,7 @@ mod protocols;
 mod retention;
 mod startup;
 
+pub use database_gauges::MAX_CLOCK_SKEW_S;
 pub use opened::{backend_api, faults};
 pub use startup::WrongSchema;
 

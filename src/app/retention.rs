@@ -7,7 +7,7 @@ use std::{convert::Infallible, sync::Arc};
 use tokio::time::sleep;
 
 /// Interval between two runs.
-const INTERVAL: std::time::Duration = std::time::Duration::from_mins(10);
+const DELETION_INTERVAL: std::time::Duration = std::time::Duration::from_mins(10);
 
 /// Deletes old change-log rows, and bodies older than the retention, for ever.
 pub async fn run(store: Arc<Store>, body_retention: Duration) -> Infallible {
@@ -18,7 +18,7 @@ pub async fn run(store: Arc<Store>, body_retention: Duration) -> Infallible {
                 "retention: cannot delete old rows and bodies"
             );
         }
-        sleep(INTERVAL).await;
+        sleep(DELETION_INTERVAL).await;
     }
 }
 

@@ -22,19 +22,19 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 /// The pinned version of the Backend API.
-const VERSION: &str = "2026-05-12";
+const API_VERSION: &str = "2026-05-12";
 /// The maximum number of rows in a page, as Clerk limits it.
 const PAGE_LEN: usize = 500;
 /// How many rows the next page repeats: so many rows may disappear meanwhile without another being skipped.
-const OVERLAP: usize = 20;
+const PAGE_OVERLAP_LEN: usize = 20;
 /// The largest accepted answer, in bytes: a page of items has about 1 MiB.
 const MAX_ANSWER_LEN: usize = 32 * 1024 * 1024;
 /// How often a request is attempted.
-const ATTEMPTS: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 /// The longest pause before a retry, also if Clerk's `Retry-After` is longer.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How often a list is read because rows moved while it was read.
-const LIST_ATTEMPTS: u32 = 5;
+const MAX_LIST_ATTEMPTS: u32 = 5;
 
 /// A client of Clerk's Backend API.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ impl BackendApi {
             "CLERK_SECRET_KEY is not a secret key (sk_…): copy it from the API keys page of Clerk's dashboard",
         ))?;
         bearer.set_sensitive(true);
-        let version = HeaderValue::from_static(VERSION);
+        let version = HeaderValue::from_static(API_VERSION);
         let headers =
             [(AUTHORIZATION, bearer), ("clerk-api-version".parse().expect("a name"), version)];
         let client = http_client::client(&base)
@@ -179,14 +179,14 @@ impl BackendApi {
         let observe = |row: &String| Some(observation("api.item", payer(row)?, row));
         let observed: Vec<_> = page.rows.iter().filter_map(observe).collect();
         let end = offset + count;
-        let next = (count > 0 && end < total).then_some(end - OVERLAP.min(count / 2));
+        let next = (count > 0 && end < total).then_some(end - PAGE_OVERLAP_LEN.min(count / 2));
         Ok(Items { without_payer: count - observed.len(), observed, total, next })
     }
 
     /// All rows of a list. Clerk sorts them newest first, so a new row moves others to the next page, and a removed row
     /// makes the next page skip one. The list is therefore read again until the number of rows matches `total_count`.
     async fn all(&self, path: &str) -> Result<Vec<String>, BackendApiError> {
-        for _ in 0..LIST_ATTEMPTS {
+        for _ in 0..MAX_LIST_ATTEMPTS {
             let (mut rows, mut offset) = (BTreeMap::new(), 0);
             let total = loop {
                 let page = self.page(path, offset).await?;
@@ -205,7 +205,7 @@ impl BackendApi {
             }
         }
         Err(BackendApiError::Unavailable(format!(
-            "the rows of {path} changed during each of {LIST_ATTEMPTS} reads"
+            "the rows of {path} changed during each of {MAX_LIST_ATTEMPTS} reads"
         )))
     }
 
@@ -244,9 +244,9 @@ impl BackendApi {
                 Err(Failed::Finally(error)) => return Err(error),
                 Err(Failed::ForNow(reason, pause)) => (reason, pause),
             };
-            if attempt == ATTEMPTS {
+            if attempt == MAX_ATTEMPTS {
                 return Err(BackendApiError::Unavailable(format!(
-                    "{reason} ({path}, {ATTEMPTS} attempts)"
+                    "{reason} ({path}, {MAX_ATTEMPTS} attempts)"
                 )));
             }
             sleep(pause.unwrap_or_else(|| backoff(attempt)).min(MAX_PAUSE)).await;

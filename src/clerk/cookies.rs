@@ -4,7 +4,7 @@
 //! of each with the instance's own suffix. `__client_uat` is the time of the last sign-in, or 0 after a sign-out.
 
 use super::{
-    instance::{Instance, SUFFIX},
+    instance::{Instance, SUFFIX_LEN},
     jwt::Token,
     signed_in::SessionError,
 };
@@ -121,7 +121,8 @@ fn split(name: &str) -> Option<(Cookie, Option<&str>)> {
         return Some((kind, None));
     }
     let is_suffix = |c: u8| c.is_ascii_alphanumeric() || c == b'_' || c == b'-';
-    let suffix = rest.strip_prefix('_').filter(|s| s.len() == SUFFIX && s.bytes().all(is_suffix));
+    let suffix =
+        rest.strip_prefix('_').filter(|s| s.len() == SUFFIX_LEN && s.bytes().all(is_suffix));
     suffix.map(|suffix| (kind, Some(suffix)))
 }
 

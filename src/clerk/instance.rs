@@ -8,7 +8,7 @@ use base64::{
 };
 
 /// The length of a cookie suffix.
-pub(super) const SUFFIX: usize = 8;
+pub(super) const SUFFIX_LEN: usize = 8;
 
 /// The instance that a publishable key names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Instance {
             decoded.strip_suffix('$').filter(|host| host.contains('.') && !host.contains('$'));
         let frontend_api = host.ok_or(InvalidPublishableKey)?.to_owned();
         let mut suffix = URL_SAFE_NO_PAD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes()));
-        suffix.truncate(SUFFIX);
+        suffix.truncate(SUFFIX_LEN);
         Ok(Self { frontend_api, suffix, is_development })
     }
 

@@ -30,13 +30,13 @@ use tokio::sync::Mutex;
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// The age above which a key set is fetched again.
-const FRESH_FOR: Duration = Duration::from_hours(1);
+const JWKS_REFETCH_INTERVAL: Duration = Duration::from_hours(1);
 /// The age above which a key set is no longer used, even if it cannot be fetched again.
-const USABLE_FOR: Duration = Duration::from_hours(24);
+const MAX_JWKS_AGE: Duration = Duration::from_hours(24);
 /// The largest accepted key set, in bytes; Clerk's has about 2 KiB.
-const MAX_SET_LEN: usize = 256 * 1024;
+const MAX_JWKS_LEN: usize = 256 * 1024;
 /// The minimum time between two fetches.
-const FETCH_INTERVAL: Duration = Duration::from_secs(10);
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The source of the keys.
 #[derive(Debug)]
@@ -150,19 +150,21 @@ impl Published {
     /// The cached key with this `kid`, and whether the cached key set is fresh.
     fn find(&self, id: &str) -> (Option<Arc<DecodingKey>>, bool) {
         match self.usable() {
-            Some(cached) => (cached.keys.get(id).cloned(), cached.at.elapsed() < FRESH_FOR),
+            Some(cached) => {
+                (cached.keys.get(id).cloned(), cached.at.elapsed() < JWKS_REFETCH_INTERVAL)
+            }
             None => (None, false),
         }
     }
 
-    /// The cached key set, unless it is older than [`USABLE_FOR`].
+    /// The cached key set, unless it is older than [`MAX_JWKS_AGE`].
     fn usable(&self) -> Option<Arc<FetchedKeys>> {
-        self.cached.load_full().filter(|cached| cached.at.elapsed() < USABLE_FOR)
+        self.cached.load_full().filter(|cached| cached.at.elapsed() < MAX_JWKS_AGE)
     }
 
-    /// Fetches the key set, unless the last fetch is more recent than [`FETCH_INTERVAL`].
+    /// Fetches the key set, unless the last fetch is more recent than [`MIN_FETCH_INTERVAL`].
     async fn fetch(&self, last_fetch: &mut Option<Instant>) -> Result<(), NoKey> {
-        if last_fetch.is_some_and(|at| at.elapsed() < FETCH_INTERVAL) {
+        if last_fetch.is_some_and(|at| at.elapsed() < MIN_FETCH_INTERVAL) {
             let failed =
                 || NoKey::Unavailable("fetching Clerk's keys failed, retry in 10 s".into());
             return if self.usable().is_some() { Ok(()) } else { Err(failed()) };
@@ -187,7 +189,7 @@ impl Published {
         if !status.is_success() {
             return Err(format!("the answer is {status}"));
         }
-        let text = http_client::read(answer, MAX_SET_LEN).await?;
+        let text = http_client::read(answer, MAX_JWKS_LEN).await?;
         let set: JwkSet =
             serde_json::from_slice(&text).map_err(|_| "the answer is not a JSON Web Key Set")?;
         let keys = set.keys.into_iter().filter_map(|jwk| {

@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
 /// `cat` of a session token.
-const SESSION: &str = "cl_B7d4PD111AAA";
+const SESSION_CATEGORY: &str = "cl_B7d4PD111AAA";
 /// `cat` of every token of an instance that uses one category for all tokens.
-const ANY: &str = "cl_I7d4PD111III";
+const SHARED_CATEGORY: &str = "cl_I7d4PD111III";
 
 /// A token, split into its three parts.
 pub(super) struct Token<'t> {
@@ -120,7 +120,7 @@ impl Header {
         }
         match &self.cat {
             None => None,
-            Some(Value::String(cat)) if cat == SESSION || cat == ANY => None,
+            Some(Value::String(cat)) if cat == SESSION_CATEGORY || cat == SHARED_CATEGORY => None,
             Some(_) => Some(
                 "it is another kind of token: its `cat` is not that of a session (tokens of JWT templates and of \
                  machines are not accepted)",

@@ -32,5 +32,5 @@ pub use session_token::SessionVerifier;
 pub use signed_in::{SessionError, SignedIn};
 pub use webhook_event::read;
 pub use webhook_signature::{
-    InvalidSigningSecret, OBSERVED, SignatureError, SigningSecret, Verified, Verifier,
+    InvalidSigningSecret, OBSERVATION_ID_PREFIX, SignatureError, SigningSecret, Verified, Verifier,
 };

@@ -5,11 +5,11 @@ use crate::domain::{Item, ObservedItem, Payment, Seats, Slug, Status};
 use chrono::{DateTime, Duration, Utc};
 
 /// 2015-01-01, in milliseconds since 1970. No date of Clerk can be earlier.
-const EARLIEST: i64 = 1_420_070_400_000;
+const MIN_TIMESTAMP_MS: i64 = 1_420_070_400_000;
 /// The last millisecond of the year 9999, the latest that protobuf and RFC 3339 can represent.
-const LATEST: i64 = 253_402_300_799_999;
+const MAX_TIMESTAMP_MS: i64 = 253_402_300_799_999;
 /// How far ahead of this machine's clock a version may be. One version dated 2099 would outrank all later ones.
-const MAX_AHEAD: Duration = Duration::hours(24);
+const MAX_VERSION_LEAD: Duration = Duration::hours(24);
 
 /// The fields of a subscription that its items inherit.
 pub(super) struct Subscription {
@@ -151,27 +151,27 @@ impl Optional<'_> {
 }
 
 /// A date of an item, in milliseconds since 1970. Clerk also writes a missing date as 0, and once wrote it as a
-/// negative number. A date after [`LATEST`] is clamped.
+/// negative number. A date after [`MAX_TIMESTAMP_MS`] is clamped.
 fn date(data: &Object<'_>, key: &'static str) -> Read<DateTime<Utc>> {
     match data.whole(key)? {
         None | Some(..=0) => Ok(None),
-        Some(1..EARLIEST) => Err(Misfit { key, rule: "is before 2015 (in milliseconds)" }),
-        Some(ms) => Ok(DateTime::from_timestamp_millis(ms.min(LATEST))),
+        Some(1..MIN_TIMESTAMP_MS) => Err(Misfit { key, rule: "is before 2015 (in milliseconds)" }),
+        Some(ms) => Ok(DateTime::from_timestamp_millis(ms.min(MAX_TIMESTAMP_MS))),
     }
 }
 
-/// An instant that orders observations, in milliseconds since 1970. One before [`EARLIEST`] counts as missing; one more
-/// than [`MAX_AHEAD`] in the future is an error.
+/// An instant that orders observations, in milliseconds since 1970. One before [`MIN_TIMESTAMP_MS`] counts as missing; one
+/// more than [`MAX_VERSION_LEAD`] in the future is an error.
 pub(super) fn instant(
     key: &str,
     ms: Option<i64>,
     now: DateTime<Utc>,
 ) -> Result<Option<DateTime<Utc>>, String> {
     match ms {
-        Some(ms) if ms > (now + MAX_AHEAD).timestamp_millis() => {
+        Some(ms) if ms > (now + MAX_VERSION_LEAD).timestamp_millis() => {
             Err(format!("`{key}` is {ms} ms, which is more than 24 h in the future"))
         }
-        Some(ms) if ms >= EARLIEST => Ok(DateTime::from_timestamp_millis(ms)),
+        Some(ms) if ms >= MIN_TIMESTAMP_MS => Ok(DateTime::from_timestamp_millis(ms)),
         _ => Ok(None),
     }
 }

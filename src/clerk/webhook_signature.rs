@@ -14,12 +14,12 @@ use svix::webhooks::{Webhook, WebhookError};
 const MIN_KEY_LEN: usize = 16;
 
 /// The tolerated age of a delivery's timestamp, in seconds, past or future, as in Svix's libraries.
-const TOLERANCE: u64 = 5 * 60;
+const MAX_TIMESTAMP_SKEW_S: u64 = 5 * 60;
 
 /// The prefix of the ids that this service assigns to answers of Clerk's Backend API. Ids of Svix begin with `msg_`. A
 /// webhook with this prefix, sent by the holder of another accepted secret, would make an answer of the API a
 /// duplicate.
-pub const OBSERVED: &str = "api_";
+pub const OBSERVATION_ID_PREFIX: &str = "api_";
 
 /// One signing secret, `whsec_…`, of at least 16 bytes.
 pub struct SigningSecret {
@@ -147,7 +147,7 @@ impl<'h> Envelope<'h> {
         if !is_message_id(id) {
             return Err(malformed(family, "id", "must be 1 to 128 letters, digits, `_` or `-`"));
         }
-        if id.starts_with(OBSERVED) {
+        if id.starts_with(OBSERVATION_ID_PREFIX) {
             return Err(malformed(
                 family,
                 "id",
@@ -170,7 +170,7 @@ impl<'h> Envelope<'h> {
     fn check_time(&self, now: i64) -> Result<(), SignatureError> {
         let age = now.saturating_sub(self.timestamp);
         let difference = age.unsigned_abs();
-        if difference <= TOLERANCE {
+        if difference <= MAX_TIMESTAMP_SKEW_S {
             return Ok(());
         }
         let when = if age > 0 { "past" } else { "future" };

@@ -23,9 +23,9 @@ use std::{
 };
 
 /// Subjects per page of the query.
-const PAGE: i64 = 500;
+pub(super) const SUBJECTS_PER_PAGE: i64 = 500;
 /// Subjects that are named as examples of a change.
-const EXAMPLES: usize = 3;
+const MAX_EXAMPLES: usize = 3;
 
 /// The subcommands of `catalog`.
 #[derive(Debug, Args)]
@@ -210,7 +210,7 @@ impl Effect {
             let key = (account.subject.kind(), feature.clone());
             let change = self.features.entry(key).or_default();
             *(if gains { &mut change.0 } else { &mut change.1 }) += 1;
-            if change.2.len() < EXAMPLES {
+            if change.2.len() < MAX_EXAMPLES {
                 change.2.push(account.subject.clone());
             }
             if !gains {
@@ -236,7 +236,7 @@ impl Effect {
 async fn compare(store: &Store, before: &Catalog, after: &Catalog) -> anyhow::Result<Effect> {
     let (mut effect, mut from) = (Effect::default(), String::new());
     loop {
-        let page = store.subjects(&from, PAGE).await?;
+        let page = store.subjects(&from, SUBJECTS_PER_PAGE).await?;
         let Some(last) = page.last() else { return Ok(effect) };
         from = last.to_string();
         for subject in &page {

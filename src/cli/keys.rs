@@ -2,7 +2,7 @@
 //! has the edited file in force.
 
 use crate::{
-    cli::probe,
+    cli::probe::{self, CALLERS_IN_FORCE},
     config::address,
     server::auth::{KeyFile, Scope, fingerprint},
 };
@@ -12,11 +12,9 @@ use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration}
 use tokio::time::{Instant, sleep};
 
 /// How long a service may take to reload an edited file; it reads the file every half second.
-const READ_WITHIN: Duration = Duration::from_secs(2);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval between two requests for the metrics of the service.
-const ASK_EVERY: Duration = Duration::from_millis(100);
-/// The gauge with the fingerprint of the callers file in force.
-const IN_FORCE: &str = "entitlements_callers_in_force";
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The subcommands of `keys`.
 #[derive(Debug, Args)]
@@ -125,19 +123,20 @@ impl Running {
         let answer = ask(&service, expected).await;
         match answer {
             Answer::InForce => eprintln!(
-                "In force on {service}. Other replicas have it in force when their metric {IN_FORCE} is {expected}."
+                "In force on {service}. Other replicas have it in force when their metric \
+                 {CALLERS_IN_FORCE} is {expected}."
             ),
             Answer::NotInForce => eprintln!(
                 "NOT in force on {service}: that service uses another file, or cannot read or use this one; see its \
-                 log. In a container, mount the folder of {path}, not the file. The metric {IN_FORCE} of the service \
-                 must become {expected}."
+                 log. In a container, mount the folder of {path}, not the file. The metric {CALLERS_IN_FORCE} \
+                 of the service must become {expected}."
             ),
             Answer::NoFile => eprintln!(
                 "The service on {service} has no callers file: start it with --callers {path}."
             ),
             Answer::NoService => eprintln!(
-                "No service answers on {service}. A service has this file in force when its metric {IN_FORCE} is \
-                 {expected}; it reads the file every half second."
+                "No service answers on {service}. A service has this file in force when its metric \
+                 {CALLERS_IN_FORCE} is {expected}; it reads the file every half second."
             ),
         }
         Ok(answer)
@@ -146,14 +145,14 @@ impl Running {
 
 /// Polls the service until the content with this fingerprint is in force, or the time to reload it is over.
 async fn ask(service: &str, expected: u64) -> Answer {
-    let deadline = Instant::now() + READ_WITHIN;
+    let deadline = Instant::now() + RELOAD_TIMEOUT;
     loop {
-        match probe::gauge(service, IN_FORCE, READ_WITHIN).await {
+        match probe::gauge(service, CALLERS_IN_FORCE, RELOAD_TIMEOUT).await {
             None => return Answer::NoService,
             Some(0) => return Answer::NoFile,
             Some(in_force) if in_force == expected => return Answer::InForce,
             Some(_) if Instant::now() >= deadline => return Answer::NotInForce,
-            Some(_) => sleep(ASK_EVERY).await,
+            Some(_) => sleep(POLL_INTERVAL).await,
         }
     }
 }

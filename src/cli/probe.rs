@@ -6,6 +6,9 @@ use std::{
     time::Duration,
 };
 
+/// The gauge with the fingerprint of the callers file in force.
+pub const CALLERS_IN_FORCE: &str = "entitlements_callers_in_force";
+
 /// Sends a GET request to a URL of this machine. The certificate is not verified, as in Kubernetes' probes: it is
 /// issued for the public name of the service, the request has no secrets, and the peer is on this machine.
 pub async fn ask(url: String, time_limit: Duration) -> reqwest::Result<Response> {

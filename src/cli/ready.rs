@@ -6,7 +6,7 @@ use reqwest::Response;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 /// Timeout of the request, shorter than the timeout of the container's health check (3 s).
-const TIMEOUT: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Exits with 0 if the service on this machine is ready, else with 1, as Docker's HEALTHCHECK requires.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub(super) struct Ready {
 impl Ready {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let service = probe::url(self.operator_listen, self.operator_tls_cert.is_some());
-        let answer = probe::ask(format!("{service}/readyz"), TIMEOUT).await;
+        let answer = probe::ask(format!("{service}/readyz"), REQUEST_TIMEOUT).await;
         let ready = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
         match answer.map(Response::text) {
             Ok(text) => print!("{}", text.await.unwrap_or_default()),

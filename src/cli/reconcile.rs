@@ -1,6 +1,6 @@
 //! `entitlements reconcile`: compares accounts with Clerk's Backend API, and repairs them.
 
-use super::catalog::DirectDatabase;
+use super::catalog::{DirectDatabase, SUBJECTS_PER_PAGE};
 use crate::{
     domain::Subject,
     ingest::reconcile::{Backfilled, ReconcileError, Reconciled, Reconciler},
@@ -12,11 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::process::ExitCode;
 
-/// Subjects per page of the query.
-const PAGE: i64 = 500;
-
 /// Subjects that are compared concurrently.
-const AT_ONCE: usize = 8;
+const CONCURRENT_COMPARISONS: usize = 8;
 
 /// The `reconcile` command.
 #[derive(Debug, Args)]
@@ -85,7 +82,7 @@ impl Reconcile {
         bar.set_length(store.count_subjects().await? as u64);
         let mut after = String::new();
         loop {
-            let page = store.subjects(&after, PAGE).await?;
+            let page = store.subjects(&after, SUBJECTS_PER_PAGE).await?;
             let Some(last) = page.last() else {
                 bar.finish_and_clear();
                 return Ok(());
@@ -93,7 +90,7 @@ impl Reconcile {
             after = last.to_string();
             let compare =
                 async |subject| (reconciler.compare(&subject, self.dry_run).await, subject);
-            let mut found = stream::iter(page).map(compare).buffered(AT_ONCE);
+            let mut found = stream::iter(page).map(compare).buffered(CONCURRENT_COMPARISONS);
             while let Some((finding, subject)) = found.next().await {
                 bar.suspend(|| self.report(&subject, finding, tally));
                 bar.set_position(tally.compared as u64);

@@ -108,9 +108,9 @@ impl SubscriptionUpdate {
 /// The first four of the parts that could not be parsed, and how many more there are.
 #[must_use]
 pub fn summary(parts: &[String]) -> String {
-    const NAMED: usize = 4;
-    let named = parts[..parts.len().min(NAMED)].join("; ");
-    match parts.len().saturating_sub(NAMED) {
+    const MAX_NAMED: usize = 4;
+    let named = parts[..parts.len().min(MAX_NAMED)].join("; ");
+    match parts.len().saturating_sub(MAX_NAMED) {
         0 => named,
         more => format!("{named}; and {more} more"),
     }

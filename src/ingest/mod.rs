@@ -7,7 +7,7 @@ mod served_instance;
 pub use served_instance::ServedInstance;
 
 use crate::{
-    clerk::{self, OBSERVED, Verified},
+    clerk::{self, OBSERVATION_ID_PREFIX, Verified},
     domain::{Parsed, Subject, WebhookEvent},
     replica::Accounts,
     storage::{
@@ -75,7 +75,7 @@ impl Deliveries {
         now: DateTime<Utc>,
     ) -> Result<(Delivery, Outcome), StoreError> {
         // A hash of the content, so that importing equal content twice is a duplicate.
-        let svix_id = format!("{OBSERVED}{:x}", Sha256::digest(body));
+        let svix_id = format!("{OBSERVATION_ID_PREFIX}{:x}", Sha256::digest(body));
         let delivery = self.parse(svix_id, body.clone(), None, now);
         let outcome = self.store.write(&delivery, WriteMode::Import { dry_run }).await?;
         if !dry_run && outcome.changed().is_some() {

@@ -19,19 +19,19 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How often Clerk's plans are fetched.
-const CATALOG_EVERY: Duration = Duration::from_mins(10);
+const CATALOG_INTERVAL: Duration = Duration::from_mins(10);
 /// The shortest pause between two fetches of Clerk's plans, also while deliveries have unknown plans.
-const CATALOG_AT_MOST: Duration = Duration::from_secs(2);
+const MIN_CATALOG_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the database is queried for reconciliation candidates.
-const CANDIDATES_EVERY: Duration = Duration::from_secs(30);
+const CANDIDATES_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a replica checks whether another replica has finished the backfill.
-const BACKFILL_EVERY: Duration = Duration::from_secs(20);
+const BACKFILL_INTERVAL: Duration = Duration::from_secs(20);
 /// How many candidates are compared each time: far below Clerk's limit of 100 requests in 10 s.
-const CANDIDATES_AT_ONCE: i64 = 60;
+const MAX_CANDIDATES: i64 = 60;
 /// After so many failures in a row, the other candidates wait for the next tick: Clerk is likely to be unavailable.
-const FAILURES_IN_A_ROW: usize = 5;
+const MAX_CONSECUTIVE_FAILURES: usize = 5;
 /// How many imported items are written concurrently.
-const WRITERS: usize = 6;
+const CONCURRENT_WRITES: usize = 6;
 
 /// Fetches plans and subscriptions from Clerk, and writes the differences.
 #[derive(Debug)]
@@ -268,7 +268,7 @@ impl Reconciler {
             async move { deliveries.observe(&item.body, false, Utc::now()).await }
         };
         let writes = observed.into_iter().map(write).collect::<Vec<_>>();
-        let mut outcomes = stream::iter(writes).buffer_unordered(WRITERS);
+        let mut outcomes = stream::iter(writes).buffer_unordered(CONCURRENT_WRITES);
         while let Some((_, outcome)) = outcomes.try_next().await? {
             sum.new += usize::from(outcome.changed().is_some());
             sum.not_understood += usize::from(matches!(outcome, Outcome::Parked(_)));
@@ -283,8 +283,8 @@ impl Reconciler {
                 self.telemetry.metrics.clerk_errors.inc();
                 tracing::warn!(error = log_chain(&error), "cannot refresh the catalog from Clerk");
             }
-            sleep(CATALOG_AT_MOST).await;
-            let _ = timeout(CATALOG_EVERY, self.deliveries.unknown_plan()).await;
+            sleep(MIN_CATALOG_INTERVAL).await;
+            let _ = timeout(CATALOG_INTERVAL, self.deliveries.unknown_plan()).await;
         }
     }
 
@@ -318,7 +318,7 @@ impl Reconciler {
 
     /// Compares reconciliation candidates with Clerk, at a bounded rate, for ever.
     async fn keep_accounts(&self) -> Infallible {
-        let mut tick = interval(CANDIDATES_EVERY);
+        let mut tick = interval(CANDIDATES_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
@@ -334,7 +334,7 @@ impl Reconciler {
         self.check_instance().await?;
         let catalog = self.accounts.catalog().catalog.clone();
         let mut failures = 0;
-        for subject in self.store.candidates(&catalog, CANDIDATES_AT_ONCE).await? {
+        for subject in self.store.candidates(&catalog, MAX_CANDIDATES).await? {
             match self.compare(&subject, false).await {
                 Ok(finding) => {
                     failures = 0;
@@ -348,7 +348,7 @@ impl Reconciler {
                     tracing::warn!(subject, error, "cannot compare an account with Clerk");
                 }
             }
-            if failures == FAILURES_IN_A_ROW {
+            if failures == MAX_CONSECUTIVE_FAILURES {
                 break;
             }
         }
@@ -362,12 +362,12 @@ impl Reconciler {
         loop {
             match self.backfill_if_ours().await {
                 Ok(Backfill::Done | Backfill::Ours) => std::future::pending().await,
-                Ok(Backfill::Theirs) => sleep(BACKFILL_EVERY).await,
+                Ok(Backfill::Theirs) => sleep(BACKFILL_INTERVAL).await,
                 Err(error) => {
                     self.telemetry.metrics.clerk_errors.inc();
                     tracing::warn!(error = log_chain(&error), "cannot backfill from Clerk");
                     sleep(pause).await;
-                    pause = (pause * 2).min(CATALOG_EVERY);
+                    pause = (pause * 2).min(CATALOG_INTERVAL);
                 }
             }
         }

@@ -23,7 +23,7 @@ use tonic::body::Body;
 const MAX_CONNECTIONS: usize = 10_000;
 
 /// The flow-control window of a stream, in bytes: the largest request with its frame.
-const WINDOW: u32 = 66 * 1024;
+const STREAM_WINDOW_LEN: u32 = 66 * 1024;
 
 /// Serves calls on this listener until `stop`; connections are closed at about `age`. `authenticate` makes the service
 /// of a connection. All limits against hostile peers are explicit, even if they equal a library's default.
@@ -53,8 +53,8 @@ pub async fn serve<S, A>(
         .max_pending_accept_reset_streams(20)
         .max_header_list_size(16 * 1024)
         // Unread bytes are limited to one request of maximum size per stream, and four per connection.
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(4 * WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW_LEN)
+        .initial_connection_window_size(4 * STREAM_WINDOW_LEN)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
     let connect = |io: TokioIo<Peer>| {

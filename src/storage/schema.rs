@@ -46,7 +46,7 @@ impl From<sqlx::Error> for NotMigrated {
 
 /// How many migrations the database may be ahead of this build: a rolling deploy migrates first, while replicas of the
 /// previous release keep running until they are replaced.
-const AHEAD: i64 = 1;
+const MAX_MIGRATIONS_AHEAD: i64 = 1;
 
 /// How the database's schema relates to the migrations of this build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub(super) async fn compare(db: &mut PgConnection) -> Result<Schema, StoreError>
     }
     Ok(match applied(db).await? - known() {
         ..0 => Schema::Behind,
-        0..=AHEAD => Schema::Fits,
+        0..=MAX_MIGRATIONS_AHEAD => Schema::Fits,
         _ => Schema::Ahead,
     })
 }

@@ -62,7 +62,7 @@ pub struct Metrics {
 }
 
 /// Upper bounds of the histogram buckets of lags and durations, in seconds.
-const LAGS: [f64; 13] =
+const LAG_BUCKETS_S: [f64; 13] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
 
 impl Default for Metrics {
@@ -82,12 +82,12 @@ impl Default for Metrics {
             protocol_requests: Family::default(),
             cache_hits: Counter::default(),
             cache_loads: Family::default(),
-            change_lag: Histogram::new(LAGS),
+            change_lag: Histogram::new(LAG_BUCKETS_S),
             changes_heard_at: Gauge::default(),
             freshness: Family::default(),
             tasks: Gauge::default(),
             catalog: Gauge::default(),
-            webhook_duration: Family::new_with_constructor(|| Histogram::new(LAGS)),
+            webhook_duration: Family::new_with_constructor(|| Histogram::new(LAG_BUCKETS_S)),
             calls: Family::default(),
             gauges: Gauges::default(),
             common: Registry::default(),

@@ -1,15 +1,16 @@
 //! Checks whether the running service has the callers file on disk in force, and who may write the file.
 
-use super::finding::Finding;
-use crate::{cli::probe, config::Settings, server::auth::fingerprint};
-use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use super::finding::{Finding, REQUEST_TIMEOUT};
+use crate::{
+    cli::probe::{self, CALLERS_IN_FORCE},
+    config::Settings,
+    server::auth::fingerprint,
+};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 const WHAT: &str = "callers file";
-const IN_FORCE: &str = "entitlements_callers_in_force";
-/// Timeout of the request to the service.
-const TIMEOUT: Duration = Duration::from_secs(5);
 /// The permission bits that let group and others write.
-const WRITABLE: u32 = 0o022;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Checks the callers file, if one is set. The check of the settings reports a file that cannot be used.
 pub(super) async fn all(settings: &Settings) -> Vec<Finding> {
@@ -17,7 +18,7 @@ pub(super) async fn all(settings: &Settings) -> Vec<Finding> {
     let Ok(content) = fs::read(file) else { return Vec::new() };
     let speaks_tls = settings.listeners.operator_tls_cert.is_some();
     let service = probe::url(settings.operator_listen, speaks_tls);
-    let in_force = probe::gauge(&service, IN_FORCE, TIMEOUT).await;
+    let in_force = probe::gauge(&service, CALLERS_IN_FORCE, REQUEST_TIMEOUT).await;
     let compared = compare(file, &service, fingerprint(&content), in_force);
     std::iter::once(compared).chain(writable(file)).collect()
 }
@@ -40,8 +41,8 @@ fn compare(file: &Path, service: &str, on_disk: u64, in_force: Option<u64>) -> F
         Some(in_force) => Finding::fail(
             WHAT,
             format!(
-                "{file} is not in force on {service}: {IN_FORCE} is {in_force}, not {on_disk}; revoked keys may \
-                 still work"
+                "{file} is not in force on {service}: {CALLERS_IN_FORCE} is {in_force}, not {on_disk}; revoked \
+                 keys may still work"
             ),
             "see the log of the service for errors; in a container, mount the folder of the file, not the file",
         ),
@@ -51,7 +52,7 @@ fn compare(file: &Path, service: &str, on_disk: u64, in_force: Option<u64>) -> F
 /// Warns if other users than the owner can write the file.
 fn writable(file: &Path) -> Option<Finding> {
     let mode = fs::metadata(file).ok()?.mode();
-    (mode & WRITABLE != 0).then(|| {
+    (mode & WRITABLE_BY_OTHERS != 0).then(|| {
         let detail = format!("{} can be written by other users than its owner", file.display());
         Finding::warn(WHAT, detail, "chmod go-w: a user who can write it can add callers")
     })

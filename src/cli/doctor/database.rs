@@ -1,10 +1,11 @@
 //! Checks of the database: connection, server, rights, schema, notifications and content.
 
 use super::{
-    finding::{DEADLINE, Finding, within},
+    finding::{CHECK_TIMEOUT, Finding, within},
     settings::count,
 };
 use crate::{
+    app::MAX_CLOCK_SKEW_S,
     config::Settings,
     domain::loopback::is_this_machine,
     storage::{CatalogVersion, Inspection, Migrated, Schema, Store, StoreError},
@@ -31,9 +32,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of the round trip of a notification.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The oldest version of Postgres that has what the change log needs.
-const OLDEST: i32 = 14_00_00;
-/// Clock skew, in seconds, from which the finding is a warning; and from which it is a failure.
-const SKEW: (f64, f64) = (2.0, 60.0);
+const MIN_POSTGRES_VERSION: i32 = 14_00_00;
+/// Clock skew, in seconds, above which the finding is a failure.
+const FAILING_CLOCK_SKEW_S: f64 = 60.0;
 
 const SLOW: &str =
     "look for the cause of the load: pg_stat_activity, the log of Postgres, its disk";
@@ -119,7 +120,7 @@ pub(super) async fn check(
 fn version(detail: &Inspection) -> Finding {
     let (major, minor) = (detail.version / 10_000, detail.version % 10_000);
     let name = format!("PostgreSQL {major}.{minor}");
-    if detail.version < OLDEST {
+    if detail.version < MIN_POSTGRES_VERSION {
         Finding::fail(VERSION, format!("{name} is too old"), "use PostgreSQL 14 or newer")
     } else if detail.is_standby {
         let detail = format!("{name}, a standby, which lags behind and is read-only");
@@ -160,8 +161,8 @@ fn clock(skew: f64) -> Finding {
     let direction = if skew > 0.0 { "ahead of" } else { "behind" };
     let detail = format!("the clock of Postgres is {:.3} s {direction} this machine's", skew.abs());
     match skew.abs() {
-        harmless if harmless < SKEW.0 => Finding::ok(CLOCK, detail),
-        harmful if harmful > SKEW.1 => Finding::fail(CLOCK, detail, fix),
+        harmless if harmless < MAX_CLOCK_SKEW_S => Finding::ok(CLOCK, detail),
+        harmful if harmful > FAILING_CLOCK_SKEW_S => Finding::fail(CLOCK, detail, fix),
         _ => Finding::warn(CLOCK, detail, fix),
     }
 }
@@ -284,7 +285,7 @@ async fn parked(store: &Store) -> Finding {
 }
 
 async fn catalog(store: &Store, settings: &Settings, report: &mut impl FnMut(Finding)) {
-    match timeout(DEADLINE, store.catalog()).await {
+    match timeout(CHECK_TIMEOUT, store.catalog()).await {
         Ok(Ok(Some(version))) => {
             let CatalogVersion { number, source, catalog, .. } = &version;
             let plans = count(catalog.plans(), "plan");

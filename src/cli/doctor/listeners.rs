@@ -1,18 +1,14 @@
 //! Checks whether the addresses of the listeners are free, or in use by this service itself.
 
-use super::finding::Finding;
+use super::finding::{Finding, REQUEST_TIMEOUT};
 use crate::{cli::probe, config::Settings};
 use std::{
     io::{Error, ErrorKind},
     net::SocketAddr,
-    time::Duration,
 };
 use tokio::net::TcpListener;
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-
-/// Timeout of the request that finds out whether this service uses an address.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn all(settings: &Settings) -> Vec<Finding> {
     let all = [
@@ -70,7 +66,7 @@ async fn is_ours(settings: &Settings) -> bool {
 }
 
 async fn says_alive(service: String) -> bool {
-    match probe::ask(format!("{service}/livez"), TIMEOUT).await {
+    match probe::ask(format!("{service}/livez"), REQUEST_TIMEOUT).await {
         Ok(answer) => answer.text().await.is_ok_and(|text| text == "alive\n"),
         Err(_) => false,
     }
@@ -78,7 +74,7 @@ async fn says_alive(service: String) -> bool {
 
 async fn reports_health(service: String) -> bool {
     let Ok(endpoint) = Endpoint::from_shared(service) else { return false };
-    let endpoint = endpoint.connect_timeout(TIMEOUT).timeout(TIMEOUT);
+    let endpoint = endpoint.connect_timeout(REQUEST_TIMEOUT).timeout(REQUEST_TIMEOUT);
     let mut client = HealthClient::new(endpoint.connect_lazy());
     let service = "entitlements.v1.Entitlements".into();
     client.check(HealthCheckRequest { service }).await.is_ok()

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The length of Clerk's signing secrets, in bytes.
-const STRONG: usize = 24;
+const CLERK_KEY_LEN: usize = 24;
 
 /// Settings whose errors are reported by another check, which knows more.
 const CHECKED_ELSEWHERE: [&str; 3] = ["DATABASE_URL", "CLERK_API_URL", "CLERK_SECRET_KEY"];
@@ -52,7 +52,7 @@ fn secrets(settings: &Settings) -> Finding {
         Ok(secrets) => {
             let weakest = secrets.iter().map(crate::clerk::SigningSecret::bytes).min().unwrap_or(0);
             let detail = format!("{}, of at least {weakest} bytes", count(secrets.len(), "secret"));
-            if weakest < STRONG {
+            if weakest < CLERK_KEY_LEN {
                 let fix = "Clerk's secrets have 24 bytes: copy it again from the endpoint's page under Webhooks";
                 Finding::warn(SECRETS, detail, fix)
             } else {

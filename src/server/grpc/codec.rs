@@ -7,9 +7,9 @@ use tonic_prost::ProstCodec;
 
 /// The initial size of a buffer, in bytes: an answer with its frame fits, and a larger message grows the buffer.
 /// tonic's default is 8 KiB per message.
-const BUFFER: usize = 256;
+const BUFFER_LEN: usize = 256;
 /// The number of encoded bytes at which a stream yields: tonic's default.
-const YIELD: usize = 32 * 1024;
+const YIELD_LEN: usize = 32 * 1024;
 
 /// The codec of all methods; `build.rs` names it.
 #[derive(Debug)]
@@ -32,10 +32,10 @@ where
     type Decoder = <ProstCodec<T, U> as codec::Codec>::Decoder;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(BufferSettings::new(BUFFER, YIELD))
+        ProstCodec::<T, U>::raw_encoder(BufferSettings::new(BUFFER_LEN, YIELD_LEN))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER, YIELD))
+        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER_LEN, YIELD_LEN))
     }
 }
