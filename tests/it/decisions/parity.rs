@@ -99,8 +99,7 @@ async fn answers_agree_with_clerks_own_has() {
         catalog: Some((catalog(&cases), "parity".into())),
         ..config(&db)
     };
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
+    let replica = Replica::start_with(config).await;
 
     let (mut asked, mut allowed, mut differences) = (0, 0, BTreeMap::new());
     for (n, session) in cases.sessions.iter().enumerate() {

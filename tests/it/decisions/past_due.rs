@@ -1,7 +1,6 @@
 //! Grace after a failed payment counts from the first failure, and a trial is unpaid.
 
 use crate::{
-    ingest::reconcile::replica_with,
     support::database::Db,
     support::fake_clerk::{Clerk, subscription},
     support::service::{Replica, config, eventually, payload},
@@ -17,9 +16,7 @@ use serde_json::Value;
 async fn replica(db: &Db) -> Replica {
     let mut config = config(db);
     config.grace.past_due = Some(Duration::days(3));
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
-    replica
+    Replica::start_with(config).await
 }
 
 /// The time this many days from now, in Unix milliseconds.
@@ -257,7 +254,7 @@ async fn a_trial_past_its_end_is_compared_with_clerk() {
         let truth = subscription(&snapshot(&subject, "active", vec![paid]).to_string());
         clerk.state.lock().unwrap().subscriptions.insert(subject, truth);
     }
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     for n in 0..3 {
         eventually(&format!("conversion {n} is known"), async || {
             fits(&ask(&replica, &format!("user_converted_{n}"), "export").await, "PLAN")

@@ -1,11 +1,10 @@
 //! A plan is identified by its id: its slug may change, and an event need not contain it.
 
 use crate::{
-    ingest::reconcile::replica_with,
-    operations::command_line::Shell,
     support::database::Db,
     support::fake_clerk::{Clerk, KEY},
     support::service::{ACME, ADA, Replica, config, eventually, payload},
+    support::shell::Shell,
     support::webhook_cases::{
         Case, SENT, ask, check, check_on, fits, in_every_order, item, part, shown, snapshot, with,
         without,
@@ -134,7 +133,7 @@ async fn an_item_with_a_plan_id_is_resolved_by_clerks_list() {
     let event =
         without(with(later("user_listed", "active", "pro", 0), "/data/plan_id", PRO), "/data/plan");
     Replica::start(&db).await.send(&event.to_string()).await;
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     eventually("Clerk's list resolves the plan", async || {
         fits(&ask(&replica, "user_listed", "export").await, "PLAN")
     })
@@ -150,8 +149,7 @@ async fn an_item_with_a_plan_id_is_resolved_by_a_catalog_file() {
     let mut config = config(&db);
     let file = "[user.plans.pro]\nid = \"cplan_7\"\nfeatures = [\"export\"]";
     config.catalog = Some((Catalog::from_toml(file).unwrap(), "file".into()));
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
+    let replica = Replica::start_with(config).await;
     let found = ask(&replica, "user_filed", "export").await;
     assert!(fits(&found, "PLAN"), "{}", shown(&found));
 }
@@ -159,15 +157,13 @@ async fn an_item_with_a_plan_id_is_resolved_by_a_catalog_file() {
 /// A fake Clerk, and a replica with holders of three of its plans.
 async fn held() -> (Db, Clerk, Replica, Shell) {
     let (db, clerk) = (Db::new().await, Clerk::start().await);
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     for name in ["subscriptionItem.active", "subscription.created.free-org"] {
         replica.send(&payload(name)).await;
     }
     let free = payload("subscription.created.free-user").replace(ADA, "user_free");
     replica.send(&free.replace("csub_item_", "csub_item_free_")).await;
-    let variables =
-        [("DATABASE_URL", &*db.url), ("CLERK_SECRET_KEY", KEY), ("CLERK_API_URL", &*clerk.url)];
-    let shell = Shell::new(&variables);
+    let shell = Shell::with_clerk(&db, &clerk);
     eventually("Clerk's plans are in force", async || ask(&replica, ADA, "export").await.allowed)
         .await;
     (db, clerk, replica, shell)
@@ -236,7 +232,7 @@ async fn a_renamed_plan_of_a_report_keeps_its_holder() {
         let truth = serde_json::from_str(&truth).unwrap();
         state.subscriptions.insert("user_field07".into(), truth);
     }
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     replica.send(&payload("field/07-renamed-plan.webhook")).await;
     let holds = async || fits(&ask(&replica, "user_field07", "basic_reports").await, "PLAN");
     eventually("the plan is held", holds).await;
@@ -287,7 +283,8 @@ async fn an_empty_plan_list_of_clerk_is_never_applied() {
     assert!(fits(&ask(&replica, "user_nobody", "basic_reports").await, "DEFAULT_PLAN"));
     let (db, clerk) = (Db::new().await, Clerk::start().await);
     clerk.state.lock().unwrap().plans.clear();
-    let replica = replica_with(&db, &clerk, Some("[user.plans.pro]\nfeatures = [\"beta\"]")).await;
+    let replica =
+        Replica::with_clerk(&db, &clerk, Some("[user.plans.pro]\nfeatures = [\"beta\"]")).await;
     replica.send(&payload("subscriptionItem.active")).await;
     eventually("the list is asked for", async || clerk.state.lock().unwrap().requests > 0).await;
     assert!(fits(&ask(&replica, ADA, "beta").await, "PLAN"));

@@ -1,7 +1,6 @@
 //! The backfill imports all of Clerk's data once, regardless of earlier deliveries and interruptions.
 
 use crate::{
-    ingest::reconcile::replica_with,
     support::database::Db,
     support::fake_clerk::{Clerk, KEY, item},
     support::service::{ACME, ADA, Replica, config, eventually, payload},
@@ -22,15 +21,6 @@ fn users(count: usize) -> Vec<Value> {
     (0..count).map(of).collect()
 }
 
-async fn subjects(db: &Db) -> usize {
-    count(db, "select count(*) from subject").await
-}
-
-async fn count(db: &Db, query: &'static str) -> usize {
-    let count: i64 = sqlx::query_scalar(query).fetch_one(&db.pool().await).await.unwrap();
-    usize::try_from(count).unwrap()
-}
-
 #[tokio::test]
 async fn an_empty_database_is_backfilled_from_clerk() {
     let (db, clerk) = (Db::new().await, Clerk::start().await);
@@ -43,7 +33,7 @@ async fn an_empty_database_is_backfilled_from_clerk() {
     ]
     .map(|name| item(&payload(name)))
     .to_vec();
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     eventually("Clerk's items are here", async || {
         replica.check("", ACME, "sso").await.allowed
             && replica.check(ADA, "", "export").await.reason() == Reason::CanceledButPaid
@@ -56,8 +46,8 @@ async fn a_delivery_that_comes_first_does_not_keep_the_backfill_from_being_done(
     let (db, clerk) = (Db::new().await, Clerk::start().await);
     Replica::start(&db).await.send(&payload("subscription.active.user-pro")).await;
     clerk.state.lock().unwrap().items = users(1);
-    let _replica = replica_with(&db, &clerk, None).await;
-    eventually("Clerk's item is here too", async || subjects(&db).await == 2).await;
+    let _replica = Replica::with_clerk(&db, &clerk, None).await;
+    eventually("Clerk's item is here too", async || db.count("subject").await == 2).await;
 }
 
 #[tokio::test]
@@ -72,28 +62,27 @@ async fn a_backfill_that_was_cut_short_is_done_by_another_replica_and_then_never
     run("insert into backfill (claimed_until) values (now() + interval '1 minute')").await;
     let mut with_key = config(&db);
     with_key.backend_api = Some(clerk.access(KEY));
-    let replica = Replica::launch(with_key).await;
-    replica.serving().await;
+    let replica = Replica::start_with(with_key).await;
     eventually("it asked Clerk for something", async || clerk.state.lock().unwrap().requests > 3)
         .await;
-    assert_eq!(subjects(&db).await, 0, "another replica has claimed it");
+    assert_eq!(db.count("subject").await, 0, "another replica has claimed it");
     drop(replica);
 
     run("update backfill set claimed_until = now() - interval '1 second'").await;
-    let replica = replica_with(&db, &clerk, None).await;
-    eventually("everything is imported", async || subjects(&db).await == 9).await;
-    let done = "select count(*) from backfill where done_at is not null";
-    eventually("it is noted", async || count(&db, done).await == 1).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
+    eventually("everything is imported", async || db.count("subject").await == 9).await;
+    eventually("it is noted", async || db.count("backfill where done_at is not null").await == 1)
+        .await;
     drop(replica);
 
     clerk.state.lock().unwrap().items = users(12);
     let asked = clerk.state.lock().unwrap().requests;
-    let _replica = replica_with(&db, &clerk, None).await;
+    let _replica = Replica::with_clerk(&db, &clerk, None).await;
     eventually("Clerk is asked for its plans again", async || {
         clerk.state.lock().unwrap().requests > asked + 2
     })
     .await;
-    assert_eq!(subjects(&db).await, 9);
+    assert_eq!(db.count("subject").await, 9);
 }
 
 /// `BACKFILL=100000` sets the number of subjects. The fake answers at most 1,000 requests in 10 s.
@@ -103,10 +92,8 @@ async fn a_backfill_imports_every_page() {
     let (db, clerk) = (Db::new().await, Clerk::start().await);
     clerk.state.lock().unwrap().items = users(count);
     let started = Instant::now();
-    let replica = replica_with(&db, &clerk, None).await;
-    while subjects(&db).await < count {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
+    eventually("all subjects are imported", async || db.count("subject").await >= count).await;
     let requests = clerk.state.lock().unwrap().requests;
     println!("{count} subjects imported in {:?}, {requests} requests", started.elapsed());
     for n in [0, count / 2, count - 1] {

@@ -4,7 +4,7 @@ use crate::{
     support::database::Db,
     support::service::{ADA, Answer, Replica, payload},
 };
-use entitlements::api::pb::{ReplayDeliveriesRequest, admin_client::AdminClient};
+use entitlements::api::pb::ReplayDeliveriesRequest;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -81,7 +81,7 @@ async fn a_replay_that_identifies_the_subject_of_a_body_deletes_it_if_the_subjec
     sqlx::query(unknown_subject).execute(&pool).await.unwrap();
     replica.send_as("msg_2", &payload("user.deleted")).await;
     assert_eq!(kept(&db).await, ["msg_1"]);
-    let mut admin = AdminClient::new(replica.channel.clone());
+    let mut admin = replica.admin();
     for (dry_run, left) in [(true, vec!["msg_1"]), (false, vec![])] {
         let request = ReplayDeliveriesRequest { dry_run, ..Default::default() };
         let replayed = admin.replay_deliveries(request).await.unwrap().into_inner().replayed;

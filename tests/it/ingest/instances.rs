@@ -1,45 +1,25 @@
 //! Deliveries of several Clerk instances, and the instance that is pinned.
 
 use crate::{
-    ingest::reconcile::replica_with,
-    operations::command_line::Shell,
     support::database::Db,
     support::fake_clerk::{Clerk, INSTANCE, KEY},
+    support::metrics::sample,
     support::process::Process,
-    support::service::{Replica, SECRET, eventually, payload, plain_http, secret},
+    support::service::{Replica, SECRET, eventually, payload},
+    support::shell::Shell,
     support::webhook_cases::{ask, fits, item, part, shown, with, without},
 };
 use chrono::{Duration, Utc};
-use entitlements::api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
+use entitlements::api::pb::CheckFeatureRequest;
 use serde_json::Value;
-use tonic::transport::Endpoint;
-
-/// Delivers a signed body to a process, and returns the response.
-pub async fn deliver(service: &Process, body: &str) -> Value {
-    let (id, now) = (format!("msg_{}", uuid::Uuid::now_v7().simple()), Utc::now().timestamp());
-    let request = plain_http().post(format!("{}/webhooks/clerk", service.http));
-    let request = request.header("svix-id", &id).header("svix-timestamp", now);
-    let request = request.header("svix-signature", secret().sign(&id, now, body));
-    let answer = request.body(body.to_owned()).send().await.unwrap();
-    serde_json::from_str(&answer.text().await.unwrap()).unwrap()
-}
 
 async fn allowed(service: &Process, subject: &str) -> bool {
-    let channel = Endpoint::from_shared(service.grpc.clone()).unwrap().connect_lazy();
-    let mut client = EntitlementsClient::new(channel);
     let request = CheckFeatureRequest {
         user_id: subject.into(),
         feature: "export".into(),
         ..Default::default()
     };
-    client.check_feature(request).await.unwrap().into_inner().allowed
-}
-
-/// The value of a metric of a process.
-async fn metric(service: &Process, name: &str) -> Option<u64> {
-    let page = plain_http().get(format!("{}/metrics", service.internal)).send().await.unwrap();
-    let page = page.text().await.unwrap();
-    page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    service.client().check_feature(request).await.unwrap().into_inner().allowed
 }
 
 /// An event of an instance about an item of a subject.
@@ -72,18 +52,24 @@ async fn a_pinned_instance_parks_counts_and_names_deliveries_of_other_instances(
     let db = Db::new().await;
     let pin = [("CLERK_INSTANCE", "ins_mine")];
     let service = Process::start(&db.url, &pin).await;
-    assert_eq!(metric(&service, "entitlements_foreign_deliveries_total").await, Some(0));
-    let answer = deliver(&service, &of("ins_mine", "user_mine", "active")).await;
-    assert_eq!(answer["result"], "applied", "{answer}");
-    let answer = deliver(&service, &of("ins_theirs", "user_theirs", "active")).await;
-    assert_eq!(answer["result"], "parked", "{answer}");
-    assert!(answer["detail"].as_str().unwrap().contains("ins_theirs"), "{answer}");
-    let answer = deliver(&service, &of("ins_theirs", "user_mine", "ended")).await;
-    assert_eq!(answer["result"], "parked", "{answer}");
-    let example = deliver(&service, &payload("field/captured/45-dashboard-example")).await;
-    assert_eq!(example["result"], "parked", "{example}");
+    assert_eq!(
+        sample::<u64>(&service.metrics().await, "entitlements_foreign_deliveries_total"),
+        Some(0)
+    );
+    let answer = service.send(&of("ins_mine", "user_mine", "active")).await;
+    assert_eq!(answer.result(), "applied", "{answer:?}");
+    let answer = service.send(&of("ins_theirs", "user_theirs", "active")).await;
+    assert_eq!(answer.result(), "parked", "{answer:?}");
+    assert!(answer.body["detail"].as_str().unwrap().contains("ins_theirs"), "{answer:?}");
+    let answer = service.send(&of("ins_theirs", "user_mine", "ended")).await;
+    assert_eq!(answer.result(), "parked", "{answer:?}");
+    let example = service.send(&payload("field/captured/45-dashboard-example")).await;
+    assert_eq!(example.result(), "parked", "{example:?}");
     assert!(allowed(&service, "user_mine").await && !allowed(&service, "user_theirs").await);
-    assert_eq!(metric(&service, "entitlements_foreign_deliveries_total").await, Some(3));
+    assert_eq!(
+        sample::<u64>(&service.metrics().await, "entitlements_foreign_deliveries_total"),
+        Some(3)
+    );
     let report = doctor(&db, &pin).await;
     assert!(!complaints(&report, &["ins_theirs"]).is_empty(), "{report}");
 }
@@ -99,8 +85,8 @@ async fn a_delivery_without_an_instance_is_accepted_by_a_pinned_instance() {
             Some(value) => with(event, "/instance_id", value),
             None => without(event, "/instance_id"),
         };
-        let answer = deliver(&service, &event.to_string()).await;
-        assert_eq!(answer["result"], "applied", "{event}: {answer}");
+        let answer = service.send(&event.to_string()).await;
+        assert_eq!(answer.result(), "applied", "{event}: {answer:?}");
         assert!(allowed(&service, &subject).await, "{event}");
     }
 }
@@ -110,8 +96,8 @@ async fn without_pin_and_key_several_instances_are_accepted_with_a_warning() {
     let db = Db::new().await;
     let service = Process::start(&db.url, &[]).await;
     for (instance, subject) in [("ins_sample", "user_sample"), ("ins_real", "user_real")] {
-        let answer = deliver(&service, &of(instance, subject, "active")).await;
-        assert_eq!(answer["result"], "applied", "{instance}: {answer}");
+        let answer = service.send(&of(instance, subject, "active")).await;
+        assert_eq!(answer.result(), "applied", "{instance}: {answer:?}");
         assert!(allowed(&service, subject).await, "{instance}");
     }
     eventually("the warning about several instances is logged", async || {
@@ -122,14 +108,14 @@ async fn without_pin_and_key_several_instances_are_accepted_with_a_warning() {
     .await;
     let report = doctor(&db, &[]).await;
     assert!(!complaints(&report, &["ins_sample", "ins_real"]).is_empty(), "{report}");
-    let answer = deliver(&service, &of("ins_sample", "user_sample_too", "active")).await;
-    assert_eq!(answer["result"], "applied", "{answer}");
+    let answer = service.send(&of("ins_sample", "user_sample_too", "active")).await;
+    assert_eq!(answer.result(), "applied", "{answer:?}");
 }
 
 #[tokio::test]
 async fn the_secret_key_pins_its_instance() {
     let (db, clerk) = (Db::new().await, Clerk::start().await);
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     let mut count = 0;
     eventually("a delivery of another instance is parked", async || {
         count += 1;
@@ -149,9 +135,8 @@ async fn the_secret_key_pins_its_instance() {
     let found = ask(&replica, "user_mine", "export").await;
     assert!(fits(&found, "PLAN"), "{}", shown(&found));
     let (_, page) = replica.get("/metrics").await;
-    let counted =
-        page.lines().find_map(|line| line.strip_prefix("entitlements_foreign_deliveries_total "));
-    assert!(counted.is_some_and(|count| count != "0"), "{page}");
+    let counted = sample::<u64>(&page, "entitlements_foreign_deliveries_total");
+    assert!(counted.is_some_and(|count| count > 0), "{page}");
     let key = [("CLERK_SECRET_KEY", KEY), ("CLERK_API_URL", &*clerk.url)];
     let report = doctor(&db, &key).await;
     assert!(!complaints(&report, &["ins_theirs"]).is_empty(), "{report}");
@@ -175,7 +160,7 @@ async fn an_example_of_the_dashboard_stops_neither_healing_nor_the_catalog() {
     );
     let renewed = crate::support::webhook_cases::snapshot("user_due", "active", vec![renewed]);
     clerk.has("user_due", &renewed.to_string());
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     eventually("the renewal is known", async || {
         fits(&ask(&replica, "user_due", "export").await, "PLAN")
     })

@@ -4,6 +4,7 @@ use crate::{
     support::database::Db,
     support::raw_socket::{drip, exchange, status, write_then_read},
     support::service::{Replica, SECRET, payload, secret},
+    support::webhook_attacks::unsigned_headers,
 };
 use chrono::Utc;
 use entitlements::clerk::SigningSecret;
@@ -151,8 +152,7 @@ async fn signatures_made_while_rotating_secrets_are_accepted() {
         SigningSecret::parse(&"whsec_plJ3nmyCDGBKInavdOK15jslAAAAAAAA".to_owned().into()).unwrap()
     };
     config.signing_secrets = vec![other(), secret()];
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
+    let replica = Replica::start_with(config).await;
     let ok = Signed::new();
     let now = Utc::now().timestamp();
     let by_other = other().sign("msg_1", now, &ok.body);
@@ -180,12 +180,6 @@ async fn signatures_made_while_rotating_secrets_are_accepted() {
     }
 }
 
-/// Headers of a delivery with an invalid signature that pass all checks possible before the body is read.
-pub fn unsigned() -> String {
-    let now = Utc::now().timestamp();
-    format!("svix-id: msg_1\r\nsvix-timestamp: {now}\r\nsvix-signature: v1,AAAA\r\n")
-}
-
 /// Raw requests, each on a connection of its own, and the expected status.
 fn requests_that_are_wrong() -> Vec<(String, &'static [u16])> {
     let large = "x".repeat(512 * 1024 + 1);
@@ -193,7 +187,7 @@ fn requests_that_are_wrong() -> Vec<(String, &'static [u16])> {
     let long = format!("x: {}\r\n", "y".repeat(20_000));
     let post = |rest: &str| format!("POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\n{rest}");
     let hit = |line: &str| format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    let (chunked, unsigned) = ("transfer-encoding: chunked\r\n", unsigned());
+    let (chunked, unsigned) = ("transfer-encoding: chunked\r\n", unsigned_headers());
     vec![
         (post(&format!("content-length: {}\r\n\r\n", large.len())), &[413]),
         (post(&format!("{unsigned}{chunked}\r\n{:x}\r\n{large}", large.len())), &[413]),
@@ -259,7 +253,7 @@ async fn a_sender_of_a_body_that_is_too_large_reads_the_413_response() {
     let replica = Replica::start(&db).await;
     let bound = replica.bound;
     let json = "content-type: application/json\r\n";
-    let unsigned = unsigned();
+    let unsigned = unsigned_headers();
     let expect = format!("{unsigned}expect: 100-continue\r\n");
     for (to, path, headers, lengths) in [
         (bound.webhook, "/webhooks/clerk", &*unsigned, &[600_000, 2_000_000, 7_000_000][..]),
@@ -323,7 +317,7 @@ async fn silent_and_slow_peers_are_disconnected() {
     let replica = Replica::start(&db).await;
     let http = replica.bound.webhook;
     let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n";
-    let post = &*format!("{post}{}", unsigned());
+    let post = &*format!("{post}{}", unsigned_headers());
     let silent = join_all(["", "P", "PRI * HTTP/2.0\r\n", post].map(|bytes| exchange(http, bytes)));
     let short = exchange(http, format!("{post}\r\n{{\"type\":"));
     let (body_head, header_head) = (format!("{post}\r\n"), format!("{post}x-drip: "));
@@ -340,7 +334,7 @@ async fn silent_and_slow_peers_are_disconnected() {
 async fn a_request_that_cannot_be_a_delivery_is_rejected_before_its_body_arrives() {
     let db = Db::new().await;
     let replica = Replica::start(&db).await;
-    let old = unsigned().replacen("svix-timestamp: 1", "svix-timestamp: ", 1);
+    let old = unsigned_headers().replacen("svix-timestamp: 1", "svix-timestamp: ", 1);
     for (headers, refused) in [(String::new(), 400), (old, 401)] {
         let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n";
         let began = std::time::Instant::now();
@@ -357,7 +351,7 @@ async fn bodies_that_are_being_read_take_no_slot_of_a_delivery() {
     let replica = Replica::start(&db).await;
     let http = replica.bound.webhook;
     let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 400000\r\n";
-    let head = format!("{post}{}\r\n", unsigned());
+    let head = format!("{post}{}\r\n", unsigned_headers());
     let holding: Vec<_> = (0..100)
         .map(|_| {
             let head = head.clone();

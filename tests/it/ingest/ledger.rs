@@ -4,17 +4,10 @@ use crate::{
     support::database::Db,
     support::service::{ADA, Replica, config, eventually, payload},
 };
-use entitlements::api::pb::{
-    DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest, ReplayDeliveriesRequest,
-    admin_client::AdminClient,
-};
+use entitlements::api::pb::{DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest};
 use prost_types::Timestamp;
 use sha2::{Digest, Sha256};
-use tonic::{Code, transport::Channel};
-
-fn admin(replica: &Replica) -> AdminClient<Channel> {
-    AdminClient::new(replica.channel.clone())
-}
+use tonic::Code;
 
 /// The ids of the matching deliveries, newest first, read in pages of two.
 async fn ids(replica: &Replica, filter: DeliveryFilter) -> Vec<String> {
@@ -22,7 +15,7 @@ async fn ids(replica: &Replica, filter: DeliveryFilter) -> Vec<String> {
     loop {
         let filter = Some(filter.clone());
         let page = ListDeliveriesRequest { filter, page_size: 2, page_token };
-        let page = admin(replica).list_deliveries(page).await.unwrap().into_inner();
+        let page = replica.admin().list_deliveries(page).await.unwrap().into_inner();
         ids.extend(page.deliveries.into_iter().map(|delivery| delivery.svix_id));
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -58,12 +51,12 @@ async fn deliveries_are_found_by_id_subject_outcome_and_time() {
     assert_eq!(ids(&replica, DeliveryFilter { received_until: later, ..all() }).await.len(), 5);
 
     let found = GetDeliveryRequest { svix_id: "msg_2".into() };
-    let found = admin(&replica).get_delivery(found).await.unwrap().into_inner();
+    let found = replica.admin().get_delivery(found).await.unwrap().into_inner();
     assert_eq!(found.body.unwrap(), payload("subscriptionItem.active").as_bytes());
     let delivery = found.delivery.unwrap();
     assert_eq!((delivery.result.as_str(), delivery.revision), ("applied", Some(2)));
     let absent = GetDeliveryRequest { svix_id: "msg_9".into() };
-    let status = admin(&replica).get_delivery(absent).await.unwrap_err();
+    let status = replica.admin().get_delivery(absent).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
 }
 
@@ -79,13 +72,13 @@ async fn an_invalid_filter_is_rejected_with_its_field() {
     };
     let request =
         ListDeliveriesRequest { filter: Some(filter), page_size: 1001, page_token: String::new() };
-    let status = admin(&replica).list_deliveries(request).await.unwrap_err();
+    let status = replica.admin().list_deliveries(request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     for field in ["filter.subject", "filter.result", "filter.received_from", "page_size"] {
         assert!(status.message().contains(field), "{}", status.message());
     }
     let request = ListDeliveriesRequest { page_token: "x".into(), ..Default::default() };
-    let status = admin(&replica).list_deliveries(request).await.unwrap_err();
+    let status = replica.admin().list_deliveries(request).await.unwrap_err();
     assert!(status.message().starts_with("page_token: "), "{status:?}");
 }
 
@@ -104,10 +97,8 @@ async fn park(db: &Db, svix_id: &str, body: &str) {
 }
 
 async fn replay(replica: &Replica, result: &str, dry_run: bool) -> Vec<(String, String)> {
-    let filter = Some(DeliveryFilter { result: result.into(), ..Default::default() });
-    let request = ReplayDeliveriesRequest { filter, dry_run, ..Default::default() };
-    let replayed = admin(replica).replay_deliveries(request).await.unwrap().into_inner().replayed;
-    replayed.into_iter().map(|done| (done.svix_id, done.after)).collect()
+    let filter = DeliveryFilter { result: result.into(), ..Default::default() };
+    replica.replay(filter, dry_run).await
 }
 
 #[tokio::test]
@@ -163,16 +154,15 @@ async fn old_bodies_are_deleted_and_parked_deliveries_keep_theirs() {
         replica.send_as("msg_2", "not json").await;
         replica.stop().await.unwrap();
     }
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
+    let replica = Replica::start_with(config).await;
     eventually("the body is deleted", async || {
         let request = GetDeliveryRequest { svix_id: "msg_1".into() };
-        let found = admin(&replica).get_delivery(request).await.unwrap().into_inner();
+        let found = replica.admin().get_delivery(request).await.unwrap().into_inner();
         found.body.is_none() && !found.delivery.unwrap().has_body
     })
     .await;
     let request = GetDeliveryRequest { svix_id: "msg_2".into() };
-    let found = admin(&replica).get_delivery(request).await.unwrap().into_inner();
+    let found = replica.admin().get_delivery(request).await.unwrap().into_inner();
     assert_eq!(found.body.unwrap(), b"not json");
     assert_eq!(replay(&replica, "applied", false).await, [("msg_1".into(), "gone".into())]);
     assert!(replica.check(ADA, "", "export").await.allowed);
@@ -183,8 +173,7 @@ async fn the_admin_service_is_served_only_where_it_is_enabled() {
     let db = Db::new().await;
     let mut config = config(&db);
     config.admin = false;
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
-    let status = admin(&replica).list_deliveries(ListDeliveriesRequest::default()).await;
+    let replica = Replica::start_with(config).await;
+    let status = replica.admin().list_deliveries(ListDeliveriesRequest::default()).await;
     assert_eq!(status.unwrap_err().code(), Code::Unimplemented);
 }

@@ -8,7 +8,7 @@ use crate::{
     },
 };
 use chrono::Utc;
-use entitlements::api::pb::{DeliveryFilter, ReplayDeliveriesRequest, admin_client::AdminClient};
+use entitlements::api::pb::DeliveryFilter;
 use serde_json::Value;
 
 /// Delivers a body as an attempt signed this many seconds ago.
@@ -35,14 +35,6 @@ fn undated_list(subject: &str, status: &str) -> String {
     let listed = without(part(&format!("csub_item_{subject}"), status, "pro"), "/updated_at");
     let event = snapshot(subject, "active", vec![listed]);
     without(without(event, "/timestamp"), "/data/updated_at").to_string()
-}
-
-async fn replay(replica: &Replica) -> Vec<(String, String)> {
-    let request =
-        ReplayDeliveriesRequest { filter: Some(DeliveryFilter::default()), ..Default::default() };
-    let mut admin = AdminClient::new(replica.channel.clone());
-    let replayed = admin.replay_deliveries(request).await.unwrap().into_inner().replayed;
-    replayed.into_iter().map(|one| (one.svix_id, one.after)).collect()
 }
 
 #[tokio::test]
@@ -74,12 +66,12 @@ async fn a_replay_and_a_second_attempt_keep_the_date_of_the_first() {
     assert_eq!(attempt(&replica, "msg_1", 200, &undated(subject, "active")).await, "applied");
     assert_eq!(attempt(&replica, "msg_2", 100, &undated(subject, "ended")).await, "applied");
     assert_eq!(attempt(&replica, "msg_1", 0, &undated(subject, "active")).await, "duplicate");
-    let replayed = replay(&replica).await;
+    let replayed = replica.replay(DeliveryFilter::default(), false).await;
     assert!(replayed.iter().all(|(_, after)| after == "superseded"), "{replayed:?}");
     let found = ask(&replica, subject, "export").await;
     assert!(fits(&found, "ENDED"), "{}", shown(&found));
     assert_eq!(attempt(&replica, "msg_3", 50, &undated(subject, "active")).await, "applied");
-    replay(&replica).await;
+    replica.replay(DeliveryFilter::default(), false).await;
     let found = ask(&replica, subject, "export").await;
     assert!(fits(&found, "PLAN"), "{}", shown(&found));
 }

@@ -1,38 +1,20 @@
 //! Reconciliation with Clerk's Backend API repairs lost deliveries.
 
 use crate::{
-    operations::command_line::Shell,
     support::database::Db,
     support::fake_clerk::{Clerk, Fault, INSTANCE, KEY, subscription},
     support::rng::Rng,
     support::service::{ACME, ADA, Replica, config, eventually, payload},
+    support::shell::Shell,
 };
-use entitlements::{api::pb::Reason, clerk::BackendApiError, config::Config, domain::Catalog};
+use entitlements::{api::pb::Reason, clerk::BackendApiError, config::Config};
 use serde_json::json;
-
-pub async fn replica_with(db: &Db, clerk: &Clerk, catalog: Option<&str>) -> Replica {
-    let mut config = config(db);
-    config.backend_api = Some(clerk.access(KEY));
-    config.catalog = catalog.map(|text| (Catalog::from_toml(text).unwrap(), "file".into()));
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
-    replica
-}
-
-/// A shell with the settings of a database and a fake Clerk.
-fn shell(db: &Db, clerk: &Clerk) -> Shell {
-    Shell::new(&[
-        ("DATABASE_URL", &db.url),
-        ("CLERK_SECRET_KEY", KEY),
-        ("CLERK_API_URL", &clerk.url),
-    ])
-}
 
 #[tokio::test]
 async fn the_catalog_comes_from_clerk_and_the_file_overrides_plans_that_it_lists() {
     let (db, clerk) = (Db::new().await, Clerk::start().await);
     let file = "[user.plans.pro]\nfeatures = [\"beta\"]";
-    let replica = replica_with(&db, &clerk, Some(file)).await;
+    let replica = Replica::with_clerk(&db, &clerk, Some(file)).await;
     replica.send(&payload("subscriptionItem.active")).await;
     eventually("Clerk's plans are in force", async || {
         replica.check("", ACME, "basic_reports").await.reason() == Reason::DefaultPlan
@@ -45,7 +27,7 @@ async fn the_catalog_comes_from_clerk_and_the_file_overrides_plans_that_it_lists
 #[tokio::test]
 async fn an_unknown_plan_is_requested_from_clerk_at_once() {
     let (db, clerk) = (Db::new().await, Clerk::start().await);
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     eventually("Clerk's plans are in force", async || {
         replica.check(ADA, "", "basic_reports").await.allowed
     })
@@ -114,7 +96,7 @@ async fn a_deletion_that_clerk_does_not_confirm_is_reverted() {
     let replica = Replica::start(&db).await;
     replica.send_as("msg_1", &payload("subscription.active.user-pro")).await;
     replica.send_as("msg_2", &payload("user.deleted")).await;
-    let shell = shell(&db, &clerk);
+    let shell = Shell::with_clerk(&db, &clerk);
     let reason = async || replica.check(ADA, "", "export").await.reason();
 
     let (code, stdout, stderr) = shell.run(&["reconcile", ADA, "--undelete"]).await;
@@ -152,7 +134,7 @@ async fn reconcile_reports_the_differences_and_repairs_them() {
         include_str!("../../payloads/bapi/user-subscription.canceled-at-period-end.json");
     let canceled = serde_json::from_str(canceled).unwrap();
     clerk.state.lock().unwrap().subscriptions.insert(ADA.into(), canceled);
-    let shell = shell(&db, &clerk);
+    let shell = Shell::with_clerk(&db, &clerk);
 
     let before = db.fingerprint().await;
     let (code, stdout, stderr) = shell.run(&["reconcile", "--dry-run"]).await;
@@ -197,7 +179,7 @@ async fn reconciliation_candidates_are_repaired_in_the_background() {
     }
     let renewed = subscription(&payload("subscription.updated.renewed"));
     clerk.state.lock().unwrap().subscriptions.insert(ADA.into(), renewed);
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     eventually("the renewal that was never delivered is known", async || {
         replica.check(ADA, "", "export").await.reason() == Reason::Plan
     })
@@ -239,7 +221,7 @@ async fn dropped_deliveries_are_all_repaired() {
         state.subscriptions.insert(id.clone(), truth);
         expected.push((id, steps));
     }
-    let (code, stdout, stderr) = shell(&db, &clerk).run(&["reconcile"]).await;
+    let (code, stdout, stderr) = Shell::with_clerk(&db, &clerk).run(&["reconcile"]).await;
     assert_eq!(code, 0, "{stderr}");
     println!("{dropped} of the deliveries were dropped; {}", stdout.lines().last().unwrap());
     let allowed = [false, true, true, true, true];
@@ -275,7 +257,7 @@ async fn a_catalog_is_planned_before_it_is_applied_and_losses_are_asked_about() 
     let replica = Replica::start(&db).await;
     replica.send(&payload("subscription.active.user-pro")).await;
     replica.send(&payload("subscription.created.free-org")).await;
-    let shell = shell(&db, &clerk);
+    let shell = Shell::with_clerk(&db, &clerk);
     let example = include_str!("../../../catalog.example.toml");
     shell.write(
         "fewer.toml",
@@ -376,7 +358,7 @@ async fn a_response_of_clerk_with_absurd_dates_is_reported_and_changes_nothing()
         let mut truth = subscription(&payload("subscription.updated.ended"));
         truth["updated_at"] = json!(absurd);
         clerk.state.lock().unwrap().subscriptions.insert(ADA.into(), truth);
-        let (code, stdout, _) = shell(&db, &clerk).run(&["reconcile", ADA]).await;
+        let (code, stdout, _) = Shell::with_clerk(&db, &clerk).run(&["reconcile", ADA]).await;
         assert_eq!(code, 0);
         assert!(stdout.contains(&format!(": not understood, {why}")), "{stdout}");
     }

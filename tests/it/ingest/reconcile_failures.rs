@@ -1,12 +1,12 @@
 //! Reconciliation continues after failures, and reports the true state of each account.
 
 use crate::{
-    ingest::reconcile::replica_with,
-    operations::command_line::Shell,
     support::database::Db,
     support::fake_clerk::{Clerk, KEY},
+    support::metrics::sample,
     support::process::Process,
-    support::service::{Replica, eventually, payload, plain_http},
+    support::service::{Replica, eventually, payload},
+    support::shell::Shell,
     support::webhook_cases::{FAR, SENT, ask, fits, item, part, shown, snapshot, with, without},
 };
 use chrono::{Duration, Utc};
@@ -22,14 +22,6 @@ const BROKEN: [(u16, &str); 7] = [
     (200, "<html>bad gateway</html>"),
     (200, include_str!("../../payloads/field/16-bapi-subscription-without-list.json")),
 ];
-
-fn shell(db: &Db, clerk: &Clerk) -> Shell {
-    Shell::new(&[
-        ("DATABASE_URL", &*db.url),
-        ("CLERK_SECRET_KEY", KEY),
-        ("CLERK_API_URL", &*clerk.url),
-    ])
-}
 
 /// An active item whose period ended yesterday, which makes it a reconciliation candidate.
 fn overdue(subject: &str) -> Value {
@@ -69,7 +61,7 @@ async fn candidates(db: &Db, clerk: &Clerk) -> (Vec<String>, Vec<String>) {
 async fn a_subject_that_always_fails_does_not_keep_others_from_background_repair() {
     let (db, clerk) = (Db::new().await, Clerk::start().await);
     let (failing, sound) = candidates(&db, &clerk).await;
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     for subject in sound {
         eventually(&format!("{subject} is healed"), async || {
             fits(&ask(&replica, &subject, "export").await, "PLAN")
@@ -86,7 +78,7 @@ async fn a_subject_that_always_fails_does_not_keep_others_from_background_repair
 async fn reconcile_finishes_lists_what_failed_and_ends_with_1() {
     let (db, clerk) = (Db::new().await, Clerk::start().await);
     let (failing, sound) = candidates(&db, &clerk).await;
-    let (code, stdout, stderr) = shell(&db, &clerk).run(&["reconcile"]).await;
+    let (code, stdout, stderr) = Shell::with_clerk(&db, &clerk).run(&["reconcile"]).await;
     assert_eq!(code, 1, "{stdout}{stderr}");
     for subject in failing {
         assert!(
@@ -137,7 +129,7 @@ async fn a_subject_with_only_a_parked_delivery_is_repaired_in_the_background() {
         clerk.has(&subject, &renewed(&subject));
     }
     before.stop().await.unwrap();
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     for n in 0..count {
         let (name, subject) = (parked("user_1")[n].0, format!("user_parked_{n}"));
         eventually(name, async || fits(&ask(&replica, &subject, "export").await, "PLAN")).await;
@@ -155,7 +147,7 @@ async fn a_list_that_was_parsed_in_part_is_compared_with_clerk() {
     assert_eq!(before.send(&event.to_string()).await.result(), "applied");
     clerk.has("user_partly", &snapshot("user_partly", "active", vec![free, pro]).to_string());
     before.stop().await.unwrap();
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     eventually("the skipped item is stored", async || {
         fits(&ask(&replica, "user_partly", "export").await, "PLAN")
     })
@@ -179,7 +171,7 @@ async fn items_whose_plan_cannot_be_resolved_are_compared_whatever_their_status_
         }
     }
     before.stop().await.unwrap();
-    let replica = replica_with(&db, &clerk, None).await;
+    let replica = Replica::with_clerk(&db, &clerk, None).await;
     for status in statuses {
         for way in ["none", "gold"] {
             let subject = format!("user_{status}_{way}");
@@ -203,7 +195,7 @@ async fn healed_is_reported_only_for_an_account_that_now_agrees_with_clerk() {
         replica.send(&item(subject, unnamed(subject, status)).to_string()).await;
         clerk
             .has(subject, &snapshot(subject, "active", vec![unnamed(subject, status)]).to_string());
-        let (_, stdout, stderr) = shell(&db, &clerk).run(&["reconcile", subject]).await;
+        let (_, stdout, stderr) = Shell::with_clerk(&db, &clerk).run(&["reconcile", subject]).await;
         assert_eq!(count(&stdout, "healed"), 0, "{subject}: {stdout}{stderr}");
         assert!(!ask(&replica, subject, "export").await.allowed);
     }
@@ -212,7 +204,7 @@ async fn healed_is_reported_only_for_an_account_that_now_agrees_with_clerk() {
     replica.send(&item("user_over", before.clone()).to_string()).await;
     let over = snapshot("user_over", "active", vec![with(before, "/status", "ended")]);
     clerk.has("user_over", &with(over, "/data/updated_at", SENT).to_string());
-    let (_, stdout, stderr) = shell(&db, &clerk).run(&["reconcile", "user_over"]).await;
+    let (_, stdout, stderr) = Shell::with_clerk(&db, &clerk).run(&["reconcile", "user_over"]).await;
     replica.caught_up().await;
     let found = ask(&replica, "user_over", "export").await;
     assert_eq!(count(&stdout, "healed"), usize::from(!found.allowed), "{stdout}{stderr}");
@@ -238,7 +230,8 @@ async fn an_answer_that_cannot_be_read_is_not_counted_as_equal() {
             "updated_at": SENT + 9, "subscription_items": items,
         });
         clerk.answers(&subject, 200, answer.to_string());
-        let (_, stdout, stderr) = shell(&db, &clerk).run(&["reconcile", &subject]).await;
+        let (_, stdout, stderr) =
+            Shell::with_clerk(&db, &clerk).run(&["reconcile", &subject]).await;
         assert_eq!(count(&stdout, "not understood"), 1, "{items}: {stdout}{stderr}");
         assert_eq!(count(&stdout, "healed"), 0, "{items}: {stdout}");
         assert!(ask(&replica, &subject, "export").await.allowed, "{items}");
@@ -252,7 +245,8 @@ async fn a_response_with_a_negative_number_of_seats_ends_the_items_that_it_ends(
     let replica = Replica::start(&db).await;
     replica.send(&payload("field/42a-active")).await;
     clerk.answers("org_field42", 200, payload("field/42b-bapi-subscription-odd-seats"));
-    let (code, stdout, stderr) = shell(&db, &clerk).run(&["reconcile", "org_field42"]).await;
+    let (code, stdout, stderr) =
+        Shell::with_clerk(&db, &clerk).run(&["reconcile", "org_field42"]).await;
     assert_eq!((code, count(&stdout, "healed")), (0, 1), "{stdout}{stderr}");
     replica.caught_up().await;
     let found = ask(&replica, "org_field42", "sso").await;
@@ -272,18 +266,15 @@ async fn an_item_of_two_subjects_is_logged_counted_and_both_are_compared() {
     let variables = [("CLERK_SECRET_KEY", KEY), ("CLERK_API_URL", &*clerk.url)];
     let service = Process::start(&db.url, &variables).await;
     for name in ["44a-item", "44b-same-item-other-subject"] {
-        let answer =
-            crate::ingest::instances::deliver(&service, &payload(&format!("field/{name}"))).await;
-        assert_eq!(answer["result"], "applied", "{name}: {answer}");
+        let answer = service.send(&payload(&format!("field/{name}"))).await;
+        assert_eq!(answer.result(), "applied", "{name}: {answer:?}");
     }
     for subject in ["org_field44", "user_field44"] {
         eventually(&format!("{subject} is compared"), async || clerk.requests_about(subject) > 0)
             .await;
     }
-    let page = plain_http().get(format!("{}/metrics", service.internal)).send().await.unwrap();
-    let page = page.text().await.unwrap();
-    let counted =
-        page.lines().find_map(|line| line.strip_prefix("entitlements_shared_items_total "));
-    assert!(counted.is_some_and(|count| count != "0"), "{page}");
+    let page = service.metrics().await;
+    let counted: Option<u64> = sample(&page, "entitlements_shared_items_total");
+    assert!(counted.is_some_and(|count| count > 0), "{page}");
     assert!(service.log().contains("csub_item_f44"), "{}", service.log());
 }

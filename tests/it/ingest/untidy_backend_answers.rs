@@ -1,10 +1,10 @@
 //! Responses of Clerk's Backend API taken from third-party code, each with the expected result.
 
 use crate::{
-    operations::command_line::Shell,
     support::database::Db,
-    support::fake_clerk::{Clerk, KEY},
+    support::fake_clerk::Clerk,
     support::service::{Replica, payload},
+    support::shell::Shell,
     support::webhook_cases::{ask, fits, shown},
 };
 
@@ -61,8 +61,7 @@ async fn setup() -> (Db, Clerk, Replica, Shell) {
         let answer = replica.send(&payload(&format!("field/captured/{name}"))).await;
         assert_eq!(answer.result(), "applied", "{name}: {answer:?}");
     }
-    let key = [("CLERK_SECRET_KEY", KEY), ("CLERK_API_URL", &*clerk.url)];
-    let shell = Shell::new(&[("DATABASE_URL", &*db.url), key[0], key[1]]);
+    let shell = Shell::with_clerk(&db, &clerk);
     (db, clerk, replica, shell)
 }
 

@@ -5,7 +5,7 @@ use crate::{
     support::service::Replica,
     support::webhook_cases::{Case, SENT, check, item, part, snapshot, with, with_text, without},
 };
-use entitlements::api::pb::{DeliveryFilter, ListDeliveriesRequest, admin_client::AdminClient};
+use entitlements::api::pb::{DeliveryFilter, ListDeliveriesRequest};
 use serde_json::{Value, json};
 use std::{io, net::SocketAddr};
 use tokio::{
@@ -156,7 +156,7 @@ async fn the_ledger_names_the_skipped_items() {
     assert_eq!(replica.send(&event).await.result(), "applied");
     let filter = DeliveryFilter { subject: "user_ledger".into(), ..Default::default() };
     let request = ListDeliveriesRequest { filter: Some(filter), ..Default::default() };
-    let mut admin = AdminClient::new(replica.channel.clone());
+    let mut admin = replica.admin();
     let listed = admin.list_deliveries(request).await.unwrap().into_inner().deliveries;
     let found: Vec<_> = listed.iter().map(|one| (&*one.result, &*one.detail)).collect();
     assert_eq!(found.len(), 1, "{found:?}");

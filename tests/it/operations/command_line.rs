@@ -4,59 +4,15 @@ use crate::{
     support::database::Db,
     support::process::Process,
     support::service::{ADA, Replica, SECRET, eventually, logged_field, plain_http},
+    support::shell::Shell,
 };
 use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
-use std::{
-    fs,
-    net::TcpListener,
-    path::PathBuf,
-    process::{Command, Output, Stdio},
-};
-use tempfile::TempDir;
+use std::{fs, net::TcpListener, process::Stdio};
 
 const PAYLOAD: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/payloads/subscriptionItem.active.json");
 const NOWHERE: &str = "postgres://me:hunter2@127.0.0.1:1/nothing";
-
-/// Runs the binary in an empty folder, with only these environment variables.
-pub struct Shell {
-    folder: TempDir,
-    variables: Vec<(&'static str, String)>,
-}
-
-impl Shell {
-    pub fn new(variables: &[(&'static str, &str)]) -> Self {
-        let variables =
-            variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Self { folder: tempfile::tempdir().unwrap(), variables }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_entitlements"));
-        command.args(arguments).current_dir(self.folder.path()).env_clear();
-        command.env("RUST_BACKTRACE", "1").env("COLUMNS", "100");
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command
-    }
-
-    /// Runs the binary to its end on a blocking thread.
-    pub async fn run(&self, arguments: &[&str]) -> (i32, String, String) {
-        let mut command = self.command(arguments);
-        let Output { status, stdout, stderr } =
-            tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (status.code().unwrap_or(-1), text(stdout), text(stderr))
-    }
-
-    pub fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-}
 
 /// Checks that `serve` with these variables ends with this exit code and error.
 async fn check_refused(variables: &[(&'static str, &str)], code: i32, words: &str) {
@@ -175,7 +131,7 @@ async fn migrate_then_serve_then_stop() {
         let (code, stdout, stderr) = shell.run(&["migrate"]).await;
         assert_eq!((code, stdout.as_str()), (0, "the database is at migration 4\n"), "{stderr}");
     }
-    let log = shell.folder.path().join("log");
+    let log = shell.path("log");
     let mut command = shell.command(&["serve"]);
     command.stderr(fs::File::create(&log).unwrap()).stdout(Stdio::null());
     let mut served = command.spawn().unwrap();

@@ -1,7 +1,6 @@
 //! The dashboard and the alert rules name existing metrics, and the alerts fire as documented.
 
-use crate::operations::metrics::documented;
-use crate::support::skip::skip;
+use crate::{support::metrics::documented, support::skip::skip};
 use serde_json::Value;
 use std::{collections::BTreeSet, path::Path, process::Command};
 

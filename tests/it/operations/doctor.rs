@@ -1,19 +1,18 @@
 //! `entitlements doctor` on good and faulty setups.
 
 use crate::{
-    operations::command_line::Shell,
     support::certificates::Authority,
     support::database::Db,
     support::fake_clerk::{Clerk, INSTANCE, KEY},
     support::proxy::{Link, Proxy},
     support::service::{Replica, SECRET, config, payload},
+    support::shell::Shell,
 };
 use entitlements::{
     config::{Config, ListenerFiles},
     domain::Catalog,
 };
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
 use std::net::TcpListener;
 
 const CATALOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml");
@@ -63,12 +62,6 @@ async fn in_use() -> Db {
     replica.send(&payload("subscriptionItem.active")).await;
     replica.stop().await.unwrap();
     db
-}
-
-async fn run(db: &Db, sql: &str) {
-    let pool = db.pool().await;
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&pool).await.unwrap();
-    pool.close().await;
 }
 
 #[tokio::test]
@@ -151,7 +144,7 @@ async fn a_schema_mismatch_is_reported_with_its_versions() {
     let db = in_use().await;
     let later = "insert into _sqlx_migrations
         (version, description, success, checksum, execution_time) values (999, '', true, '', 0)";
-    run(&db, later).await;
+    db.run(later).await;
     let ahead = ["fail", "migrations", "at 999, too far ahead", "deploy the release"];
     check(&[("DATABASE_URL", &db.url)], 1, &[&ahead]).await;
 }
@@ -166,7 +159,7 @@ async fn missing_rights_are_reported_as_the_grants_that_give_them() {
         "create role {role} login password '{role}';
         grant select on all tables in schema public to {role}"
     );
-    run(&db, &create).await;
+    db.run(&create).await;
     let missing = "delete on change, failed_payment, item, override, snapshot; insert on backfill, catalog, \
                    change, delivery, failed_payment, item, override, plan_name, snapshot, subject";
     let grant =
@@ -176,13 +169,13 @@ async fn missing_rights_are_reported_as_the_grants_that_give_them() {
         "grant insert, update, delete on all tables in schema public to {role};
         revoke insert on delivery from {role}"
     );
-    run(&db, &grants).await;
+    db.run(&grants).await;
     let missing =
         format!("lacks insert on delivery -> as the owner: grant insert on delivery to \"{role}\"");
     check(&[("DATABASE_URL", &url)], 1, &[&["fail", "rights", &missing]]).await;
-    run(&db, &format!("grant insert on delivery to {role}")).await;
+    db.run(&format!("grant insert on delivery to {role}")).await;
     check(&[("DATABASE_URL", &url)], 0, &[&["ok", "rights", &role]]).await;
-    run(&db, &format!("drop owned by {role}; drop role {role}")).await;
+    db.run(&format!("drop owned by {role}; drop role {role}")).await;
 }
 
 #[tokio::test]
@@ -190,26 +183,26 @@ async fn a_schema_that_others_may_create_in_is_reported_with_the_statements_that
     let db = in_use().await;
     let (url, role) = (("DATABASE_URL", &*db.url), format!("{}_other", db.name()));
     check(&[url], 0, &[&["ok", "schema", "no other role may create"]]).await;
-    run(&db, "grant create on schema public to public").await;
+    db.run("grant create on schema public to public").await;
     let revoke = "as the schema's owner, revoke create on schema public from public";
     check(&[url], 1, &[&["fail", "schema", "may create objects in public: public", revoke]]).await;
-    run(&db, &revoke["as the schema's owner, ".len()..]).await;
-    run(&db, &format!("create role {role} login; grant create on schema public to {role}")).await;
+    db.run(&revoke["as the schema's owner, ".len()..]).await;
+    db.run(&format!("create role {role} login; grant create on schema public to {role}")).await;
     let revoke = format!("revoke create on schema public from {role}");
     check(&[url], 1, &[&["fail", "schema", &format!("in public: {role}"), &revoke]]).await;
     // Roles that can act as the owner of the tables, such as the owner of the database, are trusted.
-    run(&db, &format!("grant entitlements to {role}")).await;
+    db.run(&format!("grant entitlements to {role}")).await;
     check(&[url], 0, &[&["ok", "schema"]]).await;
-    run(&db, &format!("revoke entitlements from {role}; {revoke}")).await;
+    db.run(&format!("revoke entitlements from {role}; {revoke}")).await;
     // A schema that precedes ours in the search path.
     let first = format!(
         "create schema first authorization {role};
         alter database {} set search_path = first, public",
         db.name()
     );
-    run(&db, &first).await;
+    db.run(&first).await;
     check(&[url], 1, &[&["fail", "schema", &format!("may create objects in first: {role}")]]).await;
-    run(&db, &format!("drop owned by {role}; drop role {role}")).await;
+    db.run(&format!("drop owned by {role}; drop role {role}")).await;
 }
 
 #[tokio::test]
@@ -235,8 +228,7 @@ async fn a_catalog_that_is_missing_or_lacks_plans_is_a_warning() {
     let mut config = config(&db);
     let catalog = Catalog::from_toml("[organization.plans.pro]\nfeatures = [\"sso\"]").unwrap();
     config.catalog = Some((catalog, "other.toml".into()));
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
+    let replica = Replica::start_with(config).await;
     replica.send(&payload("subscriptionItem.active")).await;
     replica.send("not json").await;
     replica.stop().await.unwrap();

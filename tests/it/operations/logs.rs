@@ -4,43 +4,24 @@ use crate::{
     support::database::Db,
     support::process::Process,
     support::proxy::{Link, Proxy},
-    support::service::{ADA, eventually, payload, plain_http, secret},
+    support::service::{ADA, deliver, eventually, payload, plain_http, post, signed_headers},
+    support::shell::Shell,
 };
 use chrono::Utc;
-use entitlements::api::pb::{
-    CheckFeatureRequest, CheckPlanRequest, entitlements_client::EntitlementsClient,
-};
+use entitlements::api::pb::{CheckFeatureRequest, CheckPlanRequest};
 use serde_json::Value;
-use tonic::{
-    Code,
-    transport::{Channel, Endpoint},
-};
+use tonic::Code;
 
 /// A long timeout, so that a check is answered on a busy machine.
 const PATIENT: (&str, &str) = ("CHECK_TIMEOUT", "1m");
-
-fn client(process: &Process) -> EntitlementsClient<Channel> {
-    EntitlementsClient::new(Endpoint::from_shared(process.grpc.clone()).unwrap().connect_lazy())
-}
 
 fn question(user: &str, feature: &str) -> CheckFeatureRequest {
     CheckFeatureRequest { user_id: user.into(), feature: feature.into(), ..Default::default() }
 }
 
-/// Posts a body to the webhook endpoint with `signature` of its id and time, and returns the status.
-async fn post(process: &Process, id: &str, body: &str, sign: impl Fn(i64) -> String) -> u16 {
-    let now = Utc::now().timestamp();
-    let request = plain_http()
-        .post(format!("{}/webhooks/clerk", process.http))
-        .header("svix-id", id)
-        .header("svix-timestamp", now)
-        .header("svix-signature", sign(now))
-        .body(body.to_owned());
-    request.send().await.unwrap().status().as_u16()
-}
-
-async fn deliver(process: &Process, id: &str, body: &str) -> u16 {
-    post(process, id, body, |now| secret().sign(id, now, body)).await
+/// Delivers a signed body, and returns the status.
+async fn deliver_to(process: &Process, id: &str, body: &str) -> u16 {
+    deliver(&plain_http(), &process.http, id, body).await.unwrap().status
 }
 
 /// The log lines that have all of these fields.
@@ -61,7 +42,7 @@ async fn each_delivery_has_one_line_with_its_outcome_and_reason() {
         ("msg_3", &*membership, "ignored", "INFO", "does not affect entitlements"),
         ("msg_4", "not json", "parked", "WARN", "not JSON"),
     ] {
-        assert_eq!(deliver(&process, id, body).await, 200);
+        assert_eq!(deliver_to(&process, id, body).await, 200);
         let found = lines(&process, &[("svix_id", id)]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((&found[0]["result"], &found[0]["level"]), (&result.into(), &level.into()));
@@ -69,12 +50,15 @@ async fn each_delivery_has_one_line_with_its_outcome_and_reason() {
         assert!(detail.contains(why) && detail.is_empty() == why.is_empty(), "{found:?}");
     }
     assert_eq!(lines(&process, &[("svix_id", "msg_2")])[0]["subject"], ADA);
-    assert_eq!(deliver(&process, "msg_2", &active).await, 200);
+    assert_eq!(deliver_to(&process, "msg_2", &active).await, 200);
     assert_eq!(lines(&process, &[("svix_id", "msg_2"), ("result", "duplicate")]).len(), 1);
 
     let refused = || lines(&process, &[("message", "refused a webhook")]);
-    assert_eq!(post(&process, "msg_5", &active, |_| "v1,AAAA".into()).await, 401);
-    assert_eq!(deliver(&process, "msg_6", &"x".repeat(600_000)).await, 413);
+    let mut forged = signed_headers("msg_5", Utc::now().timestamp(), &active);
+    forged[2].1 = "v1,AAAA".into();
+    let rejected = post(&plain_http(), &process.http, &forged, active.clone()).await.unwrap();
+    assert_eq!(rejected.status, 401);
+    assert_eq!(deliver_to(&process, "msg_6", &"x".repeat(600_000)).await, 413);
     let refused: Vec<_> = refused().iter().map(|line| line["refusal"].to_string()).collect();
     assert!(refused.len() == 2 && refused[0].contains("does not verify"), "{refused:?}");
     assert!(refused[1].contains("larger than 512 KiB"), "{refused:?}");
@@ -85,10 +69,10 @@ async fn each_delivery_has_one_line_with_its_outcome_and_reason() {
 async fn a_check_leaves_no_line_unless_log_denials_is_set() {
     let db = Db::new().await;
     let silent = Process::start(&db.url, &[PATIENT]).await;
-    deliver(&silent, "msg_1", &payload("subscriptionItem.active")).await;
+    deliver_to(&silent, "msg_1", &payload("subscriptionItem.active")).await;
     let some = Process::start(&db.url, &[PATIENT, ("LOG_DENIALS", "10%")]).await;
     for (process, denials) in [(&silent, 0), (&some, 10)] {
-        let mut client = client(process);
+        let mut client = process.client();
         let before = process.log_lines().len();
         for _ in 0..100 {
             assert!(client.check_feature(question(ADA, "export")).await.unwrap().get_ref().allowed);
@@ -105,8 +89,8 @@ async fn a_check_leaves_no_line_unless_log_denials_is_set() {
 async fn a_logged_denial_has_subject_target_and_reason() {
     let db = Db::new().await;
     let process = Process::start(&db.url, &[PATIENT, ("LOG_DENIALS", "100%")]).await;
-    let mut client = client(&process);
-    deliver(&process, "msg_1", &payload("subscriptionItem.ended")).await;
+    let mut client = process.client();
+    deliver_to(&process, "msg_1", &payload("subscriptionItem.ended")).await;
     let request =
         CheckFeatureRequest { organization_id: "org_1".into(), ..question(ADA, "export") };
     client.check_feature(request).await.unwrap();
@@ -139,7 +123,7 @@ async fn each_change_of_state_has_one_line_and_failing_checks_do_not_flood_the_l
 
     proxy.set(Link::Refused);
     eventually("it says that it is stale", async || is("stale")).await;
-    let mut client = client(&process);
+    let mut client = process.client();
     let before = std::time::Instant::now();
     for n in 0..300 {
         let request = question(&format!("user_{n}"), "export");
@@ -167,7 +151,7 @@ async fn each_change_of_state_has_one_line_and_failing_checks_do_not_flood_the_l
 
 #[tokio::test]
 async fn an_invalid_sample_rate_of_denials_is_rejected() {
-    let shell = crate::operations::command_line::Shell::new(&[("LOG_DENIALS", "some")]);
+    let shell = Shell::new(&[("LOG_DENIALS", "some")]);
     let (code, _, stderr) = shell.run(&["serve"]).await;
     assert_eq!(code, 2);
     assert!(stderr.contains("a share such as `1%`, or a rate such as `10/s`"), "{stderr}");

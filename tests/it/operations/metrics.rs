@@ -2,27 +2,10 @@
 
 use crate::{
     support::database::Db,
+    support::metrics::{Names, documented, sample},
     support::service::{ADA, Replica, eventually, payload},
 };
 use entitlements::api::pb::{self, CheckFeatureRequest};
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Metric names, with their labels.
-type Names = BTreeMap<String, BTreeSet<String>>;
-
-/// The metrics in the table of `docs/metrics.md`.
-pub fn documented() -> Names {
-    let rows = include_str!("../../../docs/metrics.md").lines();
-    let metrics = rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next());
-    let split = |metric: &str| {
-        let (name, labels) = metric.split_once('{').unwrap_or((metric, ""));
-        let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
-        (name.to_owned(), labels.map(str::to_owned).collect())
-    };
-    let names: Names = metrics.map(split).collect();
-    assert!(names.len() > 20, "{names:?}");
-    names
-}
 
 /// The metrics of a page; samples are grouped by the name in their `# TYPE` line.
 fn exposed(page: &str) -> Names {
@@ -50,10 +33,6 @@ fn exposed(page: &str) -> Names {
         }
     }
     names
-}
-
-fn value(page: &str, sample: &str) -> Option<f64> {
-    page.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
 }
 
 async fn page(replica: &Replica) -> String {
@@ -84,14 +63,14 @@ async fn calls_are_counted_by_method_and_code() {
     let request = pb::ListEntitlementsRequest { user_id: ADA.into(), ..Default::default() };
     client.list_entitlements(request).await.unwrap();
     let page = page(&replica).await;
-    for (sample, count) in [
+    for (name, count) in [
         ("entitlements_calls_total{method=\"CheckFeature\",code=\"OK\"}", 1.0),
         ("entitlements_calls_total{method=\"CheckFeature\",code=\"INVALID_ARGUMENT\"}", 1.0),
         ("entitlements_calls_total{method=\"ListEntitlements\",code=\"OK\"}", 1.0),
         ("entitlements_calls_total{method=\"other\",code=\"OK\"}", 1.0),
         ("entitlements_calls_in_progress", 0.0),
     ] {
-        assert_eq!(value(&page, sample), Some(count), "{sample} in:\n{page}");
+        assert_eq!(sample::<f64>(&page, name), Some(count), "{name} in:\n{page}");
     }
 }
 
@@ -105,8 +84,8 @@ async fn the_gauges_show_the_state_of_the_database() {
     eventually("the gauges show the state", async || {
         replica.check(ADA, "", "export").await; // the cache updates its counters when it is used
         let page = page(&replica).await;
-        let is = |sample: &str, wanted: f64| value(&page, sample) == Some(wanted);
-        let more = |sample: &str, least: f64| value(&page, sample).is_some_and(|is| is > least);
+        let is = |name: &str, wanted: f64| sample(&page, name) == Some(wanted);
+        let more = |name: &str, least: f64| sample::<f64>(&page, name).is_some_and(|is| is > least);
         is("entitlements_listening", 1.0)
             && is("entitlements_cache_entries", 1.0)
             && more("entitlements_cache_bytes", 100.0)
@@ -114,20 +93,21 @@ async fn the_gauges_show_the_state_of_the_database() {
             && more("entitlements_pool_size{pool=\"webhooks\"}", 0.0)
             && more("entitlements_pool_idle{pool=\"webhooks\"}", 0.0)
             && is("entitlements_notification_queue_ratio", 0.0)
-            && value(&page, "entitlements_clock_skew_seconds").unwrap().abs() < 1.0
+            && sample::<f64>(&page, "entitlements_clock_skew_seconds").unwrap().abs() < 1.0
             && is("entitlements_webhook_duration_seconds_count{answer=\"2xx\"}", 2.0)
     })
     .await;
     let (page, now) = (page(&replica).await, chrono::Utc::now().timestamp());
     if cfg!(target_os = "linux") {
-        let started = value(&page, "process_start_time_seconds").unwrap();
+        let started = sample::<f64>(&page, "process_start_time_seconds").unwrap();
         #[expect(clippy::cast_precision_loss, reason = "seconds are precise enough")]
         let age = now as f64 - started;
         assert!((-2.0..86_400.0).contains(&age), "{age}");
-        assert!(value(&page, "process_resident_memory_bytes").unwrap() > 1e6);
-        let (open, most) = (value(&page, "process_open_fds"), value(&page, "process_max_fds"));
+        assert!(sample::<f64>(&page, "process_resident_memory_bytes").unwrap() > 1e6);
+        let (open, most) =
+            (sample::<f64>(&page, "process_open_fds"), sample(&page, "process_max_fds"));
         assert!(open > Some(5.0) && open < most, "{open:?} {most:?}");
-        assert!(value(&page, "process_cpu_seconds_total").unwrap() > 0.0);
+        assert!(sample::<f64>(&page, "process_cpu_seconds_total").unwrap() > 0.0);
     }
 }
 
@@ -139,7 +119,7 @@ async fn a_replica_reports_deliveries_parked_before_it_started() {
     replica.stop().await.unwrap();
     let replica = Replica::start(&db).await;
     eventually("the parked delivery is reported", async || {
-        value(&page(&replica).await, "entitlements_deliveries_parked") == Some(1.0)
+        sample(&page(&replica).await, "entitlements_deliveries_parked") == Some(1.0)
     })
     .await;
 }

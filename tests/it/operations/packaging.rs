@@ -2,7 +2,6 @@
 //! of `serve`, each port and path exists, and `serve` starts with the settings that they provide.
 
 use crate::{
-    operations::command_line::Shell,
     support::certificates::Authority,
     support::database::Db,
     support::manifests::{
@@ -10,6 +9,7 @@ use crate::{
     },
     support::process::Process,
     support::service::{Replica, SECRET, config, eventually, payload, plain_http},
+    support::shell::Shell,
 };
 use entitlements::config::{Config, ListenerFiles};
 use serde_json::{Value, json};
@@ -102,8 +102,7 @@ async fn the_health_check_speaks_tls_where_the_service_does() {
         client_ca: Some(authority.client_ca()),
         ..ListenerFiles::default()
     };
-    let replica = Replica::launch(Config { listeners, ..config(&Db::new().await) }).await;
-    replica.serving().await;
+    let replica = Replica::start_with(Config { listeners, ..config(&Db::new().await) }).await;
     let address = format!("0.0.0.0:{}", replica.bound.operator.port());
     let plain = ("OPERATOR_LISTEN", &*address);
     let (code, stdout, _) =

@@ -1,8 +1,8 @@
 //! The parsing of variables and flags, independent of the setting.
 
 use crate::{
-    operations::command_line::Shell, support::database::Db, support::process::Process,
-    support::service::SECRET,
+    support::database::Db, support::process::Process, support::service::SECRET,
+    support::shell::Shell,
 };
 use std::{env, fs, path::Path};
 

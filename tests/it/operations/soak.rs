@@ -5,12 +5,12 @@
 //! descriptors and tasks of the service, the sizes of the tables, and how all of them grow.
 
 use crate::{
-    outages::kills::deliver,
+    support::metrics,
     support::process::{Postgres, Process},
     support::rng::Rng,
-    support::service::plain_http,
+    support::service::{is_acknowledged, plain_http},
 };
-use entitlements::api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
+use entitlements::api::pb::CheckFeatureRequest;
 use serde_json::json;
 use std::{
     env, fs,
@@ -18,7 +18,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::time::{interval, sleep};
-use tonic::transport::Endpoint;
 
 const SUBJECTS: usize = 5_000;
 const START: i64 = 1_790_000_000_000;
@@ -50,8 +49,7 @@ impl Soak {
     /// Calls on a connection for a while, and then on a new one.
     async fn check(&self, mut rng: Rng) {
         while !self.is_over() {
-            let channel = Endpoint::from_shared(self.process.grpc.clone()).unwrap().connect_lazy();
-            let mut client = EntitlementsClient::new(channel);
+            let mut client = self.process.client();
             for _ in 0..200 {
                 let request = CheckFeatureRequest {
                     user_id: format!("user_{}", rng.below(SUBJECTS)),
@@ -76,7 +74,7 @@ impl Soak {
                 "payer": { "user_id": format!("user_{subject}") },
             });
             let body = json!({ "type": "subscriptionItem.updated", "data": data }).to_string();
-            deliver(&http, &self.process.http, &format!("msg_{n}"), &body).await;
+            is_acknowledged(&http, &self.process.http, &format!("msg_{n}"), &body).await; // a killed session may fail it
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -99,12 +97,7 @@ impl Soak {
             let status = fs::read_to_string(format!("{process}/status")).unwrap();
             let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
             let memory: f64 = memory.trim().trim_end_matches(" kB").parse().unwrap();
-            let metrics = plain_http()
-                .get(format!("{}/metrics", self.process.internal))
-                .send()
-                .await
-                .unwrap();
-            let metrics = metrics.text().await.unwrap();
+            let metrics = self.process.metrics().await;
             let tables = "
                 select sum(case when oid in ('delivery'::regclass, 'change'::regclass) then 0 else mib end),
                     sum(case when oid in ('delivery'::regclass, 'change'::regclass) then mib else 0 end)
@@ -114,12 +107,11 @@ impl Soak {
                 ) as sizes";
             let tables = sqlx::query_as(tables).fetch_one(&mut postgres.db().await).await;
             let (accounts_mib, ledger_mib) = tables.unwrap();
-            let tasks = metrics.lines().find_map(|line| line.strip_prefix("entitlements_tasks "));
             samples.push(Sample {
                 seconds: began.elapsed().as_secs_f64(),
                 memory_mib: memory / 1024.0,
                 descriptors: fs::read_dir(format!("{process}/fd")).unwrap().map(|_| 1.0).sum(),
-                tasks: tasks.unwrap().parse().unwrap(),
+                tasks: metrics::sample(&metrics, "entitlements_tasks").unwrap(),
                 accounts_mib,
                 ledger_mib,
             });

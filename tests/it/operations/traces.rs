@@ -1,10 +1,10 @@
 //! Traces as an OTLP collector receives them.
 
 use crate::{
-    operations::command_line::Shell,
     support::database::Db,
     support::fake_clerk::{Clerk, KEY},
     support::service::{ADA, Replica, SECRET, config, eventually, payload, secret},
+    support::shell::Shell,
 };
 use chrono::Utc;
 use entitlements::api::pb::CheckFeatureRequest;
@@ -87,9 +87,7 @@ fn hex(bytes: &[u8]) -> String {
 async fn replica(db: &Db, url: &str) -> Replica {
     let mut config = config(db);
     config.otlp_endpoint = Some(url.into());
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
-    replica
+    Replica::start_with(config).await
 }
 
 async fn check(replica: &Replica, user: &str, flags: Option<&str>) {

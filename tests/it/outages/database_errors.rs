@@ -11,10 +11,6 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 use tonic::Code;
 
-async fn run(db: &Db, sql: &str) {
-    db.pool().await.execute(AssertSqlSafe(sql)).await.unwrap();
-}
-
 /// The kind of error of an SQLSTATE, and whether it is transient.
 async fn read_as(db: &Db, code: &str) -> (&'static str, bool) {
     let raise = format!("do $$ begin raise exception using errcode = '{code}'; end $$");
@@ -68,13 +64,13 @@ async fn role(db: &Db) -> (String, String) {
         grant select, insert, update, delete on all tables in schema public to {role};
         grant usage on all sequences in schema public to {role}"
     );
-    run(db, &grants).await;
+    db.run(&grants).await;
     let url = db.url_as(&role);
     (role, url)
 }
 
 async fn drop_role(db: &Db, role: &str) {
-    run(db, &format!("drop owned by {role}; drop role {role}")).await;
+    db.run(&format!("drop owned by {role}; drop role {role}")).await;
 }
 
 #[tokio::test]
@@ -82,17 +78,17 @@ async fn a_start_ends_with_the_error_where_waiting_would_not_help() {
     let db = Db::new().await;
     let (role, url) = role(&db).await;
     for table in ["_sqlx_migrations", "catalog"] {
-        run(&db, &format!("revoke select on {table} from {role}")).await;
+        db.run(&format!("revoke select on {table} from {role}")).await;
         let limited = Config { database: url.parse().unwrap(), ..config(&db) };
         let error = error_of_start(limited).await;
         assert!(error.contains("permission denied for table"), "{table}: {error}");
         assert!(error.contains("`entitlements doctor` says which"), "{table}: {error}");
-        run(&db, &format!("grant select on {table} to {role}")).await;
+        db.run(&format!("grant select on {table} to {role}")).await;
     }
-    run(&db, "alter table catalog rename column number to no_more").await;
+    db.run("alter table catalog rename column number to no_more").await;
     let error = error_of_start(config(&db)).await;
     assert!(error.contains("does not exist"), "{error}");
-    run(&db, &format!("alter role {role} nologin")).await;
+    db.run(&format!("alter role {role} nologin")).await;
     let locked_out = Config { database: url.parse().unwrap(), ..config(&db) };
     let error = error_of_start(locked_out).await;
     assert!(error.contains("is not permitted to log in"), "{error}");
@@ -105,8 +101,8 @@ async fn a_start_ends_with_the_error_where_waiting_would_not_help() {
 async fn a_delivery_that_needs_an_operator_is_answered_500_and_nothing_is_recorded() {
     let db = Db::new().await;
     let (role, url) = role(&db).await;
-    let replica = Replica::launch(Config { database: url.parse().unwrap(), ..config(&db) }).await;
-    replica.serving().await;
+    let replica =
+        Replica::start_with(Config { database: url.parse().unwrap(), ..config(&db) }).await;
     for (breaks, mends) in [
         (
             format!("revoke insert on delivery from {role}"),
@@ -121,19 +117,19 @@ async fn a_delivery_that_needs_an_operator_is_answered_500_and_nothing_is_record
             "alter table other rename to subject".into(),
         ),
     ] {
-        run(&db, &breaks).await;
-        let before = counted(&db).await;
+        db.run(&breaks).await;
+        let before = db.count("delivery").await;
         let answer = replica.send(&payload("subscriptionItem.active")).await;
         assert_eq!(answer.status, 500, "{breaks}: {answer:?}");
         assert!(answer.body["error"].as_str().unwrap().contains("see the log"), "{answer:?}");
-        assert_eq!(counted(&db).await, before, "{breaks}");
-        run(&db, &mends).await;
+        assert_eq!(db.count("delivery").await, before, "{breaks}");
+        db.run(&mends).await;
         assert_eq!(replica.send(&payload("subscriptionItem.active")).await.status, 200, "{mends}");
     }
     let (_, metrics) = replica.get("/metrics").await;
     assert!(metrics.contains("entitlements_webhooks_refused_total{status=\"500\"} 3"), "{metrics}");
 
-    run(&db, "alter table item rename column seats to other").await;
+    db.run("alter table item rename column seats to other").await;
     let request = CheckFeatureRequest {
         user_id: GRACE.into(),
         feature: "export".into(),
@@ -153,12 +149,6 @@ async fn a_delivery_that_needs_an_operator_is_answered_500_and_nothing_is_record
     drop_role(&db, &role).await;
 }
 
-/// The number of deliveries in the ledger.
-async fn counted(db: &Db) -> i64 {
-    let count = sqlx::query_scalar("select count(*) from delivery");
-    count.fetch_one(&db.pool().await).await.unwrap()
-}
-
 #[tokio::test]
 async fn a_running_service_survives_a_locked_out_role_and_a_read_only_primary() {
     let db = Db::new().await;
@@ -174,27 +164,18 @@ async fn a_running_service_survives_a_locked_out_role_and_a_read_only_primary() 
             format!("alter database {name} reset default_transaction_read_only"),
         ),
     ] {
-        run(&db, &breaks).await;
-        run(&db, &end_sessions).await;
-        let url = format!("{}/webhooks/clerk", service.http);
-        eventually("a delivery is answered with 503", async || deliver(&url).await == 503).await;
+        db.run(&breaks).await;
+        db.run(&end_sessions).await;
+        let body = payload("subscriptionItem.active");
+        eventually("a delivery is answered with 503", async || {
+            service.send(&body).await.status == 503
+        })
+        .await;
         let mends = format!("set transaction_read_only = off; {mends}");
-        run(&db, &mends).await;
-        run(&db, &end_sessions).await;
-        eventually("it is accepted", async || deliver(&url).await == 200).await;
+        db.run(&mends).await;
+        db.run(&end_sessions).await;
+        eventually("it is accepted", async || service.send(&body).await.status == 200).await;
     }
     assert!(service.terminate().await);
     drop_role(&db, &role).await;
-}
-
-/// Sends a delivery, and returns the status.
-async fn deliver(url: &str) -> u16 {
-    let (id, now) = (format!("msg_{}", uuid::Uuid::now_v7().simple()), chrono::Utc::now());
-    let (now, body) = (now.timestamp(), payload("subscriptionItem.active"));
-    let request = crate::support::service::plain_http()
-        .post(url)
-        .header("svix-id", &id)
-        .header("svix-timestamp", now)
-        .header("svix-signature", crate::support::service::secret().sign(&id, now, &body));
-    request.body(body).send().await.unwrap().status().as_u16()
 }

@@ -2,14 +2,14 @@
 //! arrive. `KILLS=100 cargo test --test it kills:: -- --nocapture` is the long form.
 
 use crate::{
-    ingest::generated_stories::{Story, catalog, kind, state},
     support::oracle::expected_state,
     support::process::{Postgres, Process, signal},
     support::rng::Rng,
-    support::service::{eventually, secret},
+    support::service::{eventually, is_acknowledged},
+    support::stories::{Story, catalog, kind, state},
 };
 use chrono::Utc;
-use entitlements::api::pb::{ListEntitlementsRequest, entitlements_client::EntitlementsClient};
+use entitlements::api::pb::ListEntitlementsRequest;
 use rustix::process::Signal;
 use std::{
     collections::BTreeSet,
@@ -21,7 +21,6 @@ use std::{
     time::Duration,
 };
 use tokio::time::interval;
-use tonic::transport::Endpoint;
 
 /// A Postgres and a service, each in a process that can be killed.
 struct Processes {
@@ -72,18 +71,6 @@ impl Processes {
     }
 }
 
-/// Delivers once, and returns whether the delivery was acknowledged.
-pub async fn deliver(client: &reqwest::Client, url: &str, id: &str, body: &str) -> bool {
-    let now = Utc::now().timestamp();
-    let request = client
-        .post(format!("{url}/webhooks/clerk"))
-        .header("svix-id", id)
-        .header("svix-timestamp", now)
-        .header("svix-signature", secret().sign(id, now, body))
-        .body(body.to_owned());
-    request.send().await.is_ok_and(|answer| answer.status().is_success())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_delivery_is_lost() {
     let kills = env::var("KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
@@ -101,7 +88,7 @@ async fn no_acknowledged_delivery_is_lost() {
     let sender = async || {
         while let Some((id, body)) = messages.get(next.fetch_add(1, Ordering::SeqCst)) {
             let to = url.lock().unwrap().clone();
-            if deliver(&client, &to, id, &body.to_string()).await {
+            if is_acknowledged(&client, &to, id, &body.to_string()).await {
                 kept.lock().unwrap().insert(id.clone());
             } else {
                 unconfirmed.lock().unwrap().insert(id.clone());
@@ -150,7 +137,7 @@ async fn no_acknowledged_delivery_is_lost() {
     for (id, body) in messages.iter().filter(|(id, _)| unconfirmed.contains(id)) {
         let body = body.to_string();
         eventually("the delivery with unknown outcome is recorded", async || {
-            deliver(&client, &to, id, &body).await
+            is_acknowledged(&client, &to, id, &body).await
         })
         .await;
     }
@@ -161,9 +148,7 @@ async fn no_acknowledged_delivery_is_lost() {
 
 /// Checks that every account equals the oracle's state of its messages.
 async fn compare(processes: &Processes, stories: &[Story]) {
-    let mut client = EntitlementsClient::new(
-        Endpoint::from_shared(processes.service.grpc.clone()).unwrap().connect_lazy(),
-    );
+    let mut client = processes.service.client();
     let now = Utc::now().timestamp_millis();
     for story in stories {
         let mut request = ListEntitlementsRequest {

@@ -70,8 +70,7 @@ impl Scene {
         base.check_timeout = Duration::from_millis(240);
         base.catalog = Some(strict_catalog());
         base.migrate = true;
-        let cut_off = Replica::launch(base).await;
-        cut_off.serving().await;
+        let cut_off = Replica::start_with(base).await;
         cut_off.send(&payload("subscriptionItem.active")).await;
         cut_off.caught_up().await;
         assert!(cut_off.check(ADA, "", "export").await.allowed);
@@ -265,8 +264,7 @@ async fn after_a_failover_the_state_of_the_new_primary_counts() {
     let proxy = Proxy::before(&postgres.url()).await;
     let database = proxy.url("entitlements").parse().unwrap();
     let replica =
-        Replica::launch(Config { database, migrate: true, ..config(&Db::absent()) }).await;
-    replica.serving().await;
+        Replica::start_with(Config { database, migrate: true, ..config(&Db::absent()) }).await;
     replica.send(&payload("subscriptionItem.active")).await;
     postgres.back_up().await;
     let end = async || replica.send(&payload("subscriptionItem.ended")).await.result() == "applied";

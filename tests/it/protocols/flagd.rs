@@ -2,6 +2,7 @@
 
 use crate::{
     support::database::Db,
+    support::flagd::{CATALOG, replica, with_catalog},
     support::service::{ACME, ADA, LINUS, Replica, config, eventually, payload},
 };
 use entitlements::{
@@ -10,40 +11,12 @@ use entitlements::{
         v2::{self, service_client::ServiceClient as V2},
     },
     config::Config,
-    domain::Catalog,
 };
 use insta::assert_snapshot;
 use prost_types::{Struct, Value, value::Kind};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
 use tonic::{Code, Status, transport::Channel};
-
-/// Features with and without a number, and `strict` ones.
-pub const CATALOG: &str = r#"
-strict = ["audit"]
-[user]
-default_plan = "free_user"
-[user.plans.free_user]
-features = ["basic_reports"]
-limits = { projects = 3 }
-[user.plans.pro]
-features = ["basic_reports", "export"]
-limits = { projects = 25 }
-[organization.plans.team]
-features = ["sso", "projects", "audit"]
-"#;
-
-pub fn with_catalog(text: &str, db: &Db) -> Config {
-    let catalog = Some((Catalog::from_toml(text).unwrap(), "test.toml".into()));
-    Config { catalog, ..config(db) }
-}
-
-/// A replica with the catalog [`CATALOG`].
-pub async fn replica(db: &Db) -> Replica {
-    let replica = Replica::launch(with_catalog(CATALOG, db)).await;
-    replica.serving().await;
-    replica
-}
 
 fn value(kind: Kind) -> Value {
     Value { kind: Some(kind) }
@@ -325,8 +298,7 @@ async fn events_announce_the_start_keep_alives_a_new_catalog_and_the_end() {
 
     let newer = CATALOG.replace("\"export\"", "\"charts\"").replace("= 25", "= 50");
     let newer = newer.replace("\"basic_reports\", ", "\"basic_reports\", \"basic_reports2\", ");
-    let newer = Replica::launch(with_catalog(&newer, &db)).await;
-    newer.serving().await;
+    let _newer = Replica::start_with(with_catalog(&newer, &db)).await;
     assert_snapshot!(next().await, @r#"configuration_change {"flags":{"basic_reports2":{"type":"create"},"charts":{"type":"create"},"export":{"type":"delete"},"projects":{"type":"update"},"projects.limit":{"type":"update"}}}"#);
 
     let stopped = tokio::spawn(replica.stop());
@@ -338,8 +310,7 @@ async fn events_announce_the_start_keep_alives_a_new_catalog_and_the_end() {
 #[tokio::test]
 async fn a_protocol_that_is_not_enabled_is_not_served() {
     let db = Db::new().await;
-    let replica = Replica::launch(Config { protocols: vec![], ..config(&db) }).await;
-    replica.serving().await;
+    let replica = Replica::start_with(Config { protocols: vec![], ..config(&db) }).await;
     let status = boolean(&replica.channel, "export", key(ADA)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
 }
@@ -347,8 +318,8 @@ async fn a_protocol_that_is_not_enabled_is_not_served() {
 #[tokio::test]
 async fn a_stream_is_rejected_by_the_state_of_the_replica() {
     let db = Db::new().await;
-    let replica = Replica::launch(Config { max_staleness: Duration::ZERO, ..config(&db) }).await;
-    replica.serving().await;
+    let replica =
+        Replica::start_with(Config { max_staleness: Duration::ZERO, ..config(&db) }).await;
     db.drop_by_force().await;
     eventually("the replica is cut off for longer than it may answer", async || {
         replica.get("/readyz").await.0 == 503

@@ -1,8 +1,8 @@
 //! flagd's sync: the flag set of one subject, for remote evaluators.
 
 use crate::{
-    protocols::flagd::{CATALOG, replica, with_catalog},
     support::database::Db,
+    support::flagd::{CATALOG, replica, with_catalog},
     support::service::{ACME, ADA, LINUS, Replica, payload},
 };
 use entitlements::api::flagd::pb::{
@@ -170,8 +170,7 @@ async fn changes_of_the_account_and_the_catalog_are_pushed_and_other_changes_are
 
     // Another replica receives this delivery.
     let newer = CATALOG.replace("\"sso\", ", "\"sso\", \"scim\", ");
-    let newer = Replica::launch(with_catalog(&newer, &db)).await;
-    newer.serving().await;
+    let newer = Replica::start_with(with_catalog(&newer, &db)).await;
     assert!(next(&mut sets).await["flags"]["scim"].is_object());
     newer.send(&payload("subscriptionItem.ended")).await;
     assert_eq!(export(&next(&mut sets).await), false);

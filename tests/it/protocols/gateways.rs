@@ -48,9 +48,7 @@ async fn replica(db: &Db, signer: &Signer) -> Replica {
 }
 
 async fn serving(config: Config) -> Replica {
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
-    replica
+    Replica::start_with(config).await
 }
 
 /// A replica that fetches Clerk's keys from this publisher.

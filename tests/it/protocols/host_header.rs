@@ -1,7 +1,7 @@
 //! The host names that a loopback listener accepts: a web page could point its own name to it.
 
 use crate::{
-    security::api_keys::CallersFile,
+    support::callers_file::CallersFile,
     support::database::Db,
     support::http_client::HttpClient,
     support::service::{Replica, config},
@@ -75,7 +75,7 @@ async fn with_callers_only_endpoints_that_need_a_key_accept_every_host_name() {
     let (db, callers) = (Db::new().await, CallersFile::new());
     callers.create("backend", &[]);
     let replica =
-        Replica::launch(Config { listeners: callers.locks(), ..all_protocols(&db) }).await;
+        Replica::launch(Config { listeners: callers.listeners(), ..all_protocols(&db) }).await;
     for (path, expected) in [
         ("/metrics", 421),
         ("/.well-known/authzen-configuration", 421),

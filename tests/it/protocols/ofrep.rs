@@ -64,8 +64,7 @@ async fn a_number_that_comes_with_a_feature_is_in_the_metadata() {
     let mut limited = config(&db);
     let catalog = "[user]\ndefault_plan = \"free\"\n[user.plans.free]\nlimits = { projects = 3 }";
     limited.catalog = Some((Catalog::from_toml(catalog).unwrap(), "limits.toml".into()));
-    let replica = Replica::launch(limited).await;
-    replica.serving().await;
+    let replica = Replica::start_with(limited).await;
     let response = flag(&HttpClient::of(&replica), "projects", ADA).await;
     assert_eq!(response.body["value"], true);
     assert_eq!(response.body["metadata"]["limit"], 3);
@@ -282,8 +281,7 @@ async fn a_stream_announces_when_to_refetch_and_ends_with_the_service() {
     let mut newer = config(&db);
     let catalog = "[user]\ndefault_plan = \"all\"\n[user.plans.all]\nfeatures = [\"export\"]";
     newer.catalog = Some((Catalog::from_toml(catalog).unwrap(), "newer.toml".into()));
-    let newer = Replica::launch(newer).await;
-    newer.serving().await;
+    let _newer = Replica::start_with(newer).await;
     let tag = stream.next().await.unwrap();
     assert_eq!(value(&all(&client, ADA, &over).await, "export"), true);
     assert_eq!(counted(&replica, "ofrep", "stream").await, 1);
@@ -307,8 +305,7 @@ async fn a_replica_that_is_behind_an_event_never_answers_304() {
     let ahead = Replica::start(&db).await;
     let proxy = Proxy::before(&db.url).await;
     let database = proxy.url(db.name()).parse().unwrap();
-    let behind = Replica::launch(Config { database, ..config(&db) }).await;
-    behind.serving().await;
+    let behind = Replica::start_with(Config { database, ..config(&db) }).await;
     let (ahead_asked, behind_client) = (HttpClient::of(&ahead), HttpClient::of(&behind));
     for (name, expected) in [
         ("subscriptionItem.active", true),
@@ -441,8 +438,7 @@ async fn web_pages_may_ask_if_their_origin_is_named() {
     let db = Db::new().await;
     let mut open = config(&db);
     open.ofrep_cors = ["https://app.example.com"].iter().map(|o| o.parse().unwrap()).collect();
-    let replica = Replica::launch(open).await;
-    replica.serving().await;
+    let replica = Replica::start_with(open).await;
     let client = HttpClient::of(&replica);
     let asks = ("access-control-request-method", "POST");
     let ours = ("origin", "https://app.example.com");
@@ -470,8 +466,7 @@ async fn protocols_that_are_not_enabled_are_not_served() {
     let db = Db::new().await;
     let mut none = config(&db);
     none.protocols.clear();
-    let replica = Replica::launch(none).await;
-    replica.serving().await;
+    let replica = Replica::start_with(none).await;
     for path in [FLAGS, "/access/v1/evaluation", "/auth/export"] {
         assert_eq!(HttpClient::of(&replica).post(path, of(ADA)).await.status, 404, "{path}");
     }

@@ -12,6 +12,7 @@ use crate::{
     support::process::{Postgres, Process, signal},
     support::proxy::{Link, Proxy},
     support::rng::Rng,
+    support::service::is_acknowledged,
 };
 use entitlements::api::pb::{
     CheckFeatureRequest, CheckFeatureResponse, entitlements_client::EntitlementsClient,
@@ -33,7 +34,7 @@ use tokio::{
     task::spawn_blocking,
     time::{sleep, timeout},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 const REPLICAS: usize = 3;
 const SUBJECTS: usize = 24;
@@ -92,7 +93,7 @@ impl Node {
         let database =
             if fault.is_of_the_link() { proxy.url("entitlements") } else { postgres.url() };
         let process = Process::start(&database, &[]).await;
-        let client = RwLock::new(client(&process));
+        let client = RwLock::new(process.client());
         let answered = std::array::from_fn(|_| AtomicU64::new(0));
         let (process, cut_off) = (RwLock::new(process), Mutex::new(None));
         Self { database, process, client, proxy, cut_off, answered }
@@ -102,7 +103,7 @@ impl Node {
         let mut process = self.process.write().await;
         process.kill().await;
         *process = Process::start(&self.database, &[]).await;
-        *self.client.write().await = client(&process);
+        *self.client.write().await = process.client();
     }
 
     fn cut_off_until(&self, until: Instant) {
@@ -123,10 +124,6 @@ impl Node {
         let answer = timeout(Duration::from_secs(1), client.check_feature(request)).await;
         answer.ok()?.ok().map(tonic::Response::into_inner)
     }
-}
-
-fn client(process: &Process) -> EntitlementsClient<Channel> {
-    EntitlementsClient::new(Endpoint::from_shared(process.grpc.clone()).unwrap().connect_lazy())
 }
 
 fn version(answer: &CheckFeatureResponse) -> u64 {
@@ -219,7 +216,7 @@ impl Scene {
         let id = format!("msg_{subject}_{version}");
         loop {
             let to = self.nodes[rng.below(REPLICAS)].process.read().await.http.clone();
-            if crate::outages::kills::deliver(&self.http, &to, &id, &body).await {
+            if is_acknowledged(&self.http, &to, &id, &body).await {
                 return;
             }
             sleep(Duration::from_millis(20)).await;

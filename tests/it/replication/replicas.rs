@@ -105,8 +105,7 @@ async fn a_new_catalog_reaches_all_replicas_and_an_old_one_does_not_come_back() 
     let mut newer = config(&db);
     let catalog = "[user.plans.gold]\nfeatures = [\"export\"]";
     newer.catalog = Some((Catalog::from_toml(catalog).unwrap(), "newer.toml".into()));
-    let new = Replica::launch(newer).await;
-    new.serving().await;
+    let new = Replica::start_with(newer).await;
     assert!(new.check(ADA, "", "export").await.allowed);
     eventually("the old replica has read the catalog", async || {
         old.check(ADA, "", "export").await.allowed

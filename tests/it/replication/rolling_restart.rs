@@ -1,9 +1,8 @@
 //! A rolling restart of three replicas under calls and deliveries.
 
 use crate::{
-    outages::kills::deliver,
     support::process::{Postgres, Process},
-    support::service::{ADA, payload, plain_http},
+    support::service::{ADA, is_acknowledged, payload, plain_http},
 };
 use entitlements::api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
 use futures_util::future::join_all;
@@ -69,7 +68,9 @@ async fn a_rolling_restart_fails_no_call_and_loses_no_delivery() {
     processes.extend(join_all(seats[1..].iter().map(|seat| seat.start(&postgres))).await);
     let http = plain_http();
     let active = payload("subscriptionItem.active");
-    assert!(deliver(&http, &format!("http://{}", seats[0].http), "msg_first", &active).await);
+    assert!(
+        is_acknowledged(&http, &format!("http://{}", seats[0].http), "msg_first", &active).await
+    );
 
     let (over, calls, retried) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let (delivered, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -90,7 +91,7 @@ async fn a_rolling_restart_fails_no_call_and_loses_no_delivery() {
         while !over.load(Ordering::SeqCst) {
             let n = delivered.fetch_add(1, Ordering::SeqCst);
             let mut to = n;
-            while !deliver(
+            while !is_acknowledged(
                 &http,
                 &format!("http://{}", seats[to % REPLICAS].http),
                 &format!("msg_{n}"),

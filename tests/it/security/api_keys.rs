@@ -1,63 +1,22 @@
 //! API keys, their scopes, and the callers file.
 
 use crate::{
-    operations::command_line::Shell,
+    support::callers_file::CallersFile,
     support::database::Db,
+    support::grpc_methods::{Method, methods},
     support::process::Process,
     support::raw_socket::{self, Http2},
-    support::service::{ADA, Replica, SECRET, config, eventually},
+    support::service::{ADA, eventually},
+    support::shell::{Shell, check_refused},
 };
-use entitlements::{
-    api::{envoy, flagd, pb},
-    config::{Config, ListenerFiles},
-    server::auth::{KeyFile, Scope},
-};
-use prost::Message;
-use prost_types::FileDescriptorSet;
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
-use tempfile::TempDir;
+use entitlements::server::auth::Scope;
+use std::{fs, os::unix::fs::PermissionsExt};
 use tonic::{Code, Status};
 
 /// An empty message.
 const EMPTY: [u8; 5] = [0; 5];
 const LIST: &str = "/entitlements.v1.Entitlements/ListEntitlements";
 const DELIVERIES: &str = "/entitlements.v1.Admin/ListDeliveries";
-
-/// A callers file.
-pub struct CallersFile {
-    folder: TempDir,
-}
-
-impl CallersFile {
-    pub fn new() -> Self {
-        let file = Self { folder: tempfile::tempdir().unwrap() };
-        fs::write(file.path(), "").unwrap();
-        file
-    }
-
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().join("callers.toml")
-    }
-
-    /// Creates a key, and returns it as a value of `authorization`.
-    pub fn create(&self, name: &str, scopes: &[Scope]) -> String {
-        format!("Bearer {}", KeyFile::open(&self.path()).unwrap().create(name, scopes).unwrap())
-    }
-
-    pub fn revoke(&self, name: &str) {
-        KeyFile::open(&self.path()).unwrap().revoke(name).unwrap();
-    }
-
-    pub fn locks(&self) -> ListenerFiles {
-        ListenerFiles { callers: Some(self.path()), ..ListenerFiles::default() }
-    }
-
-    async fn replica(&self, db: &Db) -> Replica {
-        let replica = Replica::launch(Config { listeners: self.locks(), ..config(db) }).await;
-        replica.serving().await; // also shows that the health service needs no key
-        replica
-    }
-}
 
 /// The head of the response to a call with these values of `authorization`.
 async fn call(connection: &Http2, method: &str, authorizations: &[&str]) -> Status {
@@ -71,32 +30,6 @@ fn is_authenticated(status: &Status) -> bool {
     let is_about_sessions = status.message().contains("CLERK_JWT_KEY");
     matches!(status.code(), Code::InvalidArgument | Code::Ok)
         || (status.code() == Code::Unavailable && is_about_sessions)
-}
-
-/// A method from a descriptor.
-pub struct Method {
-    pub path: String,
-    pub is_admin: bool,
-    pub is_stream: bool,
-}
-
-/// All methods of all services.
-pub fn methods() -> Vec<Method> {
-    let others = [envoy::DESCRIPTOR, flagd::pb::EVALUATION, flagd::pb::SYNC];
-    let files = [pb::DESCRIPTOR].into_iter().chain(others);
-    let files = files.map(|descriptor| FileDescriptorSet::decode(descriptor).unwrap().file);
-    let mut found = Vec::new();
-    for file in files.flatten() {
-        for service in &file.service {
-            for method in &service.method {
-                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                let is_admin = service.name() == "Admin";
-                found.push(Method { path, is_admin, is_stream: method.server_streaming() });
-            }
-        }
-    }
-    assert!(found.len() >= 24, "{}", found.len());
-    found
 }
 
 #[tokio::test]
@@ -306,18 +239,6 @@ async fn commands_present_the_key() {
     assert_eq!(shell.run(&[&ask[..], &["--key", key]].concat()).await.0, 1);
     let (code, _, stderr) = shell.run(&["deliveries", "list", "--key", key]).await;
     assert!(code == 2 && stderr.contains("lacks the scope `admin`"), "{stderr}");
-}
-
-/// Checks that `serve` with these variables ends with exit code 2 and these words.
-pub async fn check_refused(variables: &[(&'static str, &str)], words: &[&str]) {
-    let nowhere = "postgres://127.0.0.1:1/nothing";
-    let usual = [("CLERK_WEBHOOK_SIGNING_SECRET", SECRET), ("DATABASE_URL", nowhere)];
-    let shell = Shell::new(&[&usual[..], variables].concat());
-    let (code, _, stderr) = shell.run(&["serve"]).await;
-    assert_eq!(code, 2, "{stderr}");
-    for word in words {
-        assert!(stderr.contains(word), "{variables:?}: {stderr}");
-    }
 }
 
 #[tokio::test]

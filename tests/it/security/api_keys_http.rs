@@ -1,7 +1,7 @@
 //! API keys over HTTP: the keys and scopes of gRPC apply.
 
 use crate::{
-    security::api_keys::CallersFile,
+    support::callers_file::CallersFile,
     support::certificates::{Authority, Name},
     support::database::Db,
     support::http_client::{HttpClient, counted},
@@ -21,10 +21,8 @@ const FLAG: &str = "/ofrep/v1/evaluate/flags/export";
 const EVALUATION: &str = "/access/v1/evaluation";
 
 async fn replica(db: &Db, file: &CallersFile, signer: &Signer) -> Replica {
-    let (locks, sessions) = (file.locks(), Some(signer.sessions(Rules::default())));
-    let replica = Replica::launch(Config { listeners: locks, sessions, ..config(db) }).await;
-    replica.serving().await;
-    replica
+    let (listeners, sessions) = (file.listeners(), Some(signer.sessions(Rules::default())));
+    Replica::start_with(Config { listeners, sessions, ..config(db) }).await
 }
 
 fn body(path: &str) -> Value {
@@ -132,10 +130,9 @@ async fn client_certificates_are_callers_over_http_too() {
     let listeners = ListenerFiles {
         operator: Some(authority.listener()),
         client_ca: Some(authority.client_ca()),
-        ..file.locks()
+        ..file.listeners()
     };
-    let replica = Replica::launch(Config { listeners, sessions, ..config(&db) }).await;
-    replica.serving().await;
+    let replica = Replica::start_with(Config { listeners, sessions, ..config(&db) }).await;
     replica.send(&payload("subscriptionItem.active")).await;
     let client = |identity| HttpClient::by_tls(&replica, &authority, identity);
 

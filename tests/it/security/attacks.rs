@@ -5,14 +5,14 @@
 //! connections are closed, and that connections which read no responses are closed when they are too old.
 
 use crate::{
-    security::webhook_attacks,
     support::database::Db,
     support::http2_frames::{
         Attacker, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM,
         SETTINGS, call, frame,
     },
     support::process::Process,
-    support::service::{ADA, Replica, config, eventually, payload, plain_http},
+    support::service::{ADA, Replica, config, deliver, eventually, payload, plain_http},
+    support::webhook_attacks,
 };
 use entitlements::api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
 use futures_util::future::{BoxFuture, FutureExt, join_all};
@@ -345,8 +345,7 @@ impl Siege {
 
     /// Checks a cached subject, one call after another, until `meanwhile` ends.
     async fn ask(&self, meanwhile: impl Future<Output = ()>) -> ClientReport {
-        let channel = Endpoint::from_shared(self.process.grpc.clone()).unwrap().connect_lazy();
-        let (mut client, mut report) = (EntitlementsClient::new(channel), ClientReport::default());
+        let (mut client, mut report) = (self.process.client(), ClientReport::default());
         let (mut tick, mut over) = (interval(Duration::from_millis(5)), Box::pin(meanwhile));
         loop {
             let began = Instant::now();
@@ -429,7 +428,7 @@ async fn a_connection_flood_takes_no_descriptors_from_other_listeners() {
     answered(&mut client, false).await;
     let http = plain_http();
     let body = payload("subscriptionItem.active");
-    crate::outages::kills::deliver(&http, &process.http, "msg_1", &body).await;
+    deliver(&http, &process.http, "msg_1", &body).await.unwrap();
     answered(&mut client, true).await;
     drop(crowd);
     let again = Endpoint::from_shared(process.grpc.clone()).unwrap().connect().await.unwrap();

@@ -1,13 +1,12 @@
 //! The share of one caller, which leaves room for others.
 
 use crate::{
-    security::api_keys::CallersFile,
+    support::callers_file::CallersFile,
     support::database::Db,
-    support::service::{ADA, Replica, config, eventually},
+    support::service::{ADA, eventually},
 };
 use entitlements::{
     api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient},
-    config::Config,
     server::auth::{CallerShare, Scope, StreamKind},
 };
 use futures_util::future::join_all;
@@ -38,8 +37,7 @@ fn refused(answers: &[Result<(), Status>]) -> usize {
 async fn a_caller_whose_loads_wait_for_postgres_leaves_room_for_the_others() {
     let (db, file) = (Db::new().await, CallersFile::new());
     let [busy, other] = ["busy", "other"].map(|name| file.create(name, &[Scope::Check]));
-    let replica = Replica::launch(Config { listeners: file.locks(), ..config(&db) }).await;
-    replica.serving().await;
+    let replica = file.replica(&db).await;
     let mut channels = Vec::new();
     for _ in 0..3 {
         let endpoint = Endpoint::from_shared(format!("http://{}", replica.bound.api)).unwrap();

@@ -249,9 +249,7 @@ async fn replica(db: &Db, signers: &Signers, setting: &Setting, knows_instance: 
     config.sessions = Some(SessionConfig { instance, ..signers.own.sessions(rules.clone()) });
     let (payload, header) = ("clerk".into(), Some("clerk_header".into()));
     config.trusted_claims = Some(TrustedClaims { payload, header, rules });
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
-    replica
+    Replica::start_with(config).await
 }
 
 /// Counts each difference and the signed-in users; a request's tokens are signed when it is sent.

@@ -6,7 +6,7 @@ use crate::{
     support::service::{ADA, Replica, eventually, payload},
 };
 use entitlements::{
-    api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient},
+    api::pb::CheckFeatureRequest,
     domain::Catalog,
     storage::{self, Author, Compared, DeliveryFilter, Store},
 };
@@ -14,7 +14,6 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use std::{collections::BTreeSet, fs, path::Path};
-use tonic::transport::Endpoint;
 
 /// The queries in `.sqlx`, with the types of their parameters.
 fn queries() -> Vec<(String, Vec<String>)> {
@@ -351,8 +350,7 @@ fn most_memory(pid: i32) -> u64 {
 async fn a_flood_of_notifications_fills_no_memory_and_later_changes_are_processed() {
     let db = Db::new().await;
     let (flooded, other) = (Process::start(&db.url, &[]).await, Replica::start(&db).await);
-    let channel = Endpoint::from_shared(flooded.grpc.clone()).unwrap().connect_lazy();
-    let mut client = EntitlementsClient::new(channel);
+    let mut client = flooded.client();
     let mut is_allowed = async || {
         let (user_id, feature) = (ADA.to_owned(), "export".to_owned());
         let request = CheckFeatureRequest { user_id, feature, ..Default::default() };

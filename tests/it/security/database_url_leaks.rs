@@ -1,6 +1,6 @@
 //! Malformed values of `DATABASE_URL`: no command prints any part of the password.
 
-use crate::{operations::command_line::Shell, support::service::SECRET};
+use crate::{support::service::SECRET, support::shell::Shell};
 use futures_util::{StreamExt, stream};
 
 /// Parts of the passwords, none of which is in our own messages.

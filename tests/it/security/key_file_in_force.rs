@@ -1,11 +1,12 @@
 //! An edited callers file, and the content that the running service uses.
 
 use crate::{
-    operations::command_line::Shell,
-    security::api_keys::CallersFile,
+    support::callers_file::CallersFile,
     support::database::Db,
+    support::metrics::sample,
     support::process::Process,
     support::service::{Replica, config, eventually},
+    support::shell::Shell,
 };
 use entitlements::{
     config::Config,
@@ -21,8 +22,7 @@ use std::{
 /// The value of a gauge on a replica's metrics page.
 async fn gauge(replica: &Replica, name: &str) -> u64 {
     let (_, page) = replica.get("/metrics").await;
-    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("{name} in:\n{page}")).parse().unwrap()
+    sample(&page, name).unwrap_or_else(|| panic!("{name} in:\n{page}"))
 }
 
 fn on_disk(path: &Path) -> u64 {
@@ -66,7 +66,7 @@ fn owner_of(path: &Path) -> (u32, u32) {
 #[tokio::test]
 async fn metrics_show_the_active_key_file_and_whether_the_file_is_broken() {
     let (db, file) = (Db::new().await, CallersFile::new());
-    let replica = Replica::launch(Config { listeners: file.locks(), ..config(&db) }).await;
+    let replica = Replica::launch(Config { listeners: file.listeners(), ..config(&db) }).await;
     let (in_force, broken) = ("entitlements_callers_in_force", "entitlements_callers_broken");
     assert_eq!(gauge(&replica, in_force).await, on_disk(&file.path()));
     file.create("backend", &[Scope::Check]);

@@ -1,10 +1,10 @@
 //! Secrets and personal data are sent through all interfaces, and must appear only in the bodies of deliveries.
 
 use crate::{
-    operations::command_line::Shell,
     support::database::Db,
     support::process::Process,
     support::service::{ADA, JOAN, SECRET, eventually, payload, plain_http, secret},
+    support::shell::Shell,
 };
 use chrono::Utc;
 use entitlements::api::pb::{
@@ -252,8 +252,7 @@ async fn secrets_and_people_are_in_no_log_answer_metric_or_table() {
     let process = Process::start(&url, &variables).await;
     deliver(&process.http, &mut outputs).await;
     ask(&process.grpc, &mut outputs).await;
-    let metrics = plain_http().get(format!("{}/metrics", process.internal)).send().await.unwrap();
-    outputs.add("/metrics", metrics.text().await.unwrap());
+    outputs.add("/metrics", process.metrics().await);
     eventually("Clerk's answers are logged", async || process.log().contains("Clerk")).await;
     let log = process.log();
     assert!(log.contains("parked") && log.contains("refused a webhook"), "{log}");

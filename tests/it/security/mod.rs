@@ -14,4 +14,3 @@ pub mod revoked_streams;
 pub mod session_tokens;
 pub mod shared_machine;
 pub mod tls;
-pub mod webhook_attacks;

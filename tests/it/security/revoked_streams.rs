@@ -1,10 +1,10 @@
 //! Streams of every protocol end when their caller's key or scope is removed.
 
 use crate::{
-    security::api_keys::{CallersFile, methods},
-    security::tls::channel,
-    support::certificates::{Authority, Name},
+    support::callers_file::CallersFile,
+    support::certificates::{Authority, Name, connect_tls},
     support::database::Db,
+    support::grpc_methods::methods,
     support::http_client::HttpClient,
     support::service::{ADA, Replica, config, eventually},
 };
@@ -107,8 +107,7 @@ async fn every_stream_ends_when_its_key_is_revoked_and_no_other_one() {
     let (db, file) = (Db::new().await, CallersFile::new());
     let revoked = file.create("revoked", &[Scope::Check]);
     let kept = file.create("kept", &[Scope::Check]);
-    let replica = Replica::launch(Config { listeners: file.locks(), ..config(&db) }).await;
-    replica.serving().await;
+    let replica = file.replica(&db).await;
     let (mine, mut theirs) =
         (open(&replica.channel, Some(&revoked)).await, open(&replica.channel, Some(&kept)).await);
     let tested: Vec<_> = mine.iter().map(|(name, _)| *name).collect();
@@ -142,8 +141,7 @@ async fn event_streams_over_http_are_closed_when_their_key_is_revoked() {
     let (db, file) = (Db::new().await, CallersFile::new());
     let key = file.create("revoked", &[Scope::Check]);
     let kept = file.create("kept", &[Scope::Check]);
-    let replica = Replica::launch(Config { listeners: file.locks(), ..config(&db) }).await;
-    replica.serving().await;
+    let replica = file.replica(&db).await;
     let http_client = HttpClient::of(&replica);
     let uri = format!("{}/ofrep/v1/events?userId={ADA}", http_client.base);
     let ask = async |key: &str| {
@@ -168,7 +166,7 @@ async fn streams_of_a_certificate_end_when_its_scopes_are_removed() {
         api: Some(authority.listener()),
         operator: Some(authority.listener()),
         client_ca: Some(authority.client_ca()),
-        ..file.locks()
+        ..file.listeners()
     };
     let replica = Replica::launch(Config { listeners, ..config(&db) }).await;
     let identity = || Some(authority.issue(&[Name::Uri("spiffe://test/backend")]));
@@ -178,7 +176,7 @@ async fn streams_of_a_certificate_end_when_its_scopes_are_removed() {
         http_client.client.get(&ready).send().await.unwrap().status() == 200
     })
     .await;
-    let grpc = channel(replica.bound.api, authority.client(identity())).await.unwrap();
+    let grpc = connect_tls(replica.bound.api, authority.client(identity())).await.unwrap();
     let mut streams = open(&grpc, None).await;
     let uri = format!("{}/ofrep/v1/events?userId={ADA}", http_client.base);
     let mut events = http_client.client.get(&uri).send().await.unwrap();

@@ -36,9 +36,7 @@ async fn with(
     config.sessions = Some(SessionConfig { keys, rules: rules.clone(), instance });
     let (payload, header) = ("clerk".into(), header.map(str::to_owned));
     config.trusted_claims = Some(TrustedClaims { payload, header, rules });
-    let replica = Replica::launch(config).await;
-    replica.serving().await;
-    replica
+    Replica::start_with(config).await
 }
 
 /// Asks as every gateway does, and checks that all get the same response.

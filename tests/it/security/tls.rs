@@ -1,13 +1,13 @@
 //! TLS on the listeners, client certificates, and replacing both without a restart.
 
 use crate::{
-    operations::command_line::Shell,
-    security::api_keys::CallersFile,
-    support::certificates::{Authority, Name},
+    support::callers_file::CallersFile,
+    support::certificates::{Authority, Name, connect_tls},
     support::database::Db,
     support::process::Process,
     support::raw_socket,
     support::service::{ADA, Replica, config, eventually, payload, plain_http},
+    support::shell::{Shell, check_refused},
 };
 use entitlements::{
     api::pb::{
@@ -35,16 +35,8 @@ use tokio_rustls::{
 };
 use tonic::{
     Code, Request, Status,
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    transport::{Channel, Endpoint},
 };
-
-/// A gRPC channel to a replica.
-pub async fn channel(
-    to: SocketAddr,
-    tls: ClientTlsConfig,
-) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("https://{to}")).unwrap().tls_config(tls)?.connect().await
-}
 
 async fn check(channel: &Channel, key: Option<&str>) -> Result<bool, Status> {
     let mut request = Request::new(CheckFeatureRequest {
@@ -102,10 +94,10 @@ async fn grpc_is_served_by_tls_to_clients_that_trust_its_authority() {
     let replica = start(&db, ListenerFiles { api, ..ListenerFiles::default() }).await;
     replica.send(&payload("subscriptionItem.active")).await;
     let to = replica.bound.api;
-    let trusting = channel(to, authority.client(None)).await.unwrap();
+    let trusting = connect_tls(to, authority.client(None)).await.unwrap();
     assert!(check(&trusting, None).await.unwrap());
 
-    let untrusting = channel(to, Authority::new().client(None)).await.unwrap_err();
+    let untrusting = connect_tls(to, Authority::new().client(None)).await.unwrap_err();
     assert!(format!("{untrusting:?}").contains("InvalidCertificate"), "{untrusting:?}");
     assert_eq!(
         raw_socket::status(&raw_socket::exchange(to, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await),
@@ -130,7 +122,7 @@ async fn client_certificates_are_callers_by_the_names_in_them() {
         + "[certificates.\"out.test\"]\nscopes = []\n";
     fs::write(file.path(), text).unwrap();
     let (api, client_ca) = (Some(authority.listener()), Some(authority.client_ca()));
-    let replica = start(&db, ListenerFiles { api, client_ca, ..file.locks() }).await;
+    let replica = start(&db, ListenerFiles { api, client_ca, ..file.listeners() }).await;
     let to = replica.bound.api;
     let (allowed, refused) = (Code::Ok, Code::PermissionDenied);
     let spiffe = Name::Uri("spiffe://test/ops");
@@ -154,7 +146,8 @@ async fn client_certificates_are_callers_by_the_names_in_them() {
         (vec![Name::Common("spiffe://test/ops"), Name::Dns("any.test")], allowed, refused),
         (vec![], Code::Unauthenticated, Code::Unauthenticated),
     ] {
-        let channel = channel(to, authority.client(Some(authority.issue(&names)))).await.unwrap();
+        let channel =
+            connect_tls(to, authority.client(Some(authority.issue(&names)))).await.unwrap();
         let checked = check(&channel, None).await.map_or_else(|s| s.code(), |_| Code::Ok);
         assert_eq!((checked, look(&channel).await), (may_check, may_look), "{names:?}");
         assert!(check(&channel, Some(&key)).await.is_ok(), "a key that is presented counts");
@@ -163,14 +156,14 @@ async fn client_certificates_are_callers_by_the_names_in_them() {
             Code::Unauthenticated
         );
     }
-    let nameless = channel(to, authority.client(None)).await.unwrap();
+    let nameless = connect_tls(to, authority.client(None)).await.unwrap();
     assert_eq!(check(&nameless, None).await.unwrap_err().code(), Code::Unauthenticated);
     assert!(check(&nameless, Some(&key)).await.is_ok());
     let health = tonic_health::pb::HealthCheckRequest::default();
     tonic_health::pb::health_client::HealthClient::new(nameless).check(health).await.unwrap();
 
     let stranger = Authority::new().issue(&[Name::Uri("spiffe://test/ops")]);
-    let stranger = channel(to, authority.client(Some(stranger))).await;
+    let stranger = connect_tls(to, authority.client(Some(stranger))).await;
     let outcome = match stranger {
         Ok(channel) => check(&channel, Some(&key)).await.map_err(|status| status.code()),
         Err(_) => Err(Code::Unavailable),
@@ -193,7 +186,7 @@ async fn certificates_are_replaced_without_a_restart_and_broken_ones_are_rejecte
     let process = Process::start(&db.url, &variables).await;
     let to: SocketAddr = process.grpc.strip_prefix("http://").unwrap().parse().unwrap();
     let mine = || Some(authority.issue(&[Name::Uri("spiffe://test/billing")]));
-    let open = channel(to, authority.client(mine())).await.unwrap();
+    let open = connect_tls(to, authority.client(mine())).await.unwrap();
     assert_eq!(look(&open).await, Code::PermissionDenied, "certificates may check by default");
     let first = shown(&authority, to).await;
 
@@ -216,14 +209,14 @@ async fn certificates_are_replaced_without_a_restart_and_broken_ones_are_rejecte
     authority.serve_as("third.test");
     fs::write(ca, &other.pem).unwrap();
     eventually("certificates of the former authority are rejected", async || {
-        match channel(to, authority.client(mine())).await {
+        match connect_tls(to, authority.client(mine())).await {
             Ok(channel) => check(&channel, None).await.is_err(),
             Err(_) => true,
         }
     })
     .await;
     let theirs = other.issue(&[Name::Uri("spiffe://test/billing")]);
-    let theirs = channel(to, authority.client(Some(theirs))).await.unwrap();
+    let theirs = connect_tls(to, authority.client(Some(theirs))).await.unwrap();
     check(&theirs, None).await.expect("those of the authority after are");
     check(&open, None).await.expect("an open connection goes on");
     drop((open, theirs));
@@ -235,8 +228,7 @@ async fn webhooks_and_metrics_are_served_by_tls() {
     let (db, authority) = (Db::new().await, Authority::new());
     let tls = || Some(authority.listener());
     let listeners = ListenerFiles { webhook: tls(), operator: tls(), ..ListenerFiles::default() };
-    let replica = Replica::launch(Config { listeners, ..config(&db) }).await;
-    replica.serving().await;
+    let replica = Replica::start_with(Config { listeners, ..config(&db) }).await;
     let trusted = reqwest::Certificate::from_pem(authority.pem.as_bytes()).unwrap();
     let client = reqwest::Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap();
     let (http, internal) = (replica.bound.webhook.port(), replica.bound.operator.port());
@@ -283,7 +275,7 @@ async fn peers_without_a_handshake_or_a_request_are_disconnected() {
         )
     });
     join_all(waits).await;
-    let channel = channel(replica.bound.api, authority.client(None)).await.unwrap();
+    let channel = connect_tls(replica.bound.api, authority.client(None)).await.unwrap();
     check(&channel, None).await.expect("others are served");
 }
 
@@ -349,6 +341,6 @@ async fn invalid_certificate_files_are_named_at_start() {
         let (cert, key, clients) = (path(certificate), path(key), clients.map(path));
         let mut variables = vec![("API_TLS_CERT", cert.as_str()), ("API_TLS_KEY", &key)];
         variables.extend(clients.as_deref().map(|clients| ("API_CLIENT_CA", clients)));
-        crate::security::api_keys::check_refused(&variables, &[words]).await;
+        check_refused(&variables, &[words]).await;
     }
 }

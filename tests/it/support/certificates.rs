@@ -5,9 +5,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, SanType, date_time_ymd,
 };
-use std::{fs, path::PathBuf};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 use tempfile::TempDir;
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// The year in which issued certificates expire.
 const ENDS: i32 = 2040;
@@ -103,4 +103,12 @@ impl Authority {
             None => trusting,
         }
     }
+}
+
+/// Connects to a gRPC listener by TLS.
+pub async fn connect_tls(
+    to: SocketAddr,
+    tls: ClientTlsConfig,
+) -> Result<Channel, tonic::transport::Error> {
+    Endpoint::from_shared(format!("https://{to}")).unwrap().tls_config(tls)?.connect().await
 }

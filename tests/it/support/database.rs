@@ -73,6 +73,22 @@ impl Db {
         PgPool::connect(&self.url).await.unwrap()
     }
 
+    /// Runs SQL statements as the owner of the database.
+    pub async fn run(&self, sql: &str) {
+        let mut db = PgConnection::connect(&self.url).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut db).await.unwrap();
+        db.close().await.unwrap();
+    }
+
+    /// The number of rows of a table.
+    pub async fn count(&self, table: &str) -> usize {
+        let mut db = PgConnection::connect(&self.url).await.unwrap();
+        let count = AssertSqlSafe(format!("select count(*) from {table}"));
+        let count: i64 = sqlx::query_scalar(count).fetch_one(&mut db).await.unwrap();
+        db.close().await.unwrap();
+        count.try_into().unwrap()
+    }
+
     /// All rows of all tables, as text: two equal fingerprints mean that nothing changed.
     pub async fn fingerprint(&self) -> String {
         let mut db = PgConnection::connect(&self.url).await.unwrap();

@@ -2,6 +2,7 @@
 
 use crate::{
     support::certificates::Authority,
+    support::metrics::sample,
     support::service::{Replica, plain_http},
 };
 use reqwest::{Certificate, Client, Identity, Method, header::HeaderMap};
@@ -93,9 +94,8 @@ impl HttpClient {
 /// The number of requests of a protocol with this result, from the metrics page.
 pub async fn counted(replica: &Replica, protocol: &str, result: &str) -> u64 {
     let (_, metrics) = replica.get("/metrics").await;
-    let line = format!(
-        "entitlements_protocol_requests_total{{protocol=\"{protocol}\",result=\"{result}\"}} "
+    let name = format!(
+        "entitlements_protocol_requests_total{{protocol=\"{protocol}\",result=\"{result}\"}}"
     );
-    let found = metrics.lines().find_map(|found| found.strip_prefix(&line));
-    found.map_or(0, |count| count.parse().unwrap())
+    sample(&metrics, &name).unwrap_or(0)
 }

@@ -1,7 +1,10 @@
 //! Processes that a test can kill: its own Postgres, and services.
 
-use crate::support::service::{SECRET, eventually, logged_field, plain_http};
+use crate::support::service::{
+    Answer, SECRET, deliver, eventually, logged_field, new_id, plain_http,
+};
 use embedded_postgres::{Binaries, Embedded};
+use entitlements::api::pb::entitlements_client::EntitlementsClient;
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
 use std::{
@@ -12,6 +15,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tonic::transport::{Channel, Endpoint};
 
 /// A Postgres server of one test.
 pub struct Postgres {
@@ -205,6 +209,22 @@ impl Process {
         let _child = Self::spawn(serve, database, &[], &log);
         logged_field(&log, "api").await;
         fs::read_to_string(&log).unwrap()
+    }
+
+    /// Delivers a signed body under a new id.
+    pub async fn send(&self, body: &str) -> Answer {
+        deliver(&plain_http(), &self.http, &new_id(), body).await.unwrap()
+    }
+
+    /// The metrics page.
+    pub async fn metrics(&self) -> String {
+        let page = plain_http().get(format!("{}/metrics", self.internal)).send().await.unwrap();
+        page.text().await.unwrap()
+    }
+
+    /// A client that connects at its first call.
+    pub fn client(&self) -> EntitlementsClient<Channel> {
+        EntitlementsClient::new(Endpoint::from_shared(self.grpc.clone()).unwrap().connect_lazy())
     }
 
     /// The log so far.

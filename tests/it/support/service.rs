@@ -1,10 +1,15 @@
 //! A running service and its callers.
 
-use crate::support::database::Db;
+use crate::{
+    support::database::Db,
+    support::fake_clerk::{Clerk, KEY},
+    support::metrics::sample,
+};
 use chrono::Utc;
 use entitlements::{
     api::pb::{
-        Account, CheckFeatureRequest, CheckFeatureResponse, ListEntitlementsRequest,
+        Account, CheckFeatureRequest, CheckFeatureResponse, DeliveryFilter,
+        ListEntitlementsRequest, ReplayDeliveriesRequest, admin_client::AdminClient,
         entitlements_client::EntitlementsClient,
     },
     app::{Bound, Service},
@@ -93,9 +98,21 @@ pub fn payload(name: &str) -> String {
 impl Replica {
     /// Starts a replica and waits until it serves.
     pub async fn start(db: &Db) -> Self {
-        let replica = Self::launch(config(db)).await;
+        Self::start_with(config(db)).await
+    }
+
+    /// Starts a replica with these settings and waits until it serves.
+    pub async fn start_with(config: Config) -> Self {
+        let replica = Self::launch(config).await;
         replica.serving().await;
         replica
+    }
+
+    /// Starts a replica with a fake Clerk and this catalog file.
+    pub async fn with_clerk(db: &Db, clerk: &Clerk, catalog: Option<&str>) -> Self {
+        let catalog = catalog.map(|text| (Catalog::from_toml(text).unwrap(), "file".into()));
+        let backend_api = Some(clerk.access(KEY));
+        Self::start_with(Config { backend_api, catalog, ..config(db) }).await
     }
 
     /// Starts a replica without waiting until it serves.
@@ -130,31 +147,19 @@ impl Replica {
 
     /// Delivers a signed body under a new id.
     pub async fn send(&self, body: &str) -> Answer {
-        self.send_as(&format!("msg_{}", uuid::Uuid::now_v7().simple()), body).await
+        self.send_as(&new_id(), body).await
     }
 
     /// Delivers a signed body under this id.
     pub async fn send_as(&self, id: &str, body: &str) -> Answer {
-        let now = Utc::now().timestamp();
-        let headers = [
-            ("svix-id", id.to_owned()),
-            ("svix-timestamp", now.to_string()),
-            ("svix-signature", secret().sign(id, now, body)),
-        ];
-        self.post(&headers, body.to_owned()).await
+        let webhook = format!("http://{}", self.bound.webhook);
+        deliver(&self.http, &webhook, id, body).await.unwrap()
     }
 
     /// Posts to the webhook endpoint with exactly these headers.
     pub async fn post(&self, headers: &[(&str, String)], body: impl Into<reqwest::Body>) -> Answer {
-        let url = format!("http://{}/webhooks/clerk", self.bound.webhook);
-        let mut request = self.http.post(url).body(body);
-        for (name, value) in headers {
-            request = request.header(*name, value);
-        }
-        let response = request.send().await.unwrap();
-        let status = response.status().as_u16();
-        let text = response.text().await.unwrap();
-        Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+        let webhook = format!("http://{}", self.bound.webhook);
+        post(&self.http, &webhook, headers, body).await.unwrap()
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
@@ -168,10 +173,8 @@ impl Replica {
         let now = UNIX_EPOCH.elapsed().unwrap();
         eventually("the changes up to now are processed", async || {
             let (_, metrics) = self.get("/metrics").await;
-            let processed = metrics.lines().find_map(|line| {
-                line.strip_prefix("entitlements_changes_heard_at_seconds ")?.parse::<f64>().ok()
-            });
-            processed.is_some_and(|seconds| Duration::from_secs_f64(seconds) > now)
+            sample(&metrics, "entitlements_changes_heard_at_seconds")
+                .is_some_and(|seconds| Duration::from_secs_f64(seconds) > now)
         })
         .await;
     }
@@ -200,6 +203,18 @@ impl Replica {
         response.accounts.into_iter().next().unwrap()
     }
 
+    pub fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel.clone())
+    }
+
+    /// Replays matching deliveries, and returns their ids and new outcomes.
+    pub async fn replay(&self, filter: DeliveryFilter, dry_run: bool) -> Vec<(String, String)> {
+        let request =
+            ReplayDeliveriesRequest { filter: Some(filter), dry_run, ..Default::default() };
+        let replayed = self.admin().replay_deliveries(request).await.unwrap().into_inner().replayed;
+        replayed.into_iter().map(|delivery| (delivery.svix_id, delivery.after)).collect()
+    }
+
     /// Stops the service as SIGTERM does, and returns its result.
     pub async fn stop(self) -> anyhow::Result<()> {
         drop((self.client, self.channel, self.http));
@@ -211,6 +226,59 @@ impl Replica {
     pub async fn ended(self) -> anyhow::Result<()> {
         timeout(TIMEOUT, self.task).await.expect("it ends at last").unwrap()
     }
+}
+
+/// A new id of a delivery.
+pub fn new_id() -> String {
+    format!("msg_{}", uuid::Uuid::now_v7().simple())
+}
+
+/// The headers of a delivery that is signed at an instant.
+pub fn signed_headers(id: &str, timestamp: i64, body: &str) -> [(&'static str, String); 3] {
+    [
+        ("svix-id", id.to_owned()),
+        ("svix-timestamp", timestamp.to_string()),
+        ("svix-signature", secret().sign(id, timestamp, body)),
+    ]
+}
+
+/// Delivers a signed body to the webhook listener at this URL.
+pub async fn deliver(
+    client: &reqwest::Client,
+    webhook: &str,
+    id: &str,
+    body: &str,
+) -> reqwest::Result<Answer> {
+    let headers = signed_headers(id, Utc::now().timestamp(), body);
+    post(client, webhook, &headers, body.to_owned()).await
+}
+
+/// Delivers a signed body, and returns whether it was acknowledged.
+pub async fn is_acknowledged(
+    client: &reqwest::Client,
+    webhook: &str,
+    id: &str,
+    body: &str,
+) -> bool {
+    let answer = deliver(client, webhook, id, body).await;
+    answer.is_ok_and(|answer| (200..300).contains(&answer.status))
+}
+
+/// Posts to the webhook endpoint of the listener at this URL with exactly these headers.
+pub async fn post(
+    client: &reqwest::Client,
+    webhook: &str,
+    headers: &[(&str, String)],
+    body: impl Into<reqwest::Body>,
+) -> reqwest::Result<Answer> {
+    let mut request = client.post(format!("{webhook}/webhooks/clerk")).body(body);
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    let response = request.send().await?;
+    let status = response.status().as_u16();
+    let text = response.text().await?;
+    Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) })
 }
 
 /// Makes a call, and repeats it while the service is overloaded or closes an old connection, as clients do.

@@ -1,7 +1,6 @@
 //! Attacks on the webhook listener. `attacks.rs` runs them beside a signed sender.
 
 use crate::{
-    ingest::invalid_requests::unsigned,
     support::http2_frames::Attacker,
     support::service::{payload, secret},
 };
@@ -15,13 +14,19 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
 
 type Closed = BoxFuture<'static, Vec<Option<Duration>>>;
 
+/// Headers of a delivery with an invalid signature that pass all checks possible before the body is read.
+pub fn unsigned_headers() -> String {
+    let now = Utc::now().timestamp();
+    format!("svix-id: msg_1\r\nsvix-timestamp: {now}\r\nsvix-signature: v1,AAAA\r\n")
+}
+
 /// More concurrent bodies than delivery slots, each sent byte by byte and opened anew when closed.
 pub fn slow_bodies(to: SocketAddr, until: Instant) -> Closed {
     crowd(
         200,
         move || async move {
             let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 400000\r\n";
-            let head = format!("{post}{}\r\n", unsigned());
+            let head = format!("{post}{}\r\n", unsigned_headers());
             let mut attacker = Attacker::sending(to, head.as_bytes()).await;
             while !attacker.is_closed() && Instant::now() < until {
                 let _ = attacker.send(b"{").await;
@@ -53,7 +58,7 @@ pub fn heavy_bodies(to: SocketAddr, until: Instant) -> Closed {
         160,
         move || async move {
             let post = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\ncontent-length: 524288\r\n";
-            let head = format!("{post}{}\r\n{}", unsigned(), "x".repeat(524_000));
+            let head = format!("{post}{}\r\n{}", unsigned_headers(), "x".repeat(524_000));
             Attacker::sending(to, head.as_bytes()).await.stay(until).await;
         },
         until,
