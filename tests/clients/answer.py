@@ -17,12 +17,12 @@ def answer(provider):
     for line in sys.stdin:
         kind, flag, default, attributes = json.loads(line)
         if kind == "changed":
-            told = {"value": changed}
+            response = {"value": changed}
         else:
             context = EvaluationContext(attributes.pop("targetingKey", None), attributes)
             details = getattr(client, f"get_{kind}_details")(flag, default, context)
             error = details.error_code.value if details.error_code else None
-            told = {"value": details.value, "reason": details.reason, "error": error,
+            response = {"value": details.value, "reason": details.reason, "error": error,
                     "metadata": dict(details.flag_metadata)}
-        print(json.dumps(told), flush=True)
+        print(json.dumps(response), flush=True)
     api.shutdown()

@@ -181,12 +181,12 @@ class Attack:
                 status, arrived = self.send(target, *forged, *filter(None, [authorization]))
                 if status == 400 and not arrived:
                     continue
-                told = [(name, value) for _, headers in arrived for name, value in headers
+                received = [(name, value) for _, headers in arrived for name, value in headers
                         if value and re.sub("[^a-z]", "", name.lower()).startswith("xentitlement")]
-                users = [value for name, value in told if name.lower() == "x-entitlement-user"]
-                forged_value = any("forged" in value for _, value in told)
-                if status != 200 or users != [user] * bool(user) or forged_value or (told and not user):
-                    wrong.append((target, forged, status, told))
+                users = [value for name, value in received if name.lower() == "x-entitlement-user"]
+                forged_value = any("forged" in value for _, value in received)
+                if status != 200 or users != [user] * bool(user) or forged_value or (received and not user):
+                    wrong.append((target, forged, status, received))
         well = f"{count} asked, none arrives"
         self.conclude("forged X-Entitlement headers, open and guarded routes", count, wrong, well)
 

@@ -1,7 +1,7 @@
 """Asks a gateway as browsers do: gateway.py CLIENT VERSION CALL STATUS COMMAND…
 
 COMMAND starts it on $PORT. It asks the service before it passes /export on to what listens on $BACKEND_PORT, which
-answers with the headers that it was sent. CALL `all` asks everything; any other name is one row, of what Ada is told.
+answers with the headers that it was sent. CALL `all` asks everything; any other name is one row, with the status of the response to Ada.
 """
 
 import http.server, json, os, socket, subprocess, sys, threading, time, urllib.error, urllib.request
@@ -36,7 +36,7 @@ def token(user, seconds=600):
 
 
 def ask(path, bearer=None, headers=None):
-    """The status, and what the backend was sent, or what the browser was told instead."""
+    """The status, and what the backend was sent, or the body of the refusal."""
     headers = dict(headers or {}) | ({"authorization": f"Bearer {bearer}"} if bearer else {})
     try:
         with urllib.request.urlopen(urllib.request.Request(URL + path, None, headers), timeout=10) as answer:
@@ -79,17 +79,17 @@ def everything(table):
     table.row("user who may", ask("/export", ada)[0], 200)
     table.row("the same, by cookie", ask("/export", None, {"cookie": f"a=b; __session={ada}"})[0], 200)
     forged = {"x-entitlement-plan": "enterprise", "x-entitlement-user": "user_root"}
-    _, told = ask("/export", ada, forged)
+    _, received = ask("/export", ada, forged)
     table.row("the backend gets user and reason, whatever the browser sends",
-              f"{told.get('x-entitlement-user')}, {told.get('x-entitlement-plan')}", f"{ADA}, pro")
+              f"{received.get('x-entitlement-user')}, {received.get('x-entitlement-plan')}", f"{ADA}, pro")
     Attack(table, send, token, ADA, rewrites=CLIENT.startswith("Envoy")).everything()
     tokens = {}
 
     def allowed(user):
         tokens.setdefault(user, token(user))
-        status, told = ask("/export", tokens[user])
-        assert status in (200, 403), (status, told)
-        assert status == 403 or told["x-entitlement-user"] == user, told
+        status, received = ask("/export", tokens[user])
+        assert status in (200, 403), (status, received)
+        assert status == 403 or received["x-entitlement-user"] == user, received
         return status == 200
 
     story(table, allowed, f"gateway{os.getpid()}")

@@ -7,7 +7,7 @@ from webhook import ADA
 
 CLIENT, VERSION, *PROGRAM = sys.argv[1:]
 WHO = {"targetingKey": ADA}
-# Where a provider has words of its own. The one for web pages keeps what it was told before it cannot ask, and the page
+# Where a provider has words of its own. The one for web pages keeps what it received before it cannot ask, and the page
 # removes it when nobody is signed in.
 UNLIKE = {
     "open-feature-ofrep": {"wrong type": '"no", PARSE_ERROR', "no targeting key": "false, INVALID_CONTEXT"},
@@ -16,7 +16,7 @@ UNLIKE = {
 }.get(CLIENT, {})
 
 table, program = Table(CLIENT, VERSION), Program(*PROGRAM, os.environ["OPERATOR_URL"])
-told = program.told
+shown = program.shown
 story(table, program.allows, f"ofrep{os.getpid()}")
 answer = program.ask("boolean", "export", False, WHO)
 table.print("reason", answer["reason"])
@@ -30,13 +30,13 @@ def row(call, found, expected):
     table.row(call, found, UNLIKE.get(call, expected))
 
 
-row("unknown flag", told("boolean", "exports", False, WHO), "false, FLAG_NOT_FOUND")
-row("wrong type", told("string", "export", "no", WHO), '"no", TYPE_MISMATCH')
-row("malformed targeting key", told("boolean", "export", False, {"targetingKey": "ada"}), "false, INVALID_CONTEXT")
-row("no targeting key", told("boolean", "export", False, {}), "false, TARGETING_KEY_MISSING")
+row("unknown flag", shown("boolean", "exports", False, WHO), "false, FLAG_NOT_FOUND")
+row("wrong type", shown("string", "export", "no", WHO), '"no", TYPE_MISMATCH')
+row("malformed targeting key", shown("boolean", "export", False, {"targetingKey": "ada"}), "false, INVALID_CONTEXT")
+row("no targeting key", shown("boolean", "export", False, {}), "false, TARGETING_KEY_MISSING")
 program.close()
 for call, keys, expected in [("no API key", [], "false, GENERAL"), ("wrong API key", ["ent_guess"], "false, GENERAL"),
                              ("API key", [os.environ["KEY"]], "true")]:
     program = Program(*PROGRAM, os.environ["KEYED_OPERATOR_URL"], *keys)
-    row(call, program.told("boolean", "export", False, WHO), expected)
+    row(call, program.shown("boolean", "export", False, WHO), expected)
     program.close()

@@ -27,14 +27,14 @@ class Table:
 
 
 def story(table, allowed, name):
-    """Two customers are asked in turn, across an upgrade, the end of a paid period, and an ending: nobody is ever
-    told the other's answer. `allowed` says whether a user may export."""
+    """Two customers are asked in turn, across an upgrade, the end of a paid period, and an ending: no answer is ever
+    that of the other. `allowed` says whether a user may export."""
     ada, linus = f"user_{name}Ada", f"user_{name}Linus"
-    told = []
+    steps = []
 
     def in_turn():
         answers = {(user, allowed(user)) for _ in range(20) for user in (ada, linus)}
-        told.append(" and ".join("on" if may else "off" for _, may in sorted(answers)))
+        steps.append(" and ".join("on" if may else "off" for _, may in sorted(answers)))
 
     def changed(call, event, user):
         before = allowed(user)  # a web page has one customer at a time: now it has this one
@@ -54,7 +54,7 @@ def story(table, allowed, name):
     in_turn()
     changed("ended by a webhook", "ended", linus)
     in_turn()
-    table.row("both in turn, 20 times at each of these steps", ", ".join(told),
+    table.row("both in turn, 20 times at each of these steps", ", ".join(steps),
               "off and off, on and off, off and on, off and off")
 
 
@@ -68,7 +68,7 @@ class Program:
         print(json.dumps([kind, flag, default, context]), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
-    def told(self, kind, flag, default, context):
+    def shown(self, kind, flag, default, context):
         """The answer in words: the value, and what was wrong."""
         answer = self.ask(kind, flag, default, context)
         value = answer["value"]

@@ -26,7 +26,7 @@ def one(client, user, action=USE, resource=EXPORT):
     return loop.run_until_complete(client.evaluate(EvaluationRequest(subject=subject, action=action, resource=resource)))
 
 
-def told(*question):
+def shown(*question):
     try:
         answer = one(*question)
         return f"{answer.decision}, {answer.context['reason']}"
@@ -44,17 +44,17 @@ def several(client, semantic):
 
 open_one = client(os.environ["OPERATOR_URL"])
 story(table, lambda user: one(open_one, user).decision, "authzen")
-table.row("feature", told(open_one, ADA), "True, REASON_PLAN")
-table.row("plan", told(open_one, ADA, USE, Resource(type="plan", id="pro")), "True, REASON_PLAN")
+table.row("feature", shown(open_one, ADA), "True, REASON_PLAN")
+table.row("plan", shown(open_one, ADA, USE, Resource(type="plan", id="pro")), "True, REASON_PLAN")
 report = Resource(type="report", id="7")
-table.row("action on a resource of the caller's", told(open_one, ADA, Action(name="export"), report), "True, REASON_PLAN")
+table.row("action on a resource of the caller's", shown(open_one, ADA, Action(name="export"), report), "True, REASON_PLAN")
 unknown = Resource(type="feature", id="exports")
-table.row("unknown feature", told(open_one, ADA, USE, unknown), "False, REASON_UNKNOWN_FEATURE")
-table.row("malformed subject", told(open_one, "ada"), "AuthZENClientError")
+table.row("unknown feature", shown(open_one, ADA, USE, unknown), "False, REASON_UNKNOWN_FEATURE")
+table.row("malformed subject", shown(open_one, "ada"), "AuthZENClientError")
 for semantic, expected in [("execute_all", "True, False, True"), ("deny_on_first_deny", "True, False"),
                            ("permit_on_first_permit", "True")]:
     table.row(f"several, {semantic}", several(open_one, semantic), expected)
 url, key = os.environ["KEYED_OPERATOR_URL"], os.environ["KEY"]
-table.row("no API key", told(client(url), ADA), "AuthZENClientError")
-table.row("wrong API key", told(client(url, authorization="Bearer ent_guess"), ADA), "AuthZENClientError")
-table.row("API key", told(client(url, authorization=f"Bearer {key}"), ADA), "True, REASON_PLAN")
+table.row("no API key", shown(client(url), ADA), "AuthZENClientError")
+table.row("wrong API key", shown(client(url, authorization="Bearer ent_guess"), ADA), "AuthZENClientError")
+table.row("API key", shown(client(url, authorization=f"Bearer {key}"), ADA), "True, REASON_PLAN")

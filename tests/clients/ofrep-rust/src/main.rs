@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::{env, io};
 
 /// An answer as `table.py` reads it.
-fn told<T: Into<Value>>(result: EvaluationResult<EvaluationDetails<T>>, fallback: Value) -> Value {
+fn shown<T: Into<Value>>(result: EvaluationResult<EvaluationDetails<T>>, fallback: Value) -> Value {
     match result {
         Ok(details) => {
             let reason = details.reason.map(|reason| reason.to_string());
@@ -26,13 +26,13 @@ fn told<T: Into<Value>>(result: EvaluationResult<EvaluationDetails<T>>, fallback
 
 async fn answer(client: &Client, question: &str) -> Value {
     let [kind, flag, fallback, context]: [Value; 4] = serde_json::from_str(question).unwrap();
-    let (flag, mut whom) = (flag.as_str().unwrap(), EvaluationContext::default());
+    let (flag, mut subject) = (flag.as_str().unwrap(), EvaluationContext::default());
     if let Some(key) = context["targetingKey"].as_str() {
-        whom = whom.with_targeting_key(key);
+        subject = subject.with_targeting_key(key);
     }
     match kind.as_str().unwrap() {
-        "boolean" => told(client.get_bool_details(flag, Some(&whom), None).await, fallback),
-        "string" => told(client.get_string_details(flag, Some(&whom), None).await, fallback),
+        "boolean" => shown(client.get_bool_details(flag, Some(&subject), None).await, fallback),
+        "string" => shown(client.get_string_details(flag, Some(&subject), None).await, fallback),
         kind => panic!("{kind} is not asked"),
     }
 }
