@@ -58,20 +58,19 @@ impl Signed {
     }
 }
 
-/// A request, the expected status, and words of the expected response.
-struct Case(Vec<(&'static str, String)>, Vec<u8>, u16, &'static str);
+/// A request, named; the expected status, and words of the expected response.
+struct Case(String, Vec<(&'static str, String)>, Vec<u8>, u16, &'static str);
 
 #[tokio::test]
 async fn requests_that_clerk_did_not_sign_are_refused_and_change_nothing() {
     let db = Db::new().await;
     let replica = Replica::start(&db).await;
     let before = db.fingerprint().await;
-    for Case(headers, body, status, words) in headers_that_are_wrong() {
-        let shown = format!("{headers:?}");
+    for Case(case, headers, body, status, words) in headers_that_are_wrong() {
         let answer = replica.post(&headers, body).await;
-        assert_eq!(answer.status, status, "{shown}: {answer:?}");
+        assert_eq!(answer.status, status, "{case}: {answer:?}");
         let error = answer.body["error"].as_str().unwrap_or_default();
-        assert!(error.contains(words), "{shown}: {answer:?}");
+        assert!(error.contains(words), "{case}: {answer:?}");
     }
     assert_eq!(db.fingerprint().await, before);
     let (_, metrics) = replica.get("/metrics").await;
@@ -81,44 +80,69 @@ async fn requests_that_clerk_did_not_sign_are_refused_and_change_nothing() {
 fn headers_that_are_wrong() -> Vec<Case> {
     let ok = Signed::new();
     let body = ok.body.clone().into_bytes();
-    let case = |headers, status, words| Case(headers, body.clone(), status, words);
+    let case = |name: &str, headers, status, words| {
+        Case(name.to_owned(), headers, body.clone(), status, words)
+    };
     let now = Utc::now().timestamp();
     let other = SigningSecret::parse(&"whsec_plJ3nmyCDGBKInavdOK15jsl".to_owned().into()).unwrap();
     let mut cases = vec![
-        case(vec![], 400, "missing header svix-id"),
-        case(ok.without("svix-id"), 400, "missing header svix-id"),
-        case(ok.without("svix-timestamp"), 400, "missing header svix-timestamp"),
-        case(ok.without("svix-signature"), 400, "missing header svix-signature"),
-        case(ok.with("svix-signature", other.sign("msg_1", now, &ok.body)), 401, "does not verify"),
-        case(Signed::at(now - 310).headers(), 401, "s in the past"),
-        case(Signed::at(now + 310).headers(), 401, "s in the future"),
-        case(Signed::at(now * 1000).headers(), 401, "s in the future"),
-        case(ok.and("svix-id", "msg_2"), 400, "svix-id is present twice"),
-        case(ok.and("svix-timestamp", "1"), 400, "svix-timestamp is present twice"),
-        case(ok.and("webhook-signature", ok.signature.clone()), 400, "send one kind"),
-        case(ok.and("webhook-id", "msg_1"), 400, "send one kind"),
-        case(ok.with("svix-signature", ""), 401, "does not verify"),
+        case("no headers", vec![], 400, "missing header svix-id"),
+        case("no id", ok.without("svix-id"), 400, "missing header svix-id"),
+        case("no timestamp", ok.without("svix-timestamp"), 400, "missing header svix-timestamp"),
+        case("no signature", ok.without("svix-signature"), 400, "missing header svix-signature"),
+        case(
+            "signed with another secret",
+            ok.with("svix-signature", other.sign("msg_1", now, &ok.body)),
+            401,
+            "does not verify",
+        ),
+        case("too old", Signed::at(now - 310).headers(), 401, "s in the past"),
+        case("too far ahead", Signed::at(now + 310).headers(), 401, "s in the future"),
+        case("timestamp in milliseconds", Signed::at(now * 1000).headers(), 401, "s in the future"),
+        case("two ids", ok.and("svix-id", "msg_2"), 400, "svix-id is present twice"),
+        case(
+            "two timestamps",
+            ok.and("svix-timestamp", "1"),
+            400,
+            "svix-timestamp is present twice",
+        ),
+        case(
+            "signatures of both kinds",
+            ok.and("webhook-signature", ok.signature.clone()),
+            400,
+            "send one kind",
+        ),
+        case("ids of both kinds", ok.and("webhook-id", "msg_1"), 400, "send one kind"),
+        case("empty signature", ok.with("svix-signature", ""), 401, "does not verify"),
     ];
     let mac = ok.signature.strip_prefix("v1,").unwrap();
     for signature in
         [format!("v2,{mac}"), format!("V1,{mac}"), "v1,".into(), format!("v1,{}", &mac[..9])]
     {
-        cases.push(case(ok.with("svix-signature", signature), 401, "does not verify"));
+        let name = format!("signature {signature}");
+        cases.push(case(&name, ok.with("svix-signature", signature), 401, "does not verify"));
     }
     let mut second_line = ok.with("svix-signature", "v1,AAAA");
     second_line.push(("svix-signature", ok.signature.clone()));
-    cases.push(case(second_line, 401, "only the first signature header is read"));
+    cases.push(case(
+        "two signature headers",
+        second_line,
+        401,
+        "only the first signature header is read",
+    ));
     for timestamp in
         ["abc", "1700000000.0", "", "-1", "+1700000000", "001700000000", "99999999999999999999"]
     {
-        cases.push(case(ok.with("svix-timestamp", timestamp), 400, "digits only"));
+        let name = format!("timestamp {timestamp:?}");
+        cases.push(case(&name, ok.with("svix-timestamp", timestamp), 400, "digits only"));
     }
     for id in ["", "msg.1", "msg 1", "msg\"1", "{msg}", &"x".repeat(129), &"x".repeat(9_000)] {
         let signed = Signed::of(id, now, ok.body.clone());
-        cases.push(case(signed.headers(), 400, "svix-id must be 1 to 128"));
+        let name = format!("id {id:?}");
+        cases.push(case(&name, signed.headers(), 400, "svix-id must be 1 to 128"));
     }
     let ours = Signed::of("api_0a1b", now, ok.body.clone());
-    cases.push(case(ours.headers(), 400, "must not begin with `api_`"));
+    cases.push(case("id of an import", ours.headers(), 400, "must not begin with `api_`"));
     cases.extend(bodies_that_were_changed(&ok, now));
     cases
 }
@@ -136,11 +160,29 @@ fn bodies_that_were_changed(ok: &Signed, now: i64) -> Vec<Case> {
         ("svix-signature", captured.signature),
     ];
     vec![
-        Case(ok.headers(), changed, 401, "does not verify"),
-        Case(ok.headers(), value.to_string().into_bytes(), 401, "does not verify"),
-        Case(ok.headers(), format!("{} ", ok.body).into_bytes(), 401, "does not verify"),
-        Case(ok.headers(), not_utf8, 400, "not UTF-8"),
-        Case(split.into(), b"{}".to_vec(), 400, "svix-id must be"),
+        Case("one letter changed".into(), ok.headers(), changed, 401, "does not verify"),
+        Case(
+            "JSON written anew".into(),
+            ok.headers(),
+            value.to_string().into_bytes(),
+            401,
+            "does not verify",
+        ),
+        Case(
+            "a space appended".into(),
+            ok.headers(),
+            format!("{} ", ok.body).into_bytes(),
+            401,
+            "does not verify",
+        ),
+        Case("not UTF-8".into(), ok.headers(), not_utf8, 400, "not UTF-8"),
+        Case(
+            "captured body split differently".into(),
+            split.into(),
+            b"{}".to_vec(),
+            400,
+            "svix-id must be",
+        ),
     ]
 }
 
@@ -167,16 +209,16 @@ async fn signatures_made_while_rotating_secrets_are_accepted() {
         ("svix-timestamp", now.to_string()),
         ("svix-signature", by_other),
     ];
-    for headers in [
-        ok.with("svix-signature", several),
-        by_other.into(),
-        unbranded.collect(),
-        ok.and("content-type", "text/plain"),
-        Signed::at(now - 290).headers(),
-        Signed::at(now + 290).headers(),
+    for (case, headers) in [
+        ("several signatures", ok.with("svix-signature", several)),
+        ("signed with the other secret", by_other.into()),
+        ("headers of Standard Webhooks", unbranded.collect()),
+        ("another content type", ok.and("content-type", "text/plain")),
+        ("nearly too old", Signed::at(now - 290).headers()),
+        ("nearly too far ahead", Signed::at(now + 290).headers()),
     ] {
         let answer = replica.post(&headers, ok.body.clone()).await;
-        assert_eq!(answer.status, 200, "{headers:?}: {answer:?}");
+        assert_eq!(answer.status, 200, "{case}: {answer:?}");
     }
 }
 
