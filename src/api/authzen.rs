@@ -6,27 +6,37 @@
 
 mod evaluation;
 
-use super::http_protocols::{Admission, LARGEST_BODY, Reply, refusal};
+use super::http_protocols::{LARGEST_BODY, ProtocolLayers, Reply, refusal};
 use crate::{
     check::{CheckError, CheckErrorKind, CooperativeYield, Evaluator},
     domain::{Explanation, PublicUrl},
     replica::Consistency,
-    server::http::{
-        body::{self, BodyError},
-        response::{Answer, json_body, not_allowed},
+    server::{
+        auth::{AuthError, CredentialSource},
+        http::{
+            body::{self, BodyError},
+            response::{json_body, not_allowed},
+        },
     },
+    telemetry::Metrics,
+};
+use axum::{
+    Router,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::{get, post},
 };
 use evaluation::Document;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tower_http::propagate_header::PropagateHeaderLayer;
 
 const EVALUATION: &str = "/access/v1/evaluation";
 const EVALUATIONS: &str = "/access/v1/evaluations";
 const CONFIGURATION: &str = "/.well-known/authzen-configuration";
 /// The header with the caller's id of the request, which the answer repeats.
-const REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The value of `Retry-After`, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
@@ -49,6 +59,13 @@ impl Fault {
         Self { status: StatusCode::BAD_REQUEST, reason: reason.into(), result: "invalid" }
     }
 
+    /// The answer to a rejected caller.
+    fn refused(why: AuthError) -> Reply {
+        let (status, result) = refusal(why);
+        let reason = "send an API key with the scope `check` as Authorization: Bearer KEY";
+        Self { status, reason: reason.into(), result }.reply()
+    }
+
     /// Renders the error as a JSON string, as the specification requires.
     fn reply(self) -> Reply {
         let mut answer = json_body(self.status, &Value::String(self.reason));
@@ -56,6 +73,12 @@ impl Fault {
             answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         Reply { answer, result: self.result }
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        self.reply().into_response()
     }
 }
 
@@ -77,74 +100,22 @@ impl AuthZen {
         Self { checks, public_url }
     }
 
-    /// Whether a path belongs to `AuthZEN`.
-    pub(super) fn has(path: &str) -> bool {
-        [EVALUATION, EVALUATIONS, CONFIGURATION].contains(&path)
-    }
-
-    /// Whether a path is that of the discovery document.
-    pub(super) fn is_discovery(path: &str) -> bool {
-        path == CONFIGURATION
-    }
-
-    pub(super) async fn answer(&self, request: Request<Incoming>, admission: Admission) -> Reply {
-        let id = request.headers().get(REQUEST_ID).cloned();
-        let mut reply = match admission {
-            Admission::Open => self.route(request).await.unwrap_or_else(Fault::reply),
-            Admission::Closed(why) => {
-                let (status, result) = refusal(why);
-                let reason = "send an API key with the scope `check` as Authorization: Bearer KEY";
-                Fault { status, reason: reason.into(), result }.reply()
-            }
-        };
-        if let Some(id) = id {
-            reply.answer.headers_mut().insert(REQUEST_ID, id);
-        }
-        reply
-    }
-
-    async fn route(&self, request: Request<Incoming>) -> Result<Reply, Fault> {
-        let path = request.uri().path();
-        match (request.method(), path) {
-            (&Method::GET, CONFIGURATION) => {
-                let answer = json_body(StatusCode::OK, &self.configuration()?);
-                Ok(Reply { answer, result: "discovery" })
-            }
-            (_, CONFIGURATION) => Ok(refused(not_allowed("GET"))),
-            (&Method::POST, _) => {
-                let is_one = path == EVALUATION;
-                let is_json = is_json(request.headers());
-                let body =
-                    body::read(request.into_body(), LARGEST_BODY).await.map_err(body_error)?;
-                if !is_json {
-                    return Err(Fault::invalid("the Content-Type header must be application/json"));
-                }
-                let document = Document::parse(&body).map_err(Fault::invalid)?;
-                // The specification requires: without a list, the batch endpoint acts as the single one.
-                if is_one || document.evaluations.is_empty() {
-                    self.one(&document).await
-                } else {
-                    self.many(&document).await
-                }
-            }
-            _ => Ok(refused(not_allowed("POST"))),
-        }
-    }
-
-    /// The discovery document. Its URLs come from the settings, never from the Host header: the sender chooses that
-    /// header, and a cache may hand the answer to other clients.
-    fn configuration(&self) -> Result<Value, Fault> {
-        let Some(base) = &self.public_url else {
-            let reason =
-                "PUBLIC_URL is not set: set it to the URL that callers use to reach this service";
-            let status = StatusCode::NOT_FOUND;
-            return Err(Fault { status, reason: reason.into(), result: "refused" });
-        };
-        Ok(json!({
-            "policy_decision_point": base.to_string(),
-            "access_evaluation_endpoint": format!("{base}{EVALUATION}"),
-            "access_evaluations_endpoint": format!("{base}{EVALUATIONS}"),
-        }))
+    /// The routes that need a key, and that of the discovery document.
+    pub(super) fn routers(self, metrics: &Arc<Metrics>) -> (Router, Router) {
+        let layers =
+            ProtocolLayers::new("authzen", CredentialSource::Either, Fault::refused, metrics);
+        let authzen = Arc::new(self);
+        let evaluations = Router::new()
+            .route(EVALUATION, post(evaluation))
+            .route(EVALUATIONS, post(evaluations))
+            .with_state(authzen.clone());
+        let discovery = Router::new()
+            .route(CONFIGURATION, get(configuration))
+            .method_not_allowed_fallback(not_allowed)
+            .with_state(authzen);
+        [layers.admit(evaluations, None), discovery]
+            .map(|routes| layers.count(routes).layer(PropagateHeaderLayer::new(REQUEST_ID)))
+            .into()
     }
 
     async fn one(&self, document: &Document) -> Result<Reply, Fault> {
@@ -192,6 +163,49 @@ impl AuthZen {
     }
 }
 
+/// The discovery document. Its URLs come from the settings, never from the Host header: the sender chooses that header,
+/// and a cache may hand the answer to other clients.
+async fn configuration(State(authzen): State<Arc<AuthZen>>) -> Result<Reply, Fault> {
+    let Some(base) = &authzen.public_url else {
+        let reason =
+            "PUBLIC_URL is not set: set it to the URL that callers use to reach this service";
+        let status = StatusCode::NOT_FOUND;
+        return Err(Fault { status, reason: reason.into(), result: "refused" });
+    };
+    let body = json!({
+        "policy_decision_point": base.to_string(),
+        "access_evaluation_endpoint": format!("{base}{EVALUATION}"),
+        "access_evaluations_endpoint": format!("{base}{EVALUATIONS}"),
+    });
+    Ok(Reply { answer: json_body(StatusCode::OK, &body), result: "discovery" })
+}
+
+async fn evaluation(State(authzen): State<Arc<AuthZen>>, request: Request) -> Result<Reply, Fault> {
+    authzen.one(&document(request).await?).await
+}
+
+async fn evaluations(
+    State(authzen): State<Arc<AuthZen>>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    let document = document(request).await?;
+    // The specification requires: without a list, the batch endpoint acts as the single one.
+    if document.evaluations.is_empty() {
+        authzen.one(&document).await
+    } else {
+        authzen.many(&document).await
+    }
+}
+
+async fn document(request: Request) -> Result<Document, Fault> {
+    let is_json = is_json(request.headers());
+    let body = body::read(request.into_body(), LARGEST_BODY).await.map_err(body_error)?;
+    if !is_json {
+        return Err(Fault::invalid("the Content-Type header must be application/json"));
+    }
+    Document::parse(&body).map_err(Fault::invalid)
+}
+
 /// The decision, with its explanation as context.
 fn response(answer: &Explanation<'_>) -> Value {
     json!({ "decision": answer.allowed, "context": answer })
@@ -207,8 +221,4 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 fn body_error(error: BodyError) -> Fault {
     Fault { status: error.status(), ..Fault::invalid(error.to_string()) }
-}
-
-fn refused(answer: Answer) -> Reply {
-    Reply { answer, result: "refused" }
 }

@@ -3,57 +3,61 @@
 //! A web page can make its own host name resolve to 127.0.0.1; the browser on that machine then lets the page read the
 //! answers of a loopback listener. A request of such a page still has the page's name in its Host header. Forward
 //! authentication is exempt: a gateway forwards the client's Host header, and the session token authenticates the user.
+//! If callers are authenticated, the paths that need a key are exempt too.
 
-use super::http_protocols::{FORWARD_AUTH, needs_key};
 use crate::{
     domain::PublicUrl,
     domain::loopback::{is_loopback, is_this_machine},
+    server::http::response::refuse,
 };
-use http::{Request, header, uri::Authority};
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use http::{StatusCode, header, uri::Authority};
 use std::net::SocketAddr;
 
-/// The host names that a listener accepts in the Host header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hosts {
-    /// All names, because other machines can reach the listener.
-    Any,
-    /// The names of this machine, and the host of `PUBLIC_URL`. If callers are authenticated, a request that needs a
-    /// key may name any host.
-    OfThisMachine {
-        /// The host of `PUBLIC_URL`.
-        public: Option<Box<str>>,
-        /// Whether callers are authenticated.
-        knows_callers: bool,
-    },
+/// The error for a request with another name in its Host header.
+const MISDIRECTED: &str = "the Host header names neither this machine nor PUBLIC_URL: use `localhost` or \
+     `127.0.0.1` as the host, or set PUBLIC_URL";
+
+/// The host names that a listener accepts in the Host header: those of this machine, and the host of `PUBLIC_URL`.
+#[derive(Debug, Clone)]
+pub struct Hosts {
+    public: Option<Box<str>>,
 }
 
 impl Hosts {
-    /// The names for a listener at this address, with the URL that callers use.
+    /// The names for a listener at this address, with the URL that callers use; `None`: all names, because other
+    /// machines can reach the listener.
     #[must_use]
-    pub fn of(listener: SocketAddr, knows_callers: bool, public_url: Option<&PublicUrl>) -> Self {
-        if !is_loopback(listener.ip()) {
-            return Self::Any;
-        }
+    pub fn of(listener: SocketAddr, public_url: Option<&PublicUrl>) -> Option<Self> {
         let public = public_url.and_then(PublicUrl::host).map(String::into_boxed_str);
-        Self::OfThisMachine { public, knows_callers }
+        is_loopback(listener.ip()).then_some(Self { public })
     }
 
-    /// Whether the Host header of a request is accepted.
-    pub(super) fn allow<B>(&self, request: &Request<B>) -> bool {
-        let Self::OfThisMachine { public, knows_callers } = self else { return true };
-        let path = request.uri().path();
-        if path.starts_with(FORWARD_AUTH) || (*knows_callers && needs_key(path)) {
-            return true;
-        }
+    fn allow(&self, request: &Request) -> bool {
         let named = match (request.uri().authority(), request.headers().get(header::HOST)) {
             (Some(authority), _) => Some(authority.clone()),
             (None, Some(host)) => Authority::try_from(host.as_bytes()).ok(),
             (None, None) => return true, // HTTP/1.0, which no browser uses
         };
         named.as_ref().and_then(host).is_some_and(|host| {
-            is_this_machine(host) || public.as_ref().is_some_and(|p| p.eq_ignore_ascii_case(host))
+            let is_public = |public: &str| public.eq_ignore_ascii_case(host);
+            is_this_machine(host) || self.public.as_deref().is_some_and(is_public)
         })
     }
+}
+
+/// Rejects a request whose Host header is not accepted.
+pub(super) async fn check_host(
+    State(hosts): State<Hosts>,
+    request: Request,
+) -> Result<Request, Response> {
+    if hosts.allow(&request) {
+        return Ok(request);
+    }
+    Err(refuse(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED))
 }
 
 /// The host of an authority that consists of a host and an optional port.

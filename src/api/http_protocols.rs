@@ -1,27 +1,27 @@
-//! The HTTP protocols on the operator listener, and their common parts: authentication, a limit of account loads for
+//! The HTTP protocols on the operator listener, and their common layers: authentication, a limit of account loads for
 //! each protocol, and a count of requests by result.
 
-use super::{AuthZen, ForwardAuth, Hosts, Ofrep};
+use super::{AuthZen, ForwardAuth, Hosts, Ofrep, hosts::check_host};
 use crate::{
     replica::LoadLimits,
     server::{
         auth::{
-            Admitted, AuthError, CallerSession, Callers, CredentialSource, Scope, StreamAdmission,
-            StreamKind,
+            Admitted, AuthError, Callers, CredentialSource, Scope, StreamAdmission, StreamKind,
         },
-        http::{
-            body::Body,
-            response::{Answer, refuse},
-        },
-        listener::Peer,
+        http::{Connection, response::not_allowed},
     },
     telemetry::{Labels, Metrics},
 };
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state, map_request_with_state},
+    response::{IntoResponse, Response},
+};
 use futures_util::StreamExt;
-use http::{Method, Request, StatusCode};
-use http_body_util::StreamBody;
-use hyper::body::Incoming;
-use std::sync::Arc;
+use http::{Method, StatusCode};
+use std::sync::{Arc, PoisonError};
 use tokio::sync::Semaphore;
 
 /// The maximum number of account loads of one protocol in progress: less than a third of the 256 of a replica, so that
@@ -29,11 +29,6 @@ use tokio::sync::Semaphore;
 const MAX_LOADS_PER_PROTOCOL: usize = 80;
 /// The largest body, in bytes: a full batch with ids of the maximum length fits.
 pub(super) const LARGEST_BODY: usize = 64 * 1024;
-
-/// The prefix of OFREP's paths.
-const OFREP: &str = "/ofrep/";
-/// The prefix of forward authentication's paths.
-pub(super) const FORWARD_AUTH: &str = "/auth/";
 
 /// The HTTP protocols, each of which is served if it is set.
 pub struct Protocols {
@@ -44,40 +39,151 @@ pub struct Protocols {
     /// Forward authentication of nginx, Caddy and Traefik.
     pub forward_auth: Option<ForwardAuth>,
     /// The callers to authenticate; `None` admits every request.
-    callers: Option<Arc<Callers>>,
-    /// The accepted host names.
-    pub(super) hosts: Hosts,
-    loads: LoadPermits,
+    pub(super) callers: Option<Arc<Callers>>,
+    /// The accepted host names; `None` accepts all.
+    hosts: Option<Hosts>,
     metrics: Arc<Metrics>,
 }
 
-/// The permits for account loads of each protocol.
-struct LoadPermits {
-    ofrep: Arc<Semaphore>,
-    authzen: Arc<Semaphore>,
-    forward_auth: Arc<Semaphore>,
+impl Protocols {
+    /// Creates the set without any protocol; with `callers`, requests are authenticated.
+    #[must_use]
+    pub fn none(
+        callers: Option<Arc<Callers>>,
+        hosts: Option<Hosts>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { ofrep: None, authzen: None, forward_auth: None, callers, hosts, metrics }
+    }
+
+    /// The routes of the protocols, beside those of `open`, which need no key. The Host header is checked, except for
+    /// paths where a key or a session token protects from web pages.
+    pub(super) fn beside(self, mut open: Router) -> Router {
+        let (mut keyed, mut gateways) = (Router::new(), Router::new());
+        if let Some(ofrep) = self.ofrep {
+            keyed = keyed.merge(ofrep.router(&self.metrics));
+        }
+        if let Some(authzen) = self.authzen {
+            let (evaluations, discovery) = authzen.routers(&self.metrics);
+            (keyed, open) = (keyed.merge(evaluations), open.merge(discovery));
+        }
+        if let Some(forward_auth) = self.forward_auth {
+            gateways = forward_auth.router(&self.metrics);
+        }
+        match self.callers {
+            Some(_) => gateways = gateways.merge(keyed),
+            None => open = open.merge(keyed),
+        }
+        if let Some(hosts) = self.hosts {
+            open = open.layer(map_request_with_state(hosts, check_host));
+        }
+        open.merge(gateways)
+    }
 }
 
-impl Default for LoadPermits {
-    fn default() -> Self {
-        let [ofrep, authzen, forward_auth] =
-            [(); 3].map(|()| Arc::new(Semaphore::new(MAX_LOADS_PER_PROTOCOL)));
-        Self { ofrep, authzen, forward_auth }
+/// The layers of one protocol.
+#[derive(Clone)]
+pub(super) struct ProtocolLayers {
+    /// The label `protocol` of the metric.
+    protocol: &'static str,
+    /// The headers in which a request may present its key.
+    source: CredentialSource,
+    /// Renders the answer to a rejected caller.
+    refused: fn(AuthError) -> Reply,
+    /// The permits for account loads.
+    loads: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl ProtocolLayers {
+    pub(super) fn new(
+        protocol: &'static str,
+        source: CredentialSource,
+        refused: fn(AuthError) -> Reply,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let loads = Arc::new(Semaphore::new(MAX_LOADS_PER_PROTOCOL));
+        Self { protocol, source, refused, loads, metrics: metrics.clone() }
     }
+
+    /// Admits only requests of callers with the scope `check`, and limits their account loads. With `stream`, the
+    /// routes answer with streams, which end when their caller's access is revoked.
+    pub(super) fn admit(&self, routes: Router, stream: Option<StreamKind>) -> Router {
+        let state = (self.clone(), stream);
+        routes.method_not_allowed_fallback(not_allowed).layer(from_fn_with_state(state, admit))
+    }
+
+    /// Counts requests by result.
+    pub(super) fn count(&self, routes: Router) -> Router {
+        routes.layer(from_fn_with_state(self.clone(), count))
+    }
+
+    /// Ends a stream when its caller's access is revoked, and counts that as a rejection.
+    fn end_when_revoked(self, answer: Response, stream: StreamAdmission) -> Response {
+        let revoked =
+            async move { self.metrics.count_refused_call(stream.withdrawn().await.cause()) };
+        let end = Box::pin(revoked);
+        answer.map(|body| Body::from_stream(body.into_data_stream().take_until(end)))
+    }
+}
+
+async fn admit(
+    State((layers, stream)): State<(ProtocolLayers, Option<StreamKind>)>,
+    Extension(connection): Extension<Connection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let admitted = match &connection.session {
+        Some(session) => {
+            let session = session.lock().unwrap_or_else(PoisonError::into_inner);
+            session.admit(request.headers(), layers.source, Some(Scope::Check), stream)
+        }
+        None => Ok(Admitted::Open),
+    };
+    let (stream, caller) = match admitted {
+        Ok(Admitted::Open) => (None, None),
+        Ok(Admitted::Call(share)) => (None, Some(share.loads())),
+        Ok(Admitted::Stream(stream)) => (Some(stream), None),
+        Err(refusal) => {
+            layers.metrics.count_refused_call(refusal.cause());
+            return (layers.refused)(refusal).into_response();
+        }
+    };
+    let limits = LoadLimits { caller, protocol: Some(layers.loads.clone()) };
+    let answer = limits.scope(next.run(request)).await;
+    match stream.filter(|_| answer.status().is_success()) {
+        Some(stream) => layers.end_when_revoked(answer, stream),
+        None => answer,
+    }
+}
+
+async fn count(State(layers): State<ProtocolLayers>, request: Request, next: Next) -> Response {
+    let is_preflight = request.method() == Method::OPTIONS;
+    let answer = next.run(request).await;
+    let result = match answer.extensions().get() {
+        Some(ResultLabel(result)) => result,
+        None if is_preflight => "preflight",
+        None => "refused",
+    };
+    let labels = Labels([("protocol", layers.protocol), ("result", result)]);
+    layers.metrics.protocol_requests.get_or_create(&labels).inc();
+    answer
 }
 
 /// An answer, and the label `result` of the metric.
 pub(super) struct Reply {
-    pub(super) answer: Answer,
+    pub(super) answer: Response,
     pub(super) result: &'static str,
 }
 
-/// Whether the caller of a request is admitted.
+/// The label `result` of the metric, as an extension of an answer. Answers of the router have none.
 #[derive(Clone, Copy)]
-pub(super) enum Admission {
-    Open,
-    /// The caller is rejected.
-    Closed(AuthError),
+struct ResultLabel(&'static str);
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        (Extension(ResultLabel(self.result)), self.answer).into_response()
+    }
 }
 
 /// The status for a rejected caller, and the label `result` of the metric.
@@ -89,102 +195,4 @@ pub(super) fn refusal(refusal: AuthError) -> (StatusCode, &'static str) {
         AuthError::NoScope(_) => (StatusCode::FORBIDDEN, "forbidden"),
         AuthError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
     }
-}
-
-impl Protocols {
-    /// Creates the set without any protocol; with `callers`, requests are authenticated.
-    #[must_use]
-    pub fn none(callers: Option<Arc<Callers>>, hosts: Hosts, metrics: Arc<Metrics>) -> Self {
-        let loads = LoadPermits::default();
-        Self { ofrep: None, authzen: None, forward_auth: None, callers, hosts, loads, metrics }
-    }
-
-    /// The authentication of a connection with this peer; `None` if callers are not authenticated.
-    pub(super) fn session(&self, peer: &Peer) -> Option<CallerSession> {
-        let callers = self.callers.clone();
-        callers.map(|callers| CallerSession::new(callers, peer.names().to_vec()))
-    }
-
-    /// Authenticates and authorizes a request, and counts rejections. A request for a stream is admitted as
-    /// [`Admitted::Stream`].
-    pub(super) fn admit<B>(
-        &self,
-        session: &CallerSession,
-        request: &Request<B>,
-    ) -> Result<Admitted, AuthError> {
-        let path = request.uri().path();
-        let source = if path.starts_with(FORWARD_AUTH) {
-            CredentialSource::ApiKey // `authorization` has the token of the user to check
-        } else if is_open(request) {
-            return Ok(Admitted::Open);
-        } else {
-            CredentialSource::Either
-        };
-        let (headers, scope) = (request.headers(), Some(Scope::Check));
-        let stream = Ofrep::is_stream(path).then_some(StreamKind::Ofrep);
-        let admitted = session.admit(headers, source, scope, stream);
-        admitted.inspect_err(|refusal| self.metrics.count_refused_call(refusal.cause()))
-    }
-
-    /// Ends a stream when its caller's access is revoked, and counts that as a rejection.
-    fn end_when_revoked(&self, answer: Answer, stream: StreamAdmission) -> Answer {
-        let metrics = self.metrics.clone();
-        let revoked = async move { metrics.count_refused_call(stream.withdrawn().await.cause()) };
-        answer.map(|body| match body {
-            Body::Right(events) => {
-                Body::Right(StreamBody::new(Box::pin(events.take_until(Box::pin(revoked)))))
-            }
-            Body::Left(whole) => Body::Left(whole),
-        })
-    }
-
-    /// Answers a request with the protocol of its path; 404 if there is none.
-    pub(super) async fn take(
-        &self,
-        request: Request<Incoming>,
-        admitted: Result<Admitted, AuthError>,
-    ) -> Answer {
-        let (stream, caller, admission) = match admitted {
-            Ok(Admitted::Open) => (None, None, Admission::Open),
-            Ok(Admitted::Call(share)) => (None, Some(share.loads()), Admission::Open),
-            Ok(Admitted::Stream(stream)) => (Some(stream), None, Admission::Open),
-            Err(refusal) => (None, None, Admission::Closed(refusal)),
-        };
-        let limits =
-            |protocol: &Arc<Semaphore>| LoadLimits { caller, protocol: Some(protocol.clone()) };
-        let path = request.uri().path();
-        let (protocol, reply) = match self {
-            Self { ofrep: Some(ofrep), .. } if path.starts_with(OFREP) => {
-                ("ofrep", limits(&self.loads.ofrep).scope(ofrep.answer(request, admission)).await)
-            }
-            Self { authzen: Some(authzen), .. } if AuthZen::has(path) => (
-                "authzen",
-                limits(&self.loads.authzen).scope(authzen.answer(request, admission)).await,
-            ),
-            Self { forward_auth: Some(forward_auth), .. } if path.starts_with(FORWARD_AUTH) => (
-                "forward-auth",
-                limits(&self.loads.forward_auth)
-                    .scope(forward_auth.answer(&request, admission))
-                    .await,
-            ),
-            _ => return refuse(StatusCode::NOT_FOUND, "there is no such path"),
-        };
-        let labels = Labels([("protocol", protocol), ("result", reply.result)]);
-        self.metrics.protocol_requests.get_or_create(&labels).inc();
-        match stream {
-            Some(stream) => self.end_when_revoked(reply.answer, stream),
-            None => reply.answer,
-        }
-    }
-}
-
-/// Whether a request needs no key: a CORS preflight, which cannot have one; discovery; and paths of no protocol, such
-/// as probes.
-fn is_open<B>(request: &Request<B>) -> bool {
-    !needs_key(request.uri().path()) || *request.method() == Method::OPTIONS
-}
-
-/// Whether a path needs a key when callers are authenticated.
-pub(super) fn needs_key(path: &str) -> bool {
-    path.starts_with(OFREP) || (AuthZen::has(path) && !AuthZen::is_discovery(path))
 }

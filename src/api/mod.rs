@@ -29,7 +29,7 @@ pub use http_protocols::Protocols;
 pub use ofrep::Ofrep;
 pub use probes::ProbeState;
 pub use proto::{envoy, pb};
-pub use routes::{Surface, serve_http};
+pub use routes::{serve_operators, serve_webhooks};
 pub use webhook::Webhooks;
 
 use crate::server::{

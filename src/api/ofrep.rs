@@ -9,24 +9,35 @@ mod context;
 mod events;
 mod flags;
 
-use super::http_protocols::{Admission, LARGEST_BODY, Reply, refusal};
+use super::http_protocols::{LARGEST_BODY, ProtocolLayers, Reply, refusal};
 use crate::{
     check::{CheckError, CheckErrorKind, EvaluatedAccounts, Evaluator, SubjectsBuf},
     domain::Question,
     replica::Consistency,
-    server::http::{
-        Cors,
-        body::{self, BodyError},
-        response::{Answer, empty, json_body, not_allowed},
+    server::{
+        auth::{AuthError, CredentialSource, StreamKind},
+        http::{
+            Cors,
+            body::{self, BodyError},
+            response::json_body,
+        },
     },
+    telemetry::Metrics,
 };
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Request, State, rejection::PathRejection},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use bytes::Bytes;
 use events::Streams;
 use flags::{flag, flags, revision, tag as tag_of};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use hyper::body::Incoming;
-use percent_encoding::percent_decode_str;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 const FLAGS: &str = "/ofrep/v1/evaluate/flags";
@@ -66,6 +77,12 @@ impl Fault {
         Self { status, code: None, details: details.into(), result: "overloaded" }
     }
 
+    /// The answer to a rejected caller, which has no body.
+    fn refused(why: AuthError) -> Reply {
+        let (status, result) = refusal(why);
+        Reply { answer: retry_later(status.into_response()), result }
+    }
+
     fn reply(self, key: Option<&str>) -> Reply {
         let mut body = json!({ "errorDetails": self.details });
         if let Some(code) = self.code {
@@ -74,12 +91,16 @@ impl Fault {
                 body["key"] = key.into();
             }
         }
-        let mut answer = json_body(self.status, &body);
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-        }
-        Reply { answer, result: self.result }
+        Reply { answer: retry_later(json_body(self.status, &body)), result: self.result }
     }
+}
+
+/// Adds `Retry-After` to a 429.
+fn retry_later(mut answer: Response) -> Response {
+    if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+        answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    answer
 }
 
 impl From<CheckError> for Fault {
@@ -109,56 +130,24 @@ impl Ofrep {
         Self { checks, cors, streams }
     }
 
-    /// Whether the answer at this path is an event stream.
-    pub(super) fn is_stream(path: &str) -> bool {
-        path == EVENTS
+    pub(super) fn router(self, metrics: &Arc<Metrics>) -> Router {
+        let layers =
+            ProtocolLayers::new("ofrep", CredentialSource::Either, Fault::refused, metrics);
+        let (cors, ofrep) = (self.cors.layer(), Arc::new(self));
+        let flags = Router::new()
+            .route(FLAGS, post(all))
+            .route(&format!("{FLAGS}/"), post(all))
+            .route(&format!("{FLAGS}/{{*key}}"), post(one))
+            .route("/ofrep/", any(no_such_path))
+            .route("/ofrep/{*rest}", any(no_such_path));
+        let events = Router::new().route(EVENTS, get(open_stream));
+        let flags = layers.admit(flags.with_state(ofrep.clone()), None);
+        let events = layers.admit(events.with_state(ofrep), Some(StreamKind::Ofrep));
+        layers.count(flags.merge(events).layer(cors))
     }
 
-    pub(super) async fn answer(&self, request: Request<Incoming>, admission: Admission) -> Reply {
-        let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut reply = match (self.cors.preflight(&request), admission) {
-            (Some(answer), _) => Reply { answer, result: "preflight" },
-            (None, Admission::Open) => self.route(request).await,
-            (None, Admission::Closed(why)) => {
-                let (status, result) = refusal(why);
-                let mut answer = empty(status);
-                if status == StatusCode::TOO_MANY_REQUESTS {
-                    answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-                }
-                Reply { answer, result }
-            }
-        };
-        self.cors.mark(origin.as_ref(), &mut reply.answer);
-        reply
-    }
-
-    async fn route(&self, request: Request<Incoming>) -> Reply {
-        let path = request.uri().path().to_owned();
-        let key = path.strip_prefix(FLAGS).and_then(|rest| rest.strip_prefix('/'));
-        match (request.method(), key, &*path) {
-            (&Method::POST, Some(key), _) if !key.is_empty() => self.one(key, request).await,
-            (&Method::POST, Some(_), _) | (&Method::POST, _, FLAGS) => self.all(request).await,
-            (&Method::GET, _, EVENTS) => match self.streams.open(&request) {
-                Ok(answer) => Reply { answer, result: "stream" },
-                Err(fault) => fault.reply(None),
-            },
-            (_, Some(_), _) | (_, _, FLAGS) => refused(not_allowed("POST, OPTIONS")),
-            (_, _, EVENTS) => refused(not_allowed("GET, OPTIONS")),
-            _ => refused(json_body(
-                StatusCode::NOT_FOUND,
-                &json!({ "errorDetails": format!("OFREP is at {FLAGS} and {FLAGS}/{{key}}") }),
-            )),
-        }
-    }
-
-    /// Evaluates the flag with this key.
-    async fn one(&self, key: &str, request: Request<Incoming>) -> Reply {
-        let key = percent_decode_str(key).decode_utf8_lossy();
-        self.evaluate(&key, request).await.unwrap_or_else(|fault| fault.reply(Some(&key)))
-    }
-
-    async fn evaluate(&self, key: &str, request: Request<Incoming>) -> Result<Reply, Fault> {
-        let subjects = subjects(request).await?;
+    async fn evaluate(&self, key: &str, body: Body) -> Result<Reply, Fault> {
+        let subjects = subjects(body).await?;
         let question = Question::feature(key).map_err(|_| Fault::not_found(key))?;
         let evaluated = self.evaluated_accounts(&subjects, &Consistency::default()).await?;
         let evaluation = self.checks.context();
@@ -178,11 +167,6 @@ impl Ofrep {
         Ok(self.checks.evaluated_accounts(subjects.as_subjects(), consistency).await?)
     }
 
-    /// Evaluates all flags; 304 if the caller has the current ones.
-    async fn all(&self, request: Request<Incoming>) -> Reply {
-        self.evaluate_all(request).await.unwrap_or_else(|fault| fault.reply(None))
-    }
-
     /// Loads accounts at least as new as an event, which another replica may have sent. A tag of this service contains
     /// the revision. For any other text, the accounts are read from Postgres; if that fails, `known` is returned.
     async fn caught_up(
@@ -199,9 +183,10 @@ impl Ofrep {
         Ok(self.evaluated_accounts(subjects, &consistency).await.unwrap_or(known))
     }
 
-    async fn evaluate_all(&self, request: Request<Incoming>) -> Result<Reply, Fault> {
+    /// Evaluates all flags; 304 if the caller has the current ones.
+    async fn evaluate_all(&self, request: Request) -> Result<Reply, Fault> {
         let (known, event) = (known(request.headers()), event(request.uri().query()));
-        let subjects = subjects(request).await?;
+        let subjects = subjects(request.into_body()).await?;
         let mut evaluated = self.evaluated_accounts(&subjects, &Consistency::default()).await?;
         let mut evaluation = self.checks.context();
         let mut tag = tag_of(&evaluation, &evaluated);
@@ -213,7 +198,7 @@ impl Ofrep {
             is_other = event != tag;
         }
         let (mut answer, result) = if known.contains(&tag) && !is_other {
-            (empty(StatusCode::NOT_MODIFIED), "not_modified")
+            (not_modified(), "not_modified")
         } else {
             let flags = flags(&self.checks, &evaluation, &evaluated, &subjects).await;
             let body = json!({
@@ -229,13 +214,45 @@ impl Ofrep {
     }
 }
 
+/// Evaluates the flag with this key.
+async fn one(
+    State(ofrep): State<Arc<Ofrep>>,
+    key: Result<Path<String>, PathRejection>,
+    body: Body,
+) -> Reply {
+    // A key that is not UTF-8 names no feature.
+    let key = key.map_or_else(|_| String::new(), |Path(key)| key);
+    ofrep.evaluate(&key, body).await.unwrap_or_else(|fault| fault.reply(Some(&key)))
+}
+
+async fn all(State(ofrep): State<Arc<Ofrep>>, request: Request) -> Reply {
+    ofrep.evaluate_all(request).await.unwrap_or_else(|fault| fault.reply(None))
+}
+
+async fn open_stream(State(ofrep): State<Arc<Ofrep>>, request: Request) -> Reply {
+    match ofrep.streams.open(&request) {
+        Ok(answer) => Reply { answer, result: "stream" },
+        Err(fault) => fault.reply(None),
+    }
+}
+
+/// A 304. For a body of known length, axum would add `Content-Length: 0`, which is not the length of the flags.
+fn not_modified() -> Response {
+    let nothing = stream::empty::<Result<Bytes, Infallible>>();
+    (StatusCode::NOT_MODIFIED, Body::from_stream(nothing)).into_response()
+}
+
+async fn no_such_path() -> Response {
+    let details = format!("OFREP is at {FLAGS} and {FLAGS}/{{key}}");
+    json_body(StatusCode::NOT_FOUND, &json!({ "errorDetails": details }))
+}
+
 /// The tag of the event that made the client refetch, if the query has one.
 /// Source: `flagConfigEtag` in
 /// <https://github.com/open-feature/protocol/blob/main/service/adrs/0008-sse-for-bulk-evaluation-changes.md>
 fn event(query: Option<&str>) -> Option<String> {
-    let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    let mut pairs = form_urlencoded::parse(query?.as_bytes());
     let (_, tag) = pairs.find(|(name, _)| *name == "flagConfigEtag")?;
-    let tag = percent_decode_str(tag).decode_utf8_lossy();
     Some(bare(&tag)).filter(|tag| !tag.is_empty())
 }
 
@@ -243,13 +260,9 @@ fn bare(tag: &str) -> String {
     tag.trim().trim_start_matches("W/").trim_matches('"').to_owned()
 }
 
-fn refused(answer: Answer) -> Reply {
-    Reply { answer, result: "refused" }
-}
-
 /// The subjects that the context of a request names.
-async fn subjects(request: Request<Incoming>) -> Result<SubjectsBuf, Fault> {
-    let body = body::read(request.into_body(), LARGEST_BODY).await?;
+async fn subjects(body: Body) -> Result<SubjectsBuf, Fault> {
+    let body = body::read(body, LARGEST_BODY).await?;
     context::subjects(&body)
 }
 

@@ -2,15 +2,13 @@
 
 use crate::{
     replica::{Accounts, FreshnessState},
-    server::{
-        auth::Callers,
-        http::response::{Answer, with_type},
-    },
+    server::auth::Callers,
     storage::Store,
     telemetry::{Labels, Metrics},
 };
+use axum::{extract::State, response::IntoResponse};
 use chrono::{DateTime, Utc};
-use http::StatusCode;
+use http::{StatusCode, header};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -35,43 +33,38 @@ pub struct ProbeState {
 
 /// Reports that the process runs. It does not depend on the database, or an orchestrator would restart replicas in an
 /// outage that a restart cannot end.
-pub(super) fn livez() -> Answer {
-    plain(StatusCode::OK, "alive\n".into())
+pub(super) async fn livez() -> &'static str {
+    "alive\n"
 }
 
 /// Reports whether this replica can answer checks, or why not.
-pub(super) fn readyz(probed: &ProbeState) -> Answer {
+pub(super) async fn readyz(State(probed): State<Arc<ProbeState>>) -> (StatusCode, String) {
+    let (ready, not_ready) = (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE);
     if probed.draining.is_cancelled() {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n".into());
+        return (not_ready, "stopping\n".into());
     }
     match probed.accounts.freshness().state() {
-        FreshnessState::Fresh => plain(StatusCode::OK, "ready\n".into()),
-        FreshnessState::Unconfirmed(age) | FreshnessState::Stale(age) => plain(
-            StatusCode::OK,
-            format!("ready, but {} ms behind the database\n", age.as_millis()),
-        ),
-        FreshnessState::Starting => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "has not read the database yet\n".into())
+        FreshnessState::Fresh => (ready, "ready\n".into()),
+        FreshnessState::Unconfirmed(age) | FreshnessState::Stale(age) => {
+            (ready, format!("ready, but {} ms behind the database\n", age.as_millis()))
         }
-        FreshnessState::Expired => plain(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "cut off from the database for too long\n".into(),
-        ),
+        FreshnessState::Starting => (not_ready, "has not read the database yet\n".into()),
+        FreshnessState::Expired => (not_ready, "cut off from the database for too long\n".into()),
     }
 }
 
 /// Renders all metrics in the OpenMetrics format.
-pub(super) fn metrics(probed: &ProbeState) -> Answer {
+pub(super) async fn metrics(State(probed): State<Arc<ProbeState>>) -> impl IntoResponse {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let now = probed.accounts.freshness().state().word();
     for state in FreshnessState::WORDS {
         let gauge = probed.metrics.freshness.get_or_create(&Labels([("state", state)]));
         gauge.set(i64::from(state == now));
     }
-    refresh_gauges(probed);
+    refresh_gauges(&probed);
     let tasks = Handle::current().metrics().num_alive_tasks();
     probed.metrics.tasks.set(whole(tasks as u64));
-    with_type(StatusCode::OK, OPEN_METRICS, probed.metrics.encode())
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], probed.metrics.encode())
 }
 
 /// Sets the gauges whose values are read at each scrape.
@@ -98,8 +91,4 @@ fn refresh_gauges(probed: &ProbeState) {
 
 fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn plain(status: StatusCode, text: String) -> Answer {
-    with_type(status, "text/plain; charset=utf-8", text)
 }

@@ -10,18 +10,24 @@ use crate::{
     ingest::Deliveries,
     server::{
         http::{
-            body,
-            response::{Answer, json_body, refuse},
+            Connection,
+            body::{self, BodyError},
+            response::{json_body, refuse},
         },
         listener::ConnectionSlot,
     },
     storage::{Outcome, StoreError},
     telemetry::{Labels, SampleRate, Sampler, Telemetry, log_chain},
 };
+use axum::{
+    Extension,
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
 use chrono::Utc;
-use http::{HeaderMap, Request, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use std::{sync::Arc, time::Instant};
 use tokio::{sync::Semaphore, task::yield_now};
@@ -53,71 +59,33 @@ impl Webhooks {
         Self { verifier, deliveries, telemetry, slots: Semaphore::new(MAX_IN_PROGRESS), logged }
     }
 
-    /// Answers one request on the connection with this slot.
-    pub(super) async fn take(&self, request: Request<Incoming>, slot: &ConnectionSlot) -> Answer {
-        let began = Instant::now();
-        let answer = self.deliver(request, slot).await.unwrap_or_else(|refused| *refused);
-        slot.release();
-        if !answer.status().is_success() {
-            self.telemetry
-                .metrics
-                .refused
-                .get_or_create(&Labels([("status", status(&answer))]))
-                .inc();
-        }
-        let took = self
-            .telemetry
-            .metrics
-            .webhook_duration
-            .get_or_create(&Labels([("answer", kind(&answer))]));
-        took.observe(began.elapsed().as_secs_f64());
-        answer
-    }
-
+    /// Reads, verifies and records a delivery. The body is read unless the headers cannot be those of a valid delivery,
+    /// or the body is too large.
     async fn deliver(
         &self,
-        request: Request<Incoming>,
+        headers: &HeaderMap,
+        body: Body,
         slot: &ConnectionSlot,
-    ) -> Result<Answer, Box<Answer>> {
-        let (head, body) = request.into_parts();
-        let body = self.read(&head.headers, body, slot).await?;
-        let verified = self.verify(&head.headers, &body)?;
+    ) -> Result<Response, Refusal> {
+        if !body::is_too_large(&body, LARGEST_BODY)
+            && let Err(error) = self.verifier.judge(headers, Utc::now().timestamp())
+        {
+            body::ignore(body);
+            return Err(error.into());
+        }
+        let body = body::read_counted(body, LARGEST_BODY, |bytes| slot.hold(bytes)).await?;
+        let verified = self.verifier.verify(headers, &body, Utc::now().timestamp())?;
         slot.verified();
-        let trace = self.telemetry.traces.request("POST /webhooks/clerk", &head.headers);
+        let trace = self.telemetry.traces.request("POST /webhooks/clerk", headers);
         let answer = trace.run(self.record(&verified, body)).await;
         trace.note("http.response.status_code", i64::from(answer.status().as_u16()));
         Ok(answer)
     }
 
-    /// Reads the body, unless the headers cannot be those of a valid delivery or the body is too large.
-    async fn read(
-        &self,
-        headers: &HeaderMap,
-        body: Incoming,
-        slot: &ConnectionSlot,
-    ) -> Result<Bytes, Box<Answer>> {
-        if !body::is_too_large(&body, LARGEST_BODY)
-            && let Err(refusal) = self.verifier.judge(headers, Utc::now().timestamp())
-        {
-            body::ignore(body);
-            return Err(self.refused(&refusal));
-        }
-        let read = body::read_counted(body, LARGEST_BODY, |bytes| slot.hold(bytes)).await;
-        read.map_err(|error| {
-            let reason = error.to_string();
-            self.log(&reason);
-            Box::new(match error.status() {
-                StatusCode::SERVICE_UNAVAILABLE => busy(&reason),
-                status => refuse(status, &reason),
-            })
-        })
-    }
-
-    async fn record(&self, verified: &Verified, body: Bytes) -> Answer {
+    async fn record(&self, verified: &Verified, body: Bytes) -> Response {
         let Ok(_slot) = self.slots.try_acquire() else {
-            let reason = "too many deliveries at once";
-            self.log(reason);
-            return busy(reason);
+            let reason = "too many deliveries at once".into();
+            return self.refuse(&Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason });
         };
         match self.deliveries.take(verified, body, Utc::now()).await {
             Ok(outcome) => {
@@ -128,31 +96,61 @@ impl Webhooks {
         }
     }
 
-    fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<Verified, Box<Answer>> {
-        let verified = self.verifier.verify(headers, body, Utc::now().timestamp());
-        verified.map_err(|refusal| self.refused(&refusal))
-    }
-
-    fn refused(&self, refusal: &SignatureError) -> Box<Answer> {
-        let status = match refusal {
-            SignatureError::Malformed(_) => StatusCode::BAD_REQUEST,
-            SignatureError::Unverified(_) => StatusCode::UNAUTHORIZED,
-        };
-        let reason = refusal.to_string();
-        self.log(&reason);
-        Box::new(refuse(status, &reason))
-    }
-
-    /// Logs a rejected request. Nothing in it can be trusted, so the line has only the reason.
-    fn log(&self, refusal: &str) {
+    /// Logs and renders a rejection. Nothing in the request can be trusted, so the line has only the reason.
+    fn refuse(&self, Refusal { status, reason }: &Refusal) -> Response {
         if self.logged.takes() {
-            tracing::warn!(refusal, "refused a webhook");
+            tracing::warn!(refusal = reason, "refused a webhook");
+        }
+        match *status {
+            StatusCode::SERVICE_UNAVAILABLE => busy(reason),
+            status => refuse(status, reason),
         }
     }
 }
 
+/// Why a request is rejected.
+struct Refusal {
+    status: StatusCode,
+    reason: String,
+}
+
+impl From<SignatureError> for Refusal {
+    fn from(error: SignatureError) -> Self {
+        let status = match error {
+            SignatureError::Malformed(_) => StatusCode::BAD_REQUEST,
+            SignatureError::Unverified(_) => StatusCode::UNAUTHORIZED,
+        };
+        Self { status, reason: error.to_string() }
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        Self { status: error.status(), reason: error.to_string() }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn take(
+    State(webhooks): State<Arc<Webhooks>>,
+    Extension(Connection { slot, .. }): Extension<Connection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let (began, metrics) = (Instant::now(), &webhooks.telemetry.metrics);
+    let delivered = webhooks.deliver(&headers, body, &slot).await;
+    let answer = delivered.unwrap_or_else(|refusal| webhooks.refuse(&refusal));
+    slot.release();
+    if !answer.status().is_success() {
+        metrics.refused.get_or_create(&Labels([("status", status(&answer))])).inc();
+    }
+    let took = metrics.webhook_duration.get_or_create(&Labels([("answer", kind(&answer))]));
+    took.observe(began.elapsed().as_secs_f64());
+    answer
+}
+
 /// Renders the outcome. Svix shows it on the page of the endpoint in Clerk's dashboard.
-fn accepted(outcome: &Outcome) -> Answer {
+fn accepted(outcome: &Outcome) -> Response {
     let mut body = json!({ "result": outcome.word() });
     if let Some((subject, revision)) = outcome.changed() {
         body["subject"] = subject.as_str().into();
@@ -164,7 +162,7 @@ fn accepted(outcome: &Outcome) -> Answer {
     json_body(StatusCode::OK, &body)
 }
 
-fn failed(svix_id: &str, error: &StoreError) -> Answer {
+fn failed(svix_id: &str, error: &StoreError) -> Response {
     tracing::error!(svix_id, error = log_chain(error), "cannot record a delivery");
     if error.is_transient() {
         busy("the database is unavailable: nothing was recorded; send the delivery again")
@@ -173,14 +171,13 @@ fn failed(svix_id: &str, error: &StoreError) -> Answer {
     }
 }
 
-fn busy(reason: &str) -> Answer {
-    let mut answer = refuse(StatusCode::SERVICE_UNAVAILABLE, reason);
-    answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER));
-    answer
+fn busy(reason: &str) -> Response {
+    let answer = refuse(StatusCode::SERVICE_UNAVAILABLE, reason);
+    ([(header::RETRY_AFTER, RETRY_AFTER)], answer).into_response()
 }
 
 /// The class of the status, as a label of the metric.
-fn kind(answer: &Answer) -> &'static str {
+fn kind(answer: &Response) -> &'static str {
     match answer.status().as_u16() / 100 {
         2 => "2xx",
         4 => "4xx",
@@ -189,7 +186,7 @@ fn kind(answer: &Answer) -> &'static str {
 }
 
 /// The status, as a label of the metric with few values.
-fn status(answer: &Answer) -> &'static str {
+fn status(answer: &Response) -> &'static str {
     match answer.status() {
         StatusCode::BAD_REQUEST => "400",
         StatusCode::UNAUTHORIZED => "401",

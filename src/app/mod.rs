@@ -12,7 +12,7 @@ pub use opened::{backend_api, faults};
 pub use startup::WrongSchema;
 
 use crate::{
-    api::{self, AuthLayer, ProbeState, Surface, Webhooks},
+    api::{self, AuthLayer, ProbeState, Webhooks},
     check::Evaluator,
     clerk::{BackendApi, Verifier},
     config::Config,
@@ -96,15 +96,13 @@ impl Service {
         let call_metrics = Arc::new(CallMetrics::new(telemetry, api::pb::DESCRIPTOR));
         let probe_state = Arc::new(shared.probe_state(call_metrics.clone()));
         let reconciler = backend_api.map(|api| shared.reconciler(api, deliveries.clone()));
-        let webhook = Surface::Webhooks(Arc::new(webhooks), probe_state.clone());
-        let operator = Surface::Operators(probe_state, protocols);
         let auth_layer = AuthLayer::new(shared.security.callers.clone(), shared.metrics());
         let (mut tasks, stop) = (Tasks::new(), || shared.stop.clone());
         let api = api::serve_grpc(listeners.api, auth_layer, services, call_metrics, age, stop());
         spawn(&mut tasks, "API listener", api);
-        let webhook = api::serve_http(listeners.webhook, webhook, stop());
+        let webhook = api::serve_webhooks(listeners.webhook, webhooks, probe_state.clone(), stop());
         spawn(&mut tasks, "webhook listener", webhook);
-        let operator = api::serve_http(listeners.operator, operator, stop());
+        let operator = api::serve_operators(listeners.operator, protocols, probe_state, stop());
         spawn(&mut tasks, "operator listener", operator);
         let (accounts, draining) = (shared.accounts.clone(), shared.draining.clone());
         spawn(&mut tasks, "health", api::watch_health(health, accounts, draining, stop()));

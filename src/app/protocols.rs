@@ -24,12 +24,12 @@ impl SharedState {
         sessions: Option<SessionVerifier>,
         checks: &Arc<Evaluator>,
         deliveries: &Arc<Deliveries>,
-    ) -> (Arc<Protocols>, OptionalServices) {
+    ) -> (Protocols, OptionalServices) {
         let authorizer = Arc::new(GatewayAuthorizer::new(checks.clone(), sessions));
         let has_tls = self.security.operator.is_some();
         let public_url = config.public_url.clone().or_else(|| PublicUrl::of(operator, has_tls));
-        let callers = self.security.callers.clone();
-        let hosts = Hosts::of(operator, callers.is_some(), public_url.as_ref());
+        let (callers, hosts) =
+            (self.security.callers.clone(), Hosts::of(operator, public_url.as_ref()));
         let mut protocols = Protocols::none(callers, hosts, self.metrics());
         let admin = config.admin.then(|| AdminApi::new(deliveries.clone()));
         let mut optional = OptionalServices { admin, ..OptionalServices::default() };
@@ -55,6 +55,6 @@ impl SharedState {
                 }
             }
         }
-        (Arc::new(protocols), optional)
+        (protocols, optional)
     }
 }

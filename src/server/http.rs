@@ -1,4 +1,4 @@
-//! HTTP/1.1: the server loop, and the checks that apply to every request.
+//! HTTP/1.1: serves a router on the connections of a listener, with the checks that apply to every request.
 
 pub(crate) mod body;
 pub(crate) mod cors;
@@ -6,17 +6,22 @@ pub(crate) mod response;
 
 pub use cors::Cors;
 
-use super::listener::{self, Listener, ListenerLimits, Peer};
-use futures_util::{
-    FutureExt,
-    future::{Either, ready},
+use super::{
+    auth::{CallerSession, Callers},
+    listener::{self, ConnectionSlot, Listener, ListenerLimits, Peer},
 };
-use http::{HeaderValue, Request, StatusCode, header};
+use axum::{Router, extract::Request, middleware::map_request, response::Response};
+use http::{HeaderValue, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use response::{Answer, refuse};
-use std::{convert::Infallible, time::Duration};
+use response::refuse;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_service::Service;
 
 /// How long the head of a request may take to arrive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,16 +29,33 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Makes browsers use the declared content type instead of guessing it.
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-/// Serves requests on this listener until `stop`; `connect` makes the request handler of a connection.
-pub(crate) async fn serve<H, F>(
+/// The connection of a request, which is an extension of the request.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    /// The slot of the connection in the listener.
+    pub(crate) slot: ConnectionSlot,
+    /// Its authentication; `None` if callers are not authenticated.
+    pub(crate) session: Option<Arc<Mutex<CallerSession>>>,
+}
+
+impl Connection {
+    fn new(peer: &Peer, callers: Option<Arc<Callers>>) -> Self {
+        let session = callers.map(|callers| CallerSession::new(callers, peer.names().to_vec()));
+        Self { slot: peer.slot(), session: session.map(|session| Arc::new(Mutex::new(session))) }
+    }
+}
+
+/// Serves the router on this listener until `stop`. Each request has its [`Connection`] as an extension.
+pub(crate) async fn serve(
     listener: Listener,
     limits: ListenerLimits,
-    connect: impl Fn(&Peer) -> H,
+    callers: Option<Arc<Callers>>,
+    router: Router,
     stop: CancellationToken,
-) where
-    H: Fn(Request<Incoming>) -> F + Send + 'static,
-    F: Future<Output = Answer> + Send + 'static,
-{
+) {
+    let router = router
+        .layer(map_request(well_framed))
+        .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -41,30 +63,23 @@ pub(crate) async fn serve<H, F>(
         .max_headers(64)
         .max_buf_size(16 * 1024);
     let connect = |io: TokioIo<Peer>| {
-        let handle = connect(io.inner());
-        let answer = move |request: Request<Incoming>| {
-            let answer = match misframed(&request) {
-                Some(reason) => Either::Left(ready(refuse(StatusCode::BAD_REQUEST, reason))),
-                None => Either::Right(handle(request)),
-            };
-            answer.map(|answer| Ok::<_, Infallible>(with_nosniff(answer)))
+        let (router, connection) = (router.clone(), Connection::new(io.inner(), callers.clone()));
+        let answer = move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(connection.clone());
+            router.clone().call(request)
         };
         builder.serve_connection(io, service_fn(answer))
     };
     listener::serve(listener, limits, stop, connect, |connection| connection).await;
 }
 
-/// Why a request is rejected that hyper accepts, but that a proxy in front may interpret differently. A request with
+/// Rejects a request that hyper accepts, but that a proxy in front may interpret differently. A request with
 /// Content-Length and Transfer-Encoding needs no check: hyper ignores Content-Length and reads the chunks.
-fn misframed(request: &Request<Incoming>) -> Option<&'static str> {
-    match request.headers().get_all(header::HOST).iter().count() {
-        0 if request.version() == http::Version::HTTP_11 => Some("the Host header is missing"),
-        0 | 1 => None,
-        _ => Some("the Host header is present twice: send one"),
-    }
-}
-
-fn with_nosniff(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    answer
+async fn well_framed(request: Request) -> Result<Request, Response> {
+    let reason = match request.headers().get_all(header::HOST).iter().count() {
+        0 if request.version() == http::Version::HTTP_11 => "the Host header is missing",
+        0 | 1 => return Ok(request),
+        _ => "the Host header is present twice: send one",
+    };
+    Err(refuse(StatusCode::BAD_REQUEST, reason))
 }

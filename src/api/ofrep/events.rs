@@ -12,19 +12,19 @@ use crate::{
     check::{Evaluator, SubjectsBuf, SubjectsParser},
     domain::Kind,
     replica::{ChangeSubscription, Consistency},
-    server::http::{
-        body::{Body, Events},
-        response::Answer,
+};
+use axum::{
+    extract::Request,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, Sse},
     },
 };
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::stream;
-use http::{HeaderMap, HeaderValue, Request, header};
-use http_body_util::StreamBody;
-use hyper::body::Frame;
+use http::{HeaderMap, HeaderName, header};
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, sleep_until},
@@ -60,7 +60,7 @@ impl Streams {
     }
 
     /// Opens the stream of the subjects in the query.
-    pub(super) fn open<B>(&self, request: &Request<B>) -> Result<Answer, Fault> {
+    pub(super) fn open(&self, request: &Request) -> Result<Response, Fault> {
         let subjects = subjects(request.uri().query().unwrap_or_default())?;
         let slot = self.slots.clone().try_acquire_owned();
         let slot = slot.map_err(|_| Fault::overloaded("too many event streams are open"))?;
@@ -73,24 +73,24 @@ impl Streams {
             draining: self.draining.clone(),
             _slot: slot,
         };
-        let events: Events = Box::pin(stream::unfold(stream, async |mut stream| {
+        let events = stream::unfold(stream, async |mut stream| {
             let event = stream.next().await?;
-            Some((Ok(Frame::data(Bytes::from(event))), stream))
-        }));
-        let mut answer = Answer::new(Body::Right(StreamBody::new(events)));
-        let headers = answer.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no")); // or nginx would buffer it
-        Ok(answer)
+            Some((Ok::<_, Infallible>(event), stream))
+        });
+        let headers = [
+            (header::CACHE_CONTROL, "no-store"),
+            (HeaderName::from_static("x-accel-buffering"), "no"), // or nginx would buffer it
+        ];
+        Ok((headers, Sse::new(events)).into_response())
     }
 }
 
 /// The subjects of a stream, from a query that [`stream`] made.
 fn subjects(query: &str) -> Result<SubjectsBuf, Fault> {
     let mut parser = SubjectsParser::default();
-    for (name, id) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-        let kind = match name {
+    let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+    for (name, id) in &pairs {
+        let kind = match &**name {
             "userId" => Kind::User,
             "orgId" => Kind::Organization,
             _ => continue,
@@ -125,7 +125,7 @@ struct EventStream {
 
 impl EventStream {
     /// The next event; `None` when the service stops.
-    async fn next(&mut self) -> Option<String> {
+    async fn next(&mut self) -> Option<Event> {
         loop {
             // No event while the accounts cannot be loaded.
             let mut boundary = None;
@@ -147,16 +147,16 @@ impl EventStream {
                 () = until(boundary) => {}
                 () = sleep_until(self.keep_alive_at) => {
                     self.keep_alive_at = Instant::now() + KEEP_ALIVE_INTERVAL;
-                    return Some(":\n\n".into());
+                    return Some(Event::DEFAULT_KEEP_ALIVE);
                 }
             }
         }
     }
 
-    fn event(&mut self, tag: String) -> String {
+    fn event(&mut self, tag: String) -> Event {
         let etag = format!("\"{tag}\"");
         let data = json!({ "type": "refetchEvaluation", "etag": etag });
-        let event = format!("id: {tag}\nevent: message\ndata: {data}\n\n");
+        let event = Event::default().id(&tag).event("message").data(data.to_string());
         self.sent_tag = Some(tag);
         event
     }

@@ -1,11 +1,13 @@
-//! Bodies: those of requests, read within limits of size and time; those of answers, whole or streamed.
+//! Reads the bodies of requests, within limits of size and time.
+//!
+//! axum's `DefaultBodyLimit` and `http_body_util::Limited` limit the size alone. They have no deadline, give up the
+//! unread rest, which must be discarded here, and cannot stop for a budget that several connections share.
 
+use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
-use futures_util::Stream;
 use http::StatusCode;
-use http_body_util::{BodyExt, Either, Full, StreamBody};
-use hyper::body::{Body as _, Frame, Incoming};
-use std::{convert::Infallible, pin::Pin, time::Duration};
+use http_body_util::BodyExt;
+use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long a body may take to arrive: 350 kB, Svix's largest, at 280 kbit/s.
@@ -19,12 +21,6 @@ const MAX_DISCARDED: usize = 8 * 1024 * 1024;
 
 /// How long a sender may pause within a body that is discarded.
 const DISCARD_STALL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The body of an answer: complete, or a stream of events.
-pub(crate) type Body = Either<Full<Bytes>, StreamBody<Events>>;
-
-/// A stream of events, as frames of a body.
-pub(crate) type Events = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
 
 /// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,18 +47,18 @@ impl BodyError {
 }
 
 /// Reads a body of at most `largest` bytes, within the time limits. The rest of a larger body is discarded.
-pub(crate) async fn read(body: Incoming, largest: usize) -> Result<Bytes, BodyError> {
+pub(crate) async fn read(body: Body, largest: usize) -> Result<Bytes, BodyError> {
     read_counted(body, largest, |_| true).await
 }
 
 /// Whether the declared length of a body is too large.
-pub(crate) fn is_too_large(body: &Incoming, largest: usize) -> bool {
+pub(crate) fn is_too_large(body: &Body, largest: usize) -> bool {
     body.size_hint().lower() > largest as u64
 }
 
 /// Reads a body as [`read`] does. `count` gets the length of each frame; if it returns false, reading fails.
 pub(crate) async fn read_counted(
-    mut body: Incoming,
+    mut body: Body,
     largest: usize,
     mut count: impl FnMut(usize) -> bool,
 ) -> Result<Bytes, BodyError> {
@@ -96,7 +92,7 @@ pub(crate) async fn read_counted(
 }
 
 /// Discards the unread body of a request that is rejected by its head.
-pub(crate) fn ignore(body: Incoming) {
+pub(crate) fn ignore(body: Body) {
     discard(body, Instant::now() + BODY_TIMEOUT, MAX_DISCARDED);
 }
 
@@ -104,7 +100,7 @@ pub(crate) fn ignore(body: Incoming) {
 /// resets it, and a sender that writes its whole body before it reads would never see the answer. The task ends with
 /// the body, at `most` bytes, after a pause, or at `until`. Nothing waits for the task: a sender that waits for `100
 /// Continue` sees the answer instead.
-fn discard(mut body: Incoming, until: Instant, mut most: usize) {
+fn discard(mut body: Body, until: Instant, mut most: usize) {
     if body.is_end_stream() {
         return;
     }

@@ -1,48 +1,26 @@
-//! Constructors of answers that are not streamed.
+//! Constructors of JSON answers.
 
-use super::body::Body;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use serde_json::json;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::{Value, json};
 
-/// An HTTP answer, complete or streamed.
-pub(crate) type Answer = Response<Body>;
-
-pub(crate) fn read_only(request: &Request<Incoming>, answer: impl FnOnce() -> Answer) -> Answer {
-    match *request.method() {
-        Method::GET | Method::HEAD => answer(),
-        _ => not_allowed("GET, HEAD"),
-    }
+/// The answer for a path that no route has.
+pub(crate) async fn not_found() -> Response {
+    refuse(StatusCode::NOT_FOUND, "there is no such path")
 }
 
-pub(crate) fn not_allowed(allow: &'static str) -> Answer {
-    let mut answer =
-        refuse(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed on this path");
-    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
-    answer
+/// The answer for a method that no handler of the path has; the router adds `Allow`.
+pub(crate) async fn not_allowed() -> Response {
+    refuse(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed on this path")
 }
 
 /// A JSON error. It closes the connection, because the rest of the request may be unread.
-pub(crate) fn refuse(status: StatusCode, reason: &str) -> Answer {
-    let mut answer = json_body(status, &json!({ "error": reason }));
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    answer
+pub(crate) fn refuse(status: StatusCode, reason: &str) -> Response {
+    let body = json_body(status, &json!({ "error": reason }));
+    ([(header::CONNECTION, "close")], body).into_response()
 }
 
-pub(crate) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Body::Left(Full::default()));
-    *answer.status_mut() = status;
-    answer
-}
-
-pub(crate) fn json_body(status: StatusCode, body: &serde_json::Value) -> Answer {
-    with_type(status, "application/json", format!("{body}\n"))
-}
-
-pub(crate) fn with_type(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Body::Left(Full::from(body)));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
+pub(crate) fn json_body(status: StatusCode, body: &Value) -> Response {
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    (status, content_type, format!("{body}\n")).into_response()
 }
