@@ -90,7 +90,7 @@ fn refused(metrics: &Metrics, refusal: AuthError) -> Status {
     }
 }
 
-type Answer = Result<Response<Body>, Infallible>;
+type GrpcResult = Result<Response<Body>, Infallible>;
 
 impl<S> Service<Request<Incoming>> for Authenticated<S>
 where
@@ -101,7 +101,7 @@ where
     type Error = Infallible;
     type Future = Either<
         Either<S::Future, TaskLocalFuture<LoadLimits, S::Future>>,
-        Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>,
+        Either<Ready<GrpcResult>, Pin<Box<dyn Future<Output = GrpcResult> + Send>>>,
     >;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {

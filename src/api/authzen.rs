@@ -48,13 +48,13 @@ pub struct AuthZen {
 }
 
 /// Why a whole request fails, with the status and the label of the metric.
-struct Fault {
+struct AuthZenError {
     status: StatusCode,
     reason: String,
     result: &'static str,
 }
 
-impl Fault {
+impl AuthZenError {
     fn invalid(reason: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, reason: reason.into(), result: "invalid" }
     }
@@ -76,13 +76,13 @@ impl Fault {
     }
 }
 
-impl IntoResponse for Fault {
+impl IntoResponse for AuthZenError {
     fn into_response(self) -> Response {
         self.reply().into_response()
     }
 }
 
-impl From<CheckError> for Fault {
+impl From<CheckError> for AuthZenError {
     fn from(failure: CheckError) -> Self {
         let (status, result) = match failure.kind {
             CheckErrorKind::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
@@ -102,8 +102,12 @@ impl AuthZen {
 
     /// The routes that need a key, and that of the discovery document.
     pub(super) fn routers(self, metrics: &Arc<Metrics>) -> (Router, Router) {
-        let layers =
-            ProtocolLayers::new("authzen", CredentialSource::Either, Fault::refused, metrics);
+        let layers = ProtocolLayers::new(
+            "authzen",
+            CredentialSource::Either,
+            AuthZenError::refused,
+            metrics,
+        );
         let authzen = Arc::new(self);
         let evaluations = Router::new()
             .route(EVALUATION, post(evaluation))
@@ -118,8 +122,8 @@ impl AuthZen {
             .into()
     }
 
-    async fn one(&self, document: &Document) -> Result<Reply, Fault> {
-        let query = document.single().map_err(Fault::invalid)?;
+    async fn one(&self, document: &Document) -> Result<Reply, AuthZenError> {
+        let query = document.single().map_err(AuthZenError::invalid)?;
         let consistency = Consistency::default();
         let evaluated = self.checks.evaluated_accounts(query.subjects, &consistency).await?;
         let evaluation = self.checks.context();
@@ -129,7 +133,7 @@ impl AuthZen {
     }
 
     /// Evaluates in order until the semantic ends the batch. An invalid evaluation is denied, alone.
-    async fn many(&self, document: &Document) -> Result<Reply, Fault> {
+    async fn many(&self, document: &Document) -> Result<Reply, AuthZenError> {
         let queries: Vec<_> = document.each().collect();
         let valid = queries.iter().filter_map(|query| query.as_ref().ok());
         let subjects = valid.map(|query| query.subjects);
@@ -165,12 +169,12 @@ impl AuthZen {
 
 /// The discovery document. Its URLs come from the settings, never from the Host header: the sender chooses that header,
 /// and a cache may hand the answer to other clients.
-async fn configuration(State(authzen): State<Arc<AuthZen>>) -> Result<Reply, Fault> {
+async fn configuration(State(authzen): State<Arc<AuthZen>>) -> Result<Reply, AuthZenError> {
     let Some(base) = &authzen.public_url else {
         let reason =
             "PUBLIC_URL is not set: set it to the URL that callers use to reach this service";
         let status = StatusCode::NOT_FOUND;
-        return Err(Fault { status, reason: reason.into(), result: "refused" });
+        return Err(AuthZenError { status, reason: reason.into(), result: "refused" });
     };
     let body = json!({
         "policy_decision_point": base.to_string(),
@@ -180,14 +184,17 @@ async fn configuration(State(authzen): State<Arc<AuthZen>>) -> Result<Reply, Fau
     Ok(Reply { answer: json_body(StatusCode::OK, &body), result: "discovery" })
 }
 
-async fn evaluation(State(authzen): State<Arc<AuthZen>>, request: Request) -> Result<Reply, Fault> {
+async fn evaluation(
+    State(authzen): State<Arc<AuthZen>>,
+    request: Request,
+) -> Result<Reply, AuthZenError> {
     authzen.one(&document(request).await?).await
 }
 
 async fn evaluations(
     State(authzen): State<Arc<AuthZen>>,
     request: Request,
-) -> Result<Reply, Fault> {
+) -> Result<Reply, AuthZenError> {
     let document = document(request).await?;
     // The specification requires: without a list, the batch endpoint acts as the single one.
     if document.evaluations.is_empty() {
@@ -197,13 +204,13 @@ async fn evaluations(
     }
 }
 
-async fn document(request: Request) -> Result<Document, Fault> {
+async fn document(request: Request) -> Result<Document, AuthZenError> {
     let is_json = is_json(request.headers());
     let body = body::read(request.into_body(), LARGEST_BODY).await.map_err(body_error)?;
     if !is_json {
-        return Err(Fault::invalid("the Content-Type header must be application/json"));
+        return Err(AuthZenError::invalid("the Content-Type header must be application/json"));
     }
-    Document::parse(&body).map_err(Fault::invalid)
+    Document::parse(&body).map_err(AuthZenError::invalid)
 }
 
 /// The decision, with its explanation as context.
@@ -219,6 +226,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-fn body_error(error: BodyError) -> Fault {
-    Fault { status: error.status(), ..Fault::invalid(error.to_string()) }
+fn body_error(error: BodyError) -> AuthZenError {
+    AuthZenError { status: error.status(), ..AuthZenError::invalid(error.to_string()) }
 }

@@ -30,7 +30,7 @@ use tonic::{Code, Status, service::Routes};
 use tonic_reflection::server::Builder;
 
 /// The maximum number of open streams of all callers together.
-const MAX_STREAMS: usize = 10_000;
+const MAX_FLAGD_STREAMS: usize = 10_000;
 
 /// flagd's protocols, each of which is served only if its flag is set.
 pub struct Flagd {
@@ -54,7 +54,7 @@ impl Flagd {
     /// Creates the protocols on this evaluator, none of them served yet. Streams end when `draining` is cancelled.
     #[must_use]
     pub fn new(checks: Arc<Evaluator>, draining: CancellationToken, metrics: Arc<Metrics>) -> Self {
-        let streams = Arc::new(Semaphore::new(MAX_STREAMS));
+        let streams = Arc::new(Semaphore::new(MAX_FLAGD_STREAMS));
         let answers = Answers { checks, draining, metrics, streams };
         Self { answers, evaluation: false, sync: false }
     }

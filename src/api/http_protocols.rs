@@ -8,7 +8,7 @@ use crate::{
         auth::{
             Admitted, AuthError, Callers, CredentialSource, Scope, StreamAdmission, StreamKind,
         },
-        http::{Connection, response::not_allowed},
+        http::{HttpConnection, response::not_allowed},
     },
     telemetry::{Labels, Metrics},
 };
@@ -129,7 +129,7 @@ impl ProtocolLayers {
 
 async fn admit(
     State((layers, stream)): State<(ProtocolLayers, Option<StreamKind>)>,
-    Extension(connection): Extension<Connection>,
+    Extension(connection): Extension<HttpConnection>,
     request: Request,
     next: Next,
 ) -> Response {

@@ -53,14 +53,14 @@ pub struct Ofrep {
 }
 
 /// Why a request fails, with OFREP's error code and the label of the metric.
-struct Fault {
+struct OfrepError {
     status: StatusCode,
     code: Option<&'static str>,
     details: String,
     result: &'static str,
 }
 
-impl Fault {
+impl OfrepError {
     fn bad(code: &'static str, result: &'static str, details: impl Into<String>) -> Self {
         let status = StatusCode::BAD_REQUEST;
         Self { status, code: Some(code), details: details.into(), result }
@@ -103,7 +103,7 @@ fn retry_later(mut answer: Response) -> Response {
     answer
 }
 
-impl From<CheckError> for Fault {
+impl From<CheckError> for OfrepError {
     fn from(failure: CheckError) -> Self {
         if failure.kind == CheckErrorKind::Overloaded {
             return Self::overloaded(&failure.reason);
@@ -114,7 +114,7 @@ impl From<CheckError> for Fault {
     }
 }
 
-impl From<BodyError> for Fault {
+impl From<BodyError> for OfrepError {
     fn from(error: BodyError) -> Self {
         let (status, code) = (error.status(), Some("PARSE_ERROR"));
         Self { status, code, details: error.to_string(), result: "parse_error" }
@@ -132,7 +132,7 @@ impl Ofrep {
 
     pub(super) fn router(self, metrics: &Arc<Metrics>) -> Router {
         let layers =
-            ProtocolLayers::new("ofrep", CredentialSource::Either, Fault::refused, metrics);
+            ProtocolLayers::new("ofrep", CredentialSource::Either, OfrepError::refused, metrics);
         let (cors, ofrep) = (self.cors.layer(), Arc::new(self));
         let flags = Router::new()
             .route(FLAGS, post(all))
@@ -146,14 +146,14 @@ impl Ofrep {
         layers.count(flags.merge(events).layer(cors))
     }
 
-    async fn evaluate(&self, key: &str, body: Body) -> Result<Reply, Fault> {
+    async fn evaluate(&self, key: &str, body: Body) -> Result<Reply, OfrepError> {
         let subjects = subjects(body).await?;
-        let question = Question::feature(key).map_err(|_| Fault::not_found(key))?;
+        let question = Question::feature(key).map_err(|_| OfrepError::not_found(key))?;
         let evaluated = self.evaluated_accounts(&subjects, &Consistency::default()).await?;
         let evaluation = self.checks.context();
         let answer = self.checks.answer(&evaluation, &evaluated, subjects.as_subjects(), &question);
         if answer.is_unknown_target() {
-            return Err(Fault::not_found(key));
+            return Err(OfrepError::not_found(key));
         }
         let result = if answer.allowed { "allowed" } else { "denied" };
         Ok(Reply { answer: json_body(StatusCode::OK, &flag(key, &answer)), result })
@@ -163,7 +163,7 @@ impl Ofrep {
         &self,
         subjects: &SubjectsBuf,
         consistency: &Consistency,
-    ) -> Result<EvaluatedAccounts, Fault> {
+    ) -> Result<EvaluatedAccounts, OfrepError> {
         Ok(self.checks.evaluated_accounts(subjects.as_subjects(), consistency).await?)
     }
 
@@ -174,7 +174,7 @@ impl Ofrep {
         subjects: &SubjectsBuf,
         event: &str,
         known: EvaluatedAccounts,
-    ) -> Result<EvaluatedAccounts, Fault> {
+    ) -> Result<EvaluatedAccounts, OfrepError> {
         if let Some(revision) = revision(event) {
             let consistency = Consistency { at_least: Some(revision), ..Consistency::default() };
             return self.evaluated_accounts(subjects, &consistency).await;
@@ -184,7 +184,7 @@ impl Ofrep {
     }
 
     /// Evaluates all flags; 304 if the caller has the current ones.
-    async fn evaluate_all(&self, request: Request) -> Result<Reply, Fault> {
+    async fn evaluate_all(&self, request: Request) -> Result<Reply, OfrepError> {
         let (known, event) = (known(request.headers()), event(request.uri().query()));
         let subjects = subjects(request.into_body()).await?;
         let mut evaluated = self.evaluated_accounts(&subjects, &Consistency::default()).await?;
@@ -261,7 +261,7 @@ fn bare(tag: &str) -> String {
 }
 
 /// The subjects that the context of a request names.
-async fn subjects(body: Body) -> Result<SubjectsBuf, Fault> {
+async fn subjects(body: Body) -> Result<SubjectsBuf, OfrepError> {
     let body = body::read(body, LARGEST_BODY).await?;
     context::subjects(&body)
 }

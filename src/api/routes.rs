@@ -20,18 +20,18 @@ use tokio_util::sync::CancellationToken;
 /// connections and four bodies of maximum size.
 const WEBHOOK_LIMITS: ListenerLimits = ListenerLimits {
     connections: 512,
-    age: MAX_AGE,
+    age: MAX_CONNECTION_AGE,
     unverified: Some(UnverifiedLimits {
         connections_per_address: 16,
-        bytes_per_address: 4 * webhook::LARGEST_BODY,
+        bytes_per_address: 4 * webhook::MAX_WEBHOOK_LEN,
         bytes: 64 * 1024 * 1024,
     }),
 };
 /// The limits of the operator listener. Half of its connections may be event streams.
 const OPERATOR_LIMITS: ListenerLimits =
-    ListenerLimits { connections: 2048, age: MAX_AGE, unverified: None };
+    ListenerLimits { connections: 2048, age: MAX_CONNECTION_AGE, unverified: None };
 /// The maximum age of a connection.
-const MAX_AGE: Duration = Duration::from_mins(10);
+const MAX_CONNECTION_AGE: Duration = Duration::from_mins(10);
 
 /// Serves webhooks from Clerk and probes on this listener until `stop`.
 pub async fn serve_webhooks(

@@ -10,7 +10,7 @@ use crate::{
     ingest::Deliveries,
     server::{
         http::{
-            Connection,
+            HttpConnection,
             body::{self, BodyError},
             response::{json_body, refuse},
         },
@@ -33,7 +33,7 @@ use std::{sync::Arc, time::Instant};
 use tokio::{sync::Semaphore, task::yield_now};
 
 /// The largest body, in bytes. Svix sends up to about 350 kB.
-pub(super) const LARGEST_BODY: usize = 512 * 1024;
+pub(super) const MAX_WEBHOOK_LEN: usize = 512 * 1024;
 /// The maximum number of verified deliveries in progress.
 const MAX_IN_PROGRESS: usize = 64;
 /// The maximum number of rejections that are logged per second; all are counted.
@@ -67,13 +67,13 @@ impl Webhooks {
         body: Body,
         slot: &ConnectionSlot,
     ) -> Result<Response, Refusal> {
-        if !body::is_too_large(&body, LARGEST_BODY)
+        if !body::is_too_large(&body, MAX_WEBHOOK_LEN)
             && let Err(error) = self.verifier.judge(headers, Utc::now().timestamp())
         {
             body::ignore(body);
             return Err(error.into());
         }
-        let body = body::read_counted(body, LARGEST_BODY, |bytes| slot.hold(bytes)).await?;
+        let body = body::read_counted(body, MAX_WEBHOOK_LEN, |bytes| slot.hold(bytes)).await?;
         let verified = self.verifier.verify(headers, &body, Utc::now().timestamp())?;
         slot.verified();
         let trace = self.telemetry.traces.request("POST /webhooks/clerk", headers);
@@ -133,7 +133,7 @@ impl From<BodyError> for Refusal {
 /// Answers one request.
 pub(super) async fn take(
     State(webhooks): State<Arc<Webhooks>>,
-    Extension(Connection { slot, .. }): Extension<Connection>,
+    Extension(HttpConnection { slot, .. }): Extension<HttpConnection>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {

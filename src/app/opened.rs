@@ -2,7 +2,7 @@
 
 use super::listener_security::ListenerSecurity;
 use crate::{
-    clerk::{BackendApi, Keys, SessionVerifier},
+    clerk::{BackendApi, SessionKeys, SessionVerifier},
     config::{BackendAccess, Config, KeySource, ListenerFiles, SessionConfig},
 };
 use anyhow::Context;
@@ -48,8 +48,8 @@ pub fn backend_api(access: &BackendAccess) -> anyhow::Result<BackendApi> {
 
 fn sessions(config: SessionConfig) -> anyhow::Result<SessionVerifier> {
     let keys = match &config.keys {
-        KeySource::Pem(pem) => Keys::given(pem).context("CLERK_JWT_KEY")?,
-        KeySource::Url(url) => Keys::published(url).context("CLERK_JWKS_URL")?,
+        KeySource::Pem(pem) => SessionKeys::given(pem).context("CLERK_JWT_KEY")?,
+        KeySource::Url(url) => SessionKeys::published(url).context("CLERK_JWKS_URL")?,
     };
     Ok(SessionVerifier::new(keys, config.rules).of_instance(config.instance))
 }

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 /// The tolerated difference between Clerk's clock and this machine's, in seconds, as in Clerk's SDK.
-const MAX_CLOCK_SKEW_S: f64 = 5.0;
+const MAX_TOKEN_CLOCK_SKEW_S: f64 = 5.0;
 
 /// The rules for the claims of a session.
 #[derive(Debug, Clone, Default)]
@@ -123,13 +123,13 @@ fn check_times(claims: &Claims, now: DateTime<Utc>) -> Result<(), SessionError> 
     };
     let missing = || refused("a claim is missing that every session token has: `exp`");
     let expires = seconds(&claims.exp, "exp")?.ok_or_else(missing)?;
-    if expires <= now - MAX_CLOCK_SKEW_S {
+    if expires <= now - MAX_TOKEN_CLOCK_SKEW_S {
         return Err(refused("it has expired"));
     }
-    if seconds(&claims.nbf, "nbf")?.is_some_and(|from| from > now + MAX_CLOCK_SKEW_S) {
+    if seconds(&claims.nbf, "nbf")?.is_some_and(|from| from > now + MAX_TOKEN_CLOCK_SKEW_S) {
         return Err(refused("it is not valid yet (`nbf`)"));
     }
-    if seconds(&claims.iat, "iat")?.is_some_and(|made| made > now + MAX_CLOCK_SKEW_S) {
+    if seconds(&claims.iat, "iat")?.is_some_and(|made| made > now + MAX_TOKEN_CLOCK_SKEW_S) {
         return Err(refused("it is not valid yet: it was issued in the future (`iat`)"));
     }
     Ok(())

@@ -24,7 +24,7 @@ use tokio::time::sleep;
 /// The pinned version of the Backend API.
 const API_VERSION: &str = "2026-05-12";
 /// The maximum number of rows in a page, as Clerk limits it.
-const PAGE_LEN: usize = 500;
+const API_PAGE_ROWS: usize = 500;
 /// How many rows the next page repeats: so many rows may disappear meanwhile without another being skipped.
 const PAGE_OVERLAP_LEN: usize = 20;
 /// The largest accepted answer, in bytes: a page of items has about 1 MiB.
@@ -210,7 +210,7 @@ impl BackendApi {
     }
 
     async fn page(&self, path: &str, offset: usize) -> Result<Listing, BackendApiError> {
-        let query = [("limit", PAGE_LEN.to_string()), ("offset", offset.to_string())];
+        let query = [("limit", API_PAGE_ROWS.to_string()), ("offset", offset.to_string())];
         let page = self.get(path, &query).await?;
         let page = page.ok_or_else(|| unexpected(format!("{path} was not found (404)")))?;
         let listing = object(&page).and_then(|page| {

@@ -16,7 +16,7 @@ const MAX_SUFFIXES: usize = 4;
 
 /// The cookies of one suffix, or without one.
 #[derive(Default)]
-pub(super) struct Set<'c> {
+pub(super) struct CookieSet<'c> {
     session: Option<&'c str>,
     /// The parsed `session`, if it is a JSON Web Token.
     pub token: Option<Token<'c>>,
@@ -27,9 +27,9 @@ pub(super) struct Set<'c> {
 /// The session cookies of a request.
 #[derive(Default)]
 pub(super) struct Cookies<'c> {
-    pub plain: Set<'c>,
+    pub plain: CookieSet<'c>,
     /// By suffix.
-    pub suffixed: Vec<(&'c str, Set<'c>)>,
+    pub suffixed: Vec<(&'c str, CookieSet<'c>)>,
 }
 
 /// The inputs for the choice between cookies with and without a suffix.
@@ -80,14 +80,14 @@ impl<'c> Cookies<'c> {
         cookies
     }
 
-    fn set(&mut self, suffix: Option<&'c str>, only: Option<&str>) -> Option<&mut Set<'c>> {
+    fn set(&mut self, suffix: Option<&'c str>, only: Option<&str>) -> Option<&mut CookieSet<'c>> {
         let Some(suffix) = suffix else { return Some(&mut self.plain) };
         if only.is_some_and(|only| only != suffix) {
             return None;
         }
         let at = self.suffixed.iter().position(|(known, _)| *known == suffix);
         if at.is_none() && self.suffixed.len() < MAX_SUFFIXES {
-            self.suffixed.push((suffix, Set::default()));
+            self.suffixed.push((suffix, CookieSet::default()));
         }
         let at = at
             .or(self.suffixed.len().checked_sub(1))
@@ -126,7 +126,7 @@ fn split(name: &str) -> Option<(Cookie, Option<&str>)> {
     suffix.map(|suffix| (kind, Some(suffix)))
 }
 
-impl<'c> Set<'c> {
+impl<'c> CookieSet<'c> {
     /// The value of the session cookie, unless it is empty.
     pub fn session(&self) -> Option<&'c str> {
         self.session.filter(|text| !text.is_empty())
@@ -145,8 +145,8 @@ impl Choice<'_> {
     /// The token of the session, or why there is none.
     pub fn choose<'s, 'c>(
         &self,
-        plain: &'s Set<'c>,
-        suffixed: &'s Set<'c>,
+        plain: &'s CookieSet<'c>,
+        suffixed: &'s CookieSet<'c>,
     ) -> Result<(&'s Token<'c>, Chosen), SessionError> {
         let (set, chosen) = if self.counts_suffixed(plain, suffixed) {
             (suffixed, Chosen::Suffixed)
@@ -179,7 +179,7 @@ impl Choice<'_> {
     }
 
     /// Whether the cookies with the suffix are used instead of those without.
-    fn counts_suffixed(&self, plain: &Set<'_>, suffixed: &Set<'_>) -> bool {
+    fn counts_suffixed(&self, plain: &CookieSet<'_>, suffixed: &CookieSet<'_>) -> bool {
         if plain.session().is_some() {
             // A malformed plain session is chosen, so that the caller rejects it.
             let Some(token) = plain.token.as_ref().filter(|token| has_issuer(token)) else {
@@ -206,7 +206,7 @@ impl Choice<'_> {
         since.is_some()
     }
 
-    fn is_expired(&self, set: &Set<'_>) -> bool {
+    fn is_expired(&self, set: &CookieSet<'_>) -> bool {
         let expires = set.token.as_ref().and_then(|token| number(token.claims.exp.as_ref()));
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in 53 bits")]
         expires.is_some_and(|expires| expires <= self.now.timestamp() as f64)

@@ -31,7 +31,7 @@ pub(super) struct Misfit {
 }
 
 /// The value of a key: `None` if it is missing, an error if it has an unexpected form.
-pub(super) type Read<T> = Result<Option<T>, Misfit>;
+pub(super) type ReadField<T> = Result<Option<T>, Misfit>;
 
 impl fmt::Display for Json<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,12 +95,12 @@ impl<'j> Object<'j> {
     }
 
     /// The value of a key as a string.
-    pub(super) fn text(&self, key: &'static str) -> Read<String> {
+    pub(super) fn text(&self, key: &'static str) -> ReadField<String> {
         self.read(key, "is not a string", Json::string)
     }
 
     /// The value of a key as an identifier, which may be stored and logged.
-    pub(super) fn word(&self, key: &'static str) -> Read<String> {
+    pub(super) fn word(&self, key: &'static str) -> ReadField<String> {
         match self.text(key)? {
             Some(text) if text.len() > MAX_WORD_LEN => {
                 Err(Misfit { key, rule: "is longer than 128 bytes" })
@@ -114,12 +114,12 @@ impl<'j> Object<'j> {
     }
 
     /// The value of a key as a whole number, which may also be a string or be written as `5.0`.
-    pub(super) fn whole(&self, key: &'static str) -> Read<i64> {
+    pub(super) fn whole(&self, key: &'static str) -> ReadField<i64> {
         self.read(key, "is not a whole number", Json::whole)
     }
 
     /// The value of a key as a boolean, which may also be a string, or 1 or 0.
-    pub(super) fn truth(&self, key: &'static str) -> Read<bool> {
+    pub(super) fn truth(&self, key: &'static str) -> ReadField<bool> {
         self.read(key, "is neither true nor false", |value| {
             match &*value.0.trim_matches('"').to_ascii_lowercase() {
                 "true" | "yes" | "1" | "1.0" => Some(true),
@@ -130,12 +130,12 @@ impl<'j> Object<'j> {
     }
 
     /// The value of a key as an object.
-    pub(super) fn object(&self, key: &'static str) -> Read<Object<'j>> {
+    pub(super) fn object(&self, key: &'static str) -> ReadField<Object<'j>> {
         self.read(key, "is not an object", Json::object)
     }
 
     /// The value of a key as an array.
-    pub(super) fn array(&self, key: &'static str) -> Read<Vec<Json<'j>>> {
+    pub(super) fn array(&self, key: &'static str) -> ReadField<Vec<Json<'j>>> {
         self.read(key, "is not a list", Json::array)
     }
 
@@ -144,7 +144,7 @@ impl<'j> Object<'j> {
         key: &'static str,
         rule: &'static str,
         read: impl FnOnce(Json<'j>) -> Option<T>,
-    ) -> Read<T> {
+    ) -> ReadField<T> {
         self.get(key).map(|value| read(value).ok_or(Misfit { key, rule })).transpose()
     }
 }
@@ -159,9 +159,9 @@ pub(super) fn is_word(text: &str) -> bool {
 
 impl<'j> Deserialize<'j> for Object<'j> {
     fn deserialize<D: Deserializer<'j>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Keys;
+        struct FieldNames;
 
-        impl<'j> Visitor<'j> for Keys {
+        impl<'j> Visitor<'j> for FieldNames {
             type Value = Object<'j>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -179,7 +179,7 @@ impl<'j> Deserialize<'j> for Object<'j> {
                 Ok(Object(found))
             }
         }
-        deserializer.deserialize_map(Keys)
+        deserializer.deserialize_map(FieldNames)
     }
 }
 

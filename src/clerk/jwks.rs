@@ -40,7 +40,7 @@ const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The source of the keys.
 #[derive(Debug)]
-pub enum Keys {
+pub enum SessionKeys {
     /// One configured key, used for every `kid`.
     Given(Arc<DecodingKey>),
     /// The key set that Clerk publishes, by `kid`.
@@ -77,7 +77,7 @@ pub(super) enum NoKey {
     Unavailable(String),
 }
 
-impl Keys {
+impl SessionKeys {
     /// Parses one public key as Clerk's dashboard shows it. A line break may be written as `\n`.
     pub fn given(pem: &str) -> Result<Self, InvalidKeys> {
         let invalid = InvalidKeys(

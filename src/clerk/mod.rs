@@ -26,7 +26,7 @@ pub use admission::{Rules, TrustedClaims};
 pub use backend_api::{BackendApi, BackendApiError, BackendSubscription, Items, Plans};
 pub use credentials::Credentials;
 pub use instance::{Instance, InvalidPublishableKey};
-pub use jwks::{InvalidKeys, Keys};
+pub use jwks::{InvalidKeys, SessionKeys};
 pub use jwt::{Claims, Header};
 pub use session_token::SessionVerifier;
 pub use signed_in::{SessionError, SignedIn};

@@ -7,10 +7,10 @@
 
 use super::{
     admission::Rules,
-    cookies::{Choice, Chosen, Cookies, Issuer, Set},
+    cookies::{Choice, Chosen, CookieSet, Cookies, Issuer},
     credentials::Credentials,
     instance::Instance,
-    jwks::{Keys, NoKey},
+    jwks::{NoKey, SessionKeys},
     jwt::Token,
     signed_in::{SessionError, SignedIn},
 };
@@ -21,7 +21,7 @@ use serde_json::Value;
 /// Verifies session tokens.
 #[derive(Debug)]
 pub struct SessionVerifier {
-    keys: Keys,
+    keys: SessionKeys,
     rules: Rules,
     /// The instance whose cookies are read, if it is known.
     instance: Option<Instance>,
@@ -30,7 +30,7 @@ pub struct SessionVerifier {
 impl SessionVerifier {
     /// Creates a verifier with these keys, and these rules for the claims.
     #[must_use]
-    pub fn new(keys: Keys, rules: Rules) -> Self {
+    pub fn new(keys: SessionKeys, rules: Rules) -> Self {
         Self { keys, rules, instance: None }
     }
 
@@ -84,7 +84,7 @@ impl SessionVerifier {
         now: DateTime<Utc>,
     ) -> Result<SignedIn, SessionError> {
         let (signed, unverified) = self.signed(cookies).await;
-        let none = Set::default();
+        let none = CookieSet::default();
         let unsigned = cookies.suffixed.iter().map(|(_, set)| set);
         let unsigned = unsigned.filter(|set| set.session().is_none()).chain([&none]);
         let candidates = if signed.is_empty() { unsigned.collect() } else { signed.clone() };
@@ -116,7 +116,7 @@ impl SessionVerifier {
     async fn signed<'s, 'c>(
         &self,
         cookies: &'s Cookies<'c>,
-    ) -> (Vec<&'s Set<'c>>, Option<SessionError>) {
+    ) -> (Vec<&'s CookieSet<'c>>, Option<SessionError>) {
         let (mut signed, mut unverified) = (Vec::new(), None);
         for (_, set) in &cookies.suffixed {
             let Some(token) = &set.token else { continue };
@@ -134,7 +134,7 @@ impl SessionVerifier {
     fn guess<'a>(
         &'a self,
         cookies: &Cookies<'_>,
-        own: Option<&'a Set<'_>>,
+        own: Option<&'a CookieSet<'_>>,
         now: DateTime<Utc>,
     ) -> Choice<'a> {
         let own = own.and_then(|set| set.token.as_ref()).and_then(|token| token.claims.issuer());

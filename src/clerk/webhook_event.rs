@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 /// A `timestamp` below this is in seconds: Clerk's documentation says milliseconds, its examples have seconds.
 const SECONDS_BELOW: i64 = 100_000_000_000;
 /// The maximum number of items: more than a body of Svix's usual size holds. Each item costs a round trip to Postgres.
-const MAX_ITEMS: usize = 1000;
+const MAX_LISTED_ITEMS: usize = 1000;
 /// Longer than any instance id, in bytes.
 const MAX_INSTANCE_LEN: usize = 100;
 
@@ -292,7 +292,7 @@ fn list<'j>(data: &Object<'j>) -> Result<Vec<Json<'j>>, Misfit> {
         (Err(misfit), _) | (_, Err(misfit)) => return Err(misfit),
         (Ok(items), _) => items.unwrap_or_default(),
     };
-    if items.len() > MAX_ITEMS {
+    if items.len() > MAX_LISTED_ITEMS {
         return Err(Misfit { key: "items", rule: "has more than 1,000 elements" });
     }
     Ok(items)

@@ -1,6 +1,6 @@
 //! Parses one subscription item of a webhook body.
 
-use super::json::{Misfit, Object, Read};
+use super::json::{Misfit, Object, ReadField};
 use crate::domain::{Item, ObservedItem, Payment, Seats, Slug, Status};
 use chrono::{DateTime, Duration, Utc};
 
@@ -102,7 +102,7 @@ struct Optional<'o> {
 }
 
 impl Optional<'_> {
-    fn take<T>(&mut self, read: Read<T>) -> Option<T> {
+    fn take<T>(&mut self, read: ReadField<T>) -> Option<T> {
         read.unwrap_or_else(|misfit| self.leave_out(&misfit))
     }
 
@@ -152,7 +152,7 @@ impl Optional<'_> {
 
 /// A date of an item, in milliseconds since 1970. Clerk also writes a missing date as 0, and once wrote it as a
 /// negative number. A date after [`MAX_TIMESTAMP_MS`] is clamped.
-fn date(data: &Object<'_>, key: &'static str) -> Read<DateTime<Utc>> {
+fn date(data: &Object<'_>, key: &'static str) -> ReadField<DateTime<Utc>> {
     match data.whole(key)? {
         None | Some(..=0) => Ok(None),
         Some(1..MIN_TIMESTAMP_MS) => Err(Misfit { key, rule: "is before 2015 (in milliseconds)" }),

@@ -31,14 +31,14 @@ const MAX_EXAMPLES: usize = 3;
 #[derive(Debug, Args)]
 pub(super) struct CatalogCommand {
     #[command(subcommand)]
-    action: Action,
+    action: CatalogAction,
 
     #[command(flatten)]
     direct: DirectDatabase,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum CatalogAction {
     /// Import the plans from Clerk's Backend API and put the result in force; plans of the catalog file take precedence
     Pull {
         /// Remove plans that Clerk no longer lists; without this flag their holders keep them
@@ -112,15 +112,15 @@ impl CatalogCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.direct.store()?;
         match &self.action {
-            Action::Pull { remove_retired } => {
+            CatalogAction::Pull { remove_retired } => {
                 print_refreshed(&self.direct.reconciler()?.refresh(*remove_retired).await?);
             }
-            Action::Plan { file } => {
+            CatalogAction::Plan { file } => {
                 let (catalog, _) = read_catalog(file)?;
                 let (planned, now) = planned(&store, catalog).await?;
                 compare(&store, &now, &planned).await?.print();
             }
-            Action::Apply { file, yes, most_losses } => {
+            CatalogAction::Apply { file, yes, most_losses } => {
                 let (catalog, name) = read_catalog(file)?;
                 let (planned, now) = planned(&store, catalog.clone()).await?;
                 let effect = compare(&store, &now, &planned).await?;
@@ -133,12 +133,12 @@ impl CatalogCommand {
                 }
                 print_applied(store.apply_catalog(Author::Operator, &catalog, &name).await?);
             }
-            Action::History { limit } => {
+            CatalogAction::History { limit } => {
                 for version in store.catalog_history(*limit).await? {
                     say!("{}", line(&version));
                 }
             }
-            Action::Show { number } => {
+            CatalogAction::Show { number } => {
                 let versions = store.catalog_history(i64::MAX).await?;
                 let found = versions.into_iter().find(|v| number.is_none_or(|n| n == v.number));
                 let version = found.with_context(|| missing(*number))?;
@@ -188,14 +188,14 @@ async fn planned(store: &Store, file: Catalog) -> anyhow::Result<(Catalog, Catal
 
 /// The features that subjects gain and lose by a change of the catalog.
 #[derive(Default)]
-struct Effect {
+struct PlanEffect {
     subjects: usize,
     /// By kind and feature: number of subjects that gain it, number that lose it, and examples.
     features: BTreeMap<(Kind, String), (usize, usize, Vec<Subject>)>,
     losers: BTreeSet<Subject>,
 }
 
-impl Effect {
+impl PlanEffect {
     /// Adds the changes of one account.
     fn add(&mut self, account: &Account, before: &Catalog, after: &Catalog) {
         let now = Utc::now();
@@ -233,8 +233,8 @@ impl Effect {
 }
 
 /// Evaluates every subject in the database with both catalogs.
-async fn compare(store: &Store, before: &Catalog, after: &Catalog) -> anyhow::Result<Effect> {
-    let (mut effect, mut from) = (Effect::default(), String::new());
+async fn compare(store: &Store, before: &Catalog, after: &Catalog) -> anyhow::Result<PlanEffect> {
+    let (mut effect, mut from) = (PlanEffect::default(), String::new());
     loop {
         let page = store.subjects(&from, SUBJECTS_PER_PAGE).await?;
         let Some(last) = page.last() else { return Ok(effect) };

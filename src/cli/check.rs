@@ -11,7 +11,7 @@ use std::process::ExitCode;
 /// Exits with 0 if the feature is allowed, 1 if it is denied, 2 if the check failed.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
-pub(super) struct Check {
+pub(super) struct CheckCommand {
     /// Feature, optionally with a scope: `sso`, `org:sso`, `user:export`
     feature: String,
 
@@ -27,7 +27,7 @@ pub(super) struct Check {
     service: ServiceAddress,
 }
 
-impl Check {
+impl CheckCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let answer = self.ask().await?;
         say!("{}", sentence(&self.feature, &answer));

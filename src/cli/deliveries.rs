@@ -13,13 +13,13 @@ use std::process::ExitCode;
 
 /// The subcommands of `deliveries`.
 #[derive(Debug, Args)]
-pub(super) struct Deliveries {
+pub(super) struct DeliveriesCommand {
     #[command(subcommand)]
-    action: Action,
+    action: DeliveriesAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum DeliveriesAction {
     /// List deliveries, newest first: time, result, id, event, subject, detail
     List {
         #[command(flatten)]
@@ -88,12 +88,14 @@ impl Which {
     }
 }
 
-impl Deliveries {
+impl DeliveriesCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
-            Action::List { which, service, limit } => list(&which, &service, limit).await,
-            Action::Show { id, service } => show(id, &service).await,
-            Action::Replay { which, service, dry_run } => replay(&which, &service, dry_run).await,
+            DeliveriesAction::List { which, service, limit } => list(&which, &service, limit).await,
+            DeliveriesAction::Show { id, service } => show(id, &service).await,
+            DeliveriesAction::Replay { which, service, dry_run } => {
+                replay(&which, &service, dry_run).await
+            }
         }
     }
 }

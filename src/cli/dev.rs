@@ -31,7 +31,7 @@ const EXAMPLE_CATALOG: &str = include_str!("../../catalog.example.toml");
 
 /// The `dev` command.
 #[derive(Debug, Args)]
-pub(super) struct Dev {
+pub(super) struct DevCommand {
     #[command(flatten)]
     settings: Settings,
 
@@ -39,7 +39,7 @@ pub(super) struct Dev {
     binaries: Binaries,
 }
 
-impl Dev {
+impl DevCommand {
     pub(super) async fn run(mut self) -> anyhow::Result<ExitCode> {
         let format = self.settings.log_format.unwrap_or(LogFormat::Text);
         start_logging(&self.settings.log, format)?;

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 /// The `doctor` command.
 #[derive(Debug, Args)]
-pub(super) struct Doctor {
+pub(super) struct DoctorCommand {
     /// Print one JSON object per line instead of text
     #[arg(long)]
     json: bool,
@@ -26,7 +26,7 @@ pub(super) struct Doctor {
     settings: Settings,
 }
 
-impl Doctor {
+impl DoctorCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let report = if self.json { in_json } else { in_words };
         let worst = examine(&self.settings, report).await;

@@ -14,17 +14,17 @@ use tokio::time::{Instant, sleep};
 /// How long a service may take to reload an edited file; it reads the file every half second.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval between two requests for the metrics of the service.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+const METRICS_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The subcommands of `keys`.
 #[derive(Debug, Args)]
-pub(super) struct Keys {
+pub(super) struct KeysCommand {
     #[command(subcommand)]
-    action: Action,
+    action: KeysAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum KeysAction {
     /// Create a key and print it once; the callers file stores only its hash
     Create {
         /// Name of the caller: 1 to 40 characters of a-z, 0-9 and `-`
@@ -35,7 +35,7 @@ enum Action {
         #[command(flatten)]
         file: File,
         #[command(flatten)]
-        service: Running,
+        service: RunningService,
     },
     /// List the keys: name, scopes, date of creation
     List {
@@ -50,7 +50,7 @@ enum Action {
         #[command(flatten)]
         file: File,
         #[command(flatten)]
-        service: Running,
+        service: RunningService,
     },
 }
 
@@ -63,7 +63,7 @@ struct File {
 
 /// The service on this machine, which is asked for the fingerprint of the callers file in force.
 #[derive(Debug, Args)]
-struct Running {
+struct RunningService {
     /// Operator listener of `serve` on this machine, which is asked whether the file is in force
     #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090")]
     operator_listen: SocketAddr,
@@ -75,7 +75,7 @@ struct Running {
 
 /// Whether the service on this machine has the edited file in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum KeyStatus {
     InForce,
     /// The service uses another file, or cannot use this one.
     NotInForce,
@@ -85,56 +85,56 @@ enum Answer {
     NoService,
 }
 
-impl Keys {
+impl KeysCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
-            Action::Create { name, mut scope, file, service } => {
+            KeysAction::Create { name, mut scope, file, service } => {
                 scope.dedup();
                 let key = KeyFile::open(&file.callers)?.create(&name, &scope)?;
                 say!("{key}");
                 eprintln!("Keep it: {} stores only its hash.", file.callers.display());
                 service.report(&file).await?;
             }
-            Action::List { file } => {
+            KeysAction::List { file } => {
                 for entry in KeyFile::open(&file.callers)?.list()? {
                     let scopes: Vec<_> = entry.scopes.iter().map(ToString::to_string).collect();
                     let parts = [entry.name, scopes.join(","), entry.created.unwrap_or_default()];
                     say!("{}", parts.join("  ").trim_end());
                 }
             }
-            Action::Revoke { name, file, service } => {
+            KeysAction::Revoke { name, file, service } => {
                 KeyFile::open(&file.callers)?.revoke(&name)?;
                 eprintln!("Removed the key `{name}` from {}.", file.callers.display());
                 let answer = service.report(&file).await?;
-                return Ok(ExitCode::from(u8::from(answer == Answer::NotInForce)));
+                return Ok(ExitCode::from(u8::from(answer == KeyStatus::NotInForce)));
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-impl Running {
+impl RunningService {
     /// Reports whether the edited file is in force, or how to find out.
-    async fn report(&self, file: &File) -> anyhow::Result<Answer> {
+    async fn report(&self, file: &File) -> anyhow::Result<KeyStatus> {
         let path = file.callers.display();
         let content = fs::read(&file.callers).with_context(|| format!("cannot read {path}"))?;
         let expected = fingerprint(&content);
         let service = probe::url(self.operator_listen, self.operator_tls_cert.is_some());
         let answer = ask(&service, expected).await;
         match answer {
-            Answer::InForce => eprintln!(
+            KeyStatus::InForce => eprintln!(
                 "In force on {service}. Other replicas have it in force when their metric \
                  {CALLERS_IN_FORCE} is {expected}."
             ),
-            Answer::NotInForce => eprintln!(
+            KeyStatus::NotInForce => eprintln!(
                 "NOT in force on {service}: that service uses another file, or cannot read or use this one; see its \
                  log. In a container, mount the folder of {path}, not the file. The metric {CALLERS_IN_FORCE} \
                  of the service must become {expected}."
             ),
-            Answer::NoFile => eprintln!(
+            KeyStatus::NoFile => eprintln!(
                 "The service on {service} has no callers file: start it with --callers {path}."
             ),
-            Answer::NoService => eprintln!(
+            KeyStatus::NoService => eprintln!(
                 "No service answers on {service}. A service has this file in force when its metric \
                  {CALLERS_IN_FORCE} is {expected}; it reads the file every half second."
             ),
@@ -144,15 +144,15 @@ impl Running {
 }
 
 /// Polls the service until the content with this fingerprint is in force, or the time to reload it is over.
-async fn ask(service: &str, expected: u64) -> Answer {
+async fn ask(service: &str, expected: u64) -> KeyStatus {
     let deadline = Instant::now() + RELOAD_TIMEOUT;
     loop {
         match probe::gauge(service, CALLERS_IN_FORCE, RELOAD_TIMEOUT).await {
-            None => return Answer::NoService,
-            Some(0) => return Answer::NoFile,
-            Some(in_force) if in_force == expected => return Answer::InForce,
-            Some(_) if Instant::now() >= deadline => return Answer::NotInForce,
-            Some(_) => sleep(POLL_INTERVAL).await,
+            None => return KeyStatus::NoService,
+            Some(0) => return KeyStatus::NoFile,
+            Some(in_force) if in_force == expected => return KeyStatus::InForce,
+            Some(_) if Instant::now() >= deadline => return KeyStatus::NotInForce,
+            Some(_) => sleep(METRICS_POLL_INTERVAL).await,
         }
     }
 }

@@ -44,27 +44,27 @@ struct Cli {
 enum Command {
     /// Run the service for a first try, with an embedded Postgres, a generated secret and an example catalog
     #[cfg(feature = "dev")]
-    Dev(Box<dev::Dev>),
+    Dev(Box<dev::DevCommand>),
     /// Run the service; needs `DATABASE_URL` and `CLERK_WEBHOOK_SIGNING_SECRET`
-    Serve(Box<serve::Serve>),
+    Serve(Box<serve::ServeCommand>),
     /// Apply missing migrations to the database of `DATABASE_URL`, then exit
-    Migrate(serve::Migrate),
+    Migrate(serve::MigrateCommand),
     /// Check settings, listeners, database and Clerk's API as `serve` uses them; report each problem with its fix
-    Doctor(Box<doctor::Doctor>),
+    Doctor(Box<doctor::DoctorCommand>),
     /// Sign webhook bodies and send them to the service, as Svix does for Clerk
-    Send(send::Send),
+    Send(send::SendCommand),
     /// Ask a running service whether a feature is allowed; print the answer and its reason
-    Check(check::Check),
+    Check(check::CheckCommand),
     /// Check whether the service on this machine is ready: a health check for containers
-    Ready(ready::Ready),
+    Ready(ready::ReadyCommand),
     /// List, show and replay the deliveries that a running service has recorded
-    Deliveries(deliveries::Deliveries),
+    Deliveries(deliveries::DeliveriesCommand),
     /// Create, list and revoke API keys
-    Keys(keys::Keys),
+    Keys(keys::KeysCommand),
     /// Show the catalogs in `DATABASE_URL`, preview a change, and put a catalog in force
     Catalog(catalog::CatalogCommand),
     /// Compare the accounts in `DATABASE_URL` with Clerk's, and repair them; needs `CLERK_SECRET_KEY`
-    Reconcile(reconcile::Reconcile),
+    Reconcile(reconcile::ReconcileCommand),
 }
 
 /// Prints a line. If the output is closed, ends the process with the exit code that SIGPIPE would cause.

@@ -6,12 +6,12 @@ use reqwest::Response;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 /// Timeout of the request, shorter than the timeout of the container's health check (3 s).
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Exits with 0 if the service on this machine is ready, else with 1, as Docker's HEALTHCHECK requires.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
-pub(super) struct Ready {
+pub(super) struct ReadyCommand {
     /// Operator listener of `serve` on this machine
     #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090")]
     operator_listen: SocketAddr,
@@ -21,10 +21,10 @@ pub(super) struct Ready {
     operator_tls_cert: Option<PathBuf>,
 }
 
-impl Ready {
+impl ReadyCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let service = probe::url(self.operator_listen, self.operator_tls_cert.is_some());
-        let answer = probe::ask(format!("{service}/readyz"), REQUEST_TIMEOUT).await;
+        let answer = probe::ask(format!("{service}/readyz"), PROBE_TIMEOUT).await;
         let ready = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
         match answer.map(Response::text) {
             Ok(text) => print!("{}", text.await.unwrap_or_default()),

@@ -17,7 +17,7 @@ const CONCURRENT_COMPARISONS: usize = 8;
 
 /// The `reconcile` command.
 #[derive(Debug, Args)]
-pub(super) struct Reconcile {
+pub(super) struct ReconcileCommand {
     /// Compare only this user or organization [default: import all items from Clerk, then compare all subjects]
     subject: Option<Subject>,
 
@@ -48,7 +48,7 @@ struct Tally {
     failed: usize,
 }
 
-impl Reconcile {
+impl ReconcileCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let reconciler = self.direct.reconciler()?;
         reconciler.prepare().await?;

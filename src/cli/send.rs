@@ -14,7 +14,7 @@ pub(super) const SECRET_FILE: &str = "webhook-signing-secret";
 
 /// The `send` command.
 #[derive(Debug, Args)]
-pub(super) struct Send {
+pub(super) struct SendCommand {
     /// Files with the bodies to send, in this order; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
@@ -39,7 +39,7 @@ pub(super) struct Send {
     timestamp: Option<i64>,
 }
 
-impl Send {
+impl SendCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         if self.id.is_some() && self.files.len() > 1 {
             bail!("--id names one message: give a single file with it");

@@ -13,12 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The `serve` command.
 #[derive(Debug, Args)]
-pub(super) struct Serve {
+pub(super) struct ServeCommand {
     #[command(flatten)]
     settings: Settings,
 }
 
-impl Serve {
+impl ServeCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let format = self.settings.log_format.unwrap_or(LogFormat::Json);
         start_logging(&self.settings.log, format)?;
@@ -31,12 +31,12 @@ impl Serve {
 
 /// The `migrate` command.
 #[derive(Debug, Args)]
-pub(super) struct Migrate {
+pub(super) struct MigrateCommand {
     #[command(flatten)]
     database: Database,
 }
 
-impl Migrate {
+impl MigrateCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let newest = storage::migrate(&self.database.options()?)
             .await

@@ -11,8 +11,8 @@ pub(super) use prepared::LOOKED_AT;
 pub use prepared::PreparedAccounts;
 
 use super::{
-    Access, Account, Catalog, Denial, Effect, Grace, Grant, Item, Override, Plan, Question, Scope,
-    Slug, Subject, Target, Until,
+    Access, Account, Catalog, Denial, Effect, Grace, Grant, Item, Override, Plan, Question,
+    QuestionScope, Slug, Subject, Target, Until,
 };
 use candidates::{Candidates, DenialCandidate, GrantCandidate};
 use chrono::{DateTime, Utc};
@@ -306,7 +306,7 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
     fn denied(&self, denial: Option<DenialCandidate<'a>>) -> Verdict<'a> {
         let known = || self.catalog.knows(self.question.wanted);
         let reason = match (self.question.scope, denial, self.question.wanted) {
-            (Scope::Unknown, _, _) => Denial::UnknownScope,
+            (QuestionScope::Unknown, _, _) => Denial::UnknownScope,
             (_, None, _) => Denial::OutOfScope,
             (_, Some(found), _) if found.reason == Denial::SubjectDeleted || known() => {
                 return found.into();

@@ -28,7 +28,7 @@ pub use explanation::{EvaluatedState, Explanation};
 pub use item::{Access, Grace, Item, Seats, Status, Until};
 pub use packed_items::{PackedItems, TooLong};
 pub use public_url::{InvalidPublicUrl, PublicUrl};
-pub use question::{InvalidSlug, Question, Scope, Slug, Target};
+pub use question::{InvalidSlug, Question, QuestionScope, Slug, Target};
 pub use reason::{Denial, Grant, Reason};
 pub use revision::{InvalidRevision, Revision};
 pub use subject::{InvalidSubject, Kind, Subject, SubjectRef};

@@ -52,7 +52,7 @@ pub struct InvalidSlug;
 
 /// Which subjects' plans count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum QuestionScope {
     /// Both the user's and the organization's plans count.
     Any,
     /// Only the plans of one kind of subject count.
@@ -61,7 +61,7 @@ pub enum Scope {
     Unknown,
 }
 
-impl Scope {
+impl QuestionScope {
     /// Whether plans of this kind of subject count.
     #[must_use]
     pub fn covers(self, kind: Kind) -> bool {
@@ -86,7 +86,7 @@ pub enum Target<'q> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question<'q> {
     /// Which subjects' plans count.
-    pub scope: Scope,
+    pub scope: QuestionScope,
     /// The feature or plan asked for.
     pub wanted: Target<'q>,
 }
@@ -95,7 +95,7 @@ impl<'q> Question<'q> {
     /// A question for a feature in any scope.
     #[must_use]
     pub fn of(feature: &'q Slug) -> Self {
-        Self { scope: Scope::Any, wanted: Target::Feature(feature.as_str()) }
+        Self { scope: QuestionScope::Any, wanted: Target::Feature(feature.as_str()) }
     }
 
     /// Parses a question for a feature: `slug` or `scope:slug`.
@@ -112,14 +112,14 @@ impl<'q> Question<'q> {
 }
 
 /// Splits at the first colon. The scopes are those of Clerk's `has()`.
-fn split(text: &str) -> Result<(Scope, &str), InvalidSlug> {
+fn split(text: &str) -> Result<(QuestionScope, &str), InvalidSlug> {
     let Some((scope, slug)) = text.split_once(':') else {
-        return Ok((Scope::Any, valid(text)?));
+        return Ok((QuestionScope::Any, valid(text)?));
     };
     let scope = match scope {
-        "u" | "user" => Scope::Only(Kind::User),
-        "o" | "org" | "organization" => Scope::Only(Kind::Organization),
-        _ => Scope::Unknown,
+        "u" | "user" => QuestionScope::Only(Kind::User),
+        "o" | "org" | "organization" => QuestionScope::Only(Kind::Organization),
+        _ => QuestionScope::Unknown,
     };
     Ok((scope, valid(slug)?))
 }

@@ -14,7 +14,7 @@ use super::listener::{self, Listener, Peer};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use inline_executor::{Connection, InlineExecutor};
+use inline_executor::{InlineConnection, InlineExecutor};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -62,5 +62,5 @@ pub async fn serve<S, A>(
         builder.serve_connection(io, service)
     };
     let limits = listener::ListenerLimits { connections: MAX_CONNECTIONS, age, unverified: None };
-    listener::serve(listener, limits, stop, connect, Connection).await;
+    listener::serve(listener, limits, stop, connect, InlineConnection).await;
 }

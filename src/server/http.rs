@@ -31,21 +31,21 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// The connection of a request, which is an extension of the request.
 #[derive(Clone)]
-pub(crate) struct Connection {
+pub(crate) struct HttpConnection {
     /// The slot of the connection in the listener.
     pub(crate) slot: ConnectionSlot,
     /// Its authentication; `None` if callers are not authenticated.
     pub(crate) session: Option<Arc<Mutex<CallerSession>>>,
 }
 
-impl Connection {
+impl HttpConnection {
     fn new(peer: &Peer, callers: Option<Arc<Callers>>) -> Self {
         let session = callers.map(|callers| CallerSession::new(callers, peer.names().to_vec()));
         Self { slot: peer.slot(), session: session.map(|session| Arc::new(Mutex::new(session))) }
     }
 }
 
-/// Serves the router on this listener until `stop`. Each request has its [`Connection`] as an extension.
+/// Serves the router on this listener until `stop`. Each request has its [`HttpConnection`] as an extension.
 pub(crate) async fn serve(
     listener: Listener,
     limits: ListenerLimits,
@@ -63,7 +63,8 @@ pub(crate) async fn serve(
         .max_headers(64)
         .max_buf_size(16 * 1024);
     let connect = |io: TokioIo<Peer>| {
-        let (router, connection) = (router.clone(), Connection::new(io.inner(), callers.clone()));
+        let (router, connection) =
+            (router.clone(), HttpConnection::new(io.inner(), callers.clone()));
         let answer = move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(connection.clone());
             router.clone().call(request)

@@ -20,16 +20,16 @@ use std::{
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 
 /// The interval at which files are read and compared.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
+const FILE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Parses the contents of the files.
-type Read<T> = Box<dyn Fn(&[Vec<u8>]) -> anyhow::Result<T> + Send + Sync>;
+type ParseFile<T> = Box<dyn Fn(&[Vec<u8>]) -> anyhow::Result<T> + Send + Sync>;
 
 /// A value parsed from files: the newest version that is valid.
 pub struct HotReload<T> {
     name: &'static str,
     files: Vec<PathBuf>,
-    read: Read<T>,
+    read: ParseFile<T>,
     /// The content at start.
     first: Content,
     current: ArcSwap<T>,
@@ -44,7 +44,11 @@ impl<T> HotReload<T> {
     /// # Errors
     ///
     /// If a file cannot be read or `read` rejects the content.
-    pub fn new(name: &'static str, files: Vec<PathBuf>, read: Read<T>) -> anyhow::Result<Self> {
+    pub fn new(
+        name: &'static str,
+        files: Vec<PathBuf>,
+        read: ParseFile<T>,
+    ) -> anyhow::Result<Self> {
         let first = Content::of(&files);
         let current = first.read(&read).context(name)?;
         Ok(Self {
@@ -84,7 +88,7 @@ impl<T> HotReload<T> {
     pub async fn watch(&self) -> Infallible {
         let mut last = self.first.digest();
         while !self.files.is_empty() {
-            sleep(POLL_INTERVAL).await;
+            sleep(FILE_POLL_INTERVAL).await;
             let files = self.files.clone();
             let Ok(content) = spawn_blocking(move || Content::of(&files)).await else { continue };
             if content.digest() != last {
@@ -131,7 +135,7 @@ impl Content {
         Self(files.iter().map(read).collect())
     }
 
-    fn read<T>(&self, read: &Read<T>) -> anyhow::Result<T> {
+    fn read<T>(&self, read: &ParseFile<T>) -> anyhow::Result<T> {
         read(self.0.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?)
     }
 

@@ -22,7 +22,7 @@ impl Store {
 /// came without items and said that the subscription is canceled.
 async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, StoreError> {
     let rows = sqlx::query_as!(
-        Row,
+        AccountRow,
         r#"
         select
             s.revision,
@@ -83,7 +83,7 @@ async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, Store
     let deleted_at = first.deleted_at;
     let overrides = first.overrides.iter().flat_map(|Json(rows)| rows).map(Override::try_from);
     let overrides = overrides.collect::<Result<_, _>>()?;
-    let mut items = rows.iter().filter_map(Row::item).collect();
+    let mut items = rows.iter().filter_map(AccountRow::item).collect();
     PackedItems::bound(&mut items);
     if items.len() > PackedItems::MAX_ITEMS {
         tracing::warn!(
@@ -97,7 +97,7 @@ async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, Store
     Ok(Account { subject: subject.clone(), revision, deleted_at, items, overrides })
 }
 
-struct Row {
+struct AccountRow {
     revision: i64,
     deleted_at: Option<DateTime<Utc>>,
     overrides: Option<Json<Vec<OverrideRow>>>,
@@ -119,7 +119,7 @@ struct Row {
     canceled: bool,
 }
 
-impl Row {
+impl AccountRow {
     /// The item of this row; a subject without items still has one row.
     fn item(&self) -> Option<Item<&str>> {
         let (id, word) = (self.id.as_deref()?, self.status.as_deref()?);

@@ -71,7 +71,7 @@ pub enum Applied {
     },
 }
 
-struct Row {
+struct CatalogRow {
     number: i64,
     file: Option<String>,
     clerk: Option<String>,
@@ -79,7 +79,7 @@ struct Row {
     applied_at: DateTime<Utc>,
 }
 
-impl Row {
+impl CatalogRow {
     fn version(self, names: PlanNames) -> Result<CatalogVersion, StoreError> {
         Ok(CatalogVersion {
             number: number(self.number)?,
@@ -135,7 +135,7 @@ impl Store {
 }
 
 async fn newest(db: &mut PgConnection) -> Result<Option<CatalogVersion>, StoreError> {
-    let row = sqlx::query_as!(Row, "select * from catalog order by number desc limit 1");
+    let row = sqlx::query_as!(CatalogRow, "select * from catalog order by number desc limit 1");
     let Some(row) = row.fetch_optional(&mut *db).await? else { return Ok(None) };
     row.version(names(db).await?).map(Some)
 }
@@ -182,7 +182,8 @@ pub(super) async fn insert_names(
 }
 
 async fn history(db: &mut PgConnection, limit: i64) -> Result<Vec<CatalogVersion>, StoreError> {
-    let rows = sqlx::query_as!(Row, "select * from catalog order by number desc limit $1", limit);
+    let rows =
+        sqlx::query_as!(CatalogRow, "select * from catalog order by number desc limit $1", limit);
     let rows = rows.fetch_all(&mut *db).await?;
     let names = names(db).await?;
     rows.into_iter().map(|row| row.version(names.clone())).collect()

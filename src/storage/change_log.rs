@@ -6,7 +6,7 @@ use crate::domain::Subject;
 use sqlx::PgConnection;
 
 /// The maximum number of rows in a page.
-const PAGE_LEN: i64 = 1_000;
+const LOG_PAGE_ROWS: i64 = 1_000;
 
 /// A position in the change log: after this row of this transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,7 +98,7 @@ async fn page(db: &mut PgConnection, after: ChangeCursor) -> Result<ChangePage, 
         "#,
         after.tx.to_string(),
         after.id,
-        PAGE_LEN,
+        LOG_PAGE_ROWS,
     )
     .fetch_all(db)
     .await?;
@@ -116,7 +116,7 @@ async fn page(db: &mut PgConnection, after: ChangeCursor) -> Result<ChangePage, 
         let revision = row.revision.and_then(|revision| u64::try_from(revision).ok());
         changes.push(Change { at: ChangeCursor { tx, id }, subject, revision, age });
     }
-    let more = i64::try_from(changes.len()).is_ok_and(|n| n == PAGE_LEN);
+    let more = i64::try_from(changes.len()).is_ok_and(|n| n == LOG_PAGE_ROWS);
     Ok(ChangePage { rows: changes, here, more })
 }
 

@@ -16,7 +16,7 @@ mod tests;
 pub use binaries::{Binaries, Fetch};
 
 use anyhow::{Context, bail};
-use server::Running;
+use server::RunningServer;
 use site::Site;
 use sqlx::{Connection, PgConnection};
 use std::{path::Path, time::Duration};
@@ -35,7 +35,7 @@ pub struct Embedded {
     site: Site,
     major: u32,
     /// `None`: another process runs the server, and this one shares it.
-    running: Option<Running>,
+    running: Option<RunningServer>,
 }
 
 impl Embedded {

@@ -37,7 +37,7 @@ exec "$@" 3<&- </dev/null"#;
 
 /// A server that this process started.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct RunningServer {
     pid: Option<Pid>,
     /// The pipe to the watcher, which stops the server when the pipe closes.
     lifeline: Option<ChildStdin>,
@@ -45,7 +45,11 @@ pub(super) struct Running {
 }
 
 /// Starts a server and waits until it accepts connections.
-pub(super) async fn start(bin: &Path, site: &Site, settings: &[&str]) -> anyhow::Result<Running> {
+pub(super) async fn start(
+    bin: &Path,
+    site: &Site,
+    settings: &[&str],
+) -> anyhow::Result<RunningServer> {
     let mut child = launch(bin, site, settings)?;
     let started = Instant::now();
     loop {
@@ -76,7 +80,7 @@ pub(super) async fn start(bin: &Path, site: &Site, settings: &[&str]) -> anyhow:
         let status = child.wait().await.map_or_else(|e| e.to_string(), |s| s.to_string());
         let _ = ended.send(Some(status));
     });
-    Ok(Running { pid, lifeline, exit })
+    Ok(RunningServer { pid, lifeline, exit })
 }
 
 fn launch(bin: &Path, site: &Site, settings: &[&str]) -> anyhow::Result<Child> {
@@ -97,7 +101,7 @@ fn access_rules() -> String {
     format!("local all {SUPERUSER} peer map={MAP}\nlocal all all scram-sha-256\n")
 }
 
-impl Running {
+impl RunningServer {
     /// Waits until the server ends, and returns its exit status.
     pub(super) async fn exited(&self) -> String {
         let mut exit = self.exit.clone();

@@ -25,7 +25,7 @@ pub(super) async fn flag_set(
 ) -> String {
     let alone: Vec<_> = evaluated.each_alone().collect();
     let alone: Vec<_> = alone.iter().map(|evaluated| evaluation.prepare(evaluated)).collect();
-    let set = Set { together: evaluation.prepare(evaluated), alone, subjects };
+    let set = FlagSet { together: evaluation.prepare(evaluated), alone, subjects };
     let (mut all, mut pieces) = (Map::new(), CooperativeYield::default());
     for feature in evaluation.features(evaluated) {
         let question = Question::of(feature);
@@ -71,7 +71,7 @@ fn number(verdict: Verdict<'_>) -> Variant {
 }
 
 /// The data that the flags are rendered from.
-struct Set<'a> {
+struct FlagSet<'a> {
     /// The evaluation of all subjects together.
     together: PreparedEvaluation<'a>,
     /// The evaluation of each subject alone.
@@ -105,7 +105,7 @@ fn flag(
     })
 }
 
-impl<'a> Set<'a> {
+impl<'a> FlagSet<'a> {
     /// The explanation of the current decision about all subjects together, without what other changes than those of the
     /// flag would change.
     fn explanation(&self, question: &Question<'_>) -> Value {

@@ -1,6 +1,6 @@
 //! Parses the evaluation context in a body.
 
-use super::Fault;
+use super::OfrepError;
 use crate::{
     api::openfeature::{self, ContextFault},
     check::SubjectsBuf,
@@ -8,7 +8,7 @@ use crate::{
 use serde_json::{Map, Value};
 
 /// The subjects that the context in a body names.
-pub(super) fn subjects(body: &[u8]) -> Result<SubjectsBuf, Fault> {
+pub(super) fn subjects(body: &[u8]) -> Result<SubjectsBuf, OfrepError> {
     let context = context(body)?;
     openfeature::subjects(&context).map(Into::into).map_err(|faults| {
         let is_key_missing = faults.iter().any(|fault| fault.is_key_missing);
@@ -18,8 +18,8 @@ pub(super) fn subjects(body: &[u8]) -> Result<SubjectsBuf, Fault> {
     })
 }
 
-fn context(body: &[u8]) -> Result<Map<String, Value>, Fault> {
-    let unreadable = |details: String| Fault::bad("PARSE_ERROR", "parse_error", details);
+fn context(body: &[u8]) -> Result<Map<String, Value>, OfrepError> {
+    let unreadable = |details: String| OfrepError::bad("PARSE_ERROR", "parse_error", details);
     let body = if body.is_empty() { b"{}" } else { body };
     let parsed = serde_json::from_slice(body);
     let parsed =
@@ -36,10 +36,10 @@ fn context(body: &[u8]) -> Result<Map<String, Value>, Fault> {
     }
 }
 
-fn key_missing(details: String) -> Fault {
-    Fault::bad("TARGETING_KEY_MISSING", "targeting_key_missing", details)
+fn key_missing(details: String) -> OfrepError {
+    OfrepError::bad("TARGETING_KEY_MISSING", "targeting_key_missing", details)
 }
 
-fn invalid(details: String) -> Fault {
-    Fault::bad("INVALID_CONTEXT", "invalid_context", details)
+fn invalid(details: String) -> OfrepError {
+    OfrepError::bad("INVALID_CONTEXT", "invalid_context", details)
 }

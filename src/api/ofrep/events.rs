@@ -5,7 +5,7 @@
 //! delays an event by at most one keep-alive interval.
 
 use super::{
-    Fault,
+    OfrepError,
     flags::{next_boundary, tag},
 };
 use crate::{
@@ -32,7 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// The maximum number of open streams.
-pub(in super::super) const MAX_STREAMS: usize = 1024;
+pub(in super::super) const MAX_EVENT_STREAMS: usize = 1024;
 /// The longest time without a byte on a stream.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a page may be in the background before it should close its stream, in seconds.
@@ -56,14 +56,14 @@ pub(super) fn stream(subjects: &SubjectsBuf) -> Value {
 
 impl Streams {
     pub(super) fn new(checks: Arc<Evaluator>, draining: CancellationToken) -> Self {
-        Self { checks, draining, slots: Arc::new(Semaphore::new(MAX_STREAMS)) }
+        Self { checks, draining, slots: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)) }
     }
 
     /// Opens the stream of the subjects in the query.
-    pub(super) fn open(&self, request: &Request) -> Result<Response, Fault> {
+    pub(super) fn open(&self, request: &Request) -> Result<Response, OfrepError> {
         let subjects = subjects(request.uri().query().unwrap_or_default())?;
         let slot = self.slots.clone().try_acquire_owned();
-        let slot = slot.map_err(|_| Fault::overloaded("too many event streams are open"))?;
+        let slot = slot.map_err(|_| OfrepError::overloaded("too many event streams are open"))?;
         let stream = EventStream {
             watch: self.checks.accounts().watch(),
             checks: self.checks.clone(),
@@ -86,7 +86,7 @@ impl Streams {
 }
 
 /// The subjects of a stream, from a query that [`stream`] made.
-fn subjects(query: &str) -> Result<SubjectsBuf, Fault> {
+fn subjects(query: &str) -> Result<SubjectsBuf, OfrepError> {
     let mut parser = SubjectsParser::default();
     let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
     for (name, id) in &pairs {
@@ -96,12 +96,12 @@ fn subjects(query: &str) -> Result<SubjectsBuf, Fault> {
             _ => continue,
         };
         parser.add(Some(kind), id).map_err(|error| {
-            Fault::bad("INVALID_CONTEXT", "invalid_context", format!("{name} {error}"))
+            OfrepError::bad("INVALID_CONTEXT", "invalid_context", format!("{name} {error}"))
         })?;
     }
     parser.subjects().map(Into::into).ok_or_else(|| {
         let details = "the query has neither userId nor orgId: use the requestUri of eventStreams";
-        Fault::bad("TARGETING_KEY_MISSING", "targeting_key_missing", details)
+        OfrepError::bad("TARGETING_KEY_MISSING", "targeting_key_missing", details)
     })
 }
 

@@ -3,15 +3,17 @@
 use super::*;
 
 /// Keys that were fetched this long ago, from a URL that no longer answers.
-fn fetched(ago: Duration) -> Keys {
-    let Keys::Published(published) = Keys::published("http://127.0.0.1:1/jwks").unwrap() else {
+fn fetched(ago: Duration) -> SessionKeys {
+    let SessionKeys::Published(published) =
+        SessionKeys::published("http://127.0.0.1:1/jwks").unwrap()
+    else {
         unreachable!("they are published")
     };
     let key = Arc::new(DecodingKey::from_secret(b"any"));
     let keys = HashMap::from([("ins_key".to_owned(), key)]);
     let at = Instant::now().checked_sub(ago).expect("the clock goes back a day");
     published.cached.store(Some(Arc::new(FetchedKeys { keys, at })));
-    Keys::Published(published)
+    SessionKeys::Published(published)
 }
 
 #[tokio::test]

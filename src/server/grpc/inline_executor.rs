@@ -23,7 +23,7 @@ thread_local! {
     static DEFERRED: RefCell<Vec<Call>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Defers calls for the [`Connection`] that is being polled.
+/// Defers calls for the [`InlineConnection`] that is being polled.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InlineExecutor;
 
@@ -34,9 +34,9 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for InlineE
 }
 
 /// A connection whose calls the [`InlineExecutor`] defers.
-pub(super) struct Connection<C>(pub(super) C);
+pub(super) struct InlineConnection<C>(pub(super) C);
 
-impl<C: Future + Unpin> Future for Connection<C> {
+impl<C: Future + Unpin> Future for InlineConnection<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {

@@ -10,7 +10,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 pub struct Cors(Vec<AllowedOrigin>);
 
 /// How long a browser may cache the answer to a preflight request.
-const MAX_AGE: Duration = Duration::from_hours(2);
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(2);
 
 impl Cors {
     /// Lets the pages of these origins read answers.
@@ -37,7 +37,7 @@ impl Cors {
                 HeaderName::from_static("x-api-key"),
             ])
             .expose_headers([header::ETAG, header::RETRY_AFTER])
-            .max_age(MAX_AGE)
+            .max_age(PREFLIGHT_MAX_AGE)
             .vary([header::ORIGIN])
     }
 }

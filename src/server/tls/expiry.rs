@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 /// The tag `[0]` of the version in X.509.
-const VERSION: u8 = 0xa0;
+const VERSION_TAG: u8 = 0xa0;
 /// The tag of a date with a two-digit year: 00 to 49 mean 2000 to 2049.
 const UTC_TIME: u8 = 0x17;
 
@@ -15,7 +15,7 @@ pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<DateTime<Utc>> {
     let mut signed = element(&mut certificate.as_ref())?.content;
     let mut fields = element(&mut signed)?.content;
     let _serial_number = match element(&mut fields)? {
-        version if version.tag == VERSION => element(&mut fields)?,
+        version if version.tag == VERSION_TAG => element(&mut fields)?,
         serial_number => serial_number,
     };
     let (_algorithm, _issuer) = (element(&mut fields)?, element(&mut fields)?);
