@@ -217,6 +217,52 @@ fn every_file_has_a_module_comment() {
 }
 
 #[test]
+fn a_type_name_means_one_type() {
+    let mut places = BTreeMap::<String, Vec<String>>::new();
+    for (path, text) in sources("src").into_iter().chain(sources("crates")) {
+        for line in text.lines() {
+            let words = line.split_whitespace();
+            let mut words = words.skip_while(|word| word.starts_with("pub") || word.ends_with(')'));
+            if let (Some("struct" | "enum" | "trait"), Some(name)) = (words.next(), words.next()) {
+                let name = name.split(['<', '(', ';']).next().unwrap();
+                places.entry(name.into()).or_default().push(path.display().to_string());
+            }
+        }
+    }
+    assert!(places.len() > 200, "only {} were found", places.len());
+    places.retain(|_, places| places.len() > 1);
+    assert!(places.is_empty(), "defined more than once: {places:#?}");
+}
+
+#[test]
+fn the_page_of_guarantees_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
+    let all = ["src", "tests", "crates"].map(sources).concat();
+    let mut count = 0;
+    for name in page.split('`').skip(1).step_by(2).filter(|code| is_test_name(code)) {
+        let last = name.rsplit("::").next().unwrap();
+        let function = match last.strip_suffix('*') {
+            Some(start) => format!("fn {start}"),
+            None => format!("fn {last}("),
+        };
+        let module = format!("mod {last};");
+        let is_there =
+            all.iter().any(|(_, text)| text.contains(&function) || text.contains(&module));
+        assert!(is_there, "docs/guarantees.md names {name}");
+        count += 1;
+    }
+    assert!(count > 100, "only {count} were found");
+}
+
+/// Whether this is the path of a test, such as `ingest::ledger::a_delivery_is_recorded_once`.
+fn is_test_name(code: &str) -> bool {
+    let is_part =
+        |part: &str| part.chars().all(|c| c.is_lowercase() || c.is_numeric() || "_*".contains(c));
+    code.contains("::") && code.split("::").all(is_part)
+}
+
+#[test]
 fn the_operations_manual_explains_each_warning_and_error() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manual = fs::read_to_string(root.join("docs/operations.md")).unwrap();

@@ -1,7 +1,6 @@
 //! Process metrics from the operating system, under the names that Prometheus's own client libraries use. Linux only:
 //! on other systems nothing is registered.
 
-use super::gauges::Fraction;
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
     registry::{Registry, Unit},
@@ -14,7 +13,7 @@ pub struct Process {
     resident: Gauge,
     open_files: Gauge,
     most_files: Gauge,
-    started_at: Fraction,
+    started_at: Gauge<f64, AtomicU64>,
     cpu: Counter<f64, AtomicU64>,
 }
 

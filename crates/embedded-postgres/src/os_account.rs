@@ -11,13 +11,13 @@ use std::{
 
 /// A user of this machine.
 #[derive(Debug, Clone)]
-pub(super) struct Account {
+pub(super) struct OsAccount {
     pub(super) uid: u32,
     pub(super) gid: u32,
     name: String,
 }
 
-impl Account {
+impl OsAccount {
     /// The current user; if that is root, `postgres`, else `nobody`.
     pub(super) fn of_server() -> anyhow::Result<Self> {
         if !geteuid().is_root() {

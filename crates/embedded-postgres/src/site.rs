@@ -3,7 +3,7 @@
 //! As root, this process never writes in a folder that the server's account owns, because that account could have
 //! created links there. Files of this process are beside the server's folder; only the account itself writes in it.
 
-use super::os_account::{Account, is_open_to_all};
+use super::os_account::{OsAccount, is_open_to_all};
 use crate::private::{Folder, check_shared};
 use anyhow::{Context, ensure};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -29,7 +29,7 @@ const MAX_SOCKET_FOLDER_LEN: usize = 80;
 pub(super) struct Site {
     home: PathBuf,
     sockets: PathBuf,
-    pub(super) account: Account,
+    pub(super) account: OsAccount,
     log: File,
     log_path: PathBuf,
     /// While this process holds the lock, no other process starts a server in the folder.
@@ -40,7 +40,7 @@ pub(super) struct Site {
 impl Site {
     /// Locks a folder below `dir` that is kept. Each major version has its own, because the data formats differ.
     pub(super) async fn kept(dir: &Path, major: u32) -> anyhow::Result<Self> {
-        let account = Account::of_server()?;
+        let account = OsAccount::of_server()?;
         let folder = reachable(dir)?;
         let name = format!("postgres-{major}");
         let lock = folder.file(&format!("{name}.lock"))?;
@@ -58,7 +58,7 @@ impl Site {
 
     /// Creates a folder that is removed with this process.
     pub(super) fn throwaway() -> anyhow::Result<Self> {
-        let account = Account::of_server()?;
+        let account = OsAccount::of_server()?;
         #[expect(clippy::disallowed_methods, reason = "a private folder is made in it")]
         let parent = env::temp_dir();
         let is_short =
@@ -158,7 +158,7 @@ fn reachable(dir: &Path) -> anyhow::Result<Folder> {
 
 /// A folder for sockets with a short path: the one whose path is in this file if it still exists, else a new one with a
 /// random name, whose path is written to the file.
-fn short_folder(mut path_file: File, account: &Account) -> anyhow::Result<PathBuf> {
+fn short_folder(mut path_file: File, account: &OsAccount) -> anyhow::Result<PathBuf> {
     let mut path = String::new();
     path_file.read_to_string(&mut path)?;
     if Folder::is_private(Path::new(&path), account.uid) {
