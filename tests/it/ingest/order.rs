@@ -89,7 +89,8 @@ async fn accounts(replica: &Replica) -> Vec<Account> {
 
 /// Delivers under an id that is derived from the payload, so that repetitions are retries as Svix sends them.
 async fn deliver(replica: &Replica, name: &str) -> Answer {
-    let answer = replica.send_as(&format!("msg_{}", name.replace('.', "_")), &payload(name)).await;
+    let id = format!("msg_{}", name.replace('.', "_"));
+    let answer = replica.send_until_answered(&id, &payload(name)).await;
     assert_eq!(answer.status, 200, "{name}: {answer:?}");
     answer
 }

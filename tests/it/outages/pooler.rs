@@ -121,7 +121,7 @@ async fn two_replicas_work_through_a_transaction_mode_pooler() {
         async move {
             let user = format!("user_{n}");
             let body = payload("subscriptionItem.active.free-trial").replace(GRACE, &user);
-            let answer = replica.send(&body).await;
+            let answer = replica.send_until_answered(&user, &body).await;
             assert_eq!(answer.result(), "applied", "{answer:?}");
             assert_eq!(replica.check(&user, "", "export").await.reason(), Reason::Trial);
         }

@@ -156,6 +156,20 @@ impl Replica {
         deliver(&self.http, &webhook, id, body).await.unwrap()
     }
 
+    /// Delivers a signed body under this id, and repeats it after a 503, as Svix does: a machine with other work may be
+    /// too slow for the deadline of one attempt.
+    pub async fn send_until_answered(&self, id: &str, body: &str) -> Answer {
+        let mut answer = None;
+        eventually("the delivery is answered", async || {
+            let attempt = self.send_as(id, body).await;
+            let is_answered = attempt.status != 503;
+            answer = Some(attempt);
+            is_answered
+        })
+        .await;
+        answer.unwrap()
+    }
+
     /// Posts to the webhook endpoint with exactly these headers.
     pub async fn post(&self, headers: &[(&str, String)], body: impl Into<reqwest::Body>) -> Answer {
         let webhook = format!("http://{}", self.bound.webhook);
