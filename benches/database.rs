@@ -131,7 +131,7 @@ fn transaction() -> anyhow::Result<String> {
             "insert into item",
             &[
                 PICKED, item, "'pro'", plan_id, "'active'", "false", now, now, "null", "null",
-                "false", "null", now, now, "4", message,
+                "false", "null", now, now, "4", message, now, now, "true", now,
             ],
         )?,
         statement("insert into change (subject, revision) select", &[PICKED])?,
@@ -148,6 +148,8 @@ fn transaction() -> anyhow::Result<String> {
                 &body,
                 &hash,
                 "'ins_3a2yozEruCDypYrqxx38FMn3hC6'",
+                now,
+                "false",
             ],
         )?,
         "commit;\n".into(),

@@ -85,7 +85,7 @@ impl Database {
             String::from_utf8_lossy(&output.stderr)
         );
         let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next());
-        Ok(rate.context("pgbench tells no tps")?.parse()?)
+        Ok(rate.context("pgbench printed no tps")?.parse()?)
     }
 }
 
@@ -120,7 +120,11 @@ pub fn statement(words: &str, parameters: &[&str]) -> anyhow::Result<String> {
         found.extend(Some(text).filter(|text| text.contains(words)));
     }
     ensure!(found.len() == 1, "{} statements have `{words}`", found.len());
-    let mut text = found.remove(0).split_whitespace().collect::<Vec<_>>().join(" ");
+    let without_comments = |line| str::split(line, "--").next();
+    let lines: Vec<_> = found[0].lines().filter_map(without_comments).map(str::trim).collect();
+    let mut text = lines.join(" ");
+    let next = format!("${}", parameters.len() + 1);
+    ensure!(!text.contains(&next), "the statement has more parameters than are given: {text}");
     for (i, value) in parameters.iter().enumerate().rev() {
         text = text.replace(&format!("${}", i + 1), value);
     }
