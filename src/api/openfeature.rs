@@ -29,7 +29,7 @@ pub(super) const OFF: &str = "off";
 /// An attribute of a context that is missing or invalid.
 pub(super) struct ContextFault {
     pub(super) attribute: &'static str,
-    /// What is wrong, to be read after the attribute.
+    /// The fault, to be read after the name of the attribute.
     pub(super) reason: String,
     /// Whether the targeting key is missing.
     pub(super) is_key_missing: bool,

@@ -31,13 +31,14 @@ impl ListenerSecurity {
     /// # Errors
     /// If a file cannot be used; the error names its setting.
     pub fn read(files: &ListenerFiles) -> anyhow::Result<Self> {
-        let clients = files.client_ca.as_deref();
-        let api = tls("API_TLS_CERT", files.api.as_ref(), clients, Alpn::Http2)?;
-        let webhook = tls("WEBHOOK_TLS_CERT", files.webhook.as_ref(), None, Alpn::Http1)?;
-        let operator = tls("OPERATOR_TLS_CERT", files.operator.as_ref(), clients, Alpn::Http1)?;
-        let callers = files.require_callers().then(|| Callers::read(files.callers.as_deref()));
-        let callers = callers.transpose()?.map(Arc::new);
-        Ok(Self { callers, api, webhook, operator })
+        let (callers, [api, webhook, operator]) = (callers(files), all_tls(files));
+        Ok(Self { callers: callers?, api: api?, webhook: webhook?, operator: operator? })
+    }
+
+    /// The faults of the files, each with its setting.
+    pub fn faults(files: &ListenerFiles) -> impl Iterator<Item = anyhow::Error> {
+        let all = all_tls(files).into_iter().filter_map(Result::err);
+        callers(files).err().into_iter().chain(all)
     }
 
     /// Warns of a file without keys, and of keys that cross the network in plain text.
@@ -85,6 +86,21 @@ impl ListenerSecurity {
             _ = join(callers, tls) => {}
         }
     }
+}
+
+fn callers(files: &ListenerFiles) -> anyhow::Result<Option<Arc<Callers>>> {
+    let callers = files.require_callers().then(|| Callers::read(files.callers.as_deref()));
+    Ok(callers.transpose()?.map(Arc::new))
+}
+
+/// TLS of the API listener, the webhook listener and the operator listener.
+fn all_tls(files: &ListenerFiles) -> [anyhow::Result<Option<Arc<Tls>>>; 3] {
+    let clients = files.client_ca.as_deref();
+    [
+        tls("API_TLS_CERT", files.api.as_ref(), clients, Alpn::Http2),
+        tls("WEBHOOK_TLS_CERT", files.webhook.as_ref(), None, Alpn::Http1),
+        tls("OPERATOR_TLS_CERT", files.operator.as_ref(), clients, Alpn::Http1),
+    ]
 }
 
 fn tls(

@@ -1,4 +1,4 @@
-//! What the settings name, opened: key files, certificates and clients of Clerk's APIs.
+//! Opens what the settings name: key files, certificates, and clients of Clerk's APIs.
 
 use super::listener_security::ListenerSecurity;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::Context;
 
-/// What a service opens before it starts.
+/// The objects that a service opens before it starts.
 pub(super) struct Opened {
     /// Authentication of callers, and TLS of the listeners.
     pub security: ListenerSecurity,
@@ -34,8 +34,8 @@ impl Opened {
 /// Opens what these settings name and closes it again; returns all faults.
 #[must_use]
 pub fn faults(listeners: &ListenerFiles, session: Option<SessionConfig>) -> Vec<anyhow::Error> {
-    let listeners = ListenerSecurity::read(listeners).err();
-    listeners.into_iter().chain(session.and_then(|session| sessions(session).err())).collect()
+    let session = session.and_then(|session| sessions(session).err());
+    ListenerSecurity::faults(listeners).chain(session).collect()
 }
 
 /// A client of Clerk's Backend API.

@@ -19,7 +19,7 @@ use crate::{
     clerk::{InvalidSigningSecret, SigningSecret},
     domain::{AllowedOrigin, Catalog, Grace, PublicUrl},
 };
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::{ArgAction, Args, ValueEnum};
 use humantime::Duration as Span;
 use secrecy::{ExposeSecret, SecretString};
@@ -72,8 +72,8 @@ pub struct Settings {
 
     /// URL at which callers reach the operator listener, such as `https://entitlements.example.com`; the `AuthZEN`
     /// discovery document contains it [default: the listener's own address]
-    #[arg(long, env, value_name = "URL", value_parser = PublicUrl::from_str, help_heading = "Listeners")]
-    pub public_url: Option<PublicUrl>,
+    #[arg(long, env, value_name = "URL", help_heading = "Listeners")]
+    pub public_url: Option<String>, // parsed later: clap would print a wrong value, which may contain a password
 
     /// Origins (CORS) whose web pages may use OFREP, such as `https://app.example.com`, separated by commas; `*`
     /// allows all
@@ -242,6 +242,7 @@ impl Settings {
     /// # Errors
     /// If a setting is missing or cannot work; the error names the variable and the fix.
     pub fn check(&self) -> anyhow::Result<Config> {
+        let public_url = self.public_url()?;
         let database = self.database.options()?;
         listeners::warn_of_unverified(&database);
         self.sessions.check(&self.protocols)?;
@@ -259,7 +260,7 @@ impl Settings {
             webhook: self.webhook_listen,
             operator: self.operator_listen,
             protocols: self.protocols.clone(),
-            public_url: self.public_url.clone(),
+            public_url,
             ofrep_cors: self.ofrep_cors()?,
             sessions: self.sessions.sessions()?,
             trusted_claims: self.sessions.trusted_claims(),
@@ -320,6 +321,11 @@ impl Settings {
         Ok(endpoint.map(str::to_owned))
     }
 
+    fn public_url(&self) -> anyhow::Result<Option<PublicUrl>> {
+        let url = self.public_url.as_deref().filter(|url| !url.is_empty());
+        url.map(PublicUrl::from_str).transpose().context("PUBLIC_URL")
+    }
+
     fn ofrep_cors(&self) -> anyhow::Result<Vec<AllowedOrigin>> {
         let origins = self.ofrep_cors_origins.iter().filter(|origin| !origin.trim().is_empty());
         origins.map(|origin| origin.parse()).collect::<Result<_, _>>().context("OFREP_CORS_ORIGINS")
@@ -335,8 +341,14 @@ impl Settings {
 /// Reads and parses a catalog file; returns the catalog and the name of the file.
 pub fn read_catalog(path: &Path) -> anyhow::Result<(Catalog, String)> {
     let name = path.display().to_string();
+    let is_file = fs::metadata(path).with_context(|| format!("cannot read {name}"))?.is_file();
+    ensure!(is_file, "cannot read {name}: not a regular file"); // reading a pipe could block forever
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
     let catalog = Catalog::from_toml(&text).with_context(|| name.clone())?;
+    ensure!(
+        catalog.plans() > 0,
+        "{name} lists no plan, so it would end the access of everybody: add plans, or name another file"
+    );
     Ok((catalog, name))
 }
 

@@ -15,6 +15,9 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Checks the callers file, if one is set. The check of the settings reports a file that cannot be used.
 pub(super) async fn all(settings: &Settings) -> Vec<Finding> {
     let Some(file) = &settings.listeners.callers else { return Vec::new() };
+    if !file.is_file() {
+        return Vec::new(); // reading a pipe could block forever
+    }
     let Ok(content) = fs::read(file) else { return Vec::new() };
     let speaks_tls = settings.listeners.operator_tls_cert.is_some();
     let service = probe::url(settings.operator_listen, speaks_tls);

@@ -140,6 +140,29 @@ async fn an_invalid_public_url_is_rejected() {
         let words =
             if is_good { "DATABASE_URL is not set" } else { "must be a URL such as https://" };
         assert!(code == 2 && stderr.contains(words), "{url}: {stderr}");
+        assert!(!stderr.contains("hunter2"), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_file_without_plans_or_that_is_a_pipe_is_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let [empty, pipe] = ["empty.toml", "pipe.toml"].map(|name| folder.path().join(name));
+    std::fs::write(&empty, "# nothing\n").unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (case, file, words) in
+        [("no plan", &empty, "lists no plan"), ("a pipe", &pipe, "not a regular file")]
+    {
+        for command in ["serve", "doctor"] {
+            let shell = Shell::new(&[
+                ("CATALOG", file.to_str().unwrap()),
+                ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
+                ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
+            ]);
+            let (code, stdout, stderr) = shell.run(&[command]).await;
+            let output = stdout + &stderr;
+            assert!(code != 0 && output.contains(words), "{case}, {command}: {output}");
+        }
     }
 }
 
