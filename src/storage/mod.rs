@@ -9,6 +9,7 @@ mod apply_update;
 mod backfill;
 mod catalogs;
 mod change_log;
+mod connect;
 mod deletions;
 mod deliveries;
 mod delivery_queries;
@@ -31,8 +32,9 @@ pub use pool::PoolStatus;
 pub use reconciliation::{Compared, UnknownPlan};
 pub use schema::{NotMigrated, Schema, migrate};
 
+use connect::Connector;
 use notifier::Notifier;
-use pool::{Connector, Pool, PoolLimits};
+use pool::{Pool, PoolLimits};
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 use std::{sync::Arc, time::Duration};
 
