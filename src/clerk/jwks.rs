@@ -3,7 +3,8 @@
 //! A key set is fetched when it is first needed, when it is older than 1 h, and when a token names an unknown key; at
 //! most every 10 s, so that forged tokens cannot cause a flood of requests. A token with an unknown key waits only for
 //! a fetch that it starts itself: during another fetch, and within 10 s of one, it is rejected at once, so that forged
-//! tokens do not pile up while Clerk answers slowly. If fetching fails, fetched keys are used for up to 24 h. Without
+//! tokens do not pile up while Clerk answers slowly. A fetch runs in a task of its own and ends even if its caller
+//! goes away: a gateway may wait for less time than Clerk needs to answer. If fetching fails, fetched keys are used for up to 24 h. Without
 //! that limit, an attacker who blocks access to Clerk could keep a revoked key in use.
 //!
 //! A `kid` alone does not identify a key, because two instances may use the same `kid`. Each URL therefore has its own
@@ -26,7 +27,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// The age above which a key set is fetched again.
@@ -44,7 +45,7 @@ pub enum SessionKeys {
     /// One configured key, used for every `kid`.
     Given(Arc<DecodingKey>),
     /// The key set that Clerk publishes, by `kid`.
-    Published(Published),
+    Published(Arc<Published>),
 }
 
 /// A key set that is fetched from a URL.
@@ -54,8 +55,11 @@ pub struct Published {
     url: Url,
     cached: ArcSwapOption<FetchedKeys>,
     /// When the last fetch began. The lock is held during a fetch.
-    last_fetch: Mutex<Option<Instant>>,
+    last_fetch: Arc<Mutex<LastFetch>>,
 }
+
+/// When the last fetch began; `None`: there was none.
+type LastFetch = Option<Instant>;
 
 #[derive(Debug)]
 struct FetchedKeys {
@@ -107,8 +111,8 @@ impl SessionKeys {
         let client = client.map_err(|_| {
             InvalidKeys("cannot be fetched: TLS cannot be initialized on this machine")
         })?;
-        let (cached, last_fetch) = (ArcSwapOption::empty(), Mutex::new(None));
-        Ok(Self::Published(Published { client, url, cached, last_fetch }))
+        let (cached, last_fetch) = (ArcSwapOption::empty(), Arc::default());
+        Ok(Self::Published(Arc::new(Published { client, url, cached, last_fetch })))
     }
 
     /// The key with the `kid` of a token.
@@ -122,26 +126,27 @@ impl SessionKeys {
 }
 
 impl Published {
-    async fn key(&self, id: &str) -> Result<Arc<DecodingKey>, NoKey> {
+    async fn key(self: &Arc<Self>, id: &str) -> Result<Arc<DecodingKey>, NoKey> {
+        let lock = || self.last_fetch.clone();
         match self.find(id) {
             (Some(key), true) => return Ok(key),
             // The first caller fetches. Others use the cached key meanwhile, as does the first if the fetch fails.
-            (Some(key), false) => match self.last_fetch.try_lock() {
-                Ok(mut last_fetch) => drop(self.fetch(&mut last_fetch).await),
+            (Some(key), false) => match lock().try_lock_owned() {
+                Ok(last_fetch) => drop(self.fetch(last_fetch).await),
                 Err(_) => return Ok(key),
             },
             // Without any cached keys, all callers wait for the first fetch.
             (None, _) if self.usable().is_none() => {
-                let mut last_fetch = self.last_fetch.lock().await;
+                let last_fetch = lock().lock_owned().await;
                 if let (Some(key), _) = self.find(id) {
                     return Ok(key);
                 }
-                self.fetch(&mut last_fetch).await?;
+                self.fetch(last_fetch).await?;
             }
             (None, _) => {
                 let fetching = |_| NoKey::Unavailable("Clerk's keys are being fetched".into());
-                let mut last_fetch = self.last_fetch.try_lock().map_err(fetching)?;
-                self.fetch(&mut last_fetch).await?;
+                let last_fetch = lock().try_lock_owned().map_err(fetching)?;
+                self.fetch(last_fetch).await?;
             }
         }
         self.find(id).0.ok_or(NoKey::Unknown)
@@ -163,22 +168,29 @@ impl Published {
     }
 
     /// Fetches the key set, unless the last fetch is more recent than [`MIN_FETCH_INTERVAL`].
-    async fn fetch(&self, last_fetch: &mut Option<Instant>) -> Result<(), NoKey> {
+    async fn fetch(
+        self: &Arc<Self>,
+        mut last_fetch: OwnedMutexGuard<LastFetch>,
+    ) -> Result<(), NoKey> {
         if last_fetch.is_some_and(|at| at.elapsed() < MIN_FETCH_INTERVAL) {
             let failed =
                 || NoKey::Unavailable("fetching Clerk's keys failed, retry in 10 s".into());
             return if self.usable().is_some() { Ok(()) } else { Err(failed()) };
         }
         *last_fetch = Some(Instant::now());
-        match self.request().await {
-            Ok(keys) => {
-                self.cached.store(Some(Arc::new(FetchedKeys { keys, at: Instant::now() })));
-                Ok(())
-            }
-            Err(error) => {
+        let this = self.clone();
+        let fetch = tokio::spawn(async move {
+            let _lock = last_fetch;
+            let keys = this.request().await.inspect_err(|error| {
                 tracing::error!(error, "cannot fetch the keys of CLERK_JWKS_URL");
-                Err(NoKey::Unavailable("Clerk's keys cannot be fetched".into()))
-            }
+            });
+            keys.map(|keys| {
+                this.cached.store(Some(Arc::new(FetchedKeys { keys, at: Instant::now() })));
+            })
+        });
+        match fetch.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(NoKey::Unavailable("Clerk's keys cannot be fetched".into())),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod clerk_sdk_sessions;
 pub mod database_strangers;
 pub mod database_url_leaks;
 pub mod key_file_in_force;
+pub mod key_set_fetch;
 pub mod leak_checks;
 pub mod misbehaving_services;
 pub mod revoked_streams;

@@ -30,7 +30,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 
 /// The signing key of a Clerk instance.
 pub struct Signer {
@@ -117,6 +117,8 @@ enum Answers {
     /// Status 502.
     Failure,
     Nothing,
+    /// These keys, after the release.
+    Held(Value, Arc<Notify>),
     /// Status 302 to a URL.
     Redirect(String),
     /// These keys, followed by some MiB of white space.
@@ -154,6 +156,13 @@ impl Publisher {
         *self.answers.lock().unwrap() = Answers::Nothing;
     }
 
+    /// Accepts requests from now on, and answers them only after the release.
+    pub fn hold(&self, signers: &[&Signer]) -> Arc<Notify> {
+        let release = Arc::new(Notify::new());
+        *self.answers.lock().unwrap() = Answers::Held(key_set(signers), release.clone());
+        release
+    }
+
     /// Answers 502 from now on.
     pub fn fail(&self) {
         *self.answers.lock().unwrap() = Answers::Failure;
@@ -181,6 +190,10 @@ async fn answer(answers: Answers) -> Result<Response<Full<Bytes>>, Infallible> {
         Answers::Keys(keys) => answer.body(keys.to_string()),
         Answers::Failure => answer.status(StatusCode::BAD_GATEWAY).body(String::new()),
         Answers::Nothing => pending().await,
+        Answers::Held(keys, release) => {
+            release.notified().await;
+            answer.body(keys.to_string())
+        }
         Answers::Redirect(url) => {
             answer.status(StatusCode::FOUND).header("location", url).body(String::new())
         }
