@@ -35,7 +35,8 @@ const MAX_CHECKOUT: Duration = Duration::from_mins(1);
 const MAX_IDLE: Duration = Duration::from_mins(10);
 
 /// A pool of connections for one kind of work. Its hot list is written by hand because sqlx's pool pings a connection
-/// on release, without a time limit; a pool of `deadpool` was neither shorter nor measurably faster (docs/design-notes.md).
+/// on release, without a time limit. A pool of `deadpool` was neither shorter nor measurably faster: see
+/// docs/design-notes.md.
 #[derive(Debug)]
 pub(super) struct Pool {
     connector: Arc<Connector>,
@@ -128,7 +129,7 @@ impl Pool {
         if has_ended {
             guard.release(is_reusable(&result));
         } else {
-            self.hot().clear(); // `guard` closes its connection on drop
+            self.close_hot(); // `guard` closes its own connection on drop
         }
         result
     }
@@ -183,6 +184,13 @@ impl Pool {
         self.hot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Closes the connections of the hot list, without a ping: one that is dead would not answer it.
+    fn close_hot(&self) {
+        for mut hot in self.hot().drain(..) {
+            hot.connection.close_on_drop();
+        }
+    }
+
     /// The numbers of open and idle connections, and their limit.
     pub(super) fn pool(&self) -> PoolStatus {
         let pools = [&self.direct, &self.pooled];
@@ -196,7 +204,7 @@ impl Pool {
 
     pub(super) async fn close(&self) {
         self.permits.close();
-        self.hot().clear();
+        self.close_hot();
         tokio::join!(self.direct.close(), self.pooled.close());
     }
 }
@@ -271,16 +279,18 @@ impl PooledConnection<'_> {
     }
 
     /// Puts the connection on the hot list, if its pool uses one: a return to the sqlx pool costs a ping, a round trip
-    /// during which the connection cannot be used. After an error of the connection itself, the other hot connections
-    /// may be dead as well, so all return to the sqlx pool.
+    /// during which the connection cannot be used. After an error of the connection itself, it is closed, and so are the
+    /// other hot connections, which may be dead as well.
     fn release(&mut self, is_reusable: bool) {
+        if !is_reusable {
+            self.pool.close_hot();
+            return self.close();
+        }
         let Some(connection) = self.connection.take() else { return };
         let Pool { permits, limits, .. } = self.pool;
         let uses_hot_list = !self.is_pooled && !limits.skip_ping_below.is_zero();
         let is_young = connection.taken_at.elapsed() < MAX_CHECKOUT;
-        if !is_reusable {
-            self.pool.hot().clear();
-        } else if uses_hot_list && !permits.is_closed() && is_young {
+        if uses_hot_list && !permits.is_closed() && is_young {
             self.pool.hot().push(IdleConnection { used_at: Instant::now(), ..connection });
         }
     }
