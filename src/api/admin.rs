@@ -1,20 +1,23 @@
 //! `entitlements.v1.Admin`: lists and replays deliveries of the ledger, for operators.
 
-use super::{
-    entitlements::{
-        request::{Faults, filter, page_size, position},
-        response::instant,
-    },
-    pb,
-};
-use crate::telemetry::log_chain;
+mod request;
+
+use super::{entitlements::response::instant, faults::Faults, pb};
 use crate::{
     ingest::{Deliveries, Replayed},
-    storage::{DeliveryEntry, StoreError},
+    storage::{DeliveryEntry, DeliveryPosition, StoreError},
+    telemetry::log_chain,
 };
 use chrono::Utc;
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tonic::{Request, Response, Status};
+
+/// A call that replays deliveries ends after this long, with a page token for the rest: a client allows a call a few
+/// seconds, and what was replayed would not be reported if the call exceeded its deadline.
+const MAX_REPLAY_DURATION: Duration = Duration::from_secs(2);
 
 /// Implements the Admin service.
 pub struct AdminApi {
@@ -36,17 +39,39 @@ impl AdminApi {
         token: &str,
     ) -> Result<(Vec<DeliveryEntry>, String), Status> {
         let mut faults = Faults::default();
-        let (selected, size) = (filter(selected, &mut faults), page_size(size, &mut faults));
-        let selected = faults.none(Some(selected))?;
-        let mut faults = Faults::default();
-        let after = position("page_token", token, &mut faults);
-        let after = faults.none(Some(after))?;
+        let selected = request::filter(selected, &mut faults);
+        let size = request::page_size(size, &mut faults);
+        let after = request::position(token, &mut faults);
+        faults.none(Some(()))?;
         let entries = self.deliveries.list(&selected, after.as_ref(), size).await;
         let entries = entries.map_err(|e| failed(&e))?;
         let is_full = entries.len() == size as usize;
-        let last = entries.last().filter(|_| is_full).map(DeliveryEntry::position);
-        let next = last.map(|p| format!("{}.{}", p.received_at.timestamp_micros(), p.svix_id));
-        Ok((entries, next.unwrap_or_default()))
+        let next = entries.last().filter(|_| is_full).map(page_token).unwrap_or_default();
+        Ok((entries, next))
+    }
+
+    /// Replays deliveries in their order, until one fails or [`MAX_REPLAY_DURATION`] is over. Returns an error only if
+    /// none was replayed, because those that were replayed must be reported.
+    async fn replay(
+        &self,
+        entries: &[DeliveryEntry],
+        dry_run: bool,
+    ) -> Result<Vec<pb::ReplayedDelivery>, Status> {
+        let (began, mut replayed) = (Instant::now(), Vec::with_capacity(entries.len()));
+        for entry in entries {
+            match self.deliveries.replay(entry, dry_run, Utc::now()).await {
+                Ok(done) => replayed.push(replayed_delivery(done)),
+                Err(error) if replayed.is_empty() => return Err(failed(&error)),
+                Err(error) => {
+                    failed(&error);
+                    break;
+                }
+            }
+            if began.elapsed() > MAX_REPLAY_DURATION {
+                break;
+            }
+        }
+        Ok(replayed)
     }
 }
 
@@ -79,15 +104,21 @@ impl pb::admin_server::Admin for AdminApi {
         request: Request<pb::ReplayDeliveriesRequest>,
     ) -> Result<Response<pb::ReplayDeliveriesResponse>, Status> {
         let request = request.into_inner();
-        let (entries, next_page_token) =
+        let (entries, next_page) =
             self.page(request.filter, request.page_size, &request.page_token).await?;
-        let mut replayed = Vec::with_capacity(entries.len());
-        for entry in &entries {
-            let done = self.deliveries.replay(entry, request.dry_run, Utc::now()).await;
-            replayed.push(replayed_delivery(done.map_err(|e| failed(&e))?));
-        }
+        let replayed = self.replay(&entries, request.dry_run).await?;
+        let next_page_token = match replayed.len().checked_sub(1) {
+            Some(last) if replayed.len() < entries.len() => page_token(&entries[last]),
+            _ => next_page,
+        };
         Ok(Response::new(pb::ReplayDeliveriesResponse { replayed, next_page_token }))
     }
+}
+
+/// The token of the page after this delivery.
+fn page_token(last: &DeliveryEntry) -> String {
+    let DeliveryPosition { received_at, svix_id } = last.position();
+    format!("{}.{svix_id}", received_at.timestamp_micros())
 }
 
 fn delivery(entry: DeliveryEntry) -> pb::Delivery {
@@ -108,7 +139,7 @@ fn delivery(entry: DeliveryEntry) -> pb::Delivery {
 
 fn replayed_delivery(replayed: Replayed) -> pb::ReplayedDelivery {
     let (after, detail) = match &replayed.after {
-        Some(outcome) => (outcome.word(), outcome.detail().unwrap_or_default()),
+        Some(outcome) => (outcome.name(), outcome.detail().unwrap_or_default()),
         None => (
             "gone",
             "the body is not stored any more: its retention ended, or its subject was deleted",

@@ -140,7 +140,7 @@ impl AuthZen {
         let consistency = Consistency::default();
         let evaluated = self.checks.each(subjects, &consistency).await?;
         let (evaluation, mut evaluated) = (self.checks.context(), evaluated.iter());
-        let (mut decisions, mut pieces) =
+        let (mut decisions, mut yielding) =
             (Vec::with_capacity(queries.len()), CooperativeYield::default());
         for query in queries {
             let (permitted, decision) = match query {
@@ -149,7 +149,7 @@ impl AuthZen {
                         evaluated.next().expect("`each` returns one entry for each valid query");
                     let (subjects, question) = (query.subjects, query.question);
                     let answer = self.checks.answer(&evaluation, evaluated, subjects, &question);
-                    pieces.answered(evaluated.items()).await;
+                    yielding.answered(evaluated.items()).await;
                     (answer.allowed, response(&answer))
                 }
                 Err(message) => {

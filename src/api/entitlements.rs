@@ -1,15 +1,15 @@
 //! `entitlements.v1.Entitlements`: each method parses the request, asks the evaluator and renders the answer.
 
-pub(super) mod request;
+mod request;
 pub(super) mod response;
 
-use super::pb;
+use super::{faults::Faults, pb};
 use crate::{
     check::{CooperativeYield, EvaluatedAccounts, Evaluator, Subjects},
     domain::Explanation,
     replica::Consistency,
 };
-use request::{Check, Faults};
+use request::Check;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -68,7 +68,7 @@ impl pb::entitlements_server::Entitlements for EntitlementsApi {
         let subjects = questions.iter().map(|(subjects, _)| *subjects);
         let evaluated = self.checks.each(subjects, &consistency).await.map_err(response::status)?;
         let evaluation = self.checks.context();
-        let (mut answers, mut pieces) =
+        let (mut answers, mut yielding) =
             (Vec::with_capacity(questions.len()), CooperativeYield::default());
         // Consecutive questions often have the same subjects: these share one prepared evaluation.
         for group in questions.chunk_by(|(subjects, _), (next, _)| subjects == next) {
@@ -76,12 +76,12 @@ impl pb::entitlements_server::Entitlements for EntitlementsApi {
             if let [(subjects, question)] = group {
                 let answer = self.checks.answer(&evaluation, evaluated, *subjects, question);
                 answers.push(answer.into());
-                pieces.answered(evaluated.items()).await;
+                yielding.answered(evaluated.items()).await;
                 continue;
             }
             let prepared = evaluation.prepare(evaluated);
             for (subjects, question) in group {
-                let answer = self.checks.answer_next(&prepared, &mut pieces, *subjects, question);
+                let answer = self.checks.answer_next(&prepared, &mut yielding, *subjects, question);
                 answers.push(answer.await.into());
             }
         }
@@ -109,10 +109,9 @@ impl pb::entitlements_server::Entitlements for EntitlementsApi {
         let evaluated = self.evaluated_accounts(subjects, &consistency).await?;
         let evaluation = self.checks.context();
         let state = evaluation.state(&evaluated);
-        let is_stale = state.stale_for.is_some();
         let mut accounts = Vec::new();
-        for account in evaluated.accounts() {
-            accounts.push(response::account(account, &evaluation, is_stale).await);
+        for alone in evaluated.each_alone() {
+            accounts.push(response::account(&alone, &evaluation).await);
         }
         Ok(Response::new(pb::ListEntitlementsResponse {
             accounts,

@@ -4,6 +4,7 @@ mod admin;
 mod auth_layer;
 mod authzen;
 mod entitlements;
+mod faults;
 pub mod flagd;
 mod gateway;
 mod health;

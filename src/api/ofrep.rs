@@ -168,24 +168,28 @@ impl Ofrep {
     }
 
     /// Loads accounts at least as new as an event, which another replica may have sent. A tag of this service contains
-    /// the revision. For any other text, the accounts are read from Postgres; if that fails, `known` is returned.
+    /// the revision; after a failover, the database may have lost that state, and what it has is the answer. For any
+    /// other text, the accounts are read from Postgres; if that fails, `cached` is returned.
     async fn caught_up(
         &self,
         subjects: &SubjectsBuf,
         event: &str,
-        known: EvaluatedAccounts,
+        cached: EvaluatedAccounts,
     ) -> Result<EvaluatedAccounts, OfrepError> {
-        if let Some(revision) = revision(event) {
-            let consistency = Consistency { at_least: Some(revision), ..Consistency::default() };
-            return self.evaluated_accounts(subjects, &consistency).await;
+        let newest = Consistency { fully_consistent: true, ..Consistency::default() };
+        let Some(revision) = revision(event) else {
+            return Ok(self.evaluated_accounts(subjects, &newest).await.unwrap_or(cached));
+        };
+        let consistency = Consistency { at_least: Some(revision), ..Consistency::default() };
+        match self.evaluated_accounts(subjects, &consistency).await {
+            Ok(evaluated) => Ok(evaluated),
+            Err(_) => self.evaluated_accounts(subjects, &newest).await,
         }
-        let consistency = Consistency { fully_consistent: true, ..Consistency::default() };
-        Ok(self.evaluated_accounts(subjects, &consistency).await.unwrap_or(known))
     }
 
     /// Evaluates all flags; 304 if the caller has the current ones.
     async fn evaluate_all(&self, request: Request) -> Result<Reply, OfrepError> {
-        let (known, event) = (known(request.headers()), event(request.uri().query()));
+        let (held, event) = (held_tags(request.headers()), event(request.uri().query()));
         let subjects = subjects(request.into_body()).await?;
         let mut evaluated = self.evaluated_accounts(&subjects, &Consistency::default()).await?;
         let mut evaluation = self.checks.context();
@@ -197,7 +201,7 @@ impl Ofrep {
             tag = tag_of(&evaluation, &evaluated);
             is_other = event != tag;
         }
-        let (mut answer, result) = if known.contains(&tag) && !is_other {
+        let (mut answer, result) = if held.contains(&tag) && !is_other {
             (not_modified(), "not_modified")
         } else {
             let flags = flags(&self.checks, &evaluation, &evaluated, &subjects).await;
@@ -267,7 +271,7 @@ async fn subjects(body: Body) -> Result<SubjectsBuf, OfrepError> {
 }
 
 /// The tags in `If-None-Match`. `*` matches no tag, because no client has all answers.
-fn known(headers: &HeaderMap) -> Vec<String> {
+fn held_tags(headers: &HeaderMap) -> Vec<String> {
     let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
     let tags = given.flat_map(|tags| tags.split(','));
     tags.map(bare).collect()

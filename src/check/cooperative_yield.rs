@@ -30,10 +30,10 @@ mod tests {
 
     #[tokio::test]
     async fn work_gives_way_after_each_piece_and_not_before() {
-        let mut pieces = CooperativeYield::default();
+        let mut yielding = CooperativeYield::default();
         for _ in 0..2 {
-            assert!(poll!(pin!(pieces.answered(ITEMS_PER_YIELD / 2))).is_ready());
-            let mut second = pin!(pieces.answered(ITEMS_PER_YIELD / 2));
+            assert!(poll!(pin!(yielding.answered(ITEMS_PER_YIELD / 2))).is_ready());
+            let mut second = pin!(yielding.answered(ITEMS_PER_YIELD / 2));
             assert!(poll!(second.as_mut()).is_pending());
             assert!(poll!(second).is_ready());
         }

@@ -59,6 +59,12 @@ impl EvaluatedAccounts {
             .map(|cached| &*cached.account)
     }
 
+    /// The user's account, or the organization's if no user is asked about.
+    #[must_use]
+    pub fn first(&self) -> &Account {
+        &self.first.account
+    }
+
     /// Each account alone, the user's first.
     pub fn each_alone(&self) -> impl Iterator<Item = Self> {
         let all = [Some(&self.first), self.second.as_ref()].into_iter().flatten();
@@ -281,13 +287,13 @@ impl Evaluator {
     pub async fn answer_next<'a>(
         &self,
         prepared: &PreparedEvaluation<'a>,
-        pieces: &mut CooperativeYield,
+        yielding: &mut CooperativeYield,
         subjects: Subjects<'_>,
         question: &Question<'_>,
     ) -> Explanation<'a> {
         let answer = prepared.explain(question);
         self.count(subjects, question, &answer);
-        pieces.answered(prepared.items()).await;
+        yielding.answered(prepared.items()).await;
         answer
     }
 

@@ -139,7 +139,7 @@ impl ChangeFollower {
             *position = self.start().await?;
         }
         position.at = began;
-        self.metrics.changes_heard_at.set(began_at);
+        self.metrics.changes_read_at.set(began_at);
         self.accounts.freshness().caught_up(began);
         Ok(())
     }

@@ -44,7 +44,7 @@ pub struct Metrics {
     /// Time from the write of a change until this replica applied it.
     pub change_lag: Histogram,
     /// Unix time at which this replica last read all changes.
-    pub changes_heard_at: Gauge<f64, AtomicU64>,
+    pub changes_read_at: Gauge<f64, AtomicU64>,
     /// Freshness of this replica: 1 for its state, 0 for the other states.
     pub freshness: Family<Labels<1>, Gauge>,
     /// Tasks running in this process.
@@ -83,7 +83,7 @@ impl Default for Metrics {
             cache_hits: Counter::default(),
             cache_loads: Family::default(),
             change_lag: Histogram::new(LAG_BUCKETS_S),
-            changes_heard_at: Gauge::default(),
+            changes_read_at: Gauge::default(),
             freshness: Family::default(),
             tasks: Gauge::default(),
             catalog: Gauge::default(),
@@ -122,8 +122,8 @@ impl Metrics {
         let help = "Time from the write of a change until this replica applied it";
         all.register_with_unit("change_lag", help, Unit::Seconds, self.change_lag.clone());
         let help = "Unix time at which this replica last read all changes";
-        let heard_at = self.changes_heard_at.clone();
-        all.register_with_unit("changes_heard_at", help, Unit::Seconds, heard_at);
+        let read_at = self.changes_read_at.clone();
+        all.register_with_unit("changes_heard_at", help, Unit::Seconds, read_at);
         let help = "1 for the freshness state of this replica, 0 for the other states";
         all.register("freshness", help, self.freshness.clone());
         all.register("tasks", "Tasks running in this process", self.tasks.clone());
@@ -177,8 +177,16 @@ impl Metrics {
         for result in ["same", "healed", "differs", "not_understood", "not_at_clerk", "failed"] {
             drop(self.reconciled.get_or_create(&Labels([("result", result)])));
         }
-        for protocol in ["flagd", "ofrep", "authzen", "forward-auth", "ext-authz"] {
-            for result in ["allowed", "denied", "unavailable"] {
+        let decisions = ["allowed", "denied", "unavailable"];
+        for (protocol, results) in [
+            ("flagd", decisions),
+            ("flagd-sync", ["stream", "fetched", "unavailable"]),
+            ("ofrep", decisions),
+            ("authzen", decisions),
+            ("forward-auth", decisions),
+            ("ext-authz", decisions),
+        ] {
+            for result in results {
                 let labels = Labels([("protocol", protocol), ("result", result)]);
                 drop(self.protocol_requests.get_or_create(&labels));
             }

@@ -126,6 +126,7 @@ fn subjects(subject: &Map<String, Value>) -> Result<Subjects<'_>, String> {
     };
     match active {
         None | Some(Value::Null) => {}
+        Some(Value::String(absent)) if absent.is_empty() => {}
         Some(Value::String(active)) if kind == Kind::User => {
             add(Kind::Organization, "properties.organization_id", active)?;
         }

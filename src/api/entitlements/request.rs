@@ -1,50 +1,13 @@
 //! Parses requests into domain types. One error lists all invalid fields of a request.
 
-use crate::api::pb;
 use crate::{
+    api::{faults::Faults, pb},
     check::{Subjects, SubjectsParser},
     domain::{Kind, Question, Revision},
     replica::Consistency,
-    storage::{DeliveryFilter, DeliveryPosition},
 };
-use chrono::DateTime;
 use std::{fmt::Display, time::Duration};
 use tonic::Status;
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
-
-/// Collects the invalid fields of a request, with a description of each fault.
-#[derive(Default)]
-pub(in crate::api) struct Faults(Vec<FieldViolation>);
-
-impl Faults {
-    pub(in crate::api) fn add(&mut self, field: &str, what: impl Display) {
-        self.0.push(FieldViolation::new(field, what.to_string()));
-    }
-
-    /// Adds the faults of the message at index `i` of a repeated field.
-    fn add_all(&mut self, field: &str, i: usize, inner: Self) {
-        for FieldViolation { field: of, description, .. } in inner.0 {
-            self.add(&format!("{field}[{i}].{of}"), description);
-        }
-    }
-
-    /// Returns the value if there are no faults, else the status that lists them.
-    pub(in crate::api) fn none<T>(self, value: Option<T>) -> Result<T, Status> {
-        match value {
-            Some(value) if self.0.is_empty() => Ok(value),
-            _ => Err(self.into()),
-        }
-    }
-}
-
-impl From<Faults> for Status {
-    fn from(Faults(violations): Faults) -> Self {
-        let texts: Vec<_> =
-            violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
-        let details = ErrorDetails::with_bad_request(violations);
-        Status::with_error_details(tonic::Code::InvalidArgument, texts.join("; "), details)
-    }
-}
 
 /// A parsed check of one question.
 pub(super) struct Check<'r> {
@@ -83,7 +46,7 @@ impl<'r> Check<'r> {
 }
 
 /// Parses the subjects of a question; at least one id must be set.
-pub(in crate::api) fn subjects<'i>(
+pub(super) fn subjects<'i>(
     user_id: &'i str,
     organization_id: &'i str,
     faults: &mut Faults,
@@ -104,7 +67,7 @@ pub(in crate::api) fn subjects<'i>(
 }
 
 /// Unwraps a parsed question, or adds the fault of `field`.
-pub(in crate::api) fn question<'q, E: Display>(
+pub(super) fn question<'q, E: Display>(
     field: &str,
     parsed: Result<Question<'q>, E>,
     faults: &mut Faults,
@@ -113,7 +76,7 @@ pub(in crate::api) fn question<'q, E: Display>(
 }
 
 /// Parses how recent the answer must be.
-pub(in crate::api) fn consistency(
+pub(super) fn consistency(
     requested: Option<&pb::Consistency>,
     max_staleness: Option<prost_types::Duration>,
     faults: &mut Faults,
@@ -141,7 +104,7 @@ pub(in crate::api) fn consistency(
 }
 
 /// Parses a batch of 1 to 100 questions.
-pub(in crate::api) fn batch<'q>(
+pub(super) fn batch<'q>(
     questions: &'q [pb::CheckFeatureRequest],
     faults: &mut Faults,
 ) -> Option<Vec<(Subjects<'q>, Question<'q>)>> {
@@ -166,60 +129,4 @@ pub(in crate::api) fn batch<'q>(
         faults.add_all("questions", i, own);
     }
     Some(parsed)
-}
-
-/// Parses the filter of a list of deliveries.
-pub(in crate::api) fn filter(
-    filter: Option<pb::DeliveryFilter>,
-    faults: &mut Faults,
-) -> DeliveryFilter {
-    let filter = filter.unwrap_or_default();
-    let given = |text: String| Some(text).filter(|text| !text.is_empty());
-    let subject = given(filter.subject)
-        .and_then(|id| id.parse().map_err(|invalid| faults.add("filter.subject", invalid)).ok());
-    let result = given(filter.result);
-    if let Some(result) = &result
-        && !["applied", "superseded", "ignored", "parked"].contains(&&**result)
-    {
-        faults.add("filter.result", "must be applied, superseded, ignored or parked");
-    }
-    let mut instant = |field: &str, at: Option<prost_types::Timestamp>| {
-        let at = at?;
-        let nanos = u32::try_from(at.nanos).ok();
-        let parsed = nanos.and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
-        if parsed.is_none() {
-            faults.add(field, "must be a timestamp");
-        }
-        parsed
-    };
-    let from = instant("filter.received_from", filter.received_from);
-    let until = instant("filter.received_until", filter.received_until);
-    DeliveryFilter { svix_id: given(filter.svix_id), subject, result, from, until }
-}
-
-/// Parses the page size: at most 1000 deliveries, 100 by default.
-pub(in crate::api) fn page_size(size: u32, faults: &mut Faults) -> u32 {
-    if size > 1000 {
-        faults.add("page_size", "must be at most 1000");
-    }
-    if size == 0 { 100 } else { size }
-}
-
-/// Parses a page token: the position after which the page begins.
-pub(in crate::api) fn position(
-    field: &str,
-    token: &str,
-    faults: &mut Faults,
-) -> Option<DeliveryPosition> {
-    if token.is_empty() {
-        return None;
-    }
-    let parsed = token.split_once('.').and_then(|(micros, svix_id)| {
-        let received_at = DateTime::from_timestamp_micros(micros.parse().ok()?)?;
-        Some(DeliveryPosition { received_at, svix_id: svix_id.into() })
-    });
-    if parsed.is_none() {
-        faults.add(field, "is not a valid page token: send a `next_page_token` unchanged");
-    }
-    parsed
 }

@@ -1,12 +1,9 @@
 //! Renders decisions as protobuf responses.
 
-use crate::api::pb;
 use crate::{
-    check::{CheckError, CheckErrorKind, CooperativeYield, EvaluationContext},
-    domain::{
-        Access, Account, Denial, Explanation, Grant, Item, PreparedAccounts, Question, Reason,
-        Subject, Verdict,
-    },
+    api::pb,
+    check::{CheckError, CheckErrorKind, CooperativeYield, EvaluatedAccounts, EvaluationContext},
+    domain::{Access, Denial, Explanation, Grant, Item, Question, Reason, Subject, Verdict},
     replica::FreshnessState,
 };
 use chrono::{DateTime, Utc};
@@ -50,22 +47,17 @@ pub(super) fn age(stale_for: Option<Duration>) -> Option<prost_types::Duration> 
     stale_for.and_then(|age| age.try_into().ok())
 }
 
-/// Renders all entitlements and items of one subject.
-pub(in crate::api) async fn account(
-    account: &Account,
+/// Renders all entitlements and items of the first of these accounts.
+pub(super) async fn account(
+    evaluated: &EvaluatedAccounts,
     evaluation: &EvaluationContext,
-    is_stale: bool,
 ) -> pb::Account {
     let (catalog, grace, now) = (evaluation.catalog(), evaluation.grace(), evaluation.now);
-    let prepared = PreparedAccounts::new([account], catalog, grace);
-    let (mut entitlements, mut pieces) = (Vec::new(), CooperativeYield::default());
+    let (account, prepared) = (evaluated.first(), evaluation.prepare(evaluated));
+    let (mut entitlements, mut yielding) = (Vec::new(), CooperativeYield::default());
     for feature in account.features(catalog) {
-        let question = Question::of(feature);
-        let decision = prepared.decide(&question, now);
-        let is_strict = is_stale && catalog.is_strict(question.wanted);
-        if let Verdict::Allowed { reason, plan, limit, .. } = decision.verdict
-            && !is_strict
-        {
+        let decision = prepared.decide(&Question::of(feature));
+        if let Verdict::Allowed { reason, plan, limit, .. } = decision.verdict {
             entitlements.push(pb::Entitlement {
                 feature: feature.to_string(),
                 reason: pb::Reason::from(reason).into(),
@@ -74,7 +66,7 @@ pub(in crate::api) async fn account(
                 valid_until: instant(decision.valid_until),
             });
         }
-        pieces.answered(prepared.items()).await;
+        yielding.answered(prepared.items()).await;
     }
     let default_plan = account.default_plan(catalog, grace, now);
     let (plans, standing) = (catalog.plan_set(account.subject.kind()), account.standing(grace));

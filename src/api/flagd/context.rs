@@ -1,7 +1,7 @@
 //! Parses the subjects of a question from OpenFeature's evaluation context or flagd's selector.
 
 use crate::{
-    api::{entitlements::request::Faults, openfeature, proto_struct},
+    api::{faults::Faults, openfeature, proto_struct},
     check::{SubjectsBuf, SubjectsParser},
     domain::Kind,
 };

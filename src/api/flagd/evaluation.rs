@@ -12,7 +12,7 @@ use crate::{
         proto_struct,
     },
     check::{CooperativeYield, EvaluatedAccounts, SubjectsBuf},
-    domain::{Catalog, Denial, Explanation, Question, Reason},
+    domain::{Catalog, Explanation, Question},
     replica::Consistency,
 };
 use futures_util::StreamExt;
@@ -53,7 +53,7 @@ impl Answers {
             None => (whole, false),
         };
         let answer = self.checks.answer(&evaluation, &evaluated, subjects.as_subjects(), &question);
-        if answer.reason == Reason::Denial(Denial::UnknownFeature) {
+        if answer.is_unknown_target() {
             return Err(unknown(&key));
         }
         Ok(Found { is_limit, ..Found::new(&key, &answer, catalog, &question) })
@@ -75,11 +75,13 @@ impl Answers {
         let subjects = context::subjects(context)?;
         let evaluated = self.evaluated_accounts(&subjects).await?;
         let (evaluation, mut flags) = (self.checks.context(), HashMap::new());
-        let (prepared, mut pieces) = (evaluation.prepare(&evaluated), CooperativeYield::default());
+        let (prepared, mut yielding) =
+            (evaluation.prepare(&evaluated), CooperativeYield::default());
         for feature in evaluation.features(&evaluated) {
             let question = Question::of(feature);
             let subjects = subjects.as_subjects();
-            let answer = self.checks.answer_next(&prepared, &mut pieces, subjects, &question).await;
+            let answer =
+                self.checks.answer_next(&prepared, &mut yielding, subjects, &question).await;
             let found = Found::new(feature.as_str(), &answer, evaluation.catalog(), &question);
             if found.has_number {
                 let number = Value::DoubleValue(found.float()?);

@@ -26,13 +26,13 @@ pub(super) async fn flag_set(
     let alone: Vec<_> = evaluated.each_alone().collect();
     let alone: Vec<_> = alone.iter().map(|evaluated| evaluation.prepare(evaluated)).collect();
     let set = FlagSet { together: evaluation.prepare(evaluated), alone, subjects };
-    let (mut all, mut pieces) = (Map::new(), CooperativeYield::default());
+    let (mut all, mut yielding) = (Map::new(), CooperativeYield::default());
     for feature in evaluation.features(evaluated) {
         let question = Question::of(feature);
         if evaluation.catalog().is_strict(question.wanted) {
             continue; // strict: never granted from stale data, and a copy may be stale without notice
         }
-        let timelines = set.timelines(&question, &mut pieces).await;
+        let timelines = set.timelines(&question, &mut yielding).await;
         let explanation = set.explanation(&question);
         if flags::has_number(evaluation.catalog(), question.wanted) {
             let flag = flag(&timelines, &explanation, number);
@@ -135,11 +135,11 @@ impl<'a> FlagSet<'a> {
     async fn timelines(
         &self,
         question: &Question<'_>,
-        pieces: &mut CooperativeYield,
+        yielding: &mut CooperativeYield,
     ) -> Vec<(Value, Timeline<'a>)> {
         let mut timelines = Vec::new();
         for (condition, prepared) in self.cases() {
-            timelines.push((condition, self.timeline(prepared, question, pieces).await));
+            timelines.push((condition, self.timeline(prepared, question, yielding).await));
         }
         timelines
     }
@@ -148,7 +148,7 @@ impl<'a> FlagSet<'a> {
         &self,
         prepared: &PreparedEvaluation<'a>,
         question: &Question<'_>,
-        pieces: &mut CooperativeYield,
+        yielding: &mut CooperativeYield,
     ) -> Timeline<'a> {
         let (mut now, mut timeline) = (prepared.decide(question), Vec::new());
         while let Some(end) = now.valid_until {
@@ -162,10 +162,10 @@ impl<'a> FlagSet<'a> {
             let end = end.timestamp() + i64::from(begins && end.timestamp_subsec_nanos() > 0);
             timeline.push((now.verdict, Some(end)));
             now = next;
-            pieces.answered(prepared.items()).await;
+            yielding.answered(prepared.items()).await;
         }
         timeline.push((now.verdict, None));
-        pieces.answered(prepared.items()).await;
+        yielding.answered(prepared.items()).await;
         timeline
     }
 }

@@ -89,7 +89,7 @@ impl Streams {
 fn subjects(query: &str) -> Result<SubjectsBuf, OfrepError> {
     let mut parser = SubjectsParser::default();
     let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
-    for (name, id) in &pairs {
+    for (name, id) in pairs.iter().filter(|(_, id)| !id.is_empty()) {
         let kind = match &**name {
             "userId" => Kind::User,
             "orgId" => Kind::Organization,

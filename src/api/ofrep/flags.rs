@@ -26,11 +26,11 @@ pub(super) async fn flags(
     evaluated: &EvaluatedAccounts,
     subjects: &SubjectsBuf,
 ) -> Vec<Value> {
-    let (prepared, mut pieces) = (evaluation.prepare(evaluated), CooperativeYield::default());
+    let (prepared, mut yielding) = (evaluation.prepare(evaluated), CooperativeYield::default());
     let mut flags = Vec::new();
     for feature in evaluation.features(evaluated) {
         let (subjects, question) = (subjects.as_subjects(), Question::of(feature));
-        let answer = checks.answer_next(&prepared, &mut pieces, subjects, &question).await;
+        let answer = checks.answer_next(&prepared, &mut yielding, subjects, &question).await;
         flags.push(flag(feature.as_str(), &answer));
     }
     flags

@@ -4,7 +4,9 @@ use crate::{
     support::database::Db,
     support::service::{ADA, Replica, config, eventually, payload},
 };
-use entitlements::api::pb::{DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest};
+use entitlements::api::pb::{
+    DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest, ReplayDeliveriesRequest,
+};
 use prost_types::Timestamp;
 use sha2::{Digest, Sha256};
 use tonic::Code;
@@ -121,6 +123,29 @@ async fn a_parked_delivery_applies_by_replay_once_it_can_be_parsed() {
     // A redelivery by Svix has the id of the first delivery.
     let again = replica.send_as("msg_1", &payload("subscriptionItem.active")).await;
     assert_eq!(again.result(), "duplicate");
+}
+
+#[tokio::test]
+async fn a_replay_that_fails_midway_reports_what_was_replayed_and_goes_on_from_there() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    replica.send_as("msg_1", &payload("subscriptionItem.active")).await;
+    replica.send_as("msg_2", &payload("subscription.created.free-org")).await;
+    let replay = async |page_token: String| {
+        let filter = Some(DeliveryFilter::default());
+        let request = ReplayDeliveriesRequest { filter, page_token, ..Default::default() };
+        let page = replica.admin().replay_deliveries(request).await.unwrap().into_inner();
+        let ids: Vec<_> = page.replayed.into_iter().map(|delivery| delivery.svix_id).collect();
+        (ids, page.next_page_token)
+    };
+    let pool = db.pool().await;
+    let mut other = pool.begin().await.unwrap();
+    let lock = "select from subject where subject = $1 for update";
+    sqlx::query(lock).bind(ADA).fetch_one(&mut *other).await.unwrap();
+    let (replayed, rest) = replay(String::new()).await;
+    assert_eq!(replayed, ["msg_2"]);
+    other.rollback().await.unwrap();
+    assert_eq!(replay(rest).await, (vec!["msg_1".to_owned()], String::new()));
 }
 
 #[tokio::test]
