@@ -12,6 +12,7 @@ mod tests;
 
 use super::{
     ChangeSubscription, Freshness, FreshnessState, LoadLimits, Unavailable,
+    catalog_in_use::CatalogInUse,
     change_feed::{ChangeFeed, ChangeNotice},
     epochs::Epochs,
 };
@@ -20,7 +21,7 @@ use crate::{
     storage::{CatalogVersion, Store, StoreError},
     telemetry::{Labels, Telemetry},
 };
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::Guard;
 use moka::sync::Cache;
 use std::{
     sync::{
@@ -54,7 +55,7 @@ pub struct Accounts {
     load_locks: Box<[Mutex<()>]>,
     load_permits: Arc<Semaphore>,
     change_feed: ChangeFeed,
-    catalog: ArcSwap<CatalogVersion>,
+    catalog: CatalogInUse,
     freshness: Freshness,
     /// Entries loaded before this must be loaded again, in nanoseconds after `started_at`.
     revalidate_after: AtomicU64,
@@ -115,7 +116,7 @@ impl Accounts {
             load_locks: (0..LOAD_LOCKS).map(|_| Mutex::default()).collect(),
             load_permits: Arc::new(Semaphore::new(MAX_LOADS)),
             change_feed: ChangeFeed::default(),
-            catalog: ArcSwap::from_pointee(CatalogVersion::none()),
+            catalog: CatalogInUse::empty(),
             freshness: Freshness::new(max_staleness),
             revalidate_after: AtomicU64::new(0),
             started_at: Instant::now(),
@@ -139,33 +140,38 @@ impl Accounts {
     /// The catalog in use.
     #[must_use]
     pub fn catalog(&self) -> Guard<Arc<CatalogVersion>> {
-        self.catalog.load()
+        self.catalog.version()
     }
 
-    /// Loads the catalog in force from Postgres. Of two concurrent loads, the newer version stays.
+    /// Loads the catalog in force from Postgres.
     pub async fn reload_catalog(&self) -> Result<(), StoreError> {
-        let Some(version) = self.store.catalog().await? else { return Ok(()) };
-        let version = Arc::new(version);
-        let is_newer = |now: &Arc<CatalogVersion>| version.is_newer_than(now);
-        let before =
-            self.catalog.rcu(|now| if is_newer(now) { version.clone() } else { now.clone() });
-        if is_newer(&before) {
+        self.use_catalog(self.store.catalog().await?);
+        Ok(())
+    }
+
+    fn use_catalog(&self, loaded: Option<CatalogVersion>) {
+        if loaded.is_some_and(|version| self.catalog.advance(version)) {
             self.change_feed.publish(ChangeNotice::All);
         }
-        let number = self.catalog.load().number;
+        let number = self.catalog().number;
         self.telemetry.metrics.catalog.set(i64::try_from(number).unwrap_or(i64::MAX));
-        Ok(())
     }
 
     /// Makes sure that the catalog in use is recent enough.
     pub async fn ensure_catalog(&self, consistency: &Consistency) -> Result<(), Unavailable> {
         let wanted = consistency.at_least.as_ref().map_or(0, |revision| revision.catalog);
-        if consistency.fully_consistent || self.catalog.load().number < wanted {
+        if consistency.fully_consistent || self.catalog().number < wanted {
             let _permits = LoadLimits::permits(&self.load_permits)?;
+            let load = self.catalog.load_shared(async || {
+                self.use_catalog(self.store.catalog_for_check().await?);
+                Ok(())
+            });
             // Boxed, like the wait in `load_shared`: the rarely used future would enlarge the future of every call.
-            Box::pin(self.reload_catalog()).await.map_err(Unavailable::Store)?;
+            let loaded = Box::pin(timeout(self.timeout, load)).await;
+            let loaded = loaded.map_err(|_| Unavailable::Timeout(self.timeout))?;
+            loaded.map_err(Unavailable::Store)?;
         }
-        if self.catalog.load().number < wanted { Err(Unavailable::Unreachable) } else { Ok(()) }
+        if self.catalog().number < wanted { Err(Unavailable::Unreachable) } else { Ok(()) }
     }
 
     /// Returns an account that is recent enough: from the cache, or loaded from Postgres.
@@ -226,8 +232,7 @@ impl Accounts {
     /// adopts the database's catalog even if its number is lower.
     pub async fn reset(&self) -> Result<(), StoreError> {
         self.mark_all_stale();
-        self.catalog
-            .store(Arc::new(self.store.catalog().await?.unwrap_or_else(CatalogVersion::none)));
+        self.catalog.reset(self.store.catalog().await?.unwrap_or_else(CatalogVersion::none));
         self.change_feed.publish(ChangeNotice::All);
         Ok(())
     }
@@ -262,7 +267,7 @@ impl Accounts {
         match self.reload(id).await {
             Ok(account) => Ok(CachedAccount::current(account)),
             Err(error) => {
-                if !matches!(error, Unavailable::Overloaded) {
+                if error.is_outage() {
                     self.freshness.disconnected();
                 }
                 let age = self.freshness.age().unwrap_or_default().max(Duration::from_millis(1));

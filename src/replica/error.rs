@@ -32,3 +32,19 @@ pub enum Unavailable {
     #[error("cannot load an account")]
     Store(#[source] StoreError),
 }
+
+impl Unavailable {
+    /// Whether a load that failed like this shows that the database is away.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Timeout(_) => true,
+            Self::Store(error) => error.is_transient(),
+            Self::Starting
+            | Self::TooStale
+            | Self::NotCached
+            | Self::Unreachable
+            | Self::Overloaded
+            | Self::Internal => false,
+        }
+    }
+}

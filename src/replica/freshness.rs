@@ -39,11 +39,11 @@ pub struct Freshness {
 
 impl FreshnessState {
     /// The metric labels of all states.
-    pub const WORDS: [&str; 5] = ["starting", "fresh", "unconfirmed", "stale", "expired"];
+    pub const NAMES: [&str; 5] = ["starting", "fresh", "unconfirmed", "stale", "expired"];
 
     /// The label of the state in metrics and answers.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Fresh => "fresh",

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 task_local! {
-    static SHARES: LoadLimits;
+    static CURRENT_LIMITS: LoadLimits;
 }
 
 /// The limits that the loads of a call count toward.
@@ -28,12 +28,12 @@ pub(super) type Permits = [Option<OwnedSemaphorePermit>; 3];
 impl LoadLimits {
     /// Runs a call whose loads count toward these limits.
     pub fn scope<F: Future>(self, call: F) -> TaskLocalFuture<Self, F> {
-        SHARES.scope(self, call)
+        CURRENT_LIMITS.scope(self, call)
     }
 
     /// Acquires the permits for one load: from the total limit `all`, and from the limits of the current call.
     pub(super) fn permits(all: &Arc<Semaphore>) -> Result<Permits, Unavailable> {
-        let Self { caller, protocol } = SHARES.try_with(Self::clone).unwrap_or_default();
+        let Self { caller, protocol } = CURRENT_LIMITS.try_with(Self::clone).unwrap_or_default();
         let permit = |share: Option<Arc<Semaphore>>| match share {
             Some(share) => share.try_acquire_owned().map(Some).map_err(|_| Unavailable::Overloaded),
             None => Ok(None),

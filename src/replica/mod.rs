@@ -1,6 +1,7 @@
 //! The state of this replica: cached accounts, the catalog, and how far both may be behind the database.
 
 mod accounts;
+mod catalog_in_use;
 mod change_feed;
 pub mod change_follower;
 mod epochs;

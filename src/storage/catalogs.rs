@@ -104,6 +104,11 @@ impl Store {
         self.background.run(newest).await
     }
 
+    /// The catalog in force, if there is one, for a check that waits for it.
+    pub async fn catalog_for_check(&self) -> Result<Option<CatalogVersion>, StoreError> {
+        self.checks.run(newest).await
+    }
+
     /// The newest versions of the catalog, newest first.
     pub async fn catalog_history(&self, limit: i64) -> Result<Vec<CatalogVersion>, StoreError> {
         self.background.run(async |db| history(db, limit).await).await
