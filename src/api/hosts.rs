@@ -8,7 +8,7 @@
 use crate::{
     domain::PublicUrl,
     domain::loopback::{is_loopback, is_this_machine},
-    server::http::response::refuse,
+    server::http::{body, response::refuse},
 };
 use axum::{
     extract::{Request, State},
@@ -57,6 +57,7 @@ pub(super) async fn check_host(
     if hosts.allow(&request) {
         return Ok(request);
     }
+    body::ignore(request.into_body());
     Err(refuse(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED))
 }
 

@@ -8,7 +8,7 @@ use crate::{
         auth::{
             Admitted, AuthError, Callers, CredentialSource, Scope, StreamAdmission, StreamKind,
         },
-        http::{HttpConnection, response::not_allowed},
+        http::{HttpConnection, body, response::not_allowed},
     },
     telemetry::{Labels, Metrics},
 };
@@ -121,7 +121,7 @@ impl ProtocolLayers {
     /// Ends a stream when its caller's access is revoked, and counts that as a rejection.
     fn end_when_revoked(self, answer: Response, stream: StreamAdmission) -> Response {
         let revoked =
-            async move { self.metrics.count_refused_call(stream.withdrawn().await.cause()) };
+            async move { self.metrics.count_refused_call(stream.revoked().await.cause()) };
         let end = Box::pin(revoked);
         answer.map(|body| Body::from_stream(body.into_data_stream().take_until(end)))
     }
@@ -146,6 +146,7 @@ async fn admit(
         Ok(Admitted::Stream(stream)) => (Some(stream), None),
         Err(refusal) => {
             layers.metrics.count_refused_call(refusal.cause());
+            body::ignore(request.into_body());
             return (layers.refused)(refusal).into_response();
         }
     };

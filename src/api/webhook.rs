@@ -68,7 +68,7 @@ impl Webhooks {
         slot: &ConnectionSlot,
     ) -> Result<Response, Refusal> {
         if !body::is_too_large(&body, MAX_WEBHOOK_LEN)
-            && let Err(error) = self.verifier.judge(headers, Utc::now().timestamp())
+            && let Err(error) = self.verifier.check_headers(headers, Utc::now().timestamp())
         {
             body::ignore(body);
             return Err(error.into());
@@ -89,7 +89,7 @@ impl Webhooks {
         };
         match self.deliveries.take(verified, body, Utc::now()).await {
             Ok(outcome) => {
-                yield_now().await; // so that other replicas are notified before the answer is written
+                yield_now().await; // lets the task that notifies other replicas run before the answer is written
                 accepted(&outcome)
             }
             Err(error) => failed(&verified.id, &error),
@@ -151,7 +151,7 @@ pub(super) async fn take(
 
 /// Renders the outcome. Svix shows it on the page of the endpoint in Clerk's dashboard.
 fn accepted(outcome: &Outcome) -> Response {
-    let mut body = json!({ "result": outcome.word() });
+    let mut body = json!({ "result": outcome.name() });
     if let Some((subject, revision)) = outcome.changed() {
         body["subject"] = subject.as_str().into();
         body["revision"] = Revision::token(0, [(subject, revision)]).into();

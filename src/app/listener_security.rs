@@ -1,8 +1,7 @@
 //! Reads the keys and certificates that the settings name, and reloads them when their files change.
 
 use crate::{
-    config::{CertificateFiles, Config, ListenerFiles},
-    domain::loopback::is_loopback,
+    config::{CertificateFiles, ListenerFiles},
     server::{
         auth::Callers,
         tls::{Alpn, Tls, TlsFiles},
@@ -41,31 +40,6 @@ impl ListenerSecurity {
         callers(files).err().into_iter().chain(all)
     }
 
-    /// Warns of a file without keys, and of keys that cross the network in plain text.
-    pub fn warn_of_keys(&self, config: &Config) {
-        let Some(callers) = &self.callers else { return };
-        if !callers.has_keys() {
-            if config.listeners.client_ca.is_none() {
-                tracing::warn!(
-                    "CALLERS has no keys yet, so every call is rejected: `entitlements keys create` makes a key"
-                );
-            }
-            return;
-        }
-        let operator = config.protocols.iter().any(|p| p.is_on_operator_listener());
-        let operator = operator.then_some(("OPERATOR", config.operator, &self.operator));
-        for (prefix, address, tls) in
-            [Some(("API", config.api, &self.api)), operator].into_iter().flatten()
-        {
-            if tls.is_none() && !is_loopback(address.ip()) {
-                tracing::warn!(
-                    "API keys cross the network in plain text: set {prefix}_TLS_CERT and {prefix}_TLS_KEY, unless a \
-                     proxy or mesh encrypts the connections"
-                );
-            }
-        }
-    }
-
     /// The certificates of all listeners that use TLS.
     pub fn certificates(&self) -> Vec<Arc<Tls>> {
         [&self.api, &self.webhook, &self.operator].into_iter().flatten().cloned().collect()
@@ -96,20 +70,26 @@ fn callers(files: &ListenerFiles) -> anyhow::Result<Option<Arc<Callers>>> {
 /// TLS of the API listener, the webhook listener and the operator listener.
 fn all_tls(files: &ListenerFiles) -> [anyhow::Result<Option<Arc<Tls>>>; 3] {
     let clients = files.client_ca.as_deref();
+    let (api, webhook, operator) =
+        (files.api.as_ref(), files.webhook.as_ref(), files.operator.as_ref());
     [
-        tls("API_TLS_CERT", files.api.as_ref(), clients, Alpn::Http2),
-        tls("WEBHOOK_TLS_CERT", files.webhook.as_ref(), None, Alpn::Http1),
-        tls("OPERATOR_TLS_CERT", files.operator.as_ref(), clients, Alpn::Http1),
+        tls(["API_TLS_CERT", "API_TLS_KEY"], api, clients, Alpn::Http2),
+        tls(["WEBHOOK_TLS_CERT", "WEBHOOK_TLS_KEY"], webhook, None, Alpn::Http1),
+        tls(["OPERATOR_TLS_CERT", "OPERATOR_TLS_KEY"], operator, clients, Alpn::Http1),
     ]
 }
 
 fn tls(
-    name: &'static str,
+    settings: [&'static str; 2],
     files: Option<&CertificateFiles>,
     clients: Option<&Path>,
     protocol: Alpn,
 ) -> anyhow::Result<Option<Arc<Tls>>> {
     let Some(CertificateFiles { certificate, key }) = files.cloned() else { return Ok(None) };
-    let files = TlsFiles { certificate, key, clients: clients.map(Path::to_path_buf) };
-    Ok(Some(Arc::new(Tls::read(name, files, protocol)?)))
+    let files = TlsFiles {
+        certificate: (settings[0], certificate),
+        key: (settings[1], key),
+        clients: clients.map(|clients| ("API_CLIENT_CA", clients.to_path_buf())),
+    };
+    Ok(Some(Arc::new(Tls::read(files, protocol)?)))
 }

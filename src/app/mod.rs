@@ -6,6 +6,7 @@ mod opened;
 mod protocols;
 mod retention;
 mod startup;
+mod startup_warnings;
 
 pub use database_gauges::MAX_CLOCK_SKEW_S;
 pub use opened::{backend_api, faults};
@@ -24,10 +25,14 @@ use crate::{
     telemetry::{Metrics, SampleRate, Telemetry, Traces},
 };
 use anyhow::{Context, anyhow};
+use futures_util::FutureExt;
 use listener_security::ListenerSecurity;
 use opened::Opened;
 use startup::Startup;
-use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, net::SocketAddr, panic::AssertUnwindSafe, pin::Pin, sync::Arc,
+    time::Duration,
+};
 use tokio::{
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
@@ -46,7 +51,10 @@ pub struct Bound {
 }
 
 /// The running tasks, each with its name.
-type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
+type Tasks = JoinSet<Ended>;
+
+/// The name of a task that ended, and its result.
+type Ended = (&'static str, anyhow::Result<()>);
 
 /// The whole service: bound listeners and running tasks.
 pub struct Service {
@@ -153,7 +161,7 @@ impl Service {
         self.shared.store.close().await;
         self.shared.telemetry.traces.end().await;
         served?;
-        drained.context("stopped, but calls were still in flight after STOP_WITHIN")?;
+        drained.context("stopped, but calls were still in flight after STOP_WITHIN")??;
         tracing::info!("stopped");
         Ok(())
     }
@@ -214,7 +222,7 @@ impl SharedState {
         if let Some(reconciler) = reconciler {
             spawn(tasks, "reconciliation", after(Box::pin(reconciler.run())));
         }
-        tasks.spawn(async move { ("start-up", startup.run(prepared, stop).await) });
+        spawn_fallible(tasks, "start-up", startup.run(prepared, stop));
     }
 
     fn probe_state(&self, call_metrics: Arc<CallMetrics>) -> ProbeState {
@@ -260,19 +268,29 @@ async fn bind(name: &str, address: SocketAddr, tls: Option<Arc<Tls>>) -> anyhow:
 
 /// Spawns a task that returns no error.
 fn spawn(tasks: &mut Tasks, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-    tasks.spawn(async move {
+    spawn_fallible(tasks, name, async {
         task.await;
-        (name, Ok(()))
+        Ok(())
     });
 }
 
-fn ended_early(
-    ended: Option<Result<(&'static str, anyhow::Result<()>), JoinError>>,
-) -> anyhow::Error {
+/// Spawns a task. A panic counts as an error of this task; the panic hook prints its message.
+fn spawn_fallible(
+    tasks: &mut Tasks,
+    name: &'static str,
+    task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
+    tasks.spawn(async move {
+        let ended = AssertUnwindSafe(task).catch_unwind().await;
+        (name, ended.unwrap_or_else(|_| Err(anyhow!("the task `{name}` panicked"))))
+    });
+}
+
+fn ended_early(ended: Option<Result<Ended, JoinError>>) -> anyhow::Error {
     match ended {
         Some(Ok((_, Err(error)))) => error,
         Some(Ok((task, Ok(())))) => anyhow!("the task `{task}` ended unexpectedly"),
-        Some(Err(panic)) => anyhow!("a task of the service failed: {panic}"),
+        Some(Err(aborted)) => anyhow!("a task of the service failed: {aborted}"),
         None => anyhow!("no task is running"),
     }
 }
@@ -290,6 +308,12 @@ async fn run_after(
     stop.run_until_cancelled(task).await;
 }
 
-async fn drain(tasks: &mut Tasks) {
-    while tasks.join_next().await.is_some() {}
+/// Waits for the end of all tasks, also if one fails; returns the first error.
+async fn drain(tasks: &mut Tasks) -> anyhow::Result<()> {
+    let mut first = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        let result = ended.map_or_else(|aborted| Err(aborted.into()), |(_, result)| result);
+        first = first.and(result);
+    }
+    first
 }

@@ -138,7 +138,7 @@ impl BackendApi {
     /// The id of the instance that the key belongs to, if Clerk's answer has it.
     pub async fn instance(&self) -> Result<Option<String>, BackendApiError> {
         let found = self.get("instance", &[]).await?;
-        Ok(found.and_then(|found| object(&found)?.word("id").ok().flatten()))
+        Ok(found.and_then(|found| object(&found)?.identifier("id").ok().flatten()))
     }
 
     /// All plans with their features, as a catalog. A list without a valid plan is an error, because an empty catalog
@@ -314,7 +314,7 @@ fn refused(status: StatusCode, code: Option<&str>) -> BackendApiError {
 async fn code(answer: Response) -> Option<String> {
     let body = http_client::read(answer, MAX_ANSWER_LEN).await.ok()?;
     let errors = Json::parse(&body).ok()?.object()?.array("errors").ok()??;
-    errors.first()?.object()?.word("code").ok()?
+    errors.first()?.object()?.identifier("code").ok()?
 }
 
 fn unexpected(reason: String) -> BackendApiError {
@@ -331,7 +331,7 @@ fn add_plan(catalog: &mut Catalog, row: &str) -> Result<(), String> {
     let text = row.text("slug").map_err(|e| e.to_string())?.ok_or("a plan has no slug")?;
     let with_name = |why: &dyn std::fmt::Display| format!("plan `{text}`: {why}");
     let slug: Slug = text.parse().map_err(|e| format!("the slug of a plan {e}"))?;
-    let kind = match row.word("for_payer_type").map_err(|e| with_name(&e))?.as_deref() {
+    let kind = match row.identifier("for_payer_type").map_err(|e| with_name(&e))?.as_deref() {
         Some("user") => Kind::User,
         Some("org" | "organization") => Kind::Organization,
         _ => return Err(with_name(&"`for_payer_type` is neither `user` nor `org`")),
@@ -345,7 +345,7 @@ fn add_plan(catalog: &mut Catalog, row: &str) -> Result<(), String> {
         Ok((slug.ok_or_else(|| with_name(&"a feature has no valid slug"))?, None))
     };
     let features = features.iter().map(feature).collect::<Result<_, String>>()?;
-    let id = row.word("id").ok().flatten().map(Into::into);
+    let id = row.identifier("id").ok().flatten().map(Into::into);
     let is_default = row.truth("is_default").ok().flatten().unwrap_or(false);
     catalog.add(kind, slug, Plan { id, retired: false, features }, is_default);
     Ok(())

@@ -100,12 +100,12 @@ impl<'j> Object<'j> {
     }
 
     /// The value of a key as an identifier, which may be stored and logged.
-    pub(super) fn word(&self, key: &'static str) -> ReadField<String> {
+    pub(super) fn identifier(&self, key: &'static str) -> ReadField<String> {
         match self.text(key)? {
-            Some(text) if text.len() > MAX_WORD_LEN => {
+            Some(text) if text.len() > MAX_IDENTIFIER_LEN => {
                 Err(Misfit { key, rule: "is longer than 128 bytes" })
             }
-            Some(text) if !is_word(&text) => Err(Misfit {
+            Some(text) if !is_identifier(&text) => Err(Misfit {
                 key,
                 rule: "has characters other than letters, digits, `.`, `_` and `-`",
             }),
@@ -150,10 +150,10 @@ impl<'j> Object<'j> {
 }
 
 /// The longest accepted identifier, in bytes: longer than those of Clerk, short enough to store and log.
-const MAX_WORD_LEN: usize = 128;
+const MAX_IDENTIFIER_LEN: usize = 128;
 
 /// Whether a text is an identifier. Email addresses and full names are not.
-pub(super) fn is_word(text: &str) -> bool {
+pub(super) fn is_identifier(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 

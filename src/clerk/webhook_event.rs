@@ -47,10 +47,9 @@ fn open(
     let event = event.object().ok_or("the body is not an event: it is not an object")?;
     let data = event.object("data");
     webhook_event.subject = payer_in(data.as_ref().ok().and_then(Option::as_ref));
-    // An instance id that cannot be parsed is not that of the served instance.
-    let instance = event.word("instance_id").unwrap_or_else(|_| Some("unreadable".into()));
-    webhook_event.instance = instance.filter(|id| id.len() <= MAX_INSTANCE_LEN);
-    let name = event.word("type").map_err(|e| e.to_string())?.ok_or("the event has no `type`")?;
+    webhook_event.instance = instance_of(&event);
+    let name = event.identifier("type").map_err(|e| e.to_string())?;
+    let name = name.ok_or("the event has no `type`")?;
     webhook_event.event = Some(name.clone());
     let requested = event.text("subject").ok().flatten().filter(|_| name.starts_with("api."));
     let requested = requested.and_then(|id| id.parse().ok());
@@ -75,6 +74,13 @@ fn open(
     Ok(Parsed::Update(update))
 }
 
+/// The instance that an event names. An id that cannot be parsed is not that of the served instance.
+fn instance_of(event: &Object<'_>) -> Option<String> {
+    let is_short = |id: &Option<String>| id.as_ref().is_none_or(|id| id.len() <= MAX_INSTANCE_LEN);
+    let instance = event.identifier("instance_id").ok().filter(is_short);
+    instance.unwrap_or_else(|| Some("unreadable".into()))
+}
+
 /// Whether an event of this name must be about billing, so that it is parked if it cannot be parsed.
 fn is_billing(name: &str) -> bool {
     name.starts_with("subscription")
@@ -95,7 +101,7 @@ enum Shape {
 }
 
 fn shape(name: &str, data: &Object<'_>) -> Option<Shape> {
-    let object = data.word("object").ok().flatten().unwrap_or_default();
+    let object = data.identifier("object").ok().flatten().unwrap_or_default();
     let is_deleted = data.truth("deleted") == Ok(Some(true));
     match (name, &*object) {
         ("user.deleted", _) => return Some(Shape::Deletion(Kind::User)),
@@ -180,7 +186,7 @@ impl Reader {
         let objects: Vec<_> = elements.iter().filter_map(|element| element.object()).collect();
         let (subject, remark) = self.payer(data, &objects)?;
         let mut left_out = Vec::new();
-        let status = data.word("status").unwrap_or_else(|misfit| {
+        let status = data.identifier("status").unwrap_or_else(|misfit| {
             left_out.push(format!("the subscription's {misfit}"));
             None
         });

@@ -48,9 +48,10 @@ pub(super) fn observe(
     now: DateTime<Utc>,
     left_out: &mut Vec<String>,
 ) -> Result<ObservedItem, String> {
-    let id = data.word("id").map_err(|e| format!("an item's {e}"))?.ok_or("an item has no id")?;
+    let id =
+        data.identifier("id").map_err(|e| format!("an item's {e}"))?.ok_or("an item has no id")?;
     let with_id = |why: &dyn std::fmt::Display| format!("item {id}: {why}");
-    let status = data.word("status").map_err(|e| with_id(&e))?;
+    let status = data.identifier("status").map_err(|e| with_id(&e))?;
     let status = Status::from(&*status.ok_or_else(|| with_id(&"it has no status"))?);
     let updated_at = data.whole("updated_at").ok().flatten();
     let updated_at = instant("updated_at", updated_at, now).map_err(|e| with_id(&e))?;
@@ -118,8 +119,8 @@ impl Optional<'_> {
             let rule = "of the plan must have 1 to 128 bytes without control characters";
             slug.parse().ok().or_else(|| self.leave_out(&Misfit { key: "slug", rule }))
         });
-        let id = self.take(plan.word("id"));
-        (slug, id.or_else(|| self.take(data.word("plan_id"))))
+        let id = self.take(plan.identifier("id"));
+        (slug, id.or_else(|| self.take(data.identifier("plan_id"))))
     }
 
     /// When the period ends, and when the item was canceled. A canceled item is unusable if its end cannot be parsed.

@@ -94,7 +94,7 @@ impl Verifier {
 
     /// Checks the headers before the body is read: their form, and that the timestamp is within 5 minutes of `now`
     /// (Unix seconds).
-    pub fn judge(&self, headers: &HeaderMap, now: i64) -> Result<(), SignatureError> {
+    pub fn check_headers(&self, headers: &HeaderMap, now: i64) -> Result<(), SignatureError> {
         Envelope::of(headers)?.check_time(now)
     }
 

@@ -13,17 +13,18 @@ pub use key_file::{KeyEntry, KeyFile};
 pub use share::{CallerShare, StreamKind};
 
 use crate::{server::reload::HotReload, server::tls::CertificateName};
+use anyhow::Context;
 use api_key::KeyHash;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use clap::ValueEnum;
-use key_file::{KeyFileDocument, document};
+use key_file::document;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
     fmt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::watch;
@@ -64,6 +65,9 @@ pub fn fingerprint(content: &[u8]) -> u64 {
     digest[..6].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
+/// The setting that names the file of callers.
+const SETTING: &str = "CALLERS";
+
 /// All callers, as the current content of the file lists them.
 pub struct Callers {
     file: HotReload<KnownCallers>,
@@ -78,15 +82,12 @@ impl Callers {
     ///
     /// If the file cannot be read or is invalid.
     pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
-        let files = file.map(Path::to_path_buf).into_iter().collect::<Vec<PathBuf>>();
+        let files = file.map(|file| (SETTING, file.to_path_buf())).into_iter().collect();
         let read = |contents: &[Vec<u8>]| match contents {
-            [text] => {
-                let known = KnownCallers::from(document(std::str::from_utf8(text)?)?);
-                Ok(KnownCallers { fingerprint: Some(fingerprint(text)), ..known })
-            }
+            [text] => KnownCallers::parse(text).context(SETTING),
             _ => Ok(KnownCallers::default()),
         };
-        let file = HotReload::new("CALLERS", files, Box::new(read))?;
+        let file = HotReload::new(SETTING, files, Box::new(read))?;
         Ok(Self { file, shares: Mutex::default() })
     }
 
@@ -172,12 +173,17 @@ struct KnownCallers {
     fingerprint: Option<u64>,
 }
 
-impl From<KeyFileDocument> for KnownCallers {
-    fn from(document: KeyFileDocument) -> Self {
+impl KnownCallers {
+    /// Parses the content of the file.
+    fn parse(content: &[u8]) -> anyhow::Result<Self> {
+        let text = str::from_utf8(content).context("the file is not UTF-8")?;
+        let document = document(text).context(
+            "the file is not valid: correct it, or make keys with `entitlements keys create`",
+        )?;
         let caller = |name: &str, scopes| Arc::new(Caller { name: name.into(), scopes });
         let keys = document.keys.into_iter();
         let certificates = document.certificates.into_iter();
-        Self {
+        Ok(Self {
             keys: keys.map(|(name, key)| (key.sha256, caller(name.as_str(), key.scopes))).collect(),
             certificates: certificates
                 .map(|(name, certificate)| {
@@ -185,8 +191,8 @@ impl From<KeyFileDocument> for KnownCallers {
                     (name, caller)
                 })
                 .collect(),
-            fingerprint: None,
-        }
+            fingerprint: Some(fingerprint(content)),
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -36,6 +36,9 @@ const PREFACE_LEN: usize = 24;
 
 /// How long a peer may accept no bytes while there are some to write.
 const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a listener that stops accepts the connections that are waiting already.
+const ACCEPT_DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long a new connection gets, when the listener stops, to reach the state in which it can be drained.
 const HANDSHAKE_DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
@@ -135,7 +138,7 @@ pub async fn serve<C, D>(
         }
     }
     // Peers that are already connected are not cut off; they are drained below.
-    while let Ok(peer) = timeout(Duration::from_millis(1), accept(&listener.socket, &table)).await {
+    for peer in waiting_peers(&listener, &table).await {
         start(peer, &listener, &mut handshakes).into_iter().for_each(&open);
     }
     drop(listener);
@@ -155,6 +158,19 @@ async fn run<E: Display>(
         Some(Err(error)) => tracing::debug!(%error, "connection failed"),
         None => tracing::debug!("connection closed to make room for others"),
     }
+}
+
+/// Accepts the connections that are waiting already.
+async fn waiting_peers(listener: &Listener, table: &Arc<Connections>) -> Vec<Peer> {
+    let until = Instant::now() + ACCEPT_DRAIN_TIMEOUT;
+    let mut peers = Vec::new();
+    let next = || timeout(Duration::from_millis(1), accept(&listener.socket, table));
+    while Instant::now() < until
+        && let Ok(peer) = next().await
+    {
+        peers.push(peer);
+    }
+    peers
 }
 
 /// Opens the connections whose handshakes end soon. Slower ones are dropped: they have no request in progress yet.

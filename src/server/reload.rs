@@ -4,13 +4,12 @@
 //! are compared by content, not by date, because files that Kubernetes mounts are links whose targets are swapped.
 
 use crate::telemetry::log_chain;
-use anyhow::Context;
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
 use std::{
     convert::Infallible,
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -22,13 +21,16 @@ use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 /// The interval at which files are read and compared.
 const FILE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Parses the contents of the files.
+/// Parses the contents of the files. An error names the setting of the file at fault.
 type ParseFile<T> = Box<dyn Fn(&[Vec<u8>]) -> anyhow::Result<T> + Send + Sync>;
+
+/// A setting, and the file that it names.
+pub type NamedFile = (&'static str, PathBuf);
 
 /// A value parsed from files: the newest version that is valid.
 pub struct HotReload<T> {
     name: &'static str,
-    files: Vec<PathBuf>,
+    files: Vec<NamedFile>,
     read: ParseFile<T>,
     /// The content at start.
     first: Content,
@@ -39,18 +41,18 @@ pub struct HotReload<T> {
 }
 
 impl<T> HotReload<T> {
-    /// Reads the files for the first time. `name` is the setting that names the files.
+    /// Reads the files for the first time. `name` is the setting that the log names.
     ///
     /// # Errors
     ///
     /// If a file cannot be read or `read` rejects the content.
     pub fn new(
         name: &'static str,
-        files: Vec<PathBuf>,
+        files: Vec<NamedFile>,
         read: ParseFile<T>,
     ) -> anyhow::Result<Self> {
         let first = Content::of(&files);
-        let current = first.read(&read).context(name)?;
+        let current = first.read(&read)?;
         Ok(Self {
             name,
             files,
@@ -122,15 +124,15 @@ impl<T> HotReload<T> {
 struct Content(Result<Vec<Vec<u8>>, String>);
 
 impl Content {
-    fn of(files: &[PathBuf]) -> Self {
+    fn of(files: &[NamedFile]) -> Self {
         // Reading a pipe could block forever.
-        let is_file = |file: &PathBuf| match fs::metadata(file) {
+        let is_file = |file: &Path| match fs::metadata(file) {
             Ok(found) if !found.is_file() => Err(io::Error::other("not a regular file")),
             found => found.map(drop),
         };
-        let read = |file: &PathBuf| {
+        let read = |(setting, file): &NamedFile| {
             let content = is_file(file).and_then(|()| fs::read(file));
-            content.map_err(|e| format!("cannot read {}: {e}", file.display()))
+            content.map_err(|e| format!("{setting}: cannot read {}: {e}", file.display()))
         };
         Self(files.iter().map(read).collect())
     }

@@ -7,15 +7,15 @@ mod names;
 
 pub use names::{CertificateName, InvalidCertificateName};
 
-use crate::server::reload::HotReload;
-use anyhow::{Context, bail};
+use crate::server::reload::{HotReload, NamedFile};
+use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, Utc};
-use std::{convert::Infallible, io, path::PathBuf, sync::Arc};
+use std::{convert::Infallible, io, sync::Arc};
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        RootCertStore, ServerConfig,
+        self, RootCertStore, ServerConfig,
         crypto::aws_lc_rs::default_provider,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
         server::WebPkiClientVerifier,
@@ -27,11 +27,11 @@ use tokio_rustls::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate, followed by the intermediate certificates.
-    pub certificate: PathBuf,
+    pub certificate: NamedFile,
     /// The private key of the certificate.
-    pub key: PathBuf,
+    pub key: NamedFile,
     /// The authorities whose client certificates are trusted.
-    pub clients: Option<PathBuf>,
+    pub clients: Option<NamedFile>,
 }
 
 /// The protocol inside TLS.
@@ -53,16 +53,18 @@ struct Certified {
 }
 
 impl Tls {
-    /// Reads the files. `name` is the setting that names the certificate.
+    /// Reads the files.
     ///
     /// # Errors
     ///
-    /// If a file cannot be read or its content cannot be used.
-    pub fn read(name: &'static str, files: TlsFiles, protocol: Alpn) -> anyhow::Result<Self> {
+    /// If a file cannot be read or its content cannot be used; the error names the setting of the file.
+    pub fn read(files: TlsFiles, protocol: Alpn) -> anyhow::Result<Self> {
         let TlsFiles { certificate, key, clients } = files;
-        let paths = [Some(certificate), Some(key), clients].into_iter().flatten().collect();
-        let read = move |contents: &[Vec<u8>]| server(contents, protocol);
-        Ok(Self(HotReload::new(name, paths, Box::new(read))?))
+        let name = certificate.0;
+        let files: Vec<_> = [Some(certificate), Some(key), clients].into_iter().flatten().collect();
+        let settings: Vec<_> = files.iter().map(|(setting, _)| *setting).collect();
+        let read = move |contents: &[Vec<u8>]| server(&settings, contents, protocol);
+        Ok(Self(HotReload::new(name, files, Box::new(read))?))
     }
 
     /// Reloads the files when they change; never returns.
@@ -91,9 +93,16 @@ impl Tls {
     }
 }
 
-/// Builds the configuration from the contents of the files: certificate, key and optionally client authorities.
-fn server(contents: &[Vec<u8>], protocol: Alpn) -> anyhow::Result<Certified> {
-    let [certificate, key, clients @ ..] = contents else {
+/// Builds the configuration from the contents of the files: certificate, key and optionally client authorities. An error
+/// names the setting of the file.
+fn server(
+    settings: &[&'static str],
+    contents: &[Vec<u8>],
+    protocol: Alpn,
+) -> anyhow::Result<Certified> {
+    let ([certificate, key, clients @ ..], [certificate_setting, key_setting, ..]) =
+        (contents, settings)
+    else {
         bail!("TLS needs a certificate and a key: set both")
     };
     let provider = Arc::new(default_provider());
@@ -102,32 +111,47 @@ fn server(contents: &[Vec<u8>], protocol: Alpn) -> anyhow::Result<Certified> {
     let builder = match clients {
         [] => builder.with_no_client_auth(),
         [authorities, ..] => {
-            let mut roots = RootCertStore::empty();
-            for authority in certificates(authorities).context("the client CA file")? {
-                roots.add(authority).context("the client CA file")?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let roots = Arc::new(roots(authorities).context(settings[2])?);
             // A client certificate is optional: health needs none, and some callers have API keys. A call with neither
             // is rejected by the auth layer.
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
             builder.with_client_cert_verifier(verifier.allow_unauthenticated().build()?)
         }
     };
-    let certificates = certificates(certificate).context("the certificate file")?;
-    let expires_at = expiry::of(&certificates[0]);
-    if let Some(at) = expires_at.filter(|at| *at < Utc::now()) {
-        bail!("the certificate expired at {at:?}: renew it, or correct this machine's clock");
-    }
-    let key = PrivateKeyDer::from_pem_slice(key);
-    let key =
-        key.context("the key file has no private key in PEM (-----BEGIN PRIVATE KEY-----)")?;
-    let mut config = builder
-        .with_single_cert(certificates, key)
-        .context("the certificate and the private key do not match")?;
+    let certificates = certificates(certificate).context(*certificate_setting)?;
+    let expires_at = unexpired(&certificates[0]).context(*certificate_setting)?;
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .context("has no private key in PEM (-----BEGIN PRIVATE KEY-----)")
+        .context(*key_setting)?;
+    let mut config = builder.with_single_cert(certificates, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => anyhow!(
+            "{certificate_setting}: the certificate and the private key of {key_setting} do not match"
+        ),
+        error => anyhow!("{certificate_setting}: the certificate or its key cannot be used: {error}"),
+    })?;
     config.alpn_protocols = match protocol {
         Alpn::Http1 => vec![b"http/1.1".into()],
         Alpn::Http2 => vec![b"h2".into()],
     };
     Ok(Certified { config: Arc::new(config), expires_at })
+}
+
+/// The expiry of a certificate, if it can be parsed; fails if it is over.
+fn unexpired(certificate: &CertificateDer<'_>) -> anyhow::Result<Option<DateTime<Utc>>> {
+    let expires_at = expiry::of(certificate);
+    if let Some(at) = expires_at.filter(|at| *at < Utc::now()) {
+        bail!("the certificate expired at {at:?}: renew it, or correct this machine's clock");
+    }
+    Ok(expires_at)
+}
+
+/// The authorities in a PEM file.
+fn roots(authorities: &[u8]) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(authorities)? {
+        roots.add(authority)?;
+    }
+    Ok(roots)
 }
 
 fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {

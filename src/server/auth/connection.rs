@@ -89,7 +89,7 @@ impl CallerSession {
         Self { callers, certificate, last: RefCell::default() }
     }
 
-    /// Admits a call if its caller is known and has the needed scope. A key takes precedence over the certificate.
+    /// Admits a call if its caller is known and has the required scope. A key takes precedence over the certificate.
     ///
     /// # Errors
     ///
@@ -99,12 +99,14 @@ impl CallerSession {
         &self,
         headers: &HeaderMap,
         source: CredentialSource,
-        needed: Option<Scope>,
+        required_scope: Option<Scope>,
         stream: Option<StreamKind>,
     ) -> Result<Admitted, AuthError> {
         match stream {
-            None => self.authenticate(headers, source, needed).map(Admitted::Call),
-            Some(kind) => self.admit_stream(headers, source, needed, kind).map(Admitted::Stream),
+            None => self.authenticate(headers, source, required_scope).map(Admitted::Call),
+            Some(kind) => {
+                self.admit_stream(headers, source, required_scope, kind).map(Admitted::Stream)
+            }
         }
     }
 
@@ -112,7 +114,7 @@ impl CallerSession {
         &self,
         headers: &HeaderMap,
         source: CredentialSource,
-        needed: Option<Scope>,
+        required_scope: Option<Scope>,
     ) -> Result<Arc<CallerShare>, AuthError> {
         let key = source.key(headers)?;
         let mut last = self.last.borrow_mut();
@@ -120,7 +122,7 @@ impl CallerSession {
             Some(last) if last.is_still(self.callers.generation(), key) => last,
             other => other.insert(self.look_up(key)?),
         };
-        last.caller.may(needed)?;
+        last.caller.may(required_scope)?;
         Ok(last.share.clone())
     }
 
@@ -128,12 +130,12 @@ impl CallerSession {
         &self,
         headers: &HeaderMap,
         source: CredentialSource,
-        needed: Option<Scope>,
+        required_scope: Option<Scope>,
         kind: StreamKind,
     ) -> Result<StreamAdmission, AuthError> {
         // Subscribes before the lookup, so that no later change is missed.
         let changes = self.callers.changes();
-        let share = self.authenticate(headers, source, needed)?;
+        let share = self.authenticate(headers, source, required_scope)?;
         let permit = share.stream(kind).ok_or(AuthError::TooMany)?;
         let key = source.key(headers)?.map(KeyHash::of);
         let (callers, certificate) = (self.callers.clone(), self.certificate.clone());
@@ -141,7 +143,7 @@ impl CallerSession {
             callers,
             key,
             certificate,
-            needed,
+            required_scope,
             changes,
             _counted: (share, permit),
         })
@@ -164,7 +166,7 @@ pub struct StreamAdmission {
     callers: Arc<Callers>,
     key: Option<KeyHash>,
     certificate: Vec<CertificateName>,
-    needed: Option<Scope>,
+    required_scope: Option<Scope>,
     changes: watch::Receiver<()>,
     /// The share is held as well, so that [`Callers`] does not replace it while the stream is open.
     _counted: (Arc<CallerShare>, OwnedSemaphorePermit),
@@ -172,7 +174,7 @@ pub struct StreamAdmission {
 
 impl StreamAdmission {
     /// Waits until the caller's access is revoked, and returns the reason.
-    pub async fn withdrawn(mut self) -> AuthError {
+    pub async fn revoked(mut self) -> AuthError {
         loop {
             if let Err(refusal) = self.check() {
                 return refusal;
@@ -188,14 +190,14 @@ impl StreamAdmission {
             Some(key) => self.callers.of_key(key).ok_or(AuthError::WrongKey)?,
             None => self.callers.of_certificate(&self.certificate).ok_or(AuthError::NoKey)?,
         };
-        caller.may(self.needed)
+        caller.may(self.required_scope)
     }
 }
 
 impl Caller {
-    /// Fails if the caller lacks the scope. Without a needed scope, the caller must have at least one.
-    fn may(&self, needed: Option<Scope>) -> Result<(), AuthError> {
-        match needed {
+    /// Fails if the caller lacks the scope. Without a required scope, the caller must have at least one.
+    fn may(&self, required_scope: Option<Scope>) -> Result<(), AuthError> {
+        match required_scope {
             Some(scope) if !self.scopes.contains(&scope) => Err(AuthError::NoScope(scope)),
             None if self.scopes.is_empty() => Err(AuthError::NoScope(Scope::Check)),
             Some(_) | None => Ok(()),

@@ -27,7 +27,7 @@ pub fn end_when_revoked(
     metrics: Arc<Metrics>,
 ) -> Response<Body> {
     let revoked = Box::pin(async move {
-        metrics.count_refused_call(admission.withdrawn().await.cause());
+        metrics.count_refused_call(admission.revoked().await.cause());
     });
     response.map(|body| {
         let is_over = body.is_end_stream(); // an error, whose status is in the headers

@@ -1,16 +1,22 @@
 //! Constructors of JSON answers.
 
-use axum::response::{IntoResponse, Response};
+use super::body;
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
 /// The answer for a path that no route has.
-pub(crate) async fn not_found() -> Response {
+pub(crate) async fn not_found(unread: Body) -> Response {
+    body::ignore(unread);
     refuse(StatusCode::NOT_FOUND, "there is no such path")
 }
 
 /// The answer for a method that no handler of the path has; the router adds `Allow`.
-pub(crate) async fn not_allowed() -> Response {
+pub(crate) async fn not_allowed(unread: Body) -> Response {
+    body::ignore(unread);
     refuse(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed on this path")
 }
 

@@ -328,14 +328,24 @@ async fn invalid_certificate_files_are_named_at_start() {
     fs::write(authority.path("other.pem"), other).unwrap();
     fs::write(authority.path("old.pem"), authority.expired()).unwrap();
     fs::write(authority.path("empty.pem"), "").unwrap();
+    let broken = "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n";
+    fs::write(authority.path("broken.pem"), broken).unwrap();
     for (certificate, key, clients, words) in [
         ("absent.pem", "key.pem", None, "API_TLS_CERT: cannot read"),
-        ("empty.pem", "key.pem", None, "has no certificate in PEM"),
-        ("key.pem", "key.pem", None, "has no certificate in PEM"),
-        ("cert.pem", "cert.pem", None, "has no private key in PEM"),
-        ("other.pem", "key.pem", None, "do not match"),
-        ("old.pem", "key.pem", None, "the certificate expired at 2021-02-01T00:00:00Z"),
-        ("cert.pem", "key.pem", Some("empty.pem"), "the client CA file: has no"),
+        ("cert.pem", "absent.pem", None, "API_TLS_KEY: cannot read"),
+        ("cert.pem", "key.pem", Some("absent.pem"), "API_CLIENT_CA: cannot read"),
+        ("empty.pem", "key.pem", None, "API_TLS_CERT: has no certificate in PEM"),
+        ("key.pem", "key.pem", None, "API_TLS_CERT: has no certificate in PEM"),
+        ("broken.pem", "key.pem", None, "API_TLS_CERT: the certificate or its key cannot be used"),
+        ("cert.pem", "cert.pem", None, "API_TLS_KEY: has no private key in PEM"),
+        ("other.pem", "key.pem", None, "the private key of API_TLS_KEY do not match"),
+        (
+            "old.pem",
+            "key.pem",
+            None,
+            "API_TLS_CERT: the certificate expired at 2021-02-01T00:00:00Z",
+        ),
+        ("cert.pem", "key.pem", Some("empty.pem"), "API_CLIENT_CA: has no certificate"),
     ] {
         let path = |name: &str| authority.path(name).to_str().unwrap().to_owned();
         let (cert, key, clients) = (path(certificate), path(key), clients.map(path));
