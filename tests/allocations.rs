@@ -76,7 +76,7 @@ async fn checks() -> (Evaluator, Embedded) {
     for (n, body) in DELIVERED.into_iter().enumerate() {
         let verified = Verified { id: format!("msg_{n}"), signed_at: Utc::now() };
         let taken = deliveries.take(&verified, body.into(), Utc::now()).await.unwrap();
-        assert_eq!(taken.word(), "applied");
+        assert_eq!(taken.name(), "applied");
     }
     let checks = Evaluator::new(accounts, Grace::default(), &telemetry.metrics, None);
     checks.evaluated_accounts(subjects(), &Consistency::default()).await.unwrap(); // loads from the database

@@ -25,16 +25,16 @@ pub async fn watch(
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
-    let (mut last_reported, mut before) = (None, FreshnessState::Starting.word());
+    let (mut last_reported, mut before) = (None, FreshnessState::Starting.name());
     while !stop.is_cancelled() {
         let freshness = accounts.freshness();
         let draining_now = draining.is_cancelled();
         let serving = freshness.can_answer() && !draining_now;
         let state = freshness.state();
         let fresh = state == FreshnessState::Fresh && !draining_now;
-        if state.word() != before {
+        if state.name() != before {
             log(before, state);
-            before = state.word();
+            before = state.name();
         }
         if last_reported != Some((serving, fresh)) {
             set(&reporter, serving).await;
@@ -70,7 +70,7 @@ async fn set(reporter: &HealthReporter, serving: bool) {
 
 /// Logs a change of state.
 fn log(before: &'static str, now: FreshnessState) {
-    let freshness = now.word();
+    let freshness = now.name();
     match now {
         FreshnessState::Starting => {}
         FreshnessState::Fresh => {

@@ -56,8 +56,8 @@ pub(super) async fn readyz(State(probed): State<Arc<ProbeState>>) -> (StatusCode
 /// Renders all metrics in the OpenMetrics format.
 pub(super) async fn metrics(State(probed): State<Arc<ProbeState>>) -> impl IntoResponse {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let now = probed.accounts.freshness().state().word();
-    for state in FreshnessState::WORDS {
+    let now = probed.accounts.freshness().state().name();
+    for state in FreshnessState::NAMES {
         let gauge = probed.metrics.freshness.get_or_create(&Labels([("state", state)]));
         gauge.set(i64::from(state == now));
     }

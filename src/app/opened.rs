@@ -1,6 +1,6 @@
 //! Opens what the settings name: key files, certificates, and clients of Clerk's APIs.
 
-use super::listener_security::ListenerSecurity;
+use super::{listener_security::ListenerSecurity, startup_warnings};
 use crate::{
     clerk::{BackendApi, SessionKeys, SessionVerifier},
     config::{BackendAccess, Config, KeySource, ListenerFiles, SessionConfig},
@@ -24,7 +24,7 @@ impl Opened {
     /// If a file, key or URL cannot be used; the error names its setting.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let security = ListenerSecurity::read(&config.listeners)?;
-        security.warn_of_keys(config);
+        startup_warnings::log(config, &security);
         let backend_api = config.backend_api.as_ref().map(backend_api).transpose()?;
         let sessions = config.sessions.clone().map(sessions).transpose()?;
         Ok(Self { security, backend_api, sessions })

@@ -37,12 +37,12 @@ impl DoctorCommand {
 fn in_words(finding: &Finding) {
     let Finding { what, verdict, detail, fix } = finding;
     let fix = fix.as_ref().map(|fix| format!(" -> {fix}")).unwrap_or_default();
-    say!("{:<4}  {what:<17}  {detail}{fix}", verdict.word());
+    say!("{:<4}  {what:<17}  {detail}{fix}", verdict.name());
 }
 
 fn in_json(finding: &Finding) {
     let Finding { what, verdict, detail, fix } = finding;
-    let line = json!({ "verdict": verdict.word(), "check": what, "detail": detail, "fix": fix });
+    let line = json!({ "verdict": verdict.name(), "check": what, "detail": detail, "fix": fix });
     say!("{line}");
 }
 

@@ -108,7 +108,7 @@ impl ReconcileCommand {
         let (count, result, detail) = match found {
             Ok(Reconciled::Same) => return,
             Ok(Reconciled::Healed(outcome)) => {
-                (&mut tally.healed, outcome.word(), outcome.detail().map(str::to_owned))
+                (&mut tally.healed, outcome.name(), outcome.detail().map(str::to_owned))
             }
             Ok(Reconciled::Differs(how)) => (&mut tally.differ, "still different", Some(how)),
             Ok(Reconciled::NotUnderstood(why)) => {

@@ -1,15 +1,11 @@
-//! Authentication of callers, and TLS of the listeners. A listener that other machines can reach is rejected or
-//! warned of at start.
+//! Authentication of callers, and TLS of the listeners. A listener that other machines can reach is rejected, unless
+//! callers are authenticated or the setting `INSECURE` allows it.
 
 use super::parse::switch;
-use crate::domain::loopback::{is_loopback, is_this_machine};
+use crate::domain::loopback::is_loopback;
 use anyhow::bail;
 use clap::{ArgAction, Args};
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Authentication of callers, and TLS of the listeners.
 #[derive(Debug, Clone, Args)]
@@ -105,7 +101,7 @@ impl ListenerSettings {
         }
     }
 
-    /// Rejects, or warns of, a listener that answers checks without authentication and that other machines can reach.
+    /// Rejects a listener that answers checks without authentication and that other machines can reach.
     pub(super) fn check_exposed(&self, name: &str, address: SocketAddr) -> anyhow::Result<()> {
         if is_loopback(address.ip()) || self.files().require_callers() {
             return Ok(());
@@ -119,42 +115,10 @@ impl ListenerSettings {
                  authentication"
             );
         }
-        tracing::warn!(
-            %address,
-            "{name} {address} can be reached from other machines, and answers checks without \
-             authentication: let only your own services reach it"
-        );
         Ok(())
     }
 }
 
 fn pair(certificate: Option<&PathBuf>, key: Option<&PathBuf>) -> Option<CertificateFiles> {
     Some(CertificateFiles { certificate: certificate?.clone(), key: key?.clone() })
-}
-
-/// Warns of an operator listener that other machines can reach.
-pub(super) fn warn_of_exposed_metrics(operator: SocketAddr) {
-    if !is_loopback(operator.ip()) {
-        tracing::warn!(
-            %operator,
-            "OPERATOR_LISTEN {operator} can be reached from other machines, and serves metrics without \
-             authentication: let only your monitoring reach it"
-        );
-    }
-}
-
-/// Warns if an attacker on the network between could read or change the connection to Postgres.
-pub(super) fn warn_of_unverified(database: &PgConnectOptions) {
-    let host = database.get_host();
-    let is_socket = database.get_socket().is_some() || Path::new(host).is_absolute();
-    let is_local = is_this_machine(host);
-    let is_verified =
-        matches!(database.get_ssl_mode(), PgSslMode::VerifyFull | PgSslMode::VerifyCa);
-    if !is_socket && !is_local && !is_verified {
-        tracing::warn!(
-            "DATABASE_URL does not verify the certificate of {host}: an attacker on the network can read and \
-             change all data, including the password; add sslmode=verify-full (and sslrootcert=FILE for a private \
-             authority)"
-        );
-    }
 }

@@ -223,13 +223,6 @@ impl SigningSecrets {
                  Clerk's dashboard (it begins with whsec_)"
             ));
         }
-        if given.len() > 1 {
-            tracing::info!(
-                secrets = given.len(),
-                "CLERK_WEBHOOK_SIGNING_SECRET has several secrets: remove the old ones as soon as Clerk signs with \
-                 the new one, because each of them is enough to forge deliveries"
-            );
-        }
         let parsed: Result<_, InvalidSigningSecret> =
             given.into_iter().map(SigningSecret::parse).collect();
         parsed.context("CLERK_WEBHOOK_SIGNING_SECRET")
@@ -244,7 +237,6 @@ impl Settings {
     pub fn check(&self) -> anyhow::Result<Config> {
         let public_url = self.public_url()?;
         let database = self.database.options()?;
-        listeners::warn_of_unverified(&database);
         self.sessions.check(&self.protocols)?;
         self.check_distinct_listeners()?;
         self.check_exposed_listeners()?;
@@ -267,8 +259,7 @@ impl Settings {
             grace: self.grace()?,
             max_staleness: *self.max_staleness,
             check_timeout: *self.check_timeout,
-            body_retention: to_chrono(Some(self.body_retention), "BODY_RETENTION")?
-                .unwrap_or_default(),
+            body_retention: to_chrono(self.body_retention, "BODY_RETENTION")?,
             admin: self.admin || listeners.require_callers(),
             listeners,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
@@ -281,10 +272,12 @@ impl Settings {
     }
 
     fn grace(&self) -> anyhow::Result<Grace> {
+        let optional =
+            |span: Option<Span>, name| span.map(|span| to_chrono(span, name)).transpose();
         Ok(Grace {
-            past_due: to_chrono(self.past_due_grace, "PAST_DUE_GRACE")?,
-            renewal: to_chrono(self.renewal_grace, "RENEWAL_GRACE")?,
-            trial: to_chrono(Some(self.trial_grace), "TRIAL_GRACE")?.unwrap_or_default(),
+            past_due: optional(self.past_due_grace, "PAST_DUE_GRACE")?,
+            renewal: optional(self.renewal_grace, "RENEWAL_GRACE")?,
+            trial: to_chrono(self.trial_grace, "TRIAL_GRACE")?,
         })
     }
 
@@ -310,7 +303,6 @@ impl Settings {
         if self.protocols.iter().any(|p| p.is_on_operator_listener()) {
             self.listeners.check_exposed("OPERATOR_LISTEN", self.operator_listen)?;
         }
-        listeners::warn_of_exposed_metrics(self.operator_listen);
         Ok(())
     }
 
@@ -328,7 +320,13 @@ impl Settings {
 
     fn ofrep_cors(&self) -> anyhow::Result<Vec<AllowedOrigin>> {
         let origins = self.ofrep_cors_origins.iter().filter(|origin| !origin.trim().is_empty());
-        origins.map(|origin| origin.parse()).collect::<Result<_, _>>().context("OFREP_CORS_ORIGINS")
+        let origins = origins.map(|origin| origin.parse()).collect::<Result<Vec<_>, _>>();
+        let origins = origins.context("OFREP_CORS_ORIGINS")?;
+        ensure!(
+            origins.is_empty() || self.protocols.contains(&Protocol::Ofrep),
+            "OFREP_CORS_ORIGINS is set, but OFREP is not served: add `ofrep` to PROTOCOLS"
+        );
+        Ok(origins)
     }
 
     /// Parses the catalog file, if one is set; returns the catalog and the name of the file.
@@ -352,7 +350,7 @@ pub fn read_catalog(path: &Path) -> anyhow::Result<(Catalog, String)> {
     Ok((catalog, name))
 }
 
-fn to_chrono(span: Option<Span>, name: &str) -> anyhow::Result<Option<chrono::Duration>> {
+fn to_chrono(span: Span, name: &str) -> anyhow::Result<chrono::Duration> {
     let too_long = || format!("{name} is too long: give a shorter duration");
-    span.map(|span| chrono::Duration::from_std(*span).with_context(too_long)).transpose()
+    chrono::Duration::from_std(*span).with_context(too_long)
 }

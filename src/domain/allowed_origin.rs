@@ -1,7 +1,7 @@
 //! The origins whose web pages may read answers.
 
-use reqwest::Url;
 use std::str::FromStr;
+use url::Url;
 
 /// An origin such as `https://app.example.com`, or `*` for all.
 #[derive(Debug, Clone, PartialEq, Eq)]

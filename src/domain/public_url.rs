@@ -1,7 +1,7 @@
 //! The base URL of the HTTP protocols, as callers see it.
 
-use reqwest::Url;
 use std::{fmt, net::SocketAddr, str::FromStr};
+use url::Url;
 
 /// An absolute `http` or `https` URL without a trailing `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]

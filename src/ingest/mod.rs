@@ -96,7 +96,7 @@ impl Deliveries {
         let trace = self.telemetry.traces.work("write the delivery and the change log");
         trace.note("svix_id", delivery.svix_id.clone());
         let outcome = trace.run(self.store.write(&delivery, WriteMode::Record)).await?;
-        trace.note("result", outcome.word());
+        trace.note("result", outcome.name());
         drop(trace);
         self.after_commit(&delivery, &outcome).await;
         Ok(outcome)
@@ -182,7 +182,7 @@ impl Deliveries {
         self.telemetry
             .metrics
             .deliveries
-            .get_or_create(&Labels([("result", outcome.word())]))
+            .get_or_create(&Labels([("result", outcome.name())]))
             .inc();
         log(delivery, outcome);
         match &delivery.event.parsed {
@@ -223,7 +223,7 @@ impl Deliveries {
             );
             for one in [subject, other] {
                 let why = "another subject holds one of its items";
-                if let Err(error) = self.store.want_compared(one, why).await {
+                if let Err(error) = self.store.request_reconciliation(one, why).await {
                     let subject = one.as_str();
                     tracing::warn!(
                         subject,
@@ -255,7 +255,7 @@ impl Deliveries {
 fn log(delivery: &Delivery, outcome: &Outcome) {
     let event = delivery.event.event.as_deref().unwrap_or("unreadable");
     let (detail, subject) = (outcome.detail(), outcome.changed().map(|(s, _)| s.as_str()));
-    let (svix_id, result, trace_id) = (&delivery.svix_id, outcome.word(), trace_id());
+    let (svix_id, result, trace_id) = (&delivery.svix_id, outcome.name(), trace_id());
     match outcome {
         Outcome::Parked(_) | Outcome::Duplicate { same_body: false } => {
             tracing::warn!(svix_id, event, subject, result, detail, trace_id, "{event}: {result}");

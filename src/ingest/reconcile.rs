@@ -85,7 +85,7 @@ pub enum Reconciled {
 impl Reconciled {
     /// The value of the metric label `result`.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Same => "same",
             Self::Healed(_) => "healed",
@@ -178,7 +178,7 @@ impl Reconciler {
         let found = self.fetch_and_compare(subject, dry_run).await;
         if !dry_run {
             let (word, result) = match &found {
-                Ok(finding) => (finding.word(), finding.compared()),
+                Ok(finding) => (finding.name(), finding.compared()),
                 Err(_) => ("failed", Compared::Failed),
             };
             self.telemetry.metrics.reconciled.get_or_create(&Labels([("result", word)])).inc();

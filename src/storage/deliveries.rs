@@ -90,7 +90,7 @@ pub enum Outcome {
 impl Outcome {
     /// The outcome's name in answers, logs, metrics and the ledger.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Applied { .. } => "applied",
             Self::Superseded { .. } => "superseded",
@@ -264,7 +264,7 @@ async fn mark_replayed(
         delivery.event.event,
         delivery.event.sent_at,
         delivery.subject().map(Subject::as_str),
-        outcome.word(),
+        outcome.name(),
         outcome.detail(),
         outcome.stored_revision(),
         delivery.is_foreign(),
@@ -296,7 +296,7 @@ async fn insert(
         delivery.event.event,
         delivery.event.sent_at,
         delivery.subject().map(Subject::as_str),
-        outcome.word(),
+        outcome.name(),
         outcome.detail(),
         outcome.stored_revision(),
         &*delivery.body,

@@ -34,7 +34,7 @@ pub struct UnknownPlan {
 
 impl Store {
     /// The subjects to compare with Clerk: those with an item that is past its end, that is still `upcoming` after its
-    /// start, or whose plan the catalog does not have, and those marked by [`Store::want_compared`]. Subjects that were
+    /// start, or whose plan the catalog does not have, and those marked by [`Store::request_reconciliation`]. Subjects that were
     /// never compared come first. The cost grows with the number of candidates, not of all subjects.
     pub async fn candidates(
         &self,
@@ -45,7 +45,11 @@ impl Store {
     }
 
     /// Marks a subject to be compared with Clerk.
-    pub async fn want_compared(&self, subject: &Subject, why: &str) -> Result<(), StoreError> {
+    pub async fn request_reconciliation(
+        &self,
+        subject: &Subject,
+        why: &str,
+    ) -> Result<(), StoreError> {
         self.background.run(async |db| want(db, subject, why).await).await
     }
 

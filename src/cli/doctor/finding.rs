@@ -32,7 +32,7 @@ pub(super) struct Finding {
 
 impl Severity {
     /// The severity in one word, for the report.
-    pub(super) fn word(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Warn => "warn",

@@ -220,7 +220,7 @@ async fn all_work(db: &Db) {
     replica.caught_up().await;
     let store = Store::new(db.url.parse().unwrap());
     let (catalog, ada) = (store.catalog().await.unwrap().unwrap().catalog, ADA.parse().unwrap());
-    store.want_compared(&ada, "a test").await.unwrap();
+    store.request_reconciliation(&ada, "a test").await.unwrap();
     assert!(store.candidates(&catalog, 10).await.unwrap().contains(&ada));
     store.compared(&ada, Compared::Differs).await.unwrap();
     store.unknown_plans(&catalog).await.unwrap();
