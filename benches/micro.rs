@@ -10,7 +10,7 @@ use entitlements::{
     check::{EvaluatedAccounts, Evaluator, Subjects},
     clerk::{SigningSecret, Verified, Verifier},
     domain::{
-        self, Account, Catalog, Grace, Item, Kind, PackedItems, PreparedAccounts, Question, Status,
+        self, Account, Catalog, Item, Kind, PackedItems, PreparedAccounts, Question, Status,
         SubjectRef,
     },
     ingest::{Deliveries, ServedInstance},
@@ -60,7 +60,7 @@ async fn checks() -> anyhow::Result<Evaluator> {
     );
     let verified = Verified { id: "msg_1".into(), signed_at: Utc::now() };
     deliveries.take(&verified, ITEM.into(), Utc::now()).await?;
-    let checks = Evaluator::new(accounts, Grace::default(), &telemetry.metrics, None);
+    let checks = Evaluator::new(accounts, &telemetry.metrics, None);
     checks.evaluated_accounts(subjects(), &Consistency::default()).await?;
     store.close().await;
     postgres.stop().await?;
@@ -118,10 +118,8 @@ fn account(items: usize) -> Account {
 fn decide_about_items(bencher: Bencher, items: usize) {
     let (account, evaluation) = (account(items), CHECKS.context());
     let question = Question::feature("export").expect("a slug");
-    let (catalog, grace, now) = (evaluation.catalog(), evaluation.grace(), evaluation.now);
-    bencher.bench(|| {
-        domain::decide(&[black_box(&account)], catalog, grace, &question, now).valid_until
-    });
+    let (catalog, now) = (evaluation.catalog(), evaluation.now);
+    bencher.bench(|| domain::decide(&[black_box(&account)], catalog, &question, now).valid_until);
 }
 
 /// 100 decisions about an account with 1,000 running items.
@@ -129,9 +127,9 @@ fn decide_about_items(bencher: Bencher, items: usize) {
 fn decide_hundred_about_thousand(bencher: Bencher) {
     let (account, evaluation) = (account(1_000), CHECKS.context());
     let question = Question::feature("export").expect("a slug");
-    let (catalog, grace, now) = (evaluation.catalog(), evaluation.grace(), evaluation.now);
+    let (catalog, now) = (evaluation.catalog(), evaluation.now);
     bencher.bench(|| {
-        let prepared = PreparedAccounts::new([black_box(&account)], catalog, grace);
+        let prepared = PreparedAccounts::new([black_box(&account)], catalog);
         for _ in 0..100 {
             black_box(prepared.decide(&question, now));
         }

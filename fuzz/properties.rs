@@ -10,8 +10,7 @@ use entitlements::{
     check::Evaluator,
     clerk::{self, SignatureError, SigningSecret, Verified, Verifier},
     domain::{
-        Catalog, Grace, ObservedItem, Parsed, PlanNames, Revision, Subject, SubjectRef,
-        SubscriptionUpdate,
+        Catalog, ObservedItem, Parsed, PlanNames, Revision, Subject, SubjectRef, SubscriptionUpdate,
     },
     ingest::{Deliveries, ServedInstance},
     replica::Accounts,
@@ -247,7 +246,6 @@ fn services() -> &'static Services {
         let accounts = Arc::new(accounts);
         let api = EntitlementsApi::new(Arc::new(Evaluator::new(
             accounts.clone(),
-            Grace::default(),
             &telemetry.metrics,
             None,
         )));

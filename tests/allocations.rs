@@ -15,7 +15,7 @@ use entitlements::{
     },
     check::{Evaluator, Subjects},
     clerk::Verified,
-    domain::{Catalog, Grace, Kind, Question, SubjectRef},
+    domain::{Catalog, Kind, Question, SubjectRef},
     ingest::{Deliveries, ServedInstance},
     replica::{Accounts, Consistency},
     server::grpc::CallMetrics,
@@ -78,7 +78,7 @@ async fn checks() -> (Evaluator, Embedded) {
         let taken = deliveries.take(&verified, body.into(), Utc::now()).await.unwrap();
         assert_eq!(taken.name(), "applied");
     }
-    let checks = Evaluator::new(accounts, Grace::default(), &telemetry.metrics, None);
+    let checks = Evaluator::new(accounts, &telemetry.metrics, None);
     checks.evaluated_accounts(subjects(), &Consistency::default()).await.unwrap(); // loads from the database
     (checks, postgres)
 }

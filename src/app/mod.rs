@@ -17,7 +17,6 @@ use crate::{
     check::Evaluator,
     clerk::{BackendApi, Verifier},
     config::Config,
-    domain::Grace,
     ingest::{Deliveries, ServedInstance, reconcile::Reconciler},
     replica::{Accounts, change_follower::ChangeFollower},
     server::{grpc::CallMetrics, listener::Listener, tls::Tls},
@@ -92,7 +91,7 @@ impl Service {
         let shared = SharedState::new(&config, security, traces);
         let (health, health_server) = api::health().await;
         let deliveries = Arc::new(shared.deliveries(config.instance.take()));
-        let checks = shared.checks(config.grace, config.log_denials);
+        let checks = shared.checks(config.log_denials);
         let (protocols, optional) =
             shared.protocols(&config, bound.operator, sessions, &checks, &deliveries);
         let services =
@@ -187,8 +186,8 @@ impl SharedState {
         self.telemetry.metrics.clone()
     }
 
-    fn checks(&self, grace: Grace, log_denials: Option<SampleRate>) -> Arc<Evaluator> {
-        Arc::new(Evaluator::new(self.accounts.clone(), grace, &self.telemetry.metrics, log_denials))
+    fn checks(&self, log_denials: Option<SampleRate>) -> Arc<Evaluator> {
+        Arc::new(Evaluator::new(self.accounts.clone(), &self.telemetry.metrics, log_denials))
     }
 
     fn deliveries(&self, served: Option<String>) -> Deliveries {

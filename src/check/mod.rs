@@ -12,8 +12,8 @@ pub use subjects::{SubjectError, Subjects, SubjectsBuf, SubjectsParser};
 
 use crate::{
     domain::{
-        self, Account, Catalog, Decision, Denial, EvaluatedState, Explanation, Grace, Grant,
-        PackedItems, PreparedAccounts, Question, Reason, Revision, Slug, SubjectRef,
+        self, Account, Catalog, Decision, Denial, EvaluatedState, Explanation, Grant, PackedItems,
+        PreparedAccounts, Question, Reason, Revision, Slug, SubjectRef,
     },
     replica::{Accounts, CachedAccount, Consistency, Unavailable},
     storage::CatalogVersion,
@@ -33,7 +33,6 @@ use std::{
 #[derive(Debug)]
 pub struct Evaluator {
     accounts: Arc<Accounts>,
-    grace: Grace,
     /// One counter for each reason to allow, indexed by the reason.
     grants: [Counter; Grant::ALL.len()],
     /// One counter for each reason to deny, indexed by the reason.
@@ -84,10 +83,9 @@ impl EvaluatedAccounts {
     }
 }
 
-/// The inputs of a decision beside the accounts: the catalog in use, the grace and the instant.
+/// The inputs of a decision beside the accounts: the catalog in use and the instant.
 pub struct EvaluationContext {
     version: Guard<Arc<CatalogVersion>>,
-    grace: Grace,
     /// The instant at which checks are decided, in whole milliseconds.
     pub now: DateTime<Utc>,
 }
@@ -111,9 +109,8 @@ impl EvaluationContext {
         evaluated: &'a EvaluatedAccounts,
         question: &Question<'_>,
     ) -> Decision<'a> {
-        let decide = |accounts: &[&'a Account]| {
-            domain::decide(accounts, self.catalog(), self.grace, question, at)
-        };
+        let decide =
+            |accounts: &[&'a Account]| domain::decide(accounts, self.catalog(), question, at);
         let first = &*evaluated.first.account;
         let decision = match &evaluated.second {
             None => decide(&[first]),
@@ -145,7 +142,7 @@ impl EvaluationContext {
     /// Prepares the accounts for many questions.
     #[must_use]
     pub fn prepare<'a>(&'a self, evaluated: &'a EvaluatedAccounts) -> PreparedEvaluation<'a> {
-        let accounts = PreparedAccounts::new(evaluated.accounts(), self.catalog(), self.grace);
+        let accounts = PreparedAccounts::new(evaluated.accounts(), self.catalog());
         PreparedEvaluation { evaluation: self, evaluated, accounts }
     }
 
@@ -180,12 +177,6 @@ impl EvaluationContext {
     pub fn plan_names(&self, evaluated: &EvaluatedAccounts) -> usize {
         let mut items = evaluated.accounts().flat_map(|account| &account.items);
         if items.any(|item| item.plan.is_none()) { self.version.names.count() } else { 0 }
-    }
-
-    /// How long access lasts beyond an item's dates.
-    #[must_use]
-    pub fn grace(&self) -> Grace {
-        self.grace
     }
 }
 
@@ -227,18 +218,16 @@ impl<'a> PreparedEvaluation<'a> {
 }
 
 impl Evaluator {
-    /// An evaluator that decides with `grace` and logs denials at the rate `log_denials`.
+    /// An evaluator that logs denials at the rate `log_denials`.
     #[must_use]
     pub fn new(
         accounts: Arc<Accounts>,
-        grace: Grace,
         metrics: &Metrics,
         log_denials: Option<SampleRate>,
     ) -> Self {
         let counter = |reason| metrics.checks.get_or_create_owned(&Labels([("reason", reason)]));
         Self {
             accounts,
-            grace,
             grants: Grant::ALL.map(|grant| counter(grant.name())),
             denials: Denial::ALL.map(|denial| counter(denial.name())),
             log: DenialLog::new(log_denials),
@@ -349,7 +338,7 @@ impl Evaluator {
     #[must_use]
     pub fn context(&self) -> EvaluationContext {
         let now = Utc::now().trunc_subsecs(3);
-        EvaluationContext { version: self.accounts.catalog(), grace: self.grace, now }
+        EvaluationContext { version: self.accounts.catalog(), now }
     }
 
     /// The error that a caller may see for a failure; logs the details, at most once a second.

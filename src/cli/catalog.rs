@@ -4,7 +4,7 @@ use crate::{
     app::backend_api,
     clerk::BackendApi,
     config::{Backend, Database, read_catalog},
-    domain::{self, Account, Catalog, Grace, Kind, Subject},
+    domain::{self, Account, Catalog, Entitlement, Kind, Subject},
     ingest::reconcile::{Reconciler, Refreshed},
     ingest::{Deliveries, ServedInstance},
     replica::Accounts,
@@ -186,13 +186,22 @@ async fn planned(store: &Store, file: Catalog) -> anyhow::Result<(Catalog, Catal
     Ok((store.planned_catalog(Author::Operator, file).await?, now))
 }
 
-/// The features that subjects gain and lose by a change of the catalog.
+/// The effect of a change of the catalog on the features of all subjects.
 #[derive(Default)]
 struct PlanEffect {
     subjects: usize,
-    /// By kind and feature: number of subjects that gain it, number that lose it, and examples.
-    features: BTreeMap<(Kind, String), (usize, usize, Vec<Subject>)>,
+    features: BTreeMap<(Kind, String), FeatureEffect>,
     losers: BTreeSet<Subject>,
+}
+
+/// The effect on one feature.
+#[derive(Default)]
+struct FeatureEffect {
+    gain: usize,
+    lose: usize,
+    /// Subjects that keep the feature, until another date.
+    keep_until_another_date: usize,
+    examples: Vec<Subject>,
 }
 
 impl PlanEffect {
@@ -200,30 +209,39 @@ impl PlanEffect {
     fn add(&mut self, account: &Account, before: &Catalog, after: &Catalog) {
         let now = Utc::now();
         let features = |catalog| {
-            let found = domain::entitlements(account, catalog, Grace::default(), now);
-            found.into_iter().map(|e| e.feature.to_string()).collect::<BTreeSet<_>>()
+            let found = domain::entitlements(account, catalog, now);
+            let until = |e: Entitlement<'_>| (e.feature.to_string(), e.decision.valid_until);
+            found.into_iter().map(until).collect::<BTreeMap<_, _>>()
         };
         let (before, after) = (features(before), features(after));
         self.subjects += 1;
-        for feature in before.symmetric_difference(&after) {
-            let gains = after.contains(feature);
-            let key = (account.subject.kind(), feature.clone());
-            let change = self.features.entry(key).or_default();
-            *(if gains { &mut change.0 } else { &mut change.1 }) += 1;
-            if change.2.len() < MAX_EXAMPLES {
-                change.2.push(account.subject.clone());
+        for feature in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
+            let (then, now) = (before.get(feature), after.get(feature));
+            if then == now {
+                continue;
             }
-            if !gains {
-                self.losers.insert(account.subject.clone());
+            let key = (account.subject.kind(), feature.clone());
+            let effect = self.features.entry(key).or_default();
+            match (then, now) {
+                (None, _) => effect.gain += 1,
+                (Some(_), Some(_)) => effect.keep_until_another_date += 1,
+                (Some(_), None) => {
+                    effect.lose += 1;
+                    self.losers.insert(account.subject.clone());
+                }
+            }
+            if effect.examples.len() < MAX_EXAMPLES {
+                effect.examples.push(account.subject.clone());
             }
         }
     }
 
     fn print(&self) {
-        for ((kind, feature), (gain, lose, examples)) in &self.features {
+        for ((kind, feature), effect) in &self.features {
+            let FeatureEffect { gain, lose, keep_until_another_date: other, examples } = effect;
             let examples: Vec<_> = examples.iter().map(Subject::as_str).collect();
             say!(
-                "{kind} {feature}: {gain} gain it, {lose} lose it, such as {}",
+                "{kind} {feature}: {gain} gain it, {lose} lose it, {other} keep it until another date, such as {}",
                 examples.join(", ")
             );
         }

@@ -3,7 +3,7 @@
 use super::{BackendAccess, ListenerFiles, Protocol, SessionConfig};
 use crate::{
     clerk::{SigningSecret, TrustedClaims},
-    domain::{AllowedOrigin, Catalog, Grace, PublicUrl},
+    domain::{AllowedOrigin, Catalog, PublicUrl},
 };
 use clap::ValueEnum;
 use sqlx::postgres::PgConnectOptions;
@@ -42,8 +42,6 @@ pub struct Config {
     pub sessions: Option<SessionConfig>,
     /// The dynamic metadata of Envoy's `jwt_authn` filter that is trusted.
     pub trusted_claims: Option<TrustedClaims>,
-    /// Grace periods after failed payments, paid periods and free trials.
-    pub grace: Grace,
     /// How long checks are answered from memory while Postgres is unreachable.
     pub max_staleness: Duration,
     /// How long a check waits for Postgres.
@@ -92,7 +90,6 @@ impl Config {
             ofrep_cors: Vec::new(),
             sessions: None,
             trusted_claims: None,
-            grace: Grace::default(),
             max_staleness: Duration::from_hours(1),
             check_timeout: Duration::from_secs(2),
             body_retention: chrono::Duration::days(30),

@@ -17,7 +17,7 @@ pub use sessions::{KeySource, SessionConfig, SessionSettings};
 
 use crate::{
     clerk::{InvalidSigningSecret, SigningSecret},
-    domain::{AllowedOrigin, Catalog, Grace, PublicUrl},
+    domain::{AllowedOrigin, Catalog, PublicUrl},
 };
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::{ArgAction, Args, ValueEnum};
@@ -49,8 +49,8 @@ pub struct Settings {
     /// Verification of session tokens, for the gateway protocols.
     pub sessions: SessionSettings,
 
-    /// Catalog file: the features of each plan. `serve` puts it in force at start if its content is new
-    #[arg(long, env, value_name = "FILE", help_heading = "Catalog and grace")]
+    /// Catalog file: the features of each plan, and the grace periods. `serve` puts it in force at start if its content is new
+    #[arg(long, env, value_name = "FILE", help_heading = "Catalog")]
     pub catalog: Option<PathBuf>,
 
     /// Address of the API listener: gRPC
@@ -89,19 +89,6 @@ pub struct Settings {
         hide_default_value = true
     )]
     pub migrate: bool,
-
-    /// How long access continues after a failed payment, such as `3days` [default: until Clerk ends it]
-    #[arg(long, env, value_name = "DURATION", value_parser = duration, help_heading = "Catalog and grace")]
-    pub past_due_grace: Option<Span>,
-
-    /// How long access continues after the end of a paid period if Clerk has sent no update [default: until Clerk ends
-    /// it]
-    #[arg(long, env, value_name = "DURATION", value_parser = duration, help_heading = "Catalog and grace")]
-    pub renewal_grace: Option<Span>,
-
-    /// How long access continues after the end of a free trial if Clerk has sent no update
-    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "3days", help_heading = "Catalog and grace")]
-    pub trial_grace: Span,
 
     /// How long checks are answered from memory while Postgres is unreachable
     #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "1h", help_heading = "Checks")]
@@ -256,7 +243,6 @@ impl Settings {
             ofrep_cors: self.ofrep_cors()?,
             sessions: self.sessions.sessions()?,
             trusted_claims: self.sessions.trusted_claims(),
-            grace: self.grace()?,
             max_staleness: *self.max_staleness,
             check_timeout: *self.check_timeout,
             body_retention: to_chrono(self.body_retention, "BODY_RETENTION")?,
@@ -268,16 +254,6 @@ impl Settings {
             connection_age: *self.connection_age,
             stop_within: *self.stop_within,
             stop_delay: *self.stop_delay,
-        })
-    }
-
-    fn grace(&self) -> anyhow::Result<Grace> {
-        let optional =
-            |span: Option<Span>, name| span.map(|span| to_chrono(span, name)).transpose();
-        Ok(Grace {
-            past_due: optional(self.past_due_grace, "PAST_DUE_GRACE")?,
-            renewal: optional(self.renewal_grace, "RENEWAL_GRACE")?,
-            trial: to_chrono(self.trial_grace, "TRIAL_GRACE")?,
         })
     }
 

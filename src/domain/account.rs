@@ -50,8 +50,8 @@ impl Account {
 
     /// The first instant after `now` at which time alone may change an answer about the subject, or its reason.
     #[must_use]
-    pub fn next_boundary(&self, grace: Grace, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let items = self.items.iter().flat_map(|item| [item.end(grace), item.period_end]);
+    pub fn next_boundary(&self, catalog: &Catalog, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let items = self.items.iter().flat_map(|item| [item.end(catalog.grace), item.period_end]);
         let overrides = self.overrides.iter().map(|o| o.until.instant());
         items.chain(overrides).flatten().filter(|end| *end > now).min()
     }

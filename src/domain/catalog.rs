@@ -1,4 +1,4 @@
-//! The catalog: the features and limits of each plan, for users and for organizations.
+//! The catalog: the features and limits of each plan, for users and for organizations, and the grace periods.
 
 mod names;
 mod written;
@@ -6,7 +6,7 @@ mod written;
 pub use names::PlanNames;
 pub use written::InvalidCatalog;
 
-use super::{Kind, Slug, SubscriptionUpdate, Target};
+use super::{Grace, Kind, Slug, SubscriptionUpdate, Target};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -17,6 +17,8 @@ use std::{
 pub struct Catalog {
     user: PlanSet,
     organization: PlanSet,
+    /// How long access lasts beyond the dates of an item.
+    pub grace: Grace,
     /// Features that are never granted from an account that may be outdated.
     strict: BTreeSet<Slug>,
 }
@@ -95,12 +97,13 @@ impl Catalog {
     }
 
     /// Adds the plans of `other` that this catalog lacks. Plans with the same id are the same plan, and this catalog's
-    /// version wins. `names` supplies ids that neither catalog states.
+    /// version wins; so does its grace. `names` supplies ids that neither catalog states.
     #[must_use]
     pub fn overlaid_on(self, other: Self, names: &PlanNames) -> Self {
         Self {
             user: names.merge(Kind::User, self.user, other.user),
             organization: names.merge(Kind::Organization, self.organization, other.organization),
+            grace: self.grace,
             strict: self.strict.into_iter().chain(other.strict).collect(),
         }
     }

@@ -11,8 +11,8 @@ pub(super) use prepared::LOOKED_AT;
 pub use prepared::PreparedAccounts;
 
 use super::{
-    Access, Account, Catalog, Denial, Effect, Grace, Grant, Item, Override, Plan, Question,
-    QuestionScope, Slug, Subject, Target, Until,
+    Access, Account, Catalog, Denial, Effect, Grant, Item, Override, Plan, Question, QuestionScope,
+    Slug, Subject, Target, Until,
 };
 use candidates::{Candidates, DenialCandidate, GrantCandidate};
 use chrono::{DateTime, Utc};
@@ -57,11 +57,10 @@ pub struct Decision<'a> {
 pub fn decide<'a>(
     accounts: &[&'a Account],
     catalog: &'a Catalog,
-    grace: Grace,
     question: &Question<'_>,
     now: DateTime<Utc>,
 ) -> Decision<'a> {
-    Case { accounts, catalog, grace, question }.decision(now)
+    Case { accounts, catalog, question }.decision(now)
 }
 
 impl Decision<'_> {
@@ -91,10 +90,9 @@ pub struct Entitlement<'a> {
 pub fn entitlements<'a>(
     account: &'a Account,
     catalog: &'a Catalog,
-    grace: Grace,
     now: DateTime<Utc>,
 ) -> Vec<Entitlement<'a>> {
-    let prepared = PreparedAccounts::new([account], catalog, grace);
+    let prepared = PreparedAccounts::new([account], catalog);
     let decided = account.features(catalog).into_iter().map(|feature| Entitlement {
         feature,
         decision: prepared.decide(&Question::of(feature), now),
@@ -105,13 +103,8 @@ pub fn entitlements<'a>(
 impl Account {
     /// The default plan, if it applies at `now`: no item grants access, and the subject is not deleted.
     #[must_use]
-    pub fn default_plan<'c>(
-        &self,
-        catalog: &'c Catalog,
-        grace: Grace,
-        now: DateTime<Utc>,
-    ) -> Option<&'c Slug> {
-        let standing = self.standing(grace);
+    pub fn default_plan<'c>(&self, catalog: &'c Catalog, now: DateTime<Utc>) -> Option<&'c Slug> {
+        let standing = self.standing(catalog.grace);
         let live = |item: Item<&str>| matches!(standing.access(&item, now), Access::Granted(..));
         if self.deleted_at.is_some() || self.items.iter().any(live) {
             return None;
@@ -138,7 +131,6 @@ impl Verdict<'_> {
 struct Case<'a, 'q, H> {
     accounts: &'q [H],
     catalog: &'a Catalog,
-    grace: Grace,
     question: &'q Question<'q>,
 }
 
@@ -181,7 +173,7 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         }
         self.collect_overrides(account, now, candidates);
         let mut live_until = None;
-        for held in holder.held(self.catalog, self.grace) {
+        for held in holder.held(self.catalog) {
             #[cfg(test)]
             prepared::LOOKED_AT.with(|count| count.set(count.get() + 1));
             if let Access::Granted(_, until) = held.claim.at(now) {

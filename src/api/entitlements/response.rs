@@ -52,7 +52,7 @@ pub(super) async fn account(
     evaluated: &EvaluatedAccounts,
     evaluation: &EvaluationContext,
 ) -> pb::Account {
-    let (catalog, grace, now) = (evaluation.catalog(), evaluation.grace(), evaluation.now);
+    let (catalog, now) = (evaluation.catalog(), evaluation.now);
     let (account, prepared) = (evaluated.first(), evaluation.prepare(evaluated));
     let (mut entitlements, mut yielding) = (Vec::new(), CooperativeYield::default());
     for feature in account.features(catalog) {
@@ -68,8 +68,9 @@ pub(super) async fn account(
         }
         yielding.answered(prepared.items()).await;
     }
-    let default_plan = account.default_plan(catalog, grace, now);
-    let (plans, standing) = (catalog.plan_set(account.subject.kind()), account.standing(grace));
+    let default_plan = account.default_plan(catalog, now);
+    let (plans, standing) =
+        (catalog.plan_set(account.subject.kind()), account.standing(catalog.grace));
     let items = account.items.iter().map(|found| {
         let plan = plans.find(found.plan_id, found.plan).map(|(slug, _)| slug.as_str());
         item(&found, standing.access(&found, now), plan)

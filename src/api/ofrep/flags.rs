@@ -5,7 +5,7 @@ use crate::{
     check::{CooperativeYield, EvaluatedAccounts, EvaluationContext, Evaluator, SubjectsBuf},
     domain::{Explanation, Question, Revision},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 /// Renders one flag.
@@ -37,19 +37,14 @@ pub(super) async fn flags(
 }
 
 /// The tag of the state that determines all flags of these subjects: the revision of accounts and catalog, the next
-/// instant at which time alone changes a flag, whether the data may be stale, the grace periods, the learned names of
-/// plans, and the version of this service. Equal tags mean equal flags, so an unchanged answer needs no decisions.
+/// instant at which time alone changes a flag, whether the data may be stale, the learned names of plans, and the version
+/// of this service. Equal tags mean equal flags, so an unchanged answer needs no decisions.
 pub(super) fn tag(evaluation: &EvaluationContext, evaluated: &EvaluatedAccounts) -> String {
     let boundary = next_boundary(evaluation, evaluated).map_or(0, |at| at.timestamp_millis());
-    let grace = evaluation.grace();
-    let millis = |grace: Option<TimeDelta>| grace.map_or(-1, |grace| grace.num_milliseconds());
     format!(
-        "{}~{boundary}~{}~{}.{}.{}~{}~{}",
+        "{}~{boundary}~{}~{}~{}",
         evaluation.revision(evaluated),
         u8::from(evaluated.stale_for().is_some()),
-        millis(grace.past_due),
-        millis(grace.renewal),
-        millis(Some(grace.trial)),
         evaluation.plan_names(evaluated),
         env!("CARGO_PKG_VERSION"),
     )
@@ -66,5 +61,6 @@ pub(super) fn next_boundary(
     evaluation: &EvaluationContext,
     evaluated: &EvaluatedAccounts,
 ) -> Option<DateTime<Utc>> {
-    evaluated.accounts().filter_map(|a| a.next_boundary(evaluation.grace(), evaluation.now)).min()
+    let (catalog, now) = (evaluation.catalog(), evaluation.now);
+    evaluated.accounts().filter_map(|account| account.next_boundary(catalog, now)).min()
 }

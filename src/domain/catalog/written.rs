@@ -1,7 +1,8 @@
 //! The catalog's text formats: operators write TOML, and this service stores JSON.
 
 use super::{Catalog, Plan, PlanSet};
-use crate::domain::{InvalidSlug, Kind, Slug, Target};
+use crate::domain::{Grace, InvalidSlug, Kind, Slug, Target};
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +29,7 @@ impl Catalog {
     pub fn to_json(&self) -> String {
         let strict = self.strict.iter().map(ToString::to_string).collect();
         let (user, organization) = ((&self.user).into(), (&self.organization).into());
-        let document = WrittenCatalog { strict, user, organization };
+        let document = WrittenCatalog { grace: self.grace.into(), strict, user, organization };
         serde_json::to_string(&document).expect("a map of strings and numbers is JSON")
     }
 }
@@ -41,12 +42,26 @@ pub struct InvalidCatalog(String);
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenCatalog {
+    #[serde(default, skip_serializing_if = "WrittenGrace::is_default")]
+    grace: WrittenGrace,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     strict: BTreeSet<String>,
     #[serde(default)]
     user: WrittenPlanSet,
     #[serde(default)]
     organization: WrittenPlanSet,
+}
+
+/// Durations such as `3days`; without one, the default of [`Grace`].
+#[derive(Deserialize, Serialize, Default)]
+#[serde(deny_unknown_fields)]
+struct WrittenGrace {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    past_due: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    renewal: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trial: Option<String>,
 }
 
 #[derive(Deserialize, Serialize, Default)]
@@ -78,6 +93,7 @@ impl TryFrom<WrittenCatalog> for Catalog {
         let catalog = Self {
             user: plan_set(Kind::User, document.user)?,
             organization: plan_set(Kind::Organization, document.organization)?,
+            grace: document.grace.try_into()?,
             strict: BTreeSet::new(),
         };
         let strict = document.strict.iter().map(|slug| slug_at("strict", slug));
@@ -89,6 +105,50 @@ impl TryFrom<WrittenCatalog> for Catalog {
             )));
         }
         Ok(Self { strict, ..catalog })
+    }
+}
+
+impl TryFrom<WrittenGrace> for Grace {
+    type Error = InvalidCatalog;
+
+    fn try_from(written: WrittenGrace) -> Result<Self, InvalidCatalog> {
+        let at = |name, text: Option<String>| text.map(|text| duration_at(name, &text)).transpose();
+        Ok(Self {
+            past_due: at("past_due", written.past_due)?,
+            renewal: at("renewal", written.renewal)?,
+            trial: at("trial", written.trial)?.unwrap_or(Self::default().trial),
+        })
+    }
+}
+
+fn duration_at(name: &str, text: &str) -> Result<TimeDelta, InvalidCatalog> {
+    let duration = humantime::parse_duration(text).ok();
+    // Whole milliseconds, as all instants of a decision.
+    let duration = duration.filter(|duration| duration.subsec_nanos() % 1_000_000 == 0);
+    duration.and_then(|duration| TimeDelta::from_std(duration).ok()).ok_or_else(|| {
+        let rule = "must be a duration in whole milliseconds, such as 3days, 12h or 0s";
+        InvalidCatalog(format!("grace.{name}: `{text}` {rule}"))
+    })
+}
+
+impl From<Grace> for WrittenGrace {
+    fn from(grace: Grace) -> Self {
+        let text = |grace: TimeDelta| {
+            let grace = grace.to_std().expect("a grace is not negative");
+            humantime::format_duration(grace).to_string()
+        };
+        let trial = Some(grace.trial).filter(|trial| *trial != Grace::default().trial);
+        Self {
+            past_due: grace.past_due.map(text),
+            renewal: grace.renewal.map(text),
+            trial: trial.map(text),
+        }
+    }
+}
+
+impl WrittenGrace {
+    fn is_default(&self) -> bool {
+        self.past_due.is_none() && self.renewal.is_none() && self.trial.is_none()
     }
 }
 

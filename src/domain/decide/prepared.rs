@@ -2,7 +2,7 @@
 //! question they are computed while the items are read; for many questions they are computed once.
 
 use super::{Case, Decision};
-use crate::domain::{Account, Catalog, Grace, Plan, Question, Slug, item::Claim};
+use crate::domain::{Account, Catalog, Plan, Question, Slug, item::Claim};
 use chrono::{DateTime, Utc};
 
 #[cfg(test)]
@@ -24,7 +24,7 @@ pub(super) struct Held<'a> {
 /// An account that yields its items as [`Held`], computed now or before.
 pub(super) trait Holder<'a> {
     fn account(&self) -> &'a Account;
-    fn held(&self, catalog: &'a Catalog, grace: Grace) -> impl Iterator<Item = Held<'a>>;
+    fn held(&self, catalog: &'a Catalog) -> impl Iterator<Item = Held<'a>>;
 }
 
 impl<'a> Holder<'a> for &'a Account {
@@ -32,10 +32,10 @@ impl<'a> Holder<'a> for &'a Account {
         self
     }
 
-    fn held(&self, catalog: &'a Catalog, grace: Grace) -> impl Iterator<Item = Held<'a>> {
+    fn held(&self, catalog: &'a Catalog) -> impl Iterator<Item = Held<'a>> {
         let account: &'a Account = self;
         let plans = catalog.plan_set(account.subject.kind());
-        let standing = account.standing(grace);
+        let standing = account.standing(catalog.grace);
         account.items.iter().map(move |item| {
             let plan = plans.find(item.plan_id, item.plan);
             let named = plan.map(|(slug, _)| slug.as_str()).or(item.plan).or(item.plan_id);
@@ -56,7 +56,7 @@ impl<'a> Holder<'a> for PreparedAccount<'a> {
         self.account
     }
 
-    fn held(&self, _: &'a Catalog, _: Grace) -> impl Iterator<Item = Held<'a>> {
+    fn held(&self, _: &'a Catalog) -> impl Iterator<Item = Held<'a>> {
         self.held.iter().copied()
     }
 }
@@ -66,29 +66,23 @@ impl<'a> Holder<'a> for PreparedAccount<'a> {
 pub struct PreparedAccounts<'a> {
     accounts: Vec<PreparedAccount<'a>>,
     catalog: &'a Catalog,
-    grace: Grace,
 }
 
 impl<'a> PreparedAccounts<'a> {
-    /// Prepares accounts for questions under this catalog and grace.
+    /// Prepares accounts for questions under this catalog.
     #[must_use]
-    pub fn new(
-        accounts: impl IntoIterator<Item = &'a Account>,
-        catalog: &'a Catalog,
-        grace: Grace,
-    ) -> Self {
-        let prepared = accounts.into_iter().map(|account| PreparedAccount {
-            account,
-            held: account.held(catalog, grace).collect(),
-        });
-        Self { accounts: prepared.collect(), catalog, grace }
+    pub fn new(accounts: impl IntoIterator<Item = &'a Account>, catalog: &'a Catalog) -> Self {
+        let prepared = accounts
+            .into_iter()
+            .map(|account| PreparedAccount { account, held: account.held(catalog).collect() });
+        Self { accounts: prepared.collect(), catalog }
     }
 
     /// Answers a question as [`decide`](super::decide) does.
     #[must_use]
     pub fn decide(&self, question: &Question<'_>, now: DateTime<Utc>) -> Decision<'a> {
-        let Self { accounts, catalog, grace } = self;
-        Case { accounts, catalog, grace: *grace, question }.decision(now)
+        let Self { accounts, catalog } = self;
+        Case { accounts, catalog, question }.decision(now)
     }
 
     /// The number of items that each question examines.

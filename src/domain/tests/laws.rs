@@ -1,6 +1,6 @@
 //! Property tests of decisions on generated accounts.
 
-use super::{catalog, item, org, user};
+use super::{item, org, user, with_grace};
 use crate::domain::*;
 use chrono::{DateTime, Duration, Utc};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -86,22 +86,22 @@ prop_compose! {
 }
 
 prop_compose! {
-    pub(super) fn a_grace()(
+    pub(super) fn a_catalog()(
         past_due in option::of(0..9i64), renewal in option::of(0..9i64), trial in 0..9i64,
-    ) -> Grace {
+    ) -> Catalog {
         let [past_due, renewal] = [past_due, renewal].map(|days| days.map(Duration::days));
-        Grace { past_due, renewal, trial: Duration::days(trial) }
+        with_grace(Grace { past_due, renewal, trial: Duration::days(trial) })
     }
 }
 
 fn ask<'a>(
     accounts: &'a [Account],
-    grace: Grace,
+    catalog: &'a Catalog,
     feature: &str,
     now: DateTime<Utc>,
 ) -> Decision<'a> {
     let accounts: Vec<_> = accounts.iter().collect();
-    decide(&accounts, catalog(), grace, &Question::feature(feature).unwrap(), now)
+    decide(&accounts, catalog, &Question::feature(feature).unwrap(), now)
 }
 
 /// The subject, plan and limit of a grant. The reason is left out, because it may be refined.
@@ -127,17 +127,17 @@ proptest! {
     /// An answer is valid before `valid_until`, and not at it.
     #[test]
     fn an_answer_is_valid_exactly_until_its_valid_until(
-        accounts in vec(an_account(), 1..3), grace in a_grace(),
+        accounts in vec(an_account(), 1..3), catalog in a_catalog(),
         feature in select(&FEATURES[..]), now in instant(), later in 0..100i64,
     ) {
-        let decision = ask(&accounts, grace, feature, now);
+        let decision = ask(&accounts, &catalog, feature, now);
         let then = now + Duration::hours(later * 12);
-        let at_then = ask(&accounts, grace, feature, then);
+        let at_then = ask(&accounts, &catalog, feature, then);
         if let Some(until) = decision.valid_until {
             prop_assert!(until > now);
-            let at_end = ask(&accounts, grace, feature, until);
+            let at_end = ask(&accounts, &catalog, feature, until);
             prop_assert_ne!(grant_of(&at_end.verdict), grant_of(&decision.verdict));
-            let just_before = ask(&accounts, grace, feature, until - Duration::milliseconds(1));
+            let just_before = ask(&accounts, &catalog, feature, until - Duration::milliseconds(1));
             prop_assert_eq!(grant_of(&just_before.verdict), grant_of(&decision.verdict));
         }
         if decision.valid_until.is_none_or(|until| then < until) {
@@ -148,10 +148,10 @@ proptest! {
     /// Only known-good statuses of known plans, default plans and overrides ever grant.
     #[test]
     fn unknown_statuses_and_plans_grant_nothing(
-        accounts in vec(an_account(), 1..3), grace in a_grace(),
+        accounts in vec(an_account(), 1..3), catalog in a_catalog(),
         feature in select(&FEATURES[..]), now in instant(),
     ) {
-        let decision = ask(&accounts, grace, feature, now);
+        let decision = ask(&accounts, &catalog, feature, now);
         if let Verdict::Allowed { reason, subject, plan, .. } = decision.verdict {
             let account = accounts.iter().find(|a| a.subject == *subject).unwrap();
             let kind = subject.kind();
@@ -159,11 +159,11 @@ proptest! {
             match (reason, plan) {
                 (Grant::OverrideGrants, None) => {}
                 (Grant::DefaultPlan, plan) => {
-                    let default = catalog().plan_set(kind).default_plan.as_ref();
+                    let default = catalog.plan_set(kind).default_plan.as_ref();
                     prop_assert_eq!(plan, default.map(Slug::as_str));
                 }
                 (_, Some(plan)) => {
-                    prop_assert!(catalog().plan_set(kind).plans.contains_key(plan));
+                    prop_assert!(catalog.plan_set(kind).plans.contains_key(plan));
                     let held = |a: &Account| a.items.iter().any(|i| i.plan == Some(plan)
                         && matches!(i.status, Status::Active | Status::PastDue | Status::Canceled));
                     prop_assert!(accounts.iter().filter(|a| a.subject == account.subject).any(held));
@@ -176,11 +176,11 @@ proptest! {
     /// A user and an organization together have the union of their features, unless an override denies one.
     #[test]
     fn an_unscoped_question_is_the_union_of_the_scoped_ones(
-        items in vec(an_item(), 0..4), others in vec(an_item(), 0..4), grace in a_grace(),
+        items in vec(an_item(), 0..4), others in vec(an_item(), 0..4), catalog in a_catalog(),
         feature in select(&FEATURES[..6]), now in instant(),
     ) {
         let accounts = [user(items), org(others)];
-        let allowed = |feature: &str| grant_of(&ask(&accounts, grace, feature, now).verdict).is_some();
+        let allowed = |feature: &str| grant_of(&ask(&accounts, &catalog, feature, now).verdict).is_some();
         let either = allowed(&format!("user:{feature}")) || allowed(&format!("org:{feature}"));
         prop_assert_eq!(allowed(feature), either);
     }
@@ -188,12 +188,12 @@ proptest! {
     /// The order of items does not matter.
     #[test]
     fn the_order_of_items_does_not_matter(
-        items in vec(an_item(), 0..5), grace in a_grace(),
+        items in vec(an_item(), 0..5), catalog in a_catalog(),
         feature in select(&FEATURES[..]), now in instant(),
     ) {
         let reversed: Vec<_> = items.iter().rev().cloned().collect();
         let (items, reversed) = ([user(items)], [user(reversed)]);
-        let (one, other) = (ask(&items, grace, feature, now), ask(&reversed, grace, feature, now));
+        let (one, other) = (ask(&items, &catalog, feature, now), ask(&reversed, &catalog, feature, now));
         prop_assert_eq!(grant_of(&one.verdict), grant_of(&other.verdict));
         prop_assert_eq!(one.valid_until, other.valid_until);
     }
@@ -201,12 +201,12 @@ proptest! {
     /// The listed entitlements are those that a check allows.
     #[test]
     fn entitlements_agree_with_checks(
-        account in an_account(), grace in a_grace(), now in instant(),
+        account in an_account(), catalog in a_catalog(), now in instant(),
     ) {
-        let listed = entitlements(&account, catalog(), grace, now);
+        let listed = entitlements(&account, &catalog, now);
         for feature in &FEATURES[..6] {
             let found = listed.iter().find(|e| e.feature.as_str() == *feature).map(|e| &e.decision);
-            let asked = ask(std::slice::from_ref(&account), grace, feature, now);
+            let asked = ask(std::slice::from_ref(&account), &catalog, feature, now);
             let allowed = grant_of(&asked.verdict).is_some();
             prop_assert_eq!(found, allowed.then_some(&asked));
         }

@@ -2,8 +2,8 @@
 
 use super::{
     at, catalog, item,
-    laws::{FEATURES, a_grace, an_item, an_override, grant_of, instant},
-    org, user, with_status,
+    laws::{FEATURES, a_catalog, an_item, an_override, grant_of, instant},
+    org, user, with_grace, with_status,
 };
 use crate::domain::{decide::LOOKED_AT, *};
 use chrono::{DateTime, Duration, Utc};
@@ -35,14 +35,14 @@ prop_compose! {
 /// The first instant at which the answer changes, found by trying every date of every item and override.
 fn by_trying_all(
     accounts: &[&Account],
-    grace: Grace,
+    catalog: &Catalog,
     question: &Question<'_>,
     now: DateTime<Utc>,
 ) -> Option<DateTime<Utc>> {
-    let verdict = |at| decide(accounts, catalog(), grace, question, at).verdict;
+    let verdict = |at| decide(accounts, catalog, question, at).verdict;
     let before = verdict(now);
     let next =
-        |at: &DateTime<Utc>| accounts.iter().filter_map(|a| a.next_boundary(grace, *at)).min();
+        |at: &DateTime<Utc>| accounts.iter().filter_map(|a| a.next_boundary(catalog, *at)).min();
     let mut boundaries = std::iter::successors(next(&now), next);
     boundaries.find(|at| grant_of(&verdict(*at)) != grant_of(&before))
 }
@@ -52,16 +52,16 @@ proptest! {
 
     #[test]
     fn valid_until_is_the_first_of_all_dates_at_which_the_answer_changes(
-        accounts in accounts(), grace in a_grace(), now in instant(),
+        accounts in accounts(), catalog in a_catalog(), now in instant(),
         plan in select(&["free", "pro", "max", "team"][..]), feature in select(&FEATURES[..]), asks_plan: bool,
     ) {
         let accounts: Vec<_> = accounts.iter().collect();
         let text = if asks_plan { Question::plan(plan) } else { Question::feature(feature) };
         let question = text.unwrap();
-        let decision = decide(&accounts, catalog(), grace, &question, now);
-        let tried = by_trying_all(&accounts, grace, &question, now);
+        let decision = decide(&accounts, &catalog, &question, now);
+        let tried = by_trying_all(&accounts, &catalog, &question, now);
         prop_assert_eq!(decision.valid_until, tried);
-        let prepared = PreparedAccounts::new(accounts, catalog(), grace);
+        let prepared = PreparedAccounts::new(accounts, &catalog);
         prop_assert_eq!(prepared.decide(&question, now), decision);
     }
 }
@@ -92,14 +92,14 @@ fn deciding_is_linear_in_the_items() {
         ("past_due", None),
         ("ended", None),
     ] {
-        let grace = Grace { renewal: grace(renewal), ..Grace::default() };
+        let catalog = with_grace(Grace { renewal: grace(renewal), ..Grace::default() });
         for feature in ["reports", "export", "assistant", "projects", "nothing"] {
             for days in [0, 20, 400] {
                 let work = |items: usize| {
                     let account = running(items.try_into().unwrap(), status);
                     let question = Question::feature(feature).unwrap();
                     let now = at("2026-01-15") + Duration::days(days);
-                    looked_at(|| _ = decide(&[&account], catalog(), grace, &question, now))
+                    looked_at(|| _ = decide(&[&account], &catalog, &question, now))
                 };
                 let (few, many) = (work(500), work(1_000));
                 let case = format!("{status} {renewal:?} {feature} {days}: {few}, {many}");
@@ -114,7 +114,7 @@ fn an_answer_ends_when_an_item_that_is_not_overdue_replaces_its_plan() {
     let later = Item { period_end: Some(at("2026-03-01")), ..item("pro") };
     let ada = user([item("max"), later]);
     let question = Question::feature("reports").unwrap();
-    let decision = decide(&[&ada], catalog(), Grace::default(), &question, at("2026-01-15"));
+    let decision = decide(&[&ada], catalog(), &question, at("2026-01-15"));
     assert_eq!(super::line_of(&decision), "allowed Plan max of user_ada until 2026-02-01");
 }
 
@@ -158,5 +158,5 @@ fn too_many_items_are_reduced_to_those_that_may_grant_and_the_newest_others() {
 
 fn ask<'a>(account: &'a Account, feature: &str) -> Decision<'a> {
     let question = Question::feature(feature).unwrap();
-    decide(&[account], catalog(), Grace::default(), &question, at("2026-01-15"))
+    decide(&[account], catalog(), &question, at("2026-01-15"))
 }

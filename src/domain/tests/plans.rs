@@ -1,7 +1,7 @@
 //! A plan is identified by its id; its slug can change.
 
 use super::{item, user};
-use crate::domain::{Catalog, Grace, Item, Kind, PlanName, PlanNames, Question, decide};
+use crate::domain::{Catalog, Item, Kind, PlanName, PlanNames, Question, decide};
 
 const FILE: &str =
     "[user.plans.basic]\nfeatures = [\"reports\"]\n[user.plans.basic.limits]\nseats = 5\n";
@@ -26,7 +26,7 @@ fn check(catalog: &Catalog, held: &Item, feature: &str) {
     let ada = user([held.clone()]);
     let question = Question::feature(feature).unwrap();
     let now = super::at("2026-01-15");
-    let decision = decide(&[&ada], catalog, Grace::default(), &question, now);
+    let decision = decide(&[&ada], catalog, &question, now);
     assert!(super::line_of(&decision).starts_with("allowed Plan"), "{held:?}: {decision:?}");
 }
 
@@ -62,7 +62,7 @@ fn a_plan_may_be_asked_for_by_the_slug_that_it_had() {
         let ada = user([held(Some("cplan_b"), Some("basic"))]);
         let question = Question::plan(asked).unwrap();
         let now = super::at("2026-01-15");
-        let decision = decide(&[&ada], &catalog, Grace::default(), &question, now);
+        let decision = decide(&[&ada], &catalog, &question, now);
         assert!(super::line_of(&decision).starts_with("allowed"), "{asked}: {decision:?}");
     }
 }

@@ -1,8 +1,8 @@
 //! Compares an account with Clerk's answer, by the features that each grants.
 
 use crate::domain::{
-    Access, Account, Catalog, Grace, Item, PackedItems, Payment, Snapshot, SubscriptionUpdate,
-    Verdict, entitlements,
+    Access, Account, Catalog, Item, PackedItems, Payment, Snapshot, SubscriptionUpdate, Verdict,
+    entitlements,
 };
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub(super) fn difference(
 
 fn unknown_plan(account: &Account, catalog: &Catalog, now: DateTime<Utc>) -> Option<String> {
     let plans = catalog.plan_set(account.subject.kind());
-    let standing = account.standing(Grace::default());
+    let standing = account.standing(catalog.grace);
     let unknown = account.items.iter().find(|item| {
         plans.find(item.plan_id, item.plan).is_none()
             && matches!(standing.access(item, now), Access::Granted(..))
@@ -80,7 +80,7 @@ fn features(
     catalog: &Catalog,
     now: DateTime<Utc>,
 ) -> BTreeMap<String, Option<u64>> {
-    let granted = entitlements(account, catalog, Grace::default(), now);
+    let granted = entitlements(account, catalog, now);
     let granted = granted.into_iter().filter_map(|found| match found.decision.verdict {
         Verdict::Allowed { limit, .. } => Some((found.feature.to_string(), limit)),
         Verdict::Denied { .. } => None,

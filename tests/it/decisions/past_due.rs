@@ -4,19 +4,55 @@ use crate::{
     support::database::Db,
     support::fake_clerk::{Clerk, subscription},
     support::service::{Replica, config, eventually, payload},
+    support::shell::Shell,
     support::webhook_cases::{
         Case, FAR, SENT, ask, check, check_on, fits, in_every_order, item, part, shown, snapshot,
         with,
     },
 };
 use chrono::{Duration, Utc};
+use entitlements::api::pb::Reason;
 use serde_json::Value;
 
 /// A replica that ends access three days after a failed payment.
 async fn replica(db: &Db) -> Replica {
     let mut config = config(db);
-    config.grace.past_due = Some(Duration::days(3));
+    config.catalog.as_mut().unwrap().0.grace.past_due = Some(Duration::days(3));
     Replica::start_with(config).await
+}
+
+/// The example catalog with this table `[grace]`.
+fn with_grace(grace: &str) -> String {
+    format!("{}\n[grace]\n{grace}\n", include_str!("../../../catalog.example.toml"))
+}
+
+#[tokio::test]
+async fn a_change_of_grace_is_planned_and_applied_as_a_catalog_version_without_a_restart() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let subject = "user_overdue";
+    replica.send(&at(-10, subject, "active", day(-5))).await;
+    let now = replica.check(subject, "", "export").await;
+    assert_eq!((now.allowed, now.valid_until), (true, None), "without a grace until Clerk ends it");
+
+    let shell = Shell::new(&[("DATABASE_URL", &db.url)]);
+    for (grace, effect) in [
+        ("renewal = \"20days\"", "user export: 0 gain it, 0 lose it, 1 keep it until another date"),
+        ("renewal = \"2days\"", "user export: 0 gain it, 1 lose it, 0 keep it until another date"),
+    ] {
+        shell.write("grace.toml", &with_grace(grace));
+        let (code, stdout, stderr) = shell.run(&["catalog", "plan", "grace.toml"]).await;
+        assert!(code == 0 && stdout.contains(effect), "{grace}: {stdout}{stderr}");
+    }
+    let (code, _, stderr) = shell.run(&["catalog", "apply", "grace.toml"]).await;
+    assert!(code == 2 && stderr.contains("--yes"), "a loss needs consent: {stderr}");
+    let (code, stdout, _) = shell.run(&["catalog", "apply", "grace.toml", "--yes"]).await;
+    assert!(code == 0 && stdout.ends_with("catalog 2 is in force now\n"), "{stdout}");
+    eventually("the replica decides with the grace", async || {
+        let denied = replica.check(subject, "", "export").await;
+        !denied.allowed && denied.reason() == Reason::PeriodOver
+    })
+    .await;
 }
 
 /// The time this many days from now, in Unix milliseconds.

@@ -68,7 +68,6 @@ async fn serve_refuses_to_start_on_settings_that_cannot_work_and_names_them() {
             vec![database, secret, ("WEBHOOK_LISTEN", "192.0.2.1:80")],
             "WEBHOOK_LISTEN: cannot listen on",
         ),
-        (vec![database, secret, ("PAST_DUE_GRACE", "soon")], "--past-due-grace"),
         (vec![database, secret, ("MAX_STALENESS", "3600")], "must be a duration such as 250ms"),
         (vec![database, secret, ("CHECK_TIMEOUT", "0s")], "must be longer than 0s"),
         (vec![secret, ("DATABASE_URL", "mysql://me@here/db")], "DATABASE_URL is not a Postgres"),
