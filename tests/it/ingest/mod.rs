@@ -6,6 +6,7 @@ pub mod fuzz_corpus;
 pub mod generated_stories;
 pub mod instances;
 pub mod invalid_requests;
+pub mod large_and_slow_bodies;
 pub mod ledger;
 pub mod malformed_webhooks;
 pub mod missing_dates;

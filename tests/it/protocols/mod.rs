@@ -3,7 +3,9 @@
 pub mod authzen;
 pub mod flagd;
 pub mod flagd_sync;
+pub mod gateway_tokens;
 pub mod gateways;
 pub mod host_header;
 pub mod invalid_calls;
 pub mod ofrep;
+pub mod ofrep_events;

@@ -8,36 +8,30 @@
 //! `HISTORY=60 cargo test --release --test it histories:: -- --nocapture` runs every fault for 60 s each, or those of
 //! `FAULTS=Nothing,OneKilled`. Built with `NAIVE_CACHE=1`, `HISTORY=12 FAULTS=Nothing` must fail.
 
+mod node;
+
 use crate::{
-    support::process::{Postgres, Process, signal},
-    support::proxy::{Link, Proxy},
+    support::process::{Postgres, signal},
+    support::proxy::Link,
     support::rng::Rng,
     support::service::is_acknowledged,
 };
-use entitlements::api::pb::{
-    CheckFeatureRequest, CheckFeatureResponse, entitlements_client::EntitlementsClient,
-};
 use futures_util::future::join_all;
+use node::{Fault, Node, SUBJECTS, version};
 use rustix::process::Signal;
 use serde_json::json;
 use std::{
     env,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::RwLock,
-    task::spawn_blocking,
-    time::{sleep, timeout},
-};
-use tonic::transport::Channel;
+use tokio::{task::spawn_blocking, time::sleep};
 
 const REPLICAS: usize = 3;
-const SUBJECTS: usize = 24;
 const WRITERS: usize = 3;
 const READERS: usize = 4;
 /// The pause of a reader between two questions. Three services, Postgres and the test share two cores, and their
@@ -53,83 +47,6 @@ const MAX_LAG: Duration = Duration::from_millis(300);
 const START: i64 = 1_790_000_000_000;
 /// The time after a fault during which a replica may still send `stale_for`.
 const RECOVERY: Duration = Duration::from_secs(10);
-
-/// The fault during a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    Nothing,
-    ListenersKilled,
-    NotificationsLost,
-    OneLinkSlow,
-    PostgresRestarted,
-    OneBlackHoled,
-    OneKilled,
-    OneStopped,
-}
-
-impl Fault {
-    /// Whether the fault is on the link between a replica and Postgres. Other faults run without a proxy, because a hop
-    /// costs time.
-    fn is_of_the_link(self) -> bool {
-        matches!(self, Self::NotificationsLost | Self::OneLinkSlow | Self::OneBlackHoled)
-    }
-}
-
-/// A replica and its link to Postgres.
-struct Node {
-    database: String,
-    process: RwLock<Process>,
-    client: RwLock<EntitlementsClient<Channel>>,
-    proxy: Proxy,
-    /// Set while the replica is cut off, and for some time afterwards.
-    cut_off: Mutex<Option<Instant>>,
-    /// The newest version of each subject in an answer of this replica.
-    answered: [AtomicU64; SUBJECTS],
-}
-
-impl Node {
-    async fn start(postgres: &Postgres, fault: Fault) -> Self {
-        let proxy = Proxy::before(&postgres.url()).await;
-        let database =
-            if fault.is_of_the_link() { proxy.url("entitlements") } else { postgres.url() };
-        let process = Process::start(&database, &[]).await;
-        let client = RwLock::new(process.client());
-        let answered = std::array::from_fn(|_| AtomicU64::new(0));
-        let (process, cut_off) = (RwLock::new(process), Mutex::new(None));
-        Self { database, process, client, proxy, cut_off, answered }
-    }
-
-    async fn restart(&self) {
-        let mut process = self.process.write().await;
-        process.kill().await;
-        *process = Process::start(&self.database, &[]).await;
-        *self.client.write().await = process.client();
-    }
-
-    fn cut_off_until(&self, until: Instant) {
-        *self.cut_off.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
-    }
-
-    fn is_cut_off(&self) -> bool {
-        self.cut_off.lock().unwrap().is_some_and(|until| Instant::now() < until)
-    }
-
-    async fn check(&self, subject: usize) -> Option<CheckFeatureResponse> {
-        let request = CheckFeatureRequest {
-            user_id: format!("user_{subject}"),
-            feature: "export".into(),
-            ..Default::default()
-        };
-        let mut client = self.client.read().await.clone();
-        let answer = timeout(Duration::from_secs(1), client.check_feature(request)).await;
-        answer.ok()?.ok().map(tonic::Response::into_inner)
-    }
-}
-
-fn version(answer: &CheckFeatureResponse) -> u64 {
-    let (_, revision) = answer.revision.rsplit_once('.').unwrap_or(("", "0"));
-    revision.parse().unwrap()
-}
 
 /// The findings of a run.
 #[derive(Default)]

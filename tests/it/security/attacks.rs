@@ -11,10 +11,10 @@ use crate::{
         SETTINGS, call, frame,
     },
     support::process::Process,
-    support::service::{ADA, Replica, config, deliver, eventually, payload, plain_http},
+    support::service::{ADA, eventually},
     support::webhook_attacks,
 };
-use entitlements::api::pb::{CheckFeatureRequest, entitlements_client::EntitlementsClient};
+use entitlements::api::pb::CheckFeatureRequest;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use prost::Message;
 use std::{
@@ -23,12 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::time::interval;
-use tonic::transport::{Channel, Endpoint};
 
 /// The growth of memory, in MiB, that is not a leak: pools, caches, and body memory that the allocator keeps.
 const ALLOWANCE_MIB: u64 = 72;
 const CHECK: &str = "/entitlements.v1.Entitlements/CheckFeature";
-const POST: &str = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\n";
 
 /// The addresses of the service.
 #[derive(Clone, Copy)]
@@ -66,9 +64,21 @@ const ATTACKS: [(&str, Attack, Ends); 22] = [
     ("half a preface", |to, until| silent(to.grpc, until, &PREFACE[..12]), Ends::Soon),
     ("preface, then silence", quiet, Ends::WhenQuiet),
     ("dripping preface and frames", dripping, Ends::Perhaps),
-    ("webhook: bodies too large", body_bombs, Ends::Perhaps),
-    ("webhook: unsigned bodies", unsigned, Ends::Perhaps),
-    ("webhook: answers never read", pipelined, Ends::Perhaps),
+    (
+        "webhook: bodies too large",
+        |to, until| webhook_attacks::body_bombs(to.http, until),
+        Ends::Perhaps,
+    ),
+    (
+        "webhook: unsigned bodies",
+        |to, until| webhook_attacks::unsigned(to.http, until),
+        Ends::Perhaps,
+    ),
+    (
+        "webhook: answers never read",
+        |to, until| webhook_attacks::pipelined(to.http, until),
+        Ends::Perhaps,
+    ),
     (
         "webhook: slow bodies",
         |to, until| webhook_attacks::slow_bodies(to.http, until),
@@ -232,53 +242,6 @@ fn dripping(to: Target, until: Instant) -> Closed {
     join_all(attackers).boxed()
 }
 
-/// Endless chunks, and a false content-length.
-fn body_bombs(to: Target, until: Instant) -> Closed {
-    crowd(move || async move {
-        let (mut closed, chunk) = (None, format!("4000\r\n{}\r\n", "x".repeat(0x4000)));
-        while Instant::now() < until {
-            let head = format!("{POST}transfer-encoding: chunked\r\n\r\n");
-            let mut attacker = Attacker::sending(to.http, head.as_bytes()).await;
-            attacker.flood(until, |_| chunk.clone().into_bytes()).await;
-            closed = attacker.stay(until).await;
-            let lie = format!("{POST}content-length: 4294967296\r\n\r\n");
-            Attacker::sending(to.http, lie.as_bytes()).await.stay(until).await;
-        }
-        closed
-    })
-}
-
-/// Bodies of the largest accepted size, nested as deeply as possible, without a valid signature.
-fn unsigned(to: Target, until: Instant) -> Closed {
-    crowd(move || async move {
-        let (mut closed, body) = (None, "[".repeat(512 * 1024));
-        let signed = "svix-id: msg_1\r\nsvix-signature: v1,AAAA\r\nsvix-timestamp: ";
-        while Instant::now() < until {
-            let now = chrono::Utc::now().timestamp();
-            let length = body.len();
-            let head = format!("{POST}{signed}{now}\r\ncontent-length: {length}\r\n\r\n{body}");
-            closed = Attacker::sending(to.http, head.as_bytes()).await.stay(until).await;
-        }
-        closed
-    })
-}
-
-/// Sends requests without end, and reads no responses.
-fn pipelined(to: Target, until: Instant) -> Closed {
-    crowd(move || async move {
-        use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout_at};
-        let mut peer = TcpStream::connect(to.http).await.unwrap();
-        let (requests, began) =
-            ("GET /livez HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100), Instant::now());
-        while let Ok(sent) = timeout_at(until.into(), peer.write_all(requests.as_bytes())).await {
-            if sent.is_err() {
-                return Some(began.elapsed());
-            }
-        }
-        None
-    })
-}
-
 /// The service under attack.
 struct Siege {
     process: Process,
@@ -412,48 +375,4 @@ async fn hostile_peers_hold_little_and_other_clients_do_not_notice() {
     assert!(report.errors.is_empty(), "{:?}", report.errors);
     println!("{before} MiB before, {} MiB after", siege.memory_mib());
     assert!(siege.process.terminate().await, "it stops in order");
-}
-
-#[tokio::test]
-async fn a_connection_flood_takes_no_descriptors_from_other_listeners() {
-    let db = Db::new().await;
-    let process = Process::start_with_descriptors(150, &db.url).await;
-    let grpc: SocketAddr = process.grpc.trim_start_matches("http://").parse().unwrap();
-    let channel = Endpoint::from_shared(process.grpc.clone()).unwrap().connect().await.unwrap();
-    let mut client = EntitlementsClient::new(channel);
-    let crowd = join_all((0..200).map(|_| Attacker::sending(grpc, b""))).await;
-    let mine = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().count();
-    assert!(mine < 150, "{mine} descriptors");
-    // The database and the other listeners are still reachable.
-    answered(&mut client, false).await;
-    let http = plain_http();
-    let body = payload("subscriptionItem.active");
-    deliver(&http, &process.http, "msg_1", &body).await.unwrap();
-    answered(&mut client, true).await;
-    drop(crowd);
-    let again = Endpoint::from_shared(process.grpc.clone()).unwrap().connect().await.unwrap();
-    answered(&mut EntitlementsClient::new(again), true).await;
-    assert!(process.terminate().await);
-}
-
-async fn answered(client: &mut EntitlementsClient<Channel>, allowed: bool) {
-    eventually("the question is answered", async || {
-        let answer = client.check_feature(question()).await;
-        answer.is_ok_and(|answer| answer.into_inner().allowed == allowed)
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn an_old_connection_gets_goaway_and_may_finish() {
-    let db = Db::new().await;
-    let mut config = config(&db);
-    config.connection_age = Duration::from_millis(300);
-    let replica = Replica::launch(config).await;
-    let mut old = Attacker::new(replica.bound.api).await;
-    eventually("it gets GOAWAY", async || old.has_goaway()).await;
-    assert!(!old.is_closed(), "it may finish what it is doing");
-    // The response to the PING that comes with GOAWAY: no call is in flight.
-    let ping = frame(PING, 1, 0, b"\x0b\x7b\xa2\xf0\x8b\x9b\xfe\x54");
-    eventually("it is closed", async || old.send(&ping).await.is_err() || old.is_closed()).await;
 }

@@ -5,6 +5,7 @@ pub mod api_keys_http;
 pub mod attacks;
 pub mod caller_share;
 pub mod clerk_sdk_sessions;
+pub mod connection_limits;
 pub mod database_strangers;
 pub mod database_url_leaks;
 pub mod key_file_in_force;

@@ -2,15 +2,18 @@
 
 pub mod callers_file;
 pub mod certificates;
+pub mod checkout;
 pub mod database;
 pub mod fake_clerk;
 pub mod flagd;
+pub mod gateway_replica;
 pub mod gateway_requests;
 pub mod grpc_methods;
 pub mod http2_frames;
 pub mod http_client;
 pub mod manifests;
 pub mod metrics;
+pub mod ofrep;
 pub mod oracle;
 pub mod process;
 pub mod proxy;

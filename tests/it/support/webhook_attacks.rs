@@ -10,7 +10,13 @@ use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{sleep, timeout_at},
+};
+
+const POST: &str = "POST /webhooks/clerk HTTP/1.1\r\nhost: x\r\n";
 
 type Closed = BoxFuture<'static, Vec<Option<Duration>>>;
 
@@ -63,6 +69,60 @@ pub fn heavy_bodies(to: SocketAddr, until: Instant) -> Closed {
         },
         until,
     )
+}
+
+/// Endless chunks, and a false content-length.
+pub fn body_bombs(to: SocketAddr, until: Instant) -> Closed {
+    four(move || async move {
+        let (mut closed, chunk) = (None, format!("4000\r\n{}\r\n", "x".repeat(0x4000)));
+        while Instant::now() < until {
+            let head = format!("{POST}transfer-encoding: chunked\r\n\r\n");
+            let mut attacker = Attacker::sending(to, head.as_bytes()).await;
+            attacker.flood(until, |_| chunk.clone().into_bytes()).await;
+            closed = attacker.stay(until).await;
+            let lie = format!("{POST}content-length: 4294967296\r\n\r\n");
+            Attacker::sending(to, lie.as_bytes()).await.stay(until).await;
+        }
+        closed
+    })
+}
+
+/// Bodies of the largest accepted size, nested as deeply as possible, without a valid signature.
+pub fn unsigned(to: SocketAddr, until: Instant) -> Closed {
+    four(move || async move {
+        let (mut closed, body) = (None, "[".repeat(512 * 1024));
+        let signed = "svix-id: msg_1\r\nsvix-signature: v1,AAAA\r\nsvix-timestamp: ";
+        while Instant::now() < until {
+            let now = Utc::now().timestamp();
+            let length = body.len();
+            let head = format!("{POST}{signed}{now}\r\ncontent-length: {length}\r\n\r\n{body}");
+            closed = Attacker::sending(to, head.as_bytes()).await.stay(until).await;
+        }
+        closed
+    })
+}
+
+/// Sends requests without end, and reads no responses.
+pub fn pipelined(to: SocketAddr, until: Instant) -> Closed {
+    four(move || async move {
+        let mut peer = TcpStream::connect(to).await.unwrap();
+        let (requests, began) =
+            ("GET /livez HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100), Instant::now());
+        while let Ok(sent) = timeout_at(until.into(), peer.write_all(requests.as_bytes())).await {
+            if sent.is_err() {
+                return Some(began.elapsed());
+            }
+        }
+        None
+    })
+}
+
+/// Runs four connections with the same attack.
+fn four<F>(attacker: impl Fn() -> F) -> Closed
+where
+    F: Future<Output = Option<Duration>> + Send + 'static,
+{
+    join_all((0..4).map(|_| attacker())).boxed()
 }
 
 fn crowd<F>(size: usize, attacker: impl Fn() -> F + Copy + Send + 'static, until: Instant) -> Closed
