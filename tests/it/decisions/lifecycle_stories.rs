@@ -313,7 +313,7 @@ async fn joan_has_a_payload_in_the_shape_of_clerks_sdk() {
 }
 
 #[tokio::test]
-async fn an_event_type_that_clerk_has_withdrawn_is_read_by_its_shape() {
+async fn an_event_type_that_clerk_no_longer_sends_is_parsed_by_its_shape() {
     let incomplete = ["DEFAULT_PLAN free_user", "CHECKOUT_INCOMPLETE pro", NOTHING, NOTHING];
     let story = [Step("subscriptionItem.created.legacy", "applied", incomplete, "pro incomplete")];
     check_story(ADA, &story).await;

@@ -143,7 +143,7 @@ async fn the_secret_key_pins_its_instance() {
 }
 
 #[tokio::test]
-async fn an_example_of_the_dashboard_stops_neither_healing_nor_the_catalog() {
+async fn an_example_event_of_clerks_dashboard_stops_neither_reconciliation_nor_the_catalog() {
     let (db, clerk) = (Db::new().await, Clerk::start().await);
     let before = Replica::start(&db).await;
     let yesterday = (Utc::now() - Duration::days(1)).timestamp_millis();

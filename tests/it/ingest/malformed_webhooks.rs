@@ -165,7 +165,7 @@ async fn all_examples_that_clerk_publishes_are_parsed() {
 }
 
 #[tokio::test]
-async fn where_both_payer_ids_are_filled_the_organization_pays() {
+async fn an_item_that_names_a_user_and_an_organization_belongs_to_the_organization() {
     let db = Db::new().await;
     let replica = Replica::start(&db).await;
     let both = with(item(), "/data/payer/organization_id", json!(ACME));
@@ -206,7 +206,7 @@ async fn a_subscription_without_items_is_read_by_its_own_status() {
 }
 
 #[tokio::test]
-async fn a_message_is_recorded_once_and_another_body_under_its_id_is_rejected() {
+async fn a_delivery_is_recorded_once_and_another_body_under_its_id_is_rejected() {
     let db = Db::new().await;
     let replica = Replica::start(&db).await;
     let active = payload("subscriptionItem.active");

@@ -154,7 +154,7 @@ async fn an_event_after_a_deletion_changes_nothing_in_any_order() {
 }
 
 #[tokio::test]
-async fn one_message_delivered_many_times_at_once_is_applied_once() {
+async fn a_delivery_sent_many_times_at_once_is_applied_once() {
     let db = Db::new().await;
     let (one, other) = tokio::join!(Replica::start(&db), Replica::start(&db));
     let sent = (0..50).map(|i| {

@@ -19,7 +19,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 const SERVICE: &str = "entitlements.v1.Entitlements";
 
 #[tokio::test]
-async fn health_knows_the_process_and_the_service_by_name() {
+async fn health_is_reported_for_the_process_and_for_the_service_by_name() {
     let db = Db::new().await;
     let replica = Replica::start(&db).await;
     let mut health = HealthClient::new(replica.channel.clone());
