@@ -86,8 +86,8 @@ async fn a_replay_that_identifies_the_subject_of_a_body_deletes_it_if_the_subjec
         let request = ReplayDeliveriesRequest { dry_run, ..Default::default() };
         let replayed = admin.replay_deliveries(request).await.unwrap().into_inner().replayed;
         let after: Vec<_> = replayed.iter().map(|r| (&*r.svix_id, &*r.after)).collect();
-        assert!(after.contains(&("msg_1", "superseded")), "{after:?}");
-        assert_eq!(kept(&db).await, left);
+        assert!(after.contains(&("msg_1", "superseded")), "dry run {dry_run}: {after:?}");
+        assert_eq!(kept(&db).await, left, "dry run {dry_run}");
     }
 }
 

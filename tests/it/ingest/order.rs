@@ -148,7 +148,7 @@ async fn an_event_after_a_deletion_changes_nothing_in_any_order() {
             }
             let account = replica.account(subject).await;
             assert!(account.deleted_at.is_some(), "{account:?}");
-            assert_eq!((account.items.len(), account.entitlements.len()), (0, 0));
+            assert_eq!((account.items.len(), account.entitlements.len()), (0, 0), "{account:?}");
         }
     }
 }

@@ -361,8 +361,8 @@ async fn a_response_of_clerk_with_absurd_dates_is_reported_and_changes_nothing()
         truth["updated_at"] = json!(absurd);
         clerk.state.lock().unwrap().subscriptions.insert(ADA.into(), truth);
         let (code, stdout, _) = Shell::with_clerk(&db, &clerk).run(&["reconcile", ADA]).await;
-        assert_eq!(code, 0);
-        assert!(stdout.contains(&format!(": not understood, {why}")), "{stdout}");
+        assert_eq!(code, 0, "{absurd}: {stdout}");
+        assert!(stdout.contains(&format!(": not understood, {why}")), "{absurd}: {stdout}");
     }
     let after = db.fingerprint().await;
     let (before, after) = (lines_without_subjects(&before), lines_without_subjects(&after));

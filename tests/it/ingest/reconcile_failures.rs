@@ -197,7 +197,7 @@ async fn healed_is_reported_only_for_an_account_that_now_agrees_with_clerk() {
             .has(subject, &snapshot(subject, "active", vec![unnamed(subject, status)]).to_string());
         let (_, stdout, stderr) = Shell::with_clerk(&db, &clerk).run(&["reconcile", subject]).await;
         assert_eq!(count(&stdout, "healed"), 0, "{subject}: {stdout}{stderr}");
-        assert!(!ask(&replica, subject, "export").await.allowed);
+        assert!(!ask(&replica, subject, "export").await.allowed, "{subject}");
     }
     // An item that ended at Clerk, in a response with unchanged dates.
     let before = part("csub_item_over", "active", "pro");

@@ -42,10 +42,11 @@ async fn each_delivery_has_one_line_with_its_outcome_and_reason() {
         ("msg_3", &*membership, "ignored", "INFO", "does not affect entitlements"),
         ("msg_4", "not json", "parked", "WARN", "not JSON"),
     ] {
-        assert_eq!(deliver_to(&process, id, body).await, 200);
+        assert_eq!(deliver_to(&process, id, body).await, 200, "{id}");
         let found = lines(&process, &[("svix_id", id)]);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!((&found[0]["result"], &found[0]["level"]), (&result.into(), &level.into()));
+        assert_eq!(found.len(), 1, "{id}: {found:?}");
+        assert_eq!(found[0]["result"], result, "{found:?}");
+        assert_eq!(found[0]["level"], level, "{found:?}");
         let detail = found[0]["detail"].as_str().unwrap_or_default();
         assert!(detail.contains(why) && detail.is_empty() == why.is_empty(), "{found:?}");
     }
@@ -79,7 +80,11 @@ async fn a_check_leaves_no_line_unless_log_denials_is_set() {
             assert!(!client.check_feature(question(ADA, "sso")).await.unwrap().get_ref().allowed);
         }
         let after = process.log_lines().split_off(before);
-        assert_eq!(after.iter().filter(|line| line["wanted"] == "sso").count(), denials);
+        assert_eq!(
+            after.iter().filter(|line| line["wanted"] == "sso").count(),
+            denials,
+            "{after:?}"
+        );
         // On a busy machine the state of the replica may change meanwhile, which logs more lines.
         assert!(after.len() < denials + 100, "{after:?}");
     }

@@ -130,10 +130,13 @@ fn probes_and_scrapes_of_the_chart_speak_tls_where_the_service_does() {
         let variables = Container::of_pod(pod, &Image::read()).variables;
         let speaks_tls = scheme == "HTTPS";
         for name in ["OPERATOR_TLS_CERT", "OPERATOR_TLS_KEY"] {
-            assert_eq!(variables.contains_key(name), speaks_tls, "{name}");
+            assert_eq!(variables.contains_key(name), speaks_tls, "{access}: {name}");
         }
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
-            assert_eq!(pod["containers"][0][probe]["httpGet"]["scheme"], scheme, "{probe}");
+            assert_eq!(
+                pod["containers"][0][probe]["httpGet"]["scheme"], scheme,
+                "{access}: {probe}"
+            );
         }
         let scraped = &chart.one("ServiceMonitor")["spec"]["endpoints"][0];
         let verified = json!({
@@ -141,7 +144,11 @@ fn probes_and_scrapes_of_the_chart_speak_tls_where_the_service_does() {
             "ca": { "secret": { "name": "tls", "key": "ca.crt" } },
         });
         let expected = if speaks_tls { (json!("https"), verified) } else { Default::default() };
-        assert_eq!((&scraped["scheme"], &scraped["tlsConfig"]), (&expected.0, &expected.1));
+        assert_eq!(
+            (&scraped["scheme"], &scraped["tlsConfig"]),
+            (&expected.0, &expected.1),
+            "{access}"
+        );
     }
 }
 
@@ -215,10 +222,10 @@ async fn compose_starts_the_service_beside_its_database() {
     let services = compose["services"].as_object().unwrap();
     for name in ["migrate", "entitlements"] {
         let service = &services[name];
-        assert_eq!(service["build"], ".");
+        assert_eq!(service["build"], ".", "{name}");
         check_settings(&Container::of_compose(service, &image)).await;
-        assert_eq!(service["read_only"], true);
-        assert_eq!(service["cap_drop"][0], "ALL");
+        assert_eq!(service["read_only"], true, "{name}");
+        assert_eq!(service["cap_drop"][0], "ALL", "{name}");
     }
 
     let service = &services["entitlements"];
@@ -273,15 +280,18 @@ async fn the_chart_starts_the_service_as_it_is() {
     check_settings(&container).await;
     check_settings(&Container::of_pod(&chart.one("Job")["spec"]["template"]["spec"], &image)).await;
     for pod in [&pod["spec"], &chart.one("Job")["spec"]["template"]["spec"]] {
-        assert_eq!(pod["securityContext"]["runAsUser"], image.user().unwrap());
-        assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true);
+        assert_eq!(pod["securityContext"]["runAsUser"], image.user().unwrap(), "{pod}");
+        assert_eq!(
+            pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true,
+            "{pod}"
+        );
     }
 
     let ports = ports(&pod["spec"]);
     assert_eq!(ports, image.ports());
     let labels = &pod["metadata"]["labels"];
     for service in chart.all("Service") {
-        assert!(selects(&service["spec"]["selector"], labels));
+        assert!(selects(&service["spec"]["selector"], labels), "{service}");
         for port in service["spec"]["ports"].as_array().unwrap() {
             assert!(ports.contains_key(port["targetPort"].as_str().unwrap()), "{port}");
         }
@@ -309,7 +319,7 @@ async fn the_chart_starts_the_service_as_it_is() {
     let process = start(&container, &image, &files).await;
     for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
         let probe = &pod["spec"]["containers"][0][probe]["httpGet"];
-        assert_eq!(probe["port"], "operator");
+        assert_eq!(probe["port"], "operator", "{probe}");
         assert_eq!(
             status(&process.internal, probe["path"].as_str().unwrap()).await,
             200,

@@ -232,7 +232,8 @@ async fn unsigned_requests_are_counted_and_begin_no_span() {
     }
     for refused in ["{status=\"400\"} 10", "{status=\"401\"} 10"] {
         let (_, metrics) = replica.get("/metrics").await;
-        assert!(metrics.contains(&format!("entitlements_webhooks_refused_total{refused}")));
+        let line = format!("entitlements_webhooks_refused_total{refused}");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
     }
     replica.stop().await.unwrap();
     assert_eq!(collector.named("POST /webhooks/clerk").len(), 0);

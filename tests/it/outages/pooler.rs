@@ -106,8 +106,8 @@ async fn two_replicas_work_through_a_transaction_mode_pooler() {
         ("subscriptionItem.ended", Reason::Ended),
     ] {
         let answer = one.send_as(name.split('.').nth(1).unwrap(), &payload(name)).await;
-        assert_eq!(answer.result(), "applied", "{answer:?}");
-        assert_eq!(one.check(ADA, "", "export").await.reason(), reason);
+        assert_eq!(answer.result(), "applied", "{name}: {answer:?}");
+        assert_eq!(one.check(ADA, "", "export").await.reason(), reason, "{name}");
         eventually("the other replica has processed the change", async || {
             other.check(ADA, "", "export").await.reason() == reason
         })

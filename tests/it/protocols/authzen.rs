@@ -109,7 +109,8 @@ async fn many_evaluations_have_defaults_and_end_as_the_semantic_says() {
     assert_eq!(counted(&replica, "authzen", "evaluated").await, 4);
     for evaluations in [json!([]), Value::Null] {
         body["evaluations"] = evaluations;
-        assert_eq!(client.post(EVALUATIONS, &body).await.body["decision"], true);
+        let response = client.post(EVALUATIONS, &body).await;
+        assert_eq!(response.body["decision"], true, "{body}: {response:?}");
     }
 }
 
@@ -167,7 +168,8 @@ async fn a_request_id_is_echoed_and_the_metadata_locate_the_service() {
     let id = [("x-request-id", "bfe9eb29-ab87-4ca3-be83-a1d5d8305716")];
     for (body, status) in [(about(ADA, "export").to_string(), 200), ("{".into(), 400)] {
         let response = client.ask(Method::POST, EVALUATION, &id, body).await;
-        assert_eq!((response.status, response.header("x-request-id")), (status, id[0].1));
+        assert_eq!(response.status, status, "{response:?}");
+        assert_eq!(response.header("x-request-id"), id[0].1, "{response:?}");
     }
     let path = "/.well-known/authzen-configuration";
     let response = client.ask(Method::GET, path, &[], "").await;
@@ -250,11 +252,14 @@ async fn a_body_must_be_declared_as_json() {
         for path in [EVALUATION, EVALUATIONS] {
             let header = [("content-type", content_type)];
             let response = client.ask(Method::POST, path, &header, about(ADA, "export")).await;
-            assert_eq!(response.status, status, "{content_type:?}: {response:?}");
+            assert_eq!(response.status, status, "{path} {content_type:?}: {response:?}");
             if status == 400 {
                 refused += 1;
                 let text = response.body.as_str().unwrap();
-                assert_eq!(text, "the Content-Type header must be application/json");
+                assert_eq!(
+                    text, "the Content-Type header must be application/json",
+                    "{content_type:?}"
+                );
             }
         }
     }

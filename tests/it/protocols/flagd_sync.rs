@@ -114,8 +114,10 @@ async fn a_remote_evaluator_answers_like_the_service() {
         }
         let whole = resolved(&replica, flag, contexts[2]).await;
         assert_eq!(evaluated(&both, flag, &[], NOW), whole, "{flag} without targeting key");
-        assert_eq!(evaluated(&both, flag, &[("targetingKey", LINUS)], NOW), false);
-        assert_eq!(evaluated(&both, flag, &[("targetingKey", "session-1")], NOW), false);
+        for other in [LINUS, "session-1"] {
+            let context = [("targetingKey", other)];
+            assert_eq!(evaluated(&both, flag, &context, NOW), false, "{flag} for {other}");
+        }
     }
     let org = fetch(&replica, &format!("flagSetId={ACME}")).await.unwrap();
     assert_eq!(evaluated(&org, "sso", &[], NOW), true);
@@ -189,12 +191,12 @@ async fn an_invalid_selector_is_rejected_with_the_expected_form() {
     let two = format!("userId={ADA},flagSetId={LINUS}");
     for selector in ["", "source=flags.json", "flags.json", "flagSetId=", "orgId=user_1", &two] {
         let status = fetch(&replica, selector).await.unwrap_err();
-        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert_eq!(status.code(), Code::InvalidArgument, "{selector:?}: {status:?}");
         let sent = if selector.is_empty() { "(none)" } else { selector };
         lines.extend([sent, ": ", status.message(), "\n"]);
         let request = selecting(selector, SyncFlagsRequest::default());
         let streamed = Client::new(replica.channel.clone()).sync_flags(request).await;
-        assert_eq!(streamed.unwrap_err().message(), status.message());
+        assert_eq!(streamed.unwrap_err().message(), status.message(), "{selector:?}");
     }
     assert_snapshot!(lines, @r"
     (none): flagd-selector: is missing: select a user or organization in the `flagd-selector` header, such as `flagSetId=org_…`, `userId=user_…` or `userId=user_…,orgId=org_…`

@@ -72,7 +72,7 @@ async fn a_token_that_clerk_did_not_issue_for_this_instance_and_time_is_rejected
     for (token, why) in &forgeries {
         let response = ask(&client, "basic_reports", token).await;
         assert_eq!(response.status, 401, "{why}: {response:?}");
-        assert_eq!(response.header("www-authenticate"), "Bearer");
+        assert_eq!(response.header("www-authenticate"), "Bearer", "{why}");
         assert!(response.body["error"].as_str().unwrap().contains(why), "{why}: {response:?}");
         let response = check(&replica, token, &[("feature", "basic_reports")], None).await.unwrap();
         let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else {
@@ -83,8 +83,9 @@ async fn a_token_that_clerk_did_not_issue_for_this_instance_and_time_is_rejected
     let headers = [("x-user-id", ADA), ("authorization", "Basic YTpi")];
     for headers in [&headers[..1], &headers] {
         let response = client.ask(Method::GET, "/auth/basic_reports", headers, "").await;
-        assert_eq!(response.status, 401);
-        assert!(response.body["error"].as_str().unwrap().contains("no session token"));
+        assert_eq!(response.status, 401, "{headers:?}");
+        let error = response.body["error"].as_str().unwrap();
+        assert!(error.contains("no session token"), "{headers:?}: {error}");
     }
     let count = forgeries.len() as u64;
     assert_eq!(counted(&replica, "forward-auth", "unauthenticated").await, count + 2);

@@ -79,7 +79,7 @@ async fn the_active_organization_of_both_versions_of_claims_counts() {
         let response = ask(&client, "sso", &signer.token(ADA, &claims)).await;
         assert_eq!(response.status, status, "{claims}: {response:?}");
         if status == 200 {
-            assert_eq!(response.header("x-entitlement-organization"), ACME);
+            assert_eq!(response.header("x-entitlement-organization"), ACME, "{claims}");
         }
     }
 }
@@ -92,13 +92,14 @@ async fn no_cache_keeps_an_answer() {
     let replica = replica(&db, &signer).await;
     let client = HttpClient::of(&replica);
     replica.send(&payload("subscriptionItem.active")).await;
-    for (token, status) in [
-        (signer.token(ADA, &json!({})), 200),
-        (signer.token(GRACE, &json!({})), 403),
-        (String::new(), 401),
+    for (case, token, status) in [
+        ("allowed", signer.token(ADA, &json!({})), 200),
+        ("denied", signer.token(GRACE, &json!({})), 403),
+        ("without a token", String::new(), 401),
     ] {
         let response = ask(&client, "export", &token).await;
-        assert_eq!((response.status, response.header("cache-control")), (status, "no-store"));
+        let answer = (response.status, response.header("cache-control"));
+        assert_eq!(answer, (status, "no-store"), "{case}");
     }
 }
 
@@ -211,10 +212,11 @@ async fn envoy_gets_the_headers_to_set_and_to_remove() {
         let mut extensions = vec![("feature", "sso")];
         extensions.extend(denied.map(|denied| ("denied", denied)));
         let response = check(&replica, &token, &extensions, None).await.unwrap();
-        assert_eq!(response.status.unwrap().code, Code::PermissionDenied as i32);
+        let code = response.status.unwrap().code;
+        assert_eq!(code, Code::PermissionDenied as i32, "{denied:?}");
         let Some(HttpResponse::DeniedResponse(no)) = response.http_response else { panic!("ok") };
         assert_eq!(no.status.unwrap().code, status, "{denied:?}");
-        assert_eq!(named(&no.headers, "content-type"), "application/json");
+        assert_eq!(named(&no.headers, "content-type"), "application/json", "{denied:?}");
         let body: Value = serde_json::from_str(&no.body).unwrap();
         assert_eq!(body["reason"] == "REASON_NOT_IN_PLAN", denied != Some("200"), "{body}");
     }

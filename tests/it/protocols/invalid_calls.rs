@@ -65,7 +65,8 @@ async fn a_malformed_question_is_rejected_with_its_field() {
         let consistency = Some(Consistency { requirement });
         let message =
             refused(&replica, CheckFeatureRequest { consistency, ..ask(ADA, "", "sso") }).await;
-        assert_eq!(message, "consistency.at_least: must be a `revision` from an earlier answer");
+        let expected = "consistency.at_least: must be a `revision` from an earlier answer";
+        assert_eq!(message, expected, "{text:?}");
     }
     let consistency = Some(Consistency { requirement: Some(Requirement::FullyConsistent(false)) });
     let max_staleness = Some(prost_types::Duration { seconds: -1, nanos: 0 });

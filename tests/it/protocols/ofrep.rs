@@ -57,7 +57,7 @@ async fn the_user_and_the_active_organization_count_together() {
     ] {
         let response = client.post(&path, json!({ "context": context })).await;
         assert_eq!(response.body["value"], true, "{context}: {response:?}");
-        assert_eq!(response.body["metadata"]["subject"], ACME);
+        assert_eq!(response.body["metadata"]["subject"], ACME, "{context}");
     }
     assert_eq!(flag(&client, "sso", ADA).await.body["value"], false);
     assert_eq!(flag(&client, "org:sso", ACME).await.body["value"], true);
@@ -97,7 +97,8 @@ async fn evaluation_errors_use_the_error_codes_of_the_protocol() {
     }
     for key in ["no_such_feature", "planet:sso", &"x".repeat(200)] {
         let response = flag(&client, key, ADA).await;
-        assert_eq!((response.status, &response.body["errorCode"]), (404, &json!("FLAG_NOT_FOUND")));
+        assert_eq!(response.status, 404, "{key}: {response:?}");
+        assert_eq!(response.body["errorCode"], "FLAG_NOT_FOUND", "{key}");
         assert_eq!(response.body["key"], key);
     }
     let large = json!({ "context": { "targetingKey": ADA, "x": "x".repeat(70_000) } });
@@ -142,9 +143,9 @@ async fn the_etag_of_all_flags_is_valid_until_something_changes() {
     let weak = format!("\"other\", W/{}", first.header("etag"));
     for etag in [first.header("etag"), &weak] {
         let again = all(&client, ADA, etag).await;
-        assert_eq!((again.status, &again.body), (304, &json!("")));
-        assert_eq!(again.headers["etag"], first.headers["etag"]);
-        assert_eq!(again.header("content-length"), "");
+        assert_eq!((again.status, &again.body), (304, &json!("")), "{etag}");
+        assert_eq!(again.headers["etag"], first.headers["etag"], "{etag}");
+        assert_eq!(again.header("content-length"), "", "{etag}");
     }
     assert_eq!(checks(replica.get("/metrics").await.1), before, "a 304 decides nothing");
     assert_eq!(counted(&replica, "ofrep", "not_modified").await, 2);

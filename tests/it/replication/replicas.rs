@@ -31,7 +31,7 @@ async fn a_change_is_visible_at_once_on_its_replica_and_soon_on_others() {
         for replica in [&one, &other] {
             replica.check(ADA, "", "export").await; // fills both caches
         }
-        assert_eq!(one.send(&payload(name)).await.result(), "applied");
+        assert_eq!(one.send(&payload(name)).await.result(), "applied", "{name}");
         assert_eq!(one.check(ADA, "", "export").await.allowed, allowed, "{name}");
         eventually(&format!("the other replica has processed {name}"), async || {
             other.check(ADA, "", "export").await.allowed == allowed

@@ -43,10 +43,10 @@ async fn every_method_needs_a_scope() {
         assert_eq!(call(&connection, &method, &[]).await.code(), Code::Unauthenticated, "{method}");
         let (with, without, scope) =
             if is_admin { (&admin, &check, "`admin`") } else { (&check, &admin, "`check`") };
-        let let_in = call(&connection, &method, &[with]).await;
+        let admitted = call(&connection, &method, &[with]).await;
         assert!(
-            is_authenticated(&let_in) || let_in.code() == Code::NotFound,
-            "{method}: {let_in:?}"
+            is_authenticated(&admitted) || admitted.code() == Code::NotFound,
+            "{method}: {admitted:?}"
         );
         let refused = call(&connection, &method, &[without]).await;
         assert_eq!(refused.code(), Code::PermissionDenied, "{method}: {refused:?}");
@@ -54,8 +54,10 @@ async fn every_method_needs_a_scope() {
     }
     for version in ["v1", "v1alpha"] {
         let method = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
-        assert_eq!(call(&connection, &method, &[]).await.code(), Code::Unauthenticated);
-        assert!(is_authenticated(&call(&connection, &method, &[&admin]).await));
+        let refused = call(&connection, &method, &[]).await;
+        assert_eq!(refused.code(), Code::Unauthenticated, "{method}");
+        let admitted = call(&connection, &method, &[&admin]).await;
+        assert!(is_authenticated(&admitted), "{method}: {admitted:?}");
     }
     let unknown = "/entitlements.v1.Entitlements/DropEverything";
     assert_eq!(call(&connection, unknown, &[]).await.code(), Code::Unauthenticated);

@@ -44,10 +44,11 @@ fn an_edited_file_keeps_its_mode_and_its_owner() {
         let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
         let owner = if is_root { (65532, 65532) } else { owner_of(&path) };
         chown(&path, Some(owner.0), Some(owner.1)).unwrap();
+        let found = || (fs::metadata(&path).unwrap().mode() & 0o777, owner_of(&path));
         file.create("backend", &[Scope::Check]);
-        assert_eq!((fs::metadata(&path).unwrap().mode() & 0o777, owner_of(&path)), (mode, owner));
+        assert_eq!(found(), (mode, owner), "{mode:o}: created");
         file.revoke("backend");
-        assert_eq!((fs::metadata(&path).unwrap().mode() & 0o777, owner_of(&path)), (mode, owner));
+        assert_eq!(found(), (mode, owner), "{mode:o}: revoked");
     }
     let new = path.with_file_name("new.toml");
     KeyFile::open(&new).unwrap().create("backend", &[Scope::Check]).unwrap();
