@@ -1,10 +1,11 @@
 //! `dev` on a machine with other users: folders and links that they prepared, and sockets that they can reach.
 
 use crate::{
-    support::checkout::{ATTACKER, Checkout, Elsewhere, hash, made, mode, skipped},
+    support::checkout::{ATTACKER, Checkout, Elsewhere, hash, made, mode},
     support::database::Db,
     support::proxy::Proxy,
     support::service::SECRET,
+    support::skip::skip_without_root,
 };
 use rustix::process::geteuid;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -128,7 +129,7 @@ async fn the_proxy_of_the_tests_rejects_other_users() {
 #[tokio::test]
 async fn as_root_paths_prepared_by_another_user_are_neither_chowned_nor_emptied() {
     if !geteuid().is_root() {
-        return skipped();
+        return skip_without_root();
     }
     let checkout = Checkout::new().await;
     let base = checkout.elsewhere();
@@ -213,7 +214,7 @@ async fn as_root_paths_prepared_by_another_user_are_neither_chowned_nor_emptied(
 #[tokio::test]
 async fn as_root_links_made_by_the_postgres_account_are_not_followed() {
     if !geteuid().is_root() {
-        return skipped();
+        return skip_without_root();
     }
     let checkout = Checkout::new().await;
     let base = checkout.elsewhere();

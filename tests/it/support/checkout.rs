@@ -4,7 +4,7 @@ use crate::{
     support::database::Db,
     support::process::signal,
     support::service::{TIMEOUT, eventually},
-    support::skip::skip,
+    support::skip::skip_without_root,
 };
 use nix::unistd::User;
 use rustix::process::{Signal, geteuid};
@@ -64,7 +64,7 @@ impl Checkout {
         let user = User::from_name("daemon").ok().flatten();
         let user = user.filter(|user| runs_as(user.uid.as_raw()));
         if user.is_none() {
-            skipped();
+            skip_without_root();
         }
         let mut checkout = Self { user: Some(user?), ..Self::new().await };
         checkout.below.push("c".repeat(length));
@@ -214,8 +214,4 @@ pub fn made(path: &Path, bits: u32) {
 fn runs_as(uid: u32) -> bool {
     use std::os::unix::process::CommandExt;
     geteuid().is_root() && std::process::Command::new("true").uid(uid).status().is_ok()
-}
-
-pub fn skipped() {
-    skip("no process can run as another user here (it needs root, and a user `daemon`)");
 }
