@@ -56,9 +56,9 @@ impl Protocols {
         Self { ofrep: None, authzen: None, forward_auth: None, callers, hosts, metrics }
     }
 
-    /// The routes of the protocols, beside those of `open`, which need no key. The Host header is checked, except for
+    /// The routes of the protocols, merged with those of `open`, which need no key. The Host header is checked, except for
     /// paths where a key or a session token protects from web pages.
-    pub(super) fn beside(self, mut open: Router) -> Router {
+    pub(super) fn merged_into(self, mut open: Router) -> Router {
         let (mut keyed, mut gateways) = (Router::new(), Router::new());
         if let Some(ofrep) = self.ofrep {
             keyed = keyed.merge(ofrep.router(&self.metrics));

@@ -56,7 +56,7 @@ pub async fn serve_operators(
     let callers = protocols.callers.clone();
     let router = probes().route("/metrics", get(probes::metrics)).with_state(probed);
     let router = router.fallback(not_found).method_not_allowed_fallback(not_allowed);
-    http::serve(listener, OPERATOR_LIMITS, callers, protocols.beside(router), stop).await;
+    http::serve(listener, OPERATOR_LIMITS, callers, protocols.merged_into(router), stop).await;
 }
 
 fn probes() -> Router<Arc<ProbeState>> {

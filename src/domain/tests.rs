@@ -276,7 +276,7 @@ fn an_unknown_plan_grants_nothing_and_keeps_the_default_plan_away() {
 }
 
 #[test]
-fn a_plan_of_the_other_kind_of_payer_is_unknown() {
+fn a_plan_of_the_other_kind_of_subject_is_unknown() {
     check(&[&user([item("team")])], "sso", "2026-01-15", "denied UnknownPlan");
 }
 
@@ -314,7 +314,7 @@ fn grants_of_the_user_and_of_the_active_organization_both_count() {
 }
 
 #[test]
-fn a_scope_limits_the_question_to_one_payer() {
+fn a_scope_limits_the_question_to_one_subject() {
     let (ada, acme) = (user([item("pro")]), org([item("team")]));
     for scope in ["o", "org", "organization"] {
         let allowed = "allowed Plan team of org_acme";
