@@ -62,7 +62,7 @@ impl AuthZenError {
     /// The answer to a rejected caller.
     fn refused(why: AuthError) -> Reply {
         let (status, result) = refusal(why);
-        let reason = "send an API key with the scope `check` as Authorization: Bearer KEY";
+        let reason = "send an API key with the scope `check` as Authorization: Bearer KEY or as X-API-Key: KEY";
         Self { status, reason: reason.into(), result }.reply()
     }
 

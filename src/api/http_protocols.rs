@@ -20,7 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, header};
 use std::sync::{Arc, PoisonError};
 use tokio::sync::Semaphore;
 
@@ -147,7 +147,7 @@ async fn admit(
         Err(refusal) => {
             layers.metrics.count_refused_call(refusal.cause());
             body::ignore(request.into_body());
-            return (layers.refused)(refusal).into_response();
+            return challenge((layers.refused)(refusal).into_response());
         }
     };
     let limits = LoadLimits { caller, protocol: Some(layers.loads.clone()) };
@@ -156,6 +156,15 @@ async fn admit(
         Some(stream) => layers.end_when_revoked(answer, stream),
         None => answer,
     }
+}
+
+/// Adds the challenge that a 401 must have.
+/// Source: <https://www.rfc-editor.org/rfc/rfc9110#section-15.5.2>
+fn challenge(mut answer: Response) -> Response {
+    if answer.status() == StatusCode::UNAUTHORIZED {
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    answer
 }
 
 async fn count(State(layers): State<ProtocolLayers>, request: Request, next: Next) -> Response {

@@ -153,6 +153,27 @@ pub enum Access {
 }
 
 impl<T> Item<T> {
+    /// Completes the newest observation of an item: with its withdrawal or cancellation by a snapshot, and with the end of
+    /// its period by an older observation.
+    #[must_use]
+    pub fn completed(
+        self,
+        is_withdrawn: bool,
+        is_canceled: bool,
+        last_period_end: Option<DateTime<Utc>>,
+    ) -> Self {
+        let status = match self.status {
+            _ if is_withdrawn => Status::Withdrawn,
+            Status::Active if is_canceled => Status::Canceled,
+            status => status,
+        };
+        // A canceled item and a trial end with their period, so the end that an older observation had still holds.
+        let is_canceled = matches!(status, Status::Canceled) || self.canceled_at.is_some();
+        let ends = is_canceled || self.free_trial;
+        let period_end = self.period_end.or(last_period_end.filter(|_| ends));
+        Self { status, period_end, ..self }
+    }
+
     /// The instant at which time alone ends the access; `None`: never, or the item grants nothing.
     #[must_use]
     pub fn end(&self, grace: Grace) -> Option<DateTime<Utc>> {

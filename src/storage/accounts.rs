@@ -122,30 +122,22 @@ struct AccountRow {
 impl AccountRow {
     /// The item of this row; a subject without items still has one row.
     fn item(&self) -> Option<Item<&str>> {
-        let (id, word) = (self.id.as_deref()?, self.status.as_deref()?);
-        let status = match Status::from(word) {
-            _ if self.withdrawn => Status::Withdrawn,
-            Status::Active if self.canceled => Status::Canceled,
-            status => status,
-        };
-        // A canceled item and a trial end with their period, so an earlier observation's end still holds.
-        let is_canceled = matches!(status, Status::Canceled) || self.canceled_at.is_some();
-        let ends = is_canceled || self.free_trial == Some(true);
         let quantity = self.seats.and_then(|n| u64::try_from(n).ok());
-        Some(Item {
-            id,
+        let item = Item {
+            id: self.id.as_deref()?,
             plan: self.plan.as_deref(),
             plan_id: self.plan_id.as_deref(),
             was_active: self.was_active?,
-            status,
+            status: Status::from(self.status.as_deref()?),
             free_trial: self.free_trial?,
             period_start: self.period_start,
-            period_end: self.period_end.or(self.known_end.filter(|_| ends)),
+            period_end: self.period_end,
             canceled_at: self.canceled_at,
             past_due_at: self.past_due_at,
             seats: self.has_seats?.then_some(Seats(quantity)),
             updated_at: self.updated_at?,
-        })
+        };
+        Some(item.completed(self.withdrawn, self.canceled, self.known_end))
     }
 }
 

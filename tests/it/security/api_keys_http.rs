@@ -57,6 +57,8 @@ async fn ofrep_and_authzen_need_a_key_with_the_scope() {
         ] {
             let response = client.ask(Method::POST, path, headers, body(path)).await;
             assert_eq!(response.status, status, "{path} {headers:?}: {response:?}");
+            let challenge = if status == 401 { "Bearer" } else { "" };
+            assert_eq!(response.header("www-authenticate"), challenge, "{path}: {response:?}");
             let is_empty = response.body == Value::String(String::new());
             assert_eq!(is_empty, path == FLAG && status != 200, "{path}: {response:?}");
         }
