@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn cold_checks(database: &Database, folder: &Path) -> anyhow::Result<()> {
     let script = folder.join("check.sql");
-    let select = statement("left join snapshot listing", &[PICKED])?;
+    let select = statement("left join entitlements.snapshot listing", &[PICKED])?;
     fs::write(&script, format!("{}{select}", pick(database)))?;
     // Without a cache, every check loads its account.
     let ours = Server::ours(LOAD, &database.url(), &["--cache-mib", "0"]).await?;
@@ -126,17 +126,17 @@ fn transaction() -> anyhow::Result<String> {
     let (event, hash) = ("'subscriptionItem.active'", format!("'\\x{}'::bytea", &hex[..64]));
     Ok([
         "begin;\n".into(),
-        statement("deleted_at from subject where subject = $1 for update", &[PICKED])?,
+        statement("deleted_at from entitlements.subject where id = $1 for update", &[PICKED])?,
         statement(
-            "insert into item",
+            "insert into entitlements.item",
             &[
                 PICKED, item, "'pro'", plan_id, "'active'", "false", now, now, "null", "null",
                 "false", "null", now, now, "4", message, now, now, "true", now,
             ],
         )?,
-        statement("insert into change (subject, revision) select", &[PICKED])?,
+        statement("insert into entitlements.change_log (subject, revision) select", &[PICKED])?,
         statement(
-            "insert into delivery",
+            "insert into entitlements.delivery",
             &[
                 message,
                 event,

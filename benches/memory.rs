@@ -96,7 +96,8 @@ fn cache_memory(url: &str) -> anyhow::Result<(f64, f64)> {
 }
 
 async fn read(db: &mut PgConnection, n: u64) -> sqlx::Result<Plain> {
-    let query = "select s.revision, s.deleted_at, i.* from subject s join item i using (subject) where subject = $1";
+    let query = "select s.revision, s.deleted_at, i.* from entitlements.subject s
+        join entitlements.item i on i.subject = s.id where s.id = $1";
     let rows = sqlx::query(query).bind(user(n)).fetch_all(db).await?;
     let mut items: Vec<PlainItem> = rows.iter().map(item).collect::<Result<_, _>>()?;
     items.shrink_to_fit();

@@ -58,20 +58,20 @@ async fn main() -> anyhow::Result<()> {
 async fn fill(db: &mut PgConnection, subjects: i64) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut there: i64 =
-        sqlx::query_scalar("select count(*) from subject").fetch_one(&mut *db).await?;
+        sqlx::query_scalar("select count(*) from entitlements.subject").fetch_one(&mut *db).await?;
     let found = there;
     sqlx::raw_sql("set synchronous_commit = off").execute(&mut *db).await?;
     while there < subjects {
         let make = "
             with made as (
-                insert into subject (subject, revision)
+                insert into entitlements.subject (id, revision)
                 select 'user_2' || to_char(n, 'FM00000000000000000000000000'), 1
-                from generate_series($1, $2) n on conflict do nothing returning subject
+                from generate_series($1, $2) n on conflict do nothing returning id
             )
-            insert into item (subject, id, plan, plan_id, status, free_trial, period_start, period_end,
+            insert into entitlements.item (subject, id, plan, plan_id, status, free_trial, period_start, period_end,
                 has_seats, updated_at, sent_at, rank, svix_id)
-            select subject, 'csub_item_' || substr(subject, 7), 'pro', 'cplan_3aTc6pQ8mXeWv1LrNs0YdHf5GkJ', 'active',
-                false, now(), now() + interval '30 days', false, now(), now(), 1, 'msg_' || substr(subject, 7)
+            select id, 'csub_item_' || substr(id, 7), 'pro', 'cplan_3aTc6pQ8mXeWv1LrNs0YdHf5GkJ', 'active',
+                false, now(), now() + interval '30 days', false, now(), now(), 1, 'msg_' || substr(id, 7)
             from made";
         sqlx::query(make)
             .bind(there)
@@ -88,7 +88,8 @@ async fn fill(db: &mut PgConnection, subjects: i64) -> anyhow::Result<()> {
 async fn sizes(db: &mut PgConnection) -> anyhow::Result<()> {
     let query = "
         select relname::text, pg_table_size(oid) / 1048576, pg_indexes_size(oid) / 1048576
-        from pg_class where relname in ('subject', 'item', 'delivery', 'change') and relkind = 'r' order by 1";
+        from pg_class where relnamespace = 'entitlements'::regnamespace and relkind = 'r' and
+            relname in ('subject', 'item', 'delivery', 'change_log') order by 1";
     for (table, data, indexes) in
         sqlx::query_as::<_, (String, i64, i64)>(query).fetch_all(db).await?
     {
@@ -200,7 +201,7 @@ async fn catch_up(db: &mut PgConnection, url: &str) -> anyhow::Result<()> {
     let here = store.log_end().await?.horizon;
     let log = format!(
         "do $$ begin for n in 1..{} loop
-            insert into change (subject, revision) select subject, 9 from subject limit 100; commit;
+            insert into entitlements.change_log (subject, revision) select id, 9 from entitlements.subject limit 100; commit;
         end loop; end $$",
         AWAY / 100
     );
@@ -216,7 +217,9 @@ async fn catch_up(db: &mut PgConnection, url: &str) -> anyhow::Result<()> {
         }
     }
     println!("catching up with {rows} changes: {:.1?}", began.elapsed());
-    sqlx::raw_sql("update change set at = at - interval '2 days'").execute(&mut *db).await?;
+    sqlx::raw_sql("update entitlements.change_log set logged_at = logged_at - interval '2 days'")
+        .execute(&mut *db)
+        .await?;
     let (began, mut pruned) = (Instant::now(), 0);
     loop {
         match store.prune_changes().await? {

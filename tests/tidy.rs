@@ -199,6 +199,29 @@ fn sql(lines: &[&str]) -> usize {
 }
 
 #[test]
+fn every_query_names_the_schema_of_its_tables() {
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut tables = BTreeSet::from(["_sqlx_migrations".to_owned()]);
+    for migration in fs::read_dir(migrations).unwrap() {
+        let text = fs::read_to_string(migration.unwrap().path()).unwrap();
+        let names = text.split("create table entitlements.").skip(1);
+        tables.extend(names.filter_map(identifier));
+        assert!(!text.contains("create table public"), "{text}");
+    }
+    assert!(tables.len() > 10, "{tables:?}");
+    for (path, text) in ["src", "benches"].map(sources).concat() {
+        let code: Vec<_> = text.lines().filter(|line| !line.trim().starts_with("//")).collect();
+        let words: Vec<_> = code.iter().flat_map(|line| line.split_whitespace()).collect();
+        for pair in words.windows(2) {
+            let is_named = ["from", "join", "into", "update", "table"].contains(&pair[0]);
+            let name = pair[1].trim_end_matches(|c: char| !c.is_alphanumeric());
+            let place = path.display();
+            assert!(!(is_named && tables.contains(name)), "{place}: {} {}", pair[0], pair[1]);
+        }
+    }
+}
+
+#[test]
 fn no_leftovers_are_committed() {
     let leftovers = ["TODO", "FIXME", "XXX", "#[ignore"]; // clippy refuses `todo!` and `dbg!`
     for (path, text) in sources("src").into_iter().chain(sources("tests/it")) {

@@ -135,22 +135,22 @@ pub fn statement(words: &str, parameters: &[&str]) -> anyhow::Result<String> {
 /// Inserts missing subjects, with the values of Clerk's payloads and ids of the length of Clerk's.
 pub async fn fill(db: &mut PgConnection, subjects: i64, items: i64) -> anyhow::Result<()> {
     let began = Instant::now();
-    let count = "select count(*) from subject where subject like 'user\\_2%'";
+    let count = "select count(*) from entitlements.subject where id like 'user\\_2%'";
     let mut there: i64 = sqlx::query_scalar(count).fetch_one(&mut *db).await?;
     let found = there;
     sqlx::raw_sql("set synchronous_commit = off").execute(&mut *db).await?;
     while there < subjects {
         let make = "
             with made as (
-                insert into subject (subject, revision)
+                insert into entitlements.subject (id, revision)
                 select 'user_2' || to_char(n, 'FM00000000000000000000000000'), 1
-                from generate_series($1, $2) n on conflict do nothing returning subject
+                from generate_series($1, $2) n on conflict do nothing returning id
             )
-            insert into item (subject, id, plan, plan_id, status, free_trial, period_start, period_end,
+            insert into entitlements.item (subject, id, plan, plan_id, status, free_trial, period_start, period_end,
                 has_seats, updated_at, sent_at, rank, svix_id)
-            select subject, 'csub_item_' || nth || substr(subject, 7), case nth when 1 then 'pro' else 'free_user' end,
+            select id, 'csub_item_' || nth || substr(id, 7), case nth when 1 then 'pro' else 'free_user' end,
                 'cplan_3aTc6pQ8mXeWv1LrNs0YdHf5GkJ', case nth when 1 then 'active' else 'ended' end,
-                false, now(), now() + interval '30 days', false, now(), now(), 1, 'msg_2' || substr(subject, 7)
+                false, now(), now() + interval '30 days', false, now(), now(), 1, 'msg_2' || substr(id, 7)
             from made, generate_series(1, $3) nth";
         let until = (there + BATCH).min(subjects);
         sqlx::query(make).bind(there).bind(until - 1).bind(items).execute(&mut *db).await?;

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     app::{Bound, Service},
     config::{Protocol, Settings},
+    storage::NotMigrated,
     telemetry::{LogFormat, start_logging},
 };
 use anyhow::{Context, anyhow, bail};
@@ -71,7 +72,7 @@ impl DevCommand {
             }
         };
         tokio::select! {
-            done = service.run(stop) => done?,
+            done = service.run(stop) => done.map_err(|error| explain(error, embedded.as_ref()))?,
             never = welcome_when_ready => match never {},
             how = postgres_exited => bail!("the embedded Postgres ended unexpectedly ({how}): run `dev` again"),
         }
@@ -110,6 +111,21 @@ impl DevCommand {
             self.settings.catalog = Some(path);
         }
         Ok(())
+    }
+}
+
+/// Says how to replace the database of an earlier development version.
+fn explain(error: anyhow::Error, embedded: Option<&Embedded>) -> anyhow::Error {
+    match (error.downcast_ref(), embedded) {
+        (Some(NotMigrated::OldLayout { .. }), Some(embedded)) => {
+            let folder = embedded.folder().display();
+            anyhow!(
+                "{folder} has the database of an earlier development version, which this version cannot use: delete the \
+                 folder (`rm -r {folder}`), and run `dev` again, which starts with an empty database. {DEV_FOLDER} keeps \
+                 the signing secret and the catalog file"
+            )
+        }
+        _ => error,
     }
 }
 

@@ -34,11 +34,15 @@ impl ServeCommand {
 pub(super) struct MigrateCommand {
     #[command(flatten)]
     database: Database,
+
+    /// Give this role of the database the rights that `serve` needs; may be repeated
+    #[arg(long, value_name = "ROLE")]
+    grant_to: Vec<String>,
 }
 
 impl MigrateCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let newest = storage::migrate(&self.database.options()?)
+        let newest = storage::migrate_and_grant(&self.database.options()?, &self.grant_to)
             .await
             .context("cannot migrate the database of DATABASE_URL")?;
         say!("the database is at migration {newest}");

@@ -27,7 +27,7 @@ async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, Store
         select
             s.revision,
             s.deleted_at,
-            (select pg_catalog.json_agg(o) from override o where o.subject = s.subject)
+            (select pg_catalog.json_agg(o) from entitlements.override o where o.subject = s.id)
                 as "overrides: Json<Vec<OverrideRow>>",
             i.id as "id?",
             i.plan,
@@ -36,14 +36,14 @@ async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, Store
             i.free_trial as "free_trial?",
             i.period_start,
             i.period_end,
-            i.known_end,
+            i.last_period_end,
             i.canceled_at,
             coalesce(
                 (
                     -- A date from before the last payment is of an older failure.
                     select pg_catalog.min(case when f.failed_at >= coalesce(i.paid_at, '-infinity')
                         then f.failed_at else f.updated_at end)
-                    from failed_payment f
+                    from entitlements.failed_payment f
                     where i.status in ('active', 'past_due') and f.subject = i.subject and f.item = i.id
                         and f.updated_at >= coalesce(i.paid_at, '-infinity')
                 ),
@@ -54,7 +54,7 @@ async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, Store
             i.seats,
             i.updated_at as "updated_at?",
             coalesce(
-                not i.id = any (listing.listed)
+                not i.id = any (listing.item_ids)
                     and (i.updated_at, i.sent_at) <= (listing.updated_at, listing.sent_at),
                 false
             ) as "withdrawn!",
@@ -66,11 +66,11 @@ async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, Store
                             <= (whole.updated_at, whole.sent_at)),
                 false
             ) as "canceled!"
-        from subject s
-        left join item i on i.subject = s.subject
-        left join snapshot listing on listing.subject = s.subject and listing.with_items
-        left join snapshot whole on whole.subject = s.subject and not whole.with_items
-        where s.subject = $1
+        from entitlements.subject s
+        left join entitlements.item i on i.subject = s.id
+        left join entitlements.snapshot listing on listing.subject = s.id and listing.has_items
+        left join entitlements.snapshot whole on whole.subject = s.id and not whole.has_items
+        where s.id = $1
         order by i.period_start desc nulls last, i.id
         "#,
         subject.as_str(),
@@ -108,7 +108,7 @@ struct AccountRow {
     free_trial: Option<bool>,
     period_start: Option<DateTime<Utc>>,
     period_end: Option<DateTime<Utc>>,
-    known_end: Option<DateTime<Utc>>,
+    last_period_end: Option<DateTime<Utc>>,
     canceled_at: Option<DateTime<Utc>>,
     past_due_at: Option<DateTime<Utc>>,
     was_active: Option<bool>,
@@ -137,7 +137,7 @@ impl AccountRow {
             seats: self.has_seats?.then_some(Seats(quantity)),
             updated_at: self.updated_at?,
         };
-        Some(item.completed(self.withdrawn, self.canceled, self.known_end))
+        Some(item.completed(self.withdrawn, self.canceled, self.last_period_end))
     }
 }
 

@@ -82,7 +82,7 @@ async fn lock(
 ) -> Result<Option<DateTime<Utc>>, StoreError> {
     for _ in 0..2 {
         let locked = sqlx::query_scalar!(
-            "select deleted_at from subject where subject = $1 for update",
+            "select deleted_at from entitlements.subject where id = $1 for update",
             subject.as_str()
         )
         .fetch_optional(&mut *tx)
@@ -91,7 +91,7 @@ async fn lock(
             return Ok(deleted_at);
         }
         sqlx::query!(
-            "insert into subject (subject, revision) values ($1, 0) on conflict do nothing",
+            "insert into entitlements.subject (id, revision) values ($1, 0) on conflict do nothing",
             subject.as_str()
         )
         .execute(&mut *tx)
@@ -130,11 +130,11 @@ async fn write_snapshot(
     let listed: Vec<String> = snapshot.listed.iter().flatten().map(ToString::to_string).collect();
     let written = sqlx::query!(
         "
-        insert into snapshot
-            (subject, with_items, listed, canceled, updated_at, sent_at, svix_id)
+        insert into entitlements.snapshot
+            (subject, has_items, item_ids, canceled, updated_at, sent_at, svix_id)
         values ($1, $2, $3, $4, $5, $6, $7)
-        on conflict (subject, with_items) do update set
-            listed = excluded.listed,
+        on conflict (subject, has_items) do update set
+            item_ids = excluded.item_ids,
             canceled = excluded.canceled,
             updated_at = excluded.updated_at,
             sent_at = excluded.sent_at,
@@ -171,7 +171,8 @@ async fn write_item(
     let Payment::FailedBy(failed_at) = observed.payment else { return Ok(written) };
     let failed = sqlx::query!(
         "
-        insert into failed_payment (subject, item, updated_at, failed_at) values ($1, $2, $3, $4)
+        insert into entitlements.failed_payment (subject, item, updated_at, failed_at)
+        values ($1, $2, $3, $4)
         on conflict (subject, item, updated_at) do update set failed_at = excluded.failed_at
         where excluded.failed_at < failed_payment.failed_at
         ",
@@ -207,10 +208,10 @@ async fn write_newest(
     let (ObservedItem { item, sent_at, .. }, named) = (observed, named(observed));
     let found = sqlx::query!(
         r#"
-        insert into item
+        insert into entitlements.item
             (subject, id, plan, plan_id, status, free_trial, period_start, period_end,
              canceled_at, past_due_at, has_seats, seats, updated_at, sent_at, rank, svix_id,
-             plan_updated_at, plan_sent_at, was_active, paid_at, known_end, known_end_at)
+             plan_updated_at, plan_sent_at, was_active, paid_at, last_period_end, last_period_end_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
             $8, case when $8::timestamptz is not null then $13::timestamptz end)
         on conflict (subject, id) do update set
@@ -237,22 +238,23 @@ async fn write_newest(
             svix_id = excluded.svix_id,
             was_active = item.was_active or excluded.was_active,
             paid_at = greatest(item.paid_at, excluded.paid_at),
-            (known_end, known_end_at) = (
+            (last_period_end, last_period_end_at) = (
                 select * from (values
-                    (item.known_end, item.known_end_at), (excluded.known_end, excluded.known_end_at)
+                    (item.last_period_end, item.last_period_end_at),
+                    (excluded.last_period_end, excluded.last_period_end_at)
                 ) as ends (known, at)
                 order by at desc nulls last, known desc nulls last limit 1
             )
         where (excluded.updated_at, excluded.sent_at, excluded.rank, excluded.svix_id)
             > (item.updated_at, item.sent_at, item.rank, item.svix_id)
         returning exists (
-            select from snapshot
+            select from entitlements.snapshot
             where snapshot.subject = item.subject
-                and with_items
-                and not item.id = any (listed)
+                and has_items
+                and not item.id = any (item_ids)
                 and (item.updated_at, item.sent_at) <= (snapshot.updated_at, snapshot.sent_at)
         ) as "withdrawn!", (
-            select other.subject from item other
+            select other.subject from entitlements.item other
             where other.id = item.id and other.subject <> item.subject limit 1
         ) as other
         "#,
@@ -307,20 +309,20 @@ async fn fill_in(
                     > (item.plan_updated_at, item.plan_sent_at, coalesce(item.plan_id, ''),
                     coalesce(item.plan, ''))
             ) as names, $9::timestamptz is not null and (
-                item.known_end_at is null
-                or ($10::timestamptz, $9::timestamptz) > (item.known_end_at, item.known_end)
+                item.last_period_end_at is null
+                or ($10::timestamptz, $9::timestamptz) > (item.last_period_end_at, item.last_period_end)
             ) as ends
-            from item, said where item.subject = $1 and item.id = $2
+            from entitlements.item, said where item.subject = $1 and item.id = $2
         )
-        update item set
+        update entitlements.item set
             plan = case when names then said.plan else item.plan end,
             plan_id = case when names then said.plan_id else item.plan_id end,
             plan_updated_at = case when names then said.updated_at else plan_updated_at end,
             plan_sent_at = case when names then said.sent_at else plan_sent_at end,
             was_active = was_active or $7,
             paid_at = greatest(paid_at, $8),
-            known_end = case when newer.ends then $9 else known_end end,
-            known_end_at = case when newer.ends then $10 else known_end_at end
+            last_period_end = case when newer.ends then $9 else last_period_end end,
+            last_period_end_at = case when newer.ends then $10 else last_period_end_at end
         from said, newer
         where item.subject = $1 and item.id = $2
             and (names or newer.ends or $7 > was_active or coalesce($8 > paid_at, $8 is not null))

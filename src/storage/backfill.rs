@@ -30,14 +30,15 @@ async fn claim_backfill(db: &mut PgConnection, again: bool) -> Result<Backfill, 
     let found = sqlx::query!(
         r#"
         with claim as (
-            insert into backfill (claimed_until) values (pg_catalog.now() + interval '1 minute')
+            insert into entitlements.backfill (claimed_until)
+            values (pg_catalog.now() + interval '1 minute')
             on conflict (singleton) do update set claimed_until = excluded.claimed_until
             where backfill.done_at is null and ($1 or backfill.claimed_until < pg_catalog.now())
             returning true
         )
         select
             exists (select from claim) as "ours!",
-            exists (select from backfill where done_at is not null) as "done!"
+            exists (select from entitlements.backfill where done_at is not null) as "done!"
         "#,
         again
     )
@@ -53,7 +54,8 @@ async fn claim_backfill(db: &mut PgConnection, again: bool) -> Result<Backfill, 
 async fn backfilled(db: &mut PgConnection) -> Result<(), StoreError> {
     sqlx::query!(
         "
-        insert into backfill (claimed_until, done_at) values (pg_catalog.now(), pg_catalog.clock_timestamp())
+        insert into entitlements.backfill (claimed_until, done_at)
+        values (pg_catalog.now(), pg_catalog.clock_timestamp())
         on conflict (singleton) do update set done_at = excluded.done_at
         "
     )

@@ -73,8 +73,8 @@ pub enum Applied {
 
 struct CatalogRow {
     number: i64,
-    file: Option<String>,
-    clerk: Option<String>,
+    file_content: Option<String>,
+    clerk_content: Option<String>,
     source: String,
     applied_at: DateTime<Utc>,
 }
@@ -83,8 +83,8 @@ impl CatalogRow {
     fn version(self, names: PlanNames) -> Result<CatalogVersion, StoreError> {
         Ok(CatalogVersion {
             number: number(self.number)?,
-            catalog: parse(self.file.as_deref())?
-                .overlaid_on(parse(self.clerk.as_deref())?, &names),
+            catalog: parse(self.file_content.as_deref())?
+                .overlaid_on(parse(self.clerk_content.as_deref())?, &names),
             names,
             source: self.source,
             applied_at: self.applied_at,
@@ -140,15 +140,19 @@ impl Store {
 }
 
 async fn newest(db: &mut PgConnection) -> Result<Option<CatalogVersion>, StoreError> {
-    let row = sqlx::query_as!(CatalogRow, "select * from catalog order by number desc limit 1");
+    let row = sqlx::query_as!(
+        CatalogRow,
+        "select * from entitlements.catalog_version order by number desc limit 1"
+    );
     let Some(row) = row.fetch_optional(&mut *db).await? else { return Ok(None) };
     row.version(names(db).await?).map(Some)
 }
 
 /// All stored pairs of plan id and slug.
 async fn names(db: &mut PgConnection) -> Result<PlanNames, StoreError> {
-    let rows =
-        sqlx::query!("select kind, plan_id, slug from plan_name order by seen_at, plan_id, slug");
+    let rows = sqlx::query!(
+        "select kind, plan_id, slug from entitlements.plan_name order by seen_at, plan_id, slug"
+    );
     let mut names = PlanNames::default();
     for row in rows.fetch_all(db).await? {
         let kind = if row.kind == "user" { Kind::User } else { Kind::Organization };
@@ -168,13 +172,13 @@ pub(super) async fn insert_names(
     sqlx::query!(
         "
         with new as (
-            insert into plan_name (kind, plan_id, slug, seen_at)
+            insert into entitlements.plan_name (kind, plan_id, slug, seen_at)
             select $1, id, slug, $4
             from rows from (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[])) as t (id, slug)
             order by id, slug -- so that two at a time cannot wait for each other
             on conflict do nothing returning 1
         )
-        insert into change (subject) select null from new limit 1
+        insert into entitlements.change_log (subject) select null from new limit 1
         ",
         kind.to_string(),
         ids,
@@ -187,8 +191,11 @@ pub(super) async fn insert_names(
 }
 
 async fn history(db: &mut PgConnection, limit: i64) -> Result<Vec<CatalogVersion>, StoreError> {
-    let rows =
-        sqlx::query_as!(CatalogRow, "select * from catalog order by number desc limit $1", limit);
+    let rows = sqlx::query_as!(
+        CatalogRow,
+        "select * from entitlements.catalog_version order by number desc limit $1",
+        limit
+    );
     let rows = rows.fetch_all(&mut *db).await?;
     let names = names(db).await?;
     rows.into_iter().map(|row| row.version(names.clone())).collect()
@@ -199,9 +206,14 @@ async fn planned(
     author: Author,
     catalog: Catalog,
 ) -> Result<Catalog, StoreError> {
-    let row = sqlx::query!("select file, clerk from catalog order by number desc limit 1");
+    let row = sqlx::query!(
+        "
+        select file_content, clerk_content from entitlements.catalog_version
+        order by number desc limit 1
+        "
+    );
     let row = row.fetch_optional(&mut *db).await?;
-    let (file, clerk) = row.map(|row| (row.file, row.clerk)).unwrap_or_default();
+    let (file, clerk) = row.map(|row| (row.file_content, row.clerk_content)).unwrap_or_default();
     let names = names(db).await?;
     Ok(if author.is_clerk() {
         parse(file.as_deref())?.overlaid_on(catalog, &names)
@@ -218,11 +230,17 @@ async fn apply(
     source: &str,
 ) -> Result<TxOutcome<Applied>, StoreError> {
     // A stronger lock could be blocked by any role: PREPARE of a write takes its lock without write privileges.
-    sqlx::query!("lock table catalog in share update exclusive mode").execute(&mut *tx).await?;
-    let newest =
-        sqlx::query!("select number, file, clerk from catalog order by number desc limit 1");
+    sqlx::query!("lock table entitlements.catalog_version in share update exclusive mode")
+        .execute(&mut *tx)
+        .await?;
+    let newest = sqlx::query!(
+        "
+        select number, file_content, clerk_content from entitlements.catalog_version
+        order by number desc limit 1
+        "
+    );
     let newest = newest.fetch_optional(&mut *tx).await?;
-    let newest = newest.map(|row| (Some(row.number), row.file, row.clerk));
+    let newest = newest.map(|row| (Some(row.number), row.file_content, row.clerk_content));
     let (now, file, clerk) = newest.unwrap_or_default();
     let new = new_content(author, catalog, clerk.as_deref())?;
     let content = new.to_json();
@@ -243,8 +261,9 @@ async fn apply(
         if author.is_clerk() { (file, Some(content)) } else { (Some(content), clerk) };
     let added = sqlx::query_scalar!(
         "
-        with logged as (insert into change (subject) values (null))
-        insert into catalog (file, clerk, source) values ($1, $2, $3) returning number
+        with logged as (insert into entitlements.change_log (subject) values (null))
+        insert into entitlements.catalog_version (file_content, clerk_content, source)
+        values ($1, $2, $3) returning number
         ",
         file,
         clerk,
@@ -257,9 +276,12 @@ async fn apply(
 
 /// The number of the last version with this file content.
 async fn last_with(tx: &mut PgConnection, content: &str) -> Result<Option<i64>, StoreError> {
-    Ok(sqlx::query_scalar!("select pg_catalog.max(number) from catalog where file = $1", content)
-        .fetch_one(tx)
-        .await?)
+    Ok(sqlx::query_scalar!(
+        "select pg_catalog.max(number) from entitlements.catalog_version where file_content = $1",
+        content
+    )
+    .fetch_one(tx)
+    .await?)
 }
 
 /// The author's content of a new version. For Clerk, plans that it no longer lists are kept as retired.

@@ -78,7 +78,7 @@ async fn page(db: &mut PgConnection, after: ChangeCursor) -> Result<ChangePage, 
         with reading as (
             select
                 pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint as horizon,
-                history() as history
+                entitlements.history() as history
         )
         select
             reading.horizon as "horizon!",
@@ -87,10 +87,10 @@ async fn page(db: &mut PgConnection, after: ChangeCursor) -> Result<ChangePage, 
             c.tx::text::bigint as tx,
             c.subject,
             c.revision,
-            extract(epoch from pg_catalog.clock_timestamp() - c.at)::float8 as age
+            extract(epoch from pg_catalog.clock_timestamp() - c.logged_at)::float8 as age
         from reading
         left join lateral (
-            select id, tx, subject, revision, at from change
+            select id, tx, subject, revision, logged_at from entitlements.change_log
             where (tx, id) > ($1::text::xid8, $2)
             order by tx, id
             limit $3
@@ -112,7 +112,7 @@ async fn page(db: &mut PgConnection, after: ChangeCursor) -> Result<ChangePage, 
         let (Some(id), Some(tx), Some(age)) = (row.id, row.tx, row.age) else { continue };
         let subject = row.subject.map(|s| s.parse()).transpose();
         let subject =
-            subject.map_err(|_| StoreError::Corrupt(format!("change.subject of {id}")))?;
+            subject.map_err(|_| StoreError::Corrupt(format!("change_log.subject of {id}")))?;
         let revision = row.revision.and_then(|revision| u64::try_from(revision).ok());
         changes.push(Change { at: ChangeCursor { tx, id }, subject, revision, age });
     }
@@ -126,14 +126,16 @@ async fn page(db: &mut PgConnection, after: ChangeCursor) -> Result<ChangePage, 
 async fn prune(db: &mut PgConnection) -> Result<u64, StoreError> {
     let pruned = sqlx::query!(
         "
-        delete from change where id in (
+        delete from entitlements.change_log where id in (
             select id from (
-                select id from change where at < pg_catalog.now() - interval '24 hours'
-                order by at limit 10000 for update skip locked
+                select id from entitlements.change_log
+                where logged_at < pg_catalog.now() - interval '24 hours'
+                order by logged_at limit 10000 for update skip locked
             ) old
             union all
             select id from (
-                select id from change where tx >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
+                select id from entitlements.change_log
+                where tx >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
                 order by tx limit 10000 for update skip locked
             ) elsewhere
         )
@@ -152,9 +154,9 @@ pub(super) async fn log_change(
     let revision = sqlx::query_scalar!(
         r#"
         with counted as (
-            update subject set revision = revision + 1 where subject = $1 returning revision
+            update entitlements.subject set revision = revision + 1 where id = $1 returning revision
         )
-        insert into change (subject, revision) select $1, revision from counted
+        insert into entitlements.change_log (subject, revision) select $1, revision from counted
         returning revision as "revision!"
         "#,
         subject.as_str()

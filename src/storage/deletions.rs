@@ -14,7 +14,7 @@ impl Store {
 
 async fn undelete(tx: &mut PgConnection, subject: &Subject) -> Result<TxOutcome<bool>, StoreError> {
     let undeleted = sqlx::query!(
-        "update subject set deleted_at = null where subject = $1 and deleted_at is not null",
+        "update entitlements.subject set deleted_at = null where id = $1 and deleted_at is not null",
         subject.as_str()
     );
     if undeleted.execute(&mut *tx).await?.rows_affected() == 0 {
@@ -33,7 +33,7 @@ pub(super) async fn lock_against_deletion(
 ) -> Result<(), StoreError> {
     let slot = sqlx::query_scalar!(
         "
-        select slot from deletion_lock
+        select slot from entitlements.deletion_lock
         where slot = pg_catalog.hashtextextended($1, 0) & 1023::bigint for share
         ",
         subject.as_str()
@@ -45,7 +45,7 @@ pub(super) async fn lock_against_deletion(
 async fn lock_deletion(tx: &mut PgConnection, subject: &Subject) -> Result<(), StoreError> {
     let slot = sqlx::query_scalar!(
         "
-        select slot from deletion_lock
+        select slot from entitlements.deletion_lock
         where slot = pg_catalog.hashtextextended($1, 0) & 1023::bigint for update
         ",
         subject.as_str()
@@ -66,16 +66,25 @@ pub(super) async fn delete(
     at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     let id = subject.as_str();
-    sqlx::query!("update subject set deleted_at = $2 where subject = $1", id, at)
+    sqlx::query!("update entitlements.subject set deleted_at = $2 where id = $1", id, at)
         .execute(&mut *tx)
         .await?;
-    sqlx::query!("delete from failed_payment where subject = $1", id).execute(&mut *tx).await?;
-    sqlx::query!("delete from item where subject = $1", id).execute(&mut *tx).await?;
-    sqlx::query!("delete from snapshot where subject = $1", id).execute(&mut *tx).await?;
-    sqlx::query!("delete from override where subject = $1", id).execute(&mut *tx).await?;
-    lock_deletion(&mut *tx, subject).await?;
-    sqlx::query!("update delivery set body = null where subject = $1 and body is not null", id)
-        .execute(tx)
+    sqlx::query!("delete from entitlements.failed_payment where subject = $1", id)
+        .execute(&mut *tx)
         .await?;
+    sqlx::query!("delete from entitlements.item where subject = $1", id).execute(&mut *tx).await?;
+    sqlx::query!("delete from entitlements.snapshot where subject = $1", id)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query!("delete from entitlements.override where subject = $1", id)
+        .execute(&mut *tx)
+        .await?;
+    lock_deletion(&mut *tx, subject).await?;
+    sqlx::query!(
+        "update entitlements.delivery set body = null where subject = $1 and body is not null",
+        id
+    )
+    .execute(tx)
+    .await?;
     Ok(())
 }

@@ -249,14 +249,14 @@ async fn mark_replayed(
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "
-        update delivery set
+        update entitlements.delivery set
             replayed_at = pg_catalog.clock_timestamp(),
             event = $2, sent_at = $3, subject = $4,
             result = case when result = 'applied' then result else $5 end,
             detail = case when result = 'applied' then detail else $6 end,
             revision = coalesce($7, revision),
             is_foreign = $8,
-            body = case when exists (select from subject where subject = $4 and deleted_at is not null)
+            body = case when exists (select from entitlements.subject where id = $4 and deleted_at is not null)
                 then null else body end
         where svix_id = $1
         ",
@@ -283,11 +283,11 @@ async fn insert(
 ) -> Result<bool, StoreError> {
     let entered = sqlx::query!(
         "
-        insert into delivery
+        insert into entitlements.delivery
             (svix_id, event, sent_at, subject, result, detail, revision, body, body_sha256, instance,
              signed_at, is_foreign)
         select $1, $2, $3, $4, $5, $6, $7,
-            case when exists (select from subject where subject = $4 and deleted_at is not null)
+            case when exists (select from entitlements.subject where id = $4 and deleted_at is not null)
                 then null else $8::bytea end,
             $9, $10, $11, $12
         on conflict (svix_id) do nothing
@@ -312,7 +312,7 @@ async fn insert(
 
 async fn duplicate(db: &mut PgConnection, delivery: &Delivery) -> Result<Outcome, StoreError> {
     let known = sqlx::query_scalar!(
-        "select body_sha256 from delivery where svix_id = $1",
+        "select body_sha256 from entitlements.delivery where svix_id = $1",
         delivery.svix_id
     )
     .fetch_one(db)

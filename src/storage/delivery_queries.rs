@@ -106,7 +106,7 @@ async fn list(
         r#"
         select svix_id, received_at, event, sent_at, subject, result, detail, revision,
             body is not null as "has_body!", body_sha256, replayed_at, signed_at
-        from delivery
+        from entitlements.delivery
         where ($1::text is null or svix_id = $1)
             and ($2::text is null or subject = $2)
             and ($3::text is null or result = $3)
@@ -131,9 +131,10 @@ async fn list(
 }
 
 async fn body(db: &mut PgConnection, svix_id: &str) -> Result<Option<Bytes>, StoreError> {
-    let body = sqlx::query_scalar!("select body from delivery where svix_id = $1", svix_id)
-        .fetch_optional(db)
-        .await?;
+    let body =
+        sqlx::query_scalar!("select body from entitlements.delivery where svix_id = $1", svix_id)
+            .fetch_optional(db)
+            .await?;
     Ok(body.flatten().map(Bytes::from))
 }
 
@@ -141,8 +142,8 @@ async fn body(db: &mut PgConnection, svix_id: &str) -> Result<Option<Bytes>, Sto
 async fn redact_bodies(db: &mut PgConnection, before: DateTime<Utc>) -> Result<u64, StoreError> {
     let redacted = sqlx::query!(
         "
-        update delivery set body = null where svix_id in (
-            select svix_id from delivery
+        update entitlements.delivery set body = null where svix_id in (
+            select svix_id from entitlements.delivery
             where body is not null and received_at < $1 and (result <> 'parked' or is_foreign)
             order by received_at limit 1000 for update skip locked
         )
@@ -159,7 +160,9 @@ pub(super) async fn parked(db: &mut PgConnection) -> Result<i64, StoreError> {
     let parked = sqlx::query_scalar!(
         r#"
         select pg_catalog.count(*) as "count!"
-        from (select from delivery where result = 'parked' and not is_foreign limit 10000) as parked
+        from (
+            select from entitlements.delivery where result = 'parked' and not is_foreign limit 10000
+        ) as parked
         "#
     );
     Ok(parked.fetch_one(db).await?)

@@ -18,12 +18,8 @@ pub struct Inspection {
     pub tls: Option<String>,
     /// How far the database's clock is ahead of this machine's, in seconds.
     pub skew: f64,
-    /// Each table on which the role lacks a right that `serve` needs, and the right.
-    pub missing_rights: Vec<(String, String)>,
-    /// The functions that `serve` needs and the role may not execute.
+    /// The functions of Postgres that `serve` needs and the role may not execute.
     pub missing_functions: Vec<String>,
-    /// Each schema on the search path in which another role can create objects that shadow ours, and that role.
-    pub open_schemas: Vec<(String, String)>,
 }
 
 /// The migrations of the database and of this build.
@@ -92,9 +88,7 @@ async fn inspect(db: &mut PgConnection) -> Result<Inspection, StoreError> {
         is_standby: server.is_standby,
         tls: server.tls,
         skew,
-        missing_rights: missing_rights(db).await?,
         missing_functions: missing_functions(db).await?,
-        open_schemas: open_schemas(db).await?,
     })
 }
 
@@ -114,35 +108,6 @@ pub(super) async fn skew(db: &mut PgConnection) -> Result<f64, StoreError> {
     Ok(skew)
 }
 
-/// The table rights that `serve` needs and the role lacks. Locking rows or the catalog requires `update`.
-async fn missing_rights(db: &mut PgConnection) -> Result<Vec<(String, String)>, StoreError> {
-    let missing = sqlx::query!(
-        r#"
-        with needed (name, rights) as (values
-            ('_sqlx_migrations', '{select}'::text[]),
-            ('backfill', '{select,insert,update}'),
-            ('catalog', '{select,insert,update}'),
-            ('change', '{select,insert,update,delete}'),
-            ('deletion_lock', '{select,update}'),
-            ('delivery', '{select,insert,update}'),
-            ('failed_payment', '{select,insert,update,delete}'),
-            ('item', '{select,insert,update,delete}'),
-            ('override', '{select,insert,update,delete}'),
-            ('plan_name', '{select,insert}'),
-            ('snapshot', '{select,insert,update,delete}'),
-            ('subject', '{select,insert,update}')
-        )
-        select name as "name!", needs as "needs!"
-        from needed, pg_catalog.unnest(rights) as needs, pg_catalog.to_regclass(name) as found
-        where found is not null and not pg_catalog.has_table_privilege(found, needs)
-        order by needs, name
-        "#
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(missing.into_iter().map(|row| (row.name, row.needs)).collect())
-}
-
 /// The functions used to identify the database's history that the role may not execute.
 async fn missing_functions(db: &mut PgConnection) -> Result<Vec<String>, StoreError> {
     let missing = sqlx::query_scalar!(
@@ -155,51 +120,6 @@ async fn missing_functions(db: &mut PgConnection) -> Result<Vec<String>, StoreEr
         "#
     );
     Ok(missing.fetch_all(db).await?)
-}
-
-/// Roles that can create objects in our schema, or in a schema that precedes it or `pg_catalog` on the search path.
-/// This role is left out, as are superusers and members of the owner of the schema or of the tables.
-async fn open_schemas(db: &mut PgConnection) -> Result<Vec<(String, String)>, StoreError> {
-    let open = sqlx::query!(
-        r#"
-        with ours as (
-            select relnamespace as schema, relowner as owner from pg_catalog.pg_class
-            where oid = pg_catalog.to_regclass('_sqlx_migrations')::oid
-            union all
-            select oid, nspowner from pg_catalog.pg_namespace
-            where nspname = pg_catalog.current_schema()
-                and pg_catalog.to_regclass('_sqlx_migrations') is null
-        ), path as (
-            select n.oid, n.nspname, n.nspowner, n.nspacl, found.place
-            from pg_catalog.unnest(pg_catalog.current_schemas(true))
-                with ordinality as found (name, place)
-            join pg_catalog.pg_namespace n on n.nspname = found.name
-        ), trusted as (
-            select owner from ours
-            union
-            select nspowner from path where path.oid in (select schema from ours)
-        )
-        select distinct path.place, pg_catalog.quote_ident(path.nspname::text) as "schema!",
-            coalesce(pg_catalog.quote_ident(role.rolname::text), 'public') as "role!"
-        from path
-        cross join lateral pg_catalog.aclexplode(
-            coalesce(path.nspacl, pg_catalog.acldefault('n', path.nspowner))
-        ) as acl
-        left join pg_catalog.pg_roles role on role.oid = acl.grantee
-        where acl.privilege_type = 'CREATE'
-            and path.place <= (
-                select pg_catalog.max(place) from path
-                where path.oid in (select schema from ours) or path.nspname = 'pg_catalog'
-            )
-            and (role.oid is null or role.rolname <> current_user and not exists (
-                select from trusted where pg_catalog.pg_has_role(role.oid, trusted.owner, 'member')
-            ))
-        order by path.place, "role!"
-        "#
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(open.into_iter().map(|row| (row.schema, row.role)).collect())
 }
 
 /// Compares the migrations of the database with those of this build.

@@ -16,8 +16,10 @@ mod delivery_queries;
 mod diagnostics;
 mod error;
 mod notifier;
+mod other_roles;
 mod pool;
 mod reconciliation;
+mod rights;
 mod schema;
 
 pub use backfill::Backfill;
@@ -28,9 +30,10 @@ pub use delivery_queries::{DeliveryEntry, DeliveryFilter, DeliveryPosition};
 pub use diagnostics::{DatabaseStats, Inspection, Migrated};
 pub use error::StoreError;
 pub use notifier::{Changed, Notification};
+pub use other_roles::{OtherRoles, Stranger};
 pub use pool::PoolStatus;
 pub use reconciliation::{Compared, UnknownPlan};
-pub use schema::{NotMigrated, Schema, migrate};
+pub use schema::{NotMigrated, Schema, migrate, migrate_and_grant};
 
 use connect::Connector;
 use notifier::Notifier;

@@ -13,8 +13,10 @@ use tokio::{
     time::timeout,
 };
 
-/// The settings of every session. Even if a deadline here fails, the server itself ends the work.
+/// The settings of every session. Even if a deadline here fails, the server itself ends the work. Queries name the
+/// schema of every object; the search path keeps operators of other roles out of reach.
 const SESSION: &str = "
+    set search_path = pg_catalog, pg_temp;
     set synchronous_commit = on;
     set lock_timeout = '3s';
     set statement_timeout = '5s';
@@ -23,6 +25,7 @@ const SESSION: &str = "
 /// lost, and prepared statements of other clients collide with new ones.
 const BEGIN_POOLED: &str = "
     begin;
+    set local search_path = pg_catalog, pg_temp;
     set local synchronous_commit = on;
     set local lock_timeout = '3s';
     set local statement_timeout = '5s';

@@ -94,26 +94,27 @@ async fn candidates(
                 pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[])
             ) as t (first, after, id, slug)
         ), candidate as (
-            select subject from item
+            select subject from entitlements.item
             where status = 'active' and canceled_at is null and period_end < pg_catalog.now()
             union
-            select subject from item where status = 'upcoming' and period_start < pg_catalog.now()
+            select subject from entitlements.item
+            where status = 'upcoming' and period_start < pg_catalog.now()
             union
             select held.subject from unknown cross join lateral (
                 -- By the index on plans, also where nothing is known of how they are spread.
-                select subject, status from item
+                select subject, status from entitlements.item
                 where coalesce(plan_id, '') = unknown.id and coalesce(plan, '') = unknown.slug
                     and subject >= unknown.first and subject < unknown.after
                 order by coalesce(plan_id, ''), coalesce(plan, ''), subject limit $6
             ) as held
             -- What is over is compared once: no answer depends on its plan.
-            join subject using (subject)
+            join entitlements.subject on subject.id = held.subject
             where held.status not in ('ended', 'expired', 'abandoned') or reconciled_at is null
             union
-            select subject from subject where reconcile_for is not null
+            select id from entitlements.subject where reconcile_for is not null
         )
-        select subject as "subject!"
-        from candidate join subject using (subject)
+        select id as "subject!"
+        from candidate join entitlements.subject on subject.id = candidate.subject
         where deleted_at is null
             and (reconcile_at is null or reconcile_at <= pg_catalog.now()
                 or (revision <> reconciled_revision
@@ -151,12 +152,12 @@ async fn unknown(db: &mut PgConnection, catalog: &Catalog) -> Result<Unknown, St
         r#"
         with recursive held as (
             (
-                select coalesce(plan_id, '') as id, coalesce(plan, '') as slug from item
+                select coalesce(plan_id, '') as id, coalesce(plan, '') as slug from entitlements.item
                 order by coalesce(plan_id, ''), coalesce(plan, '') limit 1
             )
             union all
             select next.id, next.slug from held cross join lateral (
-                select coalesce(plan_id, '') as id, coalesce(plan, '') as slug from item
+                select coalesce(plan_id, '') as id, coalesce(plan, '') as slug from entitlements.item
                 where (coalesce(plan_id, ''), coalesce(plan, '')) > (held.id, held.slug)
                 order by coalesce(plan_id, ''), coalesce(plan, '') limit 1
             ) as next
@@ -200,7 +201,7 @@ async fn unknown_plans(
             pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[])
         ) with ordinality as t (first, after, id, slug, place)
         cross join lateral (
-            select status from item
+            select status from entitlements.item
             where coalesce(plan_id, '') = t.id and coalesce(plan, '') = t.slug
                 and subject >= t.first and subject < t.after
             order by coalesce(plan_id, ''), coalesce(plan, ''), subject limit $5
@@ -229,9 +230,9 @@ pub(super) async fn want(
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "
-        insert into subject (subject, revision, reconcile_for, reconcile_at)
+        insert into entitlements.subject (id, revision, reconcile_for, reconcile_at)
         values ($1, 0, $2, pg_catalog.now())
-        on conflict (subject) do update set
+        on conflict (id) do update set
             reconcile_for = excluded.reconcile_for,
             reconcile_at = excluded.reconcile_at,
             reconcile_tries = 0
@@ -258,16 +259,16 @@ async fn compared(
         with before as (
             select case when revision is distinct from reconciled_revision then 0
                 else least(reconcile_tries, $4) end as tries
-            from subject where subject = $1
+            from entitlements.subject where id = $1
         )
-        update subject set
+        update entitlements.subject set
             reconcile_for = case when $2 then null else reconcile_for end,
             reconcile_at = pg_catalog.clock_timestamp()
                 + pg_catalog.make_interval(mins => $3 * pg_catalog.power(2, tries)::integer),
             reconcile_tries = tries + 1,
             reconciled_at = pg_catalog.clock_timestamp(),
             reconciled_revision = revision
-        from before where subject = $1
+        from before where id = $1
         ",
         subject.as_str(),
         agrees,
@@ -286,8 +287,8 @@ async fn subjects(
 ) -> Result<Vec<Subject>, StoreError> {
     let subjects = sqlx::query_scalar!(
         "
-        select subject from subject
-        where subject > $1 and deleted_at is null order by subject limit $2
+        select id from entitlements.subject
+        where id > $1 and deleted_at is null order by id limit $2
         ",
         after,
         limit
@@ -301,7 +302,7 @@ async fn instances(db: &mut PgConnection) -> Result<Vec<String>, StoreError> {
     let newest = sqlx::query_scalar!(
         r#"
         with lately as (
-            select instance, received_at from delivery order by received_at desc limit 1000
+            select instance, received_at from entitlements.delivery order by received_at desc limit 1000
         )
         select instance as "instance!" from lately where instance is not null
         group by instance order by pg_catalog.max(received_at) desc
@@ -312,7 +313,7 @@ async fn instances(db: &mut PgConnection) -> Result<Vec<String>, StoreError> {
 
 async fn count(db: &mut PgConnection) -> Result<usize, StoreError> {
     let count = sqlx::query_scalar!(
-        r#"select pg_catalog.count(*) as "count!" from subject where deleted_at is null"#
+        r#"select pg_catalog.count(*) as "count!" from entitlements.subject where deleted_at is null"#
     );
     Ok(usize::try_from(count.fetch_one(db).await?).unwrap_or_default())
 }

@@ -69,6 +69,12 @@ impl Embedded {
         format!("PostgreSQL {} in {} ({by})", self.major, self.site.home().display())
     }
 
+    /// The folder of the server's data and socket.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.site.home()
+    }
+
     /// Waits until the server ends, and returns its exit status. Never resolves if another process started the server.
     pub async fn exited(&self) -> String {
         match &self.running {

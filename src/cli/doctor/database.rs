@@ -8,11 +8,11 @@ use crate::{
     app::MAX_CLOCK_SKEW_S,
     config::Settings,
     domain::loopback::is_this_machine,
-    storage::{CatalogVersion, Inspection, Migrated, Schema, Store, StoreError},
+    storage::{CatalogVersion, Inspection, Migrated, OtherRoles, Schema, Store, StoreError},
     telemetry::error_chain,
 };
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
 
 const DATABASE: &str = "database";
@@ -20,7 +20,7 @@ const VERSION: &str = "Postgres version";
 const TLS: &str = "TLS to Postgres";
 const CLOCK: &str = "clock";
 const RIGHTS: &str = "rights";
-const SCHEMA: &str = "schema";
+const OTHER_ROLES: &str = "other roles";
 const MIGRATIONS: &str = "migrations";
 const LISTEN: &str = "notifications";
 const PARKED: &str = "parked";
@@ -102,8 +102,14 @@ pub(super) async fn check(
             report(version(&detail));
             report(tls(&detail, options));
             report(clock(detail.skew));
-            report(rights(&detail));
-            report(schema(&detail));
+            match store.missing_rights(&detail.role).await {
+                Ok(missing) => report(rights(&detail, &missing)),
+                Err(error) => report(Finding::fail(RIGHTS, error_chain(&error), SLOW)),
+            }
+            report(match store.other_roles().await {
+                Ok(found) => other_roles(&found),
+                Err(error) => Finding::fail(OTHER_ROLES, error_chain(&error), SLOW),
+            });
         }
         Err(error) => report(Finding::fail(DATABASE, error_chain(&error), SLOW)),
     }
@@ -167,7 +173,7 @@ fn clock(skew: f64) -> Finding {
     }
 }
 
-fn rights(detail: &Inspection) -> Finding {
+fn rights(detail: &Inspection, missing: &[String]) -> Finding {
     let role = &detail.role;
     if !detail.missing_functions.is_empty() {
         let functions = detail.missing_functions.join(", ");
@@ -175,54 +181,46 @@ fn rights(detail: &Inspection) -> Finding {
         let fix = format!("as a superuser: grant execute on function {functions} to \"{role}\"");
         return Finding::fail(RIGHTS, what, fix);
     }
-    if detail.missing_rights.is_empty() {
+    if missing.is_empty() {
         return Finding::ok(RIGHTS, format!("`{role}` has all rights that `serve` needs"));
     }
-    let mut by_right: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (table, right) in &detail.missing_rights {
-        by_right.entry(right).or_default().push(table.as_str());
-    }
-    let missing =
-        by_right.iter().map(|(right, tables)| format!("{right} on {}", tables.join(", ")));
-    let missing: Vec<_> = missing.collect();
-    let grants: Vec<_> = missing.iter().map(|m| format!("grant {m} to \"{role}\"")).collect();
-    let what = format!("`{role}` lacks {}", missing.join("; "));
-    Finding::fail(RIGHTS, what, format!("as the owner: {}", grants.join("; ")))
+    let what = format!("`{role}` lacks rights that `serve` needs");
+    Finding::fail(RIGHTS, what, format!("as the owner of the tables: {};", missing.join("; ")))
 }
 
-/// Checks who else may create objects in the schemas of the search path: they can shadow the service's own objects.
-fn schema(detail: &Inspection) -> Finding {
-    let mut by_schema: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (schema, role) in &detail.open_schemas {
-        by_schema.entry(schema).or_default().push(role.as_str());
+/// Reports other roles that have rights on our objects.
+fn other_roles(found: &OtherRoles) -> Finding {
+    let services = found.services.join(", ");
+    if found.strangers.is_empty() && services.is_empty() {
+        return Finding::ok(OTHER_ROLES, "no other role can use the tables");
     }
-    if by_schema.is_empty() {
-        return Finding::ok(SCHEMA, "no other role may create objects in it");
+    if found.strangers.is_empty() {
+        let detail = format!("no other role can use the tables, except as a service: {services}");
+        return Finding::ok(OTHER_ROLES, detail);
     }
-    let creators =
-        by_schema.iter().map(|(schema, roles)| format!("in {schema}: {}", roles.join(", ")));
-    let revoke = |(schema, roles): (&&String, &Vec<_>)| {
-        format!("revoke create on schema {schema} from {}", roles.join(", "))
-    };
-    let revokes: Vec<_> = by_schema.iter().map(revoke).collect();
-    let detail =
-        format!("other roles may create objects {}", creators.collect::<Vec<_>>().join("; "));
+    let names: BTreeSet<_> = found.strangers.iter().map(|stranger| &*stranger.role).collect();
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    let detail = format!("other roles can use the tables or the schema entitlements: {names}");
+    let revokes = found.strangers.iter().flat_map(|stranger| &stranger.revokes);
+    let revokes = revokes.map(|revoke| format!("{revoke};")).collect::<Vec<_>>().join(" ");
     let fix = format!(
-        "their tables, functions and operators can shadow those of this service and run with its rights: as \
-         the schema's owner, {}",
-        revokes.join("; ")
+        "as the owner of the tables: {revokes} If `serve` uses one of the roles, run \
+         `entitlements migrate --grant-to ROLE` for it"
     );
-    Finding::fail(SCHEMA, detail, fix)
+    if found.strangers.iter().any(|stranger| stranger.is_exposed) {
+        Finding::fail(OTHER_ROLES, detail, fix)
+    } else {
+        Finding::warn(OTHER_ROLES, detail, fix)
+    }
 }
 
 fn migrations(migrated: Result<Migrated, StoreError>, at_start: bool) -> Finding {
-    let fix = "run `entitlements migrate`, or start with --migrate (if it has been migrated: check that the role's \
-               search_path contains the schema, and that the role has usage on it)";
+    let fix = "run `entitlements migrate`, or start with --migrate";
     match migrated {
         Err(error) => Finding::fail(
             MIGRATIONS,
             error_chain(&error),
-            "grant the role select on _sqlx_migrations",
+            "give the role the rights that `serve` needs: `entitlements migrate --grant-to ROLE`",
         ),
         Ok(Migrated { schema: Schema::Fits, applied, known }) => {
             Finding::ok(MIGRATIONS, format!("the database is at {applied}, this build at {known}"))

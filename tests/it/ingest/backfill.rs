@@ -59,7 +59,8 @@ async fn a_backfill_that_was_cut_short_is_done_by_another_replica_and_then_never
         sqlx::query(statement).execute(&pool).await.unwrap();
     };
     // The state after a replica started the backfill and was killed.
-    run("insert into backfill (claimed_until) values (now() + interval '1 minute')").await;
+    run("insert into entitlements.backfill (claimed_until) values (now() + interval '1 minute')")
+        .await;
     let mut with_key = config(&db);
     with_key.backend_api = Some(clerk.access(KEY));
     let replica = Replica::start_with(with_key).await;
@@ -68,7 +69,7 @@ async fn a_backfill_that_was_cut_short_is_done_by_another_replica_and_then_never
     assert_eq!(db.count("subject").await, 0, "another replica has claimed it");
     drop(replica);
 
-    run("update backfill set claimed_until = now() - interval '1 second'").await;
+    run("update entitlements.backfill set claimed_until = now() - interval '1 second'").await;
     let replica = Replica::with_clerk(&db, &clerk, None).await;
     eventually("everything is imported", async || db.count("subject").await == 9).await;
     eventually("it is noted", async || db.count("backfill where done_at is not null").await == 1)

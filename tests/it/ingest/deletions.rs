@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// The deliveries whose bodies are kept, by id.
 async fn kept(db: &Db) -> Vec<String> {
-    let query = "select svix_id from delivery where body is not null order by svix_id";
+    let query = "select svix_id from entitlements.delivery where body is not null order by svix_id";
     sqlx::query_scalar(query).fetch_all(&db.pool().await).await.unwrap()
 }
 
@@ -64,7 +64,8 @@ async fn a_deletion_removes_all_bodies_about_its_subject_and_later_ones_are_not_
     // Other data stays: the ledger still lists the deliveries.
     let again = replica.send_as("msg_ada_0", &about("subscriptionItem.active", ADA)).await;
     assert_eq!(again.body, json!({ "result": "duplicate" }));
-    let rows = "select count(*) from delivery where subject = $1 and body_sha256 is not null";
+    let rows =
+        "select count(*) from entitlements.delivery where subject = $1 and body_sha256 is not null";
     let rows: i64 = sqlx::query_scalar(rows).bind(ADA).fetch_one(&db.pool().await).await.unwrap();
     assert_eq!(rows, 9);
 }
@@ -76,8 +77,7 @@ async fn a_replay_that_identifies_the_subject_of_a_body_deletes_it_if_the_subjec
     replica.send_as("msg_1", &payload("subscriptionItem.active")).await;
     // The row of an earlier release that could not determine the subject.
     let pool = db.pool().await;
-    let unknown_subject =
-        "update delivery set subject = null, result = 'parked' where svix_id = 'msg_1'";
+    let unknown_subject = "update entitlements.delivery set subject = null, result = 'parked' where svix_id = 'msg_1'";
     sqlx::query(unknown_subject).execute(&pool).await.unwrap();
     replica.send_as("msg_2", &payload("user.deleted")).await;
     assert_eq!(kept(&db).await, ["msg_1"]);

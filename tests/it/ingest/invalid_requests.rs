@@ -283,7 +283,7 @@ async fn excess_concurrent_deliveries_are_asked_to_retry() {
     assert_eq!(replica.send(&body).await.status, 200);
     let pool = db.pool().await;
     let mut tx = pool.begin().await.unwrap();
-    sqlx::raw_sql("select from subject for update").execute(&mut *tx).await.unwrap();
+    sqlx::raw_sql("select from entitlements.subject for update").execute(&mut *tx).await.unwrap();
     let all = join_all((0..100).map(|_| replica.send(&body))).await;
     let busy = all.iter().filter(|answer| answer.body["error"] == "too many deliveries at once");
     assert!(busy.clone().count() >= 36, "{all:?}");
@@ -303,7 +303,10 @@ async fn a_delivery_that_the_database_cannot_store_is_retried_by_the_sender() {
     let (release, released) = oneshot::channel::<()>();
     let holder = tokio::spawn(async move {
         let mut tx = pool.begin().await.unwrap();
-        sqlx::raw_sql("select from subject for update").execute(&mut *tx).await.unwrap();
+        sqlx::raw_sql("select from entitlements.subject for update")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
         locked.send(()).unwrap();
         released.await.unwrap();
         tx.rollback().await.unwrap();

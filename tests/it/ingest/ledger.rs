@@ -87,7 +87,7 @@ async fn an_invalid_filter_is_rejected_with_its_field() {
 /// Parks a body in the ledger, as an earlier release that could not parse it.
 async fn park(db: &Db, svix_id: &str, body: &str) {
     sqlx::query(
-        "insert into delivery (svix_id, result, detail, body, body_sha256)
+        "insert into entitlements.delivery (svix_id, result, detail, body, body_sha256)
         values ($1, 'parked', 'not understood', $2, $3)",
     )
     .bind(svix_id)
@@ -140,7 +140,7 @@ async fn a_replay_that_fails_midway_reports_what_was_replayed_and_goes_on_from_t
     };
     let pool = db.pool().await;
     let mut other = pool.begin().await.unwrap();
-    let lock = "select from subject where subject = $1 for update";
+    let lock = "select from entitlements.subject where id = $1 for update";
     sqlx::query(lock).bind(ADA).fetch_one(&mut *other).await.unwrap();
     let (replayed, rest) = replay(String::new()).await;
     assert_eq!(replayed, ["msg_2"]);

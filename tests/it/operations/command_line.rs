@@ -128,7 +128,7 @@ async fn migrate_then_serve_then_stop() {
     ]);
     for _ in 0..2 {
         let (code, stdout, stderr) = shell.run(&["migrate"]).await;
-        assert_eq!((code, stdout.as_str()), (0, "the database is at migration 4\n"), "{stderr}");
+        assert_eq!((code, stdout.as_str()), (0, "the database is at migration 1\n"), "{stderr}");
     }
     let log = shell.path("log");
     let mut command = shell.command(&["serve"]);

@@ -39,8 +39,8 @@ async fn examined(variables: &[(&'static str, &str)]) -> (i32, Vec<String>) {
 }
 
 /// Checks that `doctor` with these settings ends with this code and has these lines, each with all of its words, and
-/// that each warning and failure has a fix.
-async fn check(variables: &[(&'static str, &str)], code: i32, expected: &[&[&str]]) {
+/// that each warning and failure has a fix. Returns all lines.
+async fn check(variables: &[(&'static str, &str)], code: i32, expected: &[&[&str]]) -> Vec<String> {
     let (found, lines) = examined(variables).await;
     let text = lines.join("\n");
     assert_eq!(found, code, "{text}");
@@ -53,6 +53,7 @@ async fn check(variables: &[(&'static str, &str)], code: i32, expected: &[&[&str
         assert!(is_well != line.contains(" -> "), "{line}");
         assert!(is_well || line.starts_with("warn  ") || line.starts_with("fail  "), "{line}");
     }
+    lines
 }
 
 /// A database with an active catalog and one applied delivery.
@@ -84,7 +85,7 @@ async fn a_good_setup_passes_and_nothing_is_changed() {
         "TLS to Postgres",
         "clock",
         "rights",
-        "schema",
+        "other roles",
         "migrations",
         "notifications",
         "parked",
@@ -142,7 +143,7 @@ async fn a_schema_mismatch_is_reported_with_its_versions() {
     check(&[url], 1, &[&behind]).await;
     check(&[url, ("MIGRATE", "true")], 0, &[&["warn", "migrations", "serve --migrate"]]).await;
     let db = in_use().await;
-    let later = "insert into _sqlx_migrations
+    let later = "insert into entitlements._sqlx_migrations
         (version, description, success, checksum, execution_time) values (999, '', true, '', 0)";
     db.run(later).await;
     let ahead = ["fail", "migrations", "at 999, too far ahead", "deploy the release"];
@@ -155,54 +156,64 @@ async fn missing_rights_are_reported_as_the_grants_that_give_them() {
     let role = format!("{}_clerk", db.name());
     let url = db.url_as(&role);
     assert_ne!(url, db.url);
-    let create = format!(
-        "create role {role} login password '{role}';
-        grant select on all tables in schema public to {role}"
-    );
-    db.run(&create).await;
-    let missing = "delete on change, failed_payment, item, override, snapshot; insert on backfill, catalog, \
-                   change, delivery, failed_payment, item, override, plan_name, snapshot, subject";
-    let grant =
-        format!("grant insert on {} to \"{role}\"", missing.split_once("insert on ").unwrap().1);
-    check(&[("DATABASE_URL", &url)], 1, &[&["fail", "rights", missing, &grant]]).await;
-    let grants = format!(
-        "grant insert, update, delete on all tables in schema public to {role};
-        revoke insert on delivery from {role}"
-    );
-    db.run(&grants).await;
-    let missing =
-        format!("lacks insert on delivery -> as the owner: grant insert on delivery to \"{role}\"");
-    check(&[("DATABASE_URL", &url)], 1, &[&["fail", "rights", &missing]]).await;
-    db.run(&format!("grant insert on delivery to {role}")).await;
-    check(&[("DATABASE_URL", &url)], 0, &[&["ok", "rights", &role]]).await;
+    db.run(&format!("create role {role} login password '{role}'")).await;
+    let grants = [
+        "fail",
+        "rights",
+        &format!("`{role}` lacks rights"),
+        &format!("grant usage on schema entitlements to \"{role}\""),
+        &format!("grant execute on function entitlements.history() to \"{role}\""),
+        "grant delete, insert, select, update on table entitlements.change_log, entitlements.failed_payment, \
+         entitlements.item, entitlements.snapshot to",
+        "grant select, update on table entitlements.deletion_lock to",
+    ];
+    let lines = check(&[("DATABASE_URL", &url)], 1, &[&grants]).await;
+    // The statements work as they are printed.
+    let mut statements =
+        lines.iter().filter_map(|line| line.split_once("as the owner of the tables: "));
+    db.run(statements.next().unwrap().1).await;
+    check(&[("DATABASE_URL", &url)], 0, &[&["ok", "rights", &role], &["ok", "other roles"]]).await;
+    db.run(&format!("revoke insert on entitlements.delivery from {role}")).await;
+    let grant = format!("grant insert on table entitlements.delivery to \"{role}\";");
+    check(&[("DATABASE_URL", &url)], 1, &[&["fail", "rights", &grant]]).await;
     db.run(&format!("drop owned by {role}; drop role {role}")).await;
 }
 
 #[tokio::test]
-async fn a_schema_that_others_may_create_in_is_reported_with_the_statements_that_close_it() {
+async fn other_roles_with_rights_are_reported_with_the_statements_that_revoke_them() {
     let db = in_use().await;
     let (url, role) = (("DATABASE_URL", &*db.url), format!("{}_other", db.name()));
-    check(&[url], 0, &[&["ok", "schema", "no other role may create"]]).await;
-    db.run("grant create on schema public to public").await;
-    let revoke = "as the schema's owner, revoke create on schema public from public";
-    check(&[url], 1, &[&["fail", "schema", "may create objects in public: public", revoke]]).await;
-    db.run(&revoke["as the schema's owner, ".len()..]).await;
-    db.run(&format!("create role {role} login; grant create on schema public to {role}")).await;
-    let revoke = format!("revoke create on schema public from {role}");
-    check(&[url], 1, &[&["fail", "schema", &format!("in public: {role}"), &revoke]]).await;
-    // Roles that can act as the owner of the tables, such as the owner of the database, are trusted.
-    db.run(&format!("grant entitlements to {role}")).await;
-    check(&[url], 0, &[&["ok", "schema"]]).await;
-    db.run(&format!("revoke entitlements from {role}; {revoke}")).await;
-    // A schema that precedes ours in the search path.
-    let first = format!(
-        "create schema first authorization {role};
-        alter database {} set search_path = first, public",
-        db.name()
-    );
-    db.run(&first).await;
-    check(&[url], 1, &[&["fail", "schema", &format!("may create objects in first: {role}")]]).await;
-    db.run(&format!("drop owned by {role}; drop role {role}")).await;
+    let closed = ["ok", "other roles", "no other role can use the tables"];
+    check(&[url], 0, &[&closed]).await;
+    db.run(&format!("create role {role} login")).await;
+    for grant in [
+        "select on table entitlements.item, entitlements.subject",
+        "select (body) on table entitlements.delivery",
+        "create on schema entitlements",
+        "execute on function entitlements.history()",
+        "usage on sequence entitlements.change_log_id_seq",
+    ] {
+        for (to, verdict, code) in [(&*role, "warn", 0), ("public", "fail", 1)] {
+            db.run(&format!("grant {grant} to {to}")).await;
+            let revoke = format!("revoke {grant} from {to};");
+            check(&[url], code, &[&[verdict, "other roles", to, &revoke]]).await;
+            db.run(&revoke).await;
+        }
+        check(&[url], 0, &[&closed]).await;
+    }
+    // Another service's role is known by its rights, and only what it has beside them is listed.
+    let (service, as_service) = db.service_role().await;
+    let except = format!("except as a service: {service}");
+    check(&[url], 0, &[&["ok", "other roles", &except]]).await;
+    check(&[("DATABASE_URL", &as_service)], 0, &[&closed]).await;
+    db.run(&format!("grant truncate on entitlements.item to {service}")).await;
+    let revoke = format!(": revoke truncate on table entitlements.item from {service};");
+    check(&[url], 0, &[&["warn", "other roles", &revoke]]).await;
+    // Roles that can act as the owner of the tables are trusted.
+    db.run(&format!("grant select on entitlements.item to {role}; grant entitlements to {role}"))
+        .await;
+    check(&[url], 0, &[&["warn", "other roles", &revoke]]).await;
+    db.run(&format!("drop owned by {role}, {service}; drop role {role}, {service}")).await;
 }
 
 #[tokio::test]

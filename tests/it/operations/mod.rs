@@ -5,6 +5,7 @@ pub mod dashboards;
 pub mod doctor;
 pub mod logs;
 pub mod metrics;
+pub mod migrate;
 pub mod packaging;
 pub mod settings;
 pub mod soak;

@@ -157,12 +157,12 @@ async fn a_change_log_restored_from_another_cluster_is_pruned() {
     let db = Db::new().await;
     let pool = db.pool().await;
     // The transaction id is ahead of this cluster, so the row would be read again by every poll of the log.
-    let insert = "insert into change (subject, tx) select 'user_' || n, ($1 + n)::text::xid8
+    let insert = "insert into entitlements.change_log (subject, tx) select 'user_' || n, ($1 + n)::text::xid8
         from generate_series(1, 100) n";
     sqlx::query(insert).bind(1_i64 << 40).execute(&pool).await.unwrap();
     let replica = Replica::start(&db).await;
     let ours = "select count(*) filter (where tx < pg_snapshot_xmax(pg_current_snapshot())),
-        count(*) from change";
+        count(*) from entitlements.change_log";
     replica.send(&payload("subscriptionItem.active")).await;
     eventually("only rows of this cluster are left", async || {
         let (ours, all): (i64, i64) = sqlx::query_as(ours).fetch_one(&pool).await.unwrap();
@@ -272,6 +272,7 @@ async fn the_chart_starts_the_service_as_it_is() {
         "access.operatorTls=true",
         "ingress.enabled=true,ingress.host=billing.example.org,ingress.tlsSecret=web",
         "autoscaling.enabled=true,networkPolicy.enabled=true,serviceMonitor.enabled=true",
+        "migrate.grantTo={clerk,support}",
     ];
     let Some(chart) = chart(&everything, Some(catalog)) else { return };
     let (image, deployment) = (Image::read(), chart.one("Deployment"));
@@ -279,6 +280,8 @@ async fn the_chart_starts_the_service_as_it_is() {
     let container = Container::of_pod(&pod["spec"], &image);
     check_settings(&container).await;
     check_settings(&Container::of_pod(&chart.one("Job")["spec"]["template"]["spec"], &image)).await;
+    let arguments = &chart.one("Job")["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert_eq!(*arguments, json!(["migrate", "--grant-to=clerk", "--grant-to=support"]));
     for pod in [&pod["spec"], &chart.one("Job")["spec"]["template"]["spec"]] {
         assert_eq!(pod["securityContext"]["runAsUser"], image.user().unwrap(), "{pod}");
         assert_eq!(

@@ -99,11 +99,11 @@ impl Soak {
             let memory: f64 = memory.trim().trim_end_matches(" kB").parse().unwrap();
             let metrics = self.process.metrics().await;
             let tables = "
-                select sum(case when oid in ('delivery'::regclass, 'change'::regclass) then 0 else mib end),
-                    sum(case when oid in ('delivery'::regclass, 'change'::regclass) then mib else 0 end)
+                select sum(case when grows then 0 else mib end), sum(case when grows then mib else 0 end)
                 from (
-                    select oid, pg_total_relation_size(oid) / 1048576.0::float8 as mib
-                    from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace
+                    select relname in ('delivery', 'change_log') as grows,
+                        pg_total_relation_size(oid) / 1048576.0::float8 as mib
+                    from pg_class where relkind = 'r' and relnamespace = 'entitlements'::regnamespace
                 ) as sizes";
             let tables = sqlx::query_as(tables).fetch_one(&mut postgres.db().await).await;
             let (accounts_mib, ledger_mib) = tables.unwrap();

@@ -56,19 +56,6 @@ async fn error_of_start(config: Config) -> String {
     format!("{:#}", Replica::launch(config).await.ended().await.unwrap_err())
 }
 
-/// Creates a role with the rights that the service needs, and returns it with its URL.
-async fn role(db: &Db) -> (String, String) {
-    let role = format!("{}_limited", db.name());
-    let grants = format!(
-        "create role {role} login password '{role}';
-        grant select, insert, update, delete on all tables in schema public to {role};
-        grant usage on all sequences in schema public to {role}"
-    );
-    db.run(&grants).await;
-    let url = db.url_as(&role);
-    (role, url)
-}
-
 async fn drop_role(db: &Db, role: &str) {
     db.run(&format!("drop owned by {role}; drop role {role}")).await;
 }
@@ -76,8 +63,8 @@ async fn drop_role(db: &Db, role: &str) {
 #[tokio::test]
 async fn a_start_ends_with_the_error_where_waiting_would_not_help() {
     let db = Db::new().await;
-    let (role, url) = role(&db).await;
-    for table in ["_sqlx_migrations", "catalog"] {
+    let (role, url) = db.service_role().await;
+    for table in ["entitlements._sqlx_migrations", "entitlements.catalog_version"] {
         db.run(&format!("revoke select on {table} from {role}")).await;
         let limited = Config { database: url.parse().unwrap(), ..config(&db) };
         let error = error_of_start(limited).await;
@@ -85,7 +72,7 @@ async fn a_start_ends_with_the_error_where_waiting_would_not_help() {
         assert!(error.contains("`entitlements doctor` says which"), "{table}: {error}");
         db.run(&format!("grant select on {table} to {role}")).await;
     }
-    db.run("alter table catalog rename column number to no_more").await;
+    db.run("alter table entitlements.catalog_version rename column number to no_more").await;
     let error = error_of_start(config(&db)).await;
     assert!(error.contains("does not exist"), "{error}");
     db.run(&format!("alter role {role} nologin")).await;
@@ -100,21 +87,21 @@ async fn a_start_ends_with_the_error_where_waiting_would_not_help() {
 #[tokio::test]
 async fn a_delivery_that_needs_an_operator_is_answered_500_and_nothing_is_recorded() {
     let db = Db::new().await;
-    let (role, url) = role(&db).await;
+    let (role, url) = db.service_role().await;
     let replica =
         Replica::start_with(Config { database: url.parse().unwrap(), ..config(&db) }).await;
     for (breaks, mends) in [
         (
-            format!("revoke insert on delivery from {role}"),
-            format!("grant insert on delivery to {role}"),
+            format!("revoke insert on entitlements.delivery from {role}"),
+            format!("grant insert on entitlements.delivery to {role}"),
         ),
         (
-            "alter table item rename column past_due_at to other".into(),
-            "alter table item rename column other to past_due_at".into(),
+            "alter table entitlements.item rename column past_due_at to other".into(),
+            "alter table entitlements.item rename column other to past_due_at".into(),
         ),
         (
-            "alter table subject rename to other".into(),
-            "alter table other rename to subject".into(),
+            "alter table entitlements.subject rename to other".into(),
+            "alter table entitlements.other rename to subject".into(),
         ),
     ] {
         db.run(&breaks).await;
@@ -129,7 +116,7 @@ async fn a_delivery_that_needs_an_operator_is_answered_500_and_nothing_is_record
     let (_, metrics) = replica.get("/metrics").await;
     assert!(metrics.contains("entitlements_webhooks_refused_total{status=\"500\"} 3"), "{metrics}");
 
-    db.run("alter table item rename column seats to other").await;
+    db.run("alter table entitlements.item rename column seats to other").await;
     let request = CheckFeatureRequest {
         user_id: GRACE.into(),
         feature: "export".into(),
@@ -152,7 +139,7 @@ async fn a_delivery_that_needs_an_operator_is_answered_500_and_nothing_is_record
 #[tokio::test]
 async fn a_running_service_survives_a_locked_out_role_and_a_read_only_primary() {
     let db = Db::new().await;
-    let (role, url) = role(&db).await;
+    let (role, url) = db.service_role().await;
     let service = Process::start(&url, &[("CHECK_TIMEOUT", "2s"), ("MIGRATE", "false")]).await;
     let name = db.name();
     let end_sessions =

@@ -118,7 +118,7 @@ async fn no_acknowledged_delivery_is_lost() {
     };
     tokio::join!(killer, sender(), sender(), sender(), sender());
 
-    let ledger: Vec<String> = sqlx::query_scalar("select svix_id from delivery")
+    let ledger: Vec<String> = sqlx::query_scalar("select svix_id from entitlements.delivery")
         .fetch_all(&mut processes.postgres.db().await)
         .await
         .unwrap();

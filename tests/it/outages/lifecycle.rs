@@ -141,7 +141,7 @@ async fn a_replica_ends_if_the_schema_does_not_fit() {
 
     let db = Db::new().await;
     let insert =
-        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+        "insert into entitlements._sqlx_migrations (version, description, success, checksum, execution_time)
         values (9999, 'from the future', true, '', 0)";
     sqlx::raw_sql(insert).execute(&db.pool().await).await.unwrap();
     let error = Replica::launch(config(&db)).await.ended().await.unwrap_err();

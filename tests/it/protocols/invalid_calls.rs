@@ -206,7 +206,7 @@ async fn a_call_that_cannot_be_answered_in_time_ends_with_deadline_exceeded() {
     let replica = Replica::start(&db).await;
     let pool = db.pool().await;
     let mut holder = pool.begin().await.unwrap();
-    sqlx::raw_sql("lock table subject in access exclusive mode")
+    sqlx::raw_sql("lock table entitlements.subject in access exclusive mode")
         .execute(&mut *holder)
         .await
         .unwrap();

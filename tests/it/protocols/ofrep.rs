@@ -204,7 +204,10 @@ async fn excess_loads_of_accounts_are_asked_to_retry() {
     assert_eq!(flag(&client, "basic_reports", ADA).await.status, 200);
     let pool = db.pool().await;
     let mut tx = pool.begin().await.unwrap();
-    sqlx::raw_sql("lock table subject, item, override").execute(&mut *tx).await.unwrap();
+    sqlx::raw_sql("lock table entitlements.subject, entitlements.item, entitlements.override")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     let strangers: Vec<_> = (0..100).map(|n| format!("user_stranger{n}")).collect();
     let crowd = strangers.iter().map(|user| flag(&client, "export", user));
     let response = futures_util::future::join_all(crowd).await;

@@ -6,6 +6,7 @@ use crate::{
 };
 use entitlements::{
     api::pb::{CheckFeatureRequest, Consistency, Reason, consistency::Requirement},
+    config::Config,
     domain::Catalog,
 };
 use tonic::Code;
@@ -48,9 +49,9 @@ async fn an_account_named_by_a_notification_is_not_served_even_without_a_log_ent
     let before = replica.check(ADA, "", "export").await;
     assert!(before.allowed, "it is cached now");
     let behind_the_back = "
-        with ended as (update item set status = 'ended' returning subject),
+        with ended as (update entitlements.item set status = 'ended' returning subject),
             counted as (
-                update subject set revision = revision + 1 where subject in (select subject from ended)
+                update entitlements.subject set revision = revision + 1 where id in (select subject from ended)
                 returning subject, revision
             )
         select pg_notify('entitlements_change', 'another ' || subject || ' ' || revision) from counted";
@@ -144,16 +145,9 @@ async fn the_cache_answers_after_one_load() {
 #[tokio::test]
 async fn a_postgres_that_hides_its_timeline_history_is_followed_nevertheless() {
     let db = Db::new().await;
-    let role = db.name();
-    for command in [
-        format!("create role {role} login password '{role}'"),
-        format!("grant all on all tables in schema public to {role}"),
-        "revoke execute on function pg_walfile_name(pg_lsn) from public".into(),
-    ] {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(command)).execute(&db.pool().await).await.unwrap();
-    }
-    let mut config = config(&db);
-    config.database = config.database.username(role).password(role);
+    let (_, url) = db.service_role().await;
+    db.run("revoke execute on function pg_walfile_name(pg_lsn) from public").await;
+    let config = Config { database: url.parse().unwrap(), ..config(&db) };
     let (one, other) = (Replica::launch(config).await, Replica::start(&db).await);
     one.serving().await;
     assert!(!one.check(ADA, "", "export").await.allowed);

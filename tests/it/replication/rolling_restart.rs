@@ -113,7 +113,7 @@ async fn a_rolling_restart_fails_no_call_and_loses_no_delivery() {
         over.store(true, Ordering::SeqCst);
     };
     tokio::join!(restart, call(), call(), call(), call(), send());
-    let kept: i64 = sqlx::query_scalar("select count(*) from delivery")
+    let kept: i64 = sqlx::query_scalar("select count(*) from entitlements.delivery")
         .fetch_one(&mut postgres.db().await)
         .await
         .unwrap();

@@ -46,7 +46,10 @@ async fn a_caller_whose_loads_wait_for_postgres_leaves_room_for_the_others() {
     ask(&channels[0], &busy, ADA).await.unwrap(); // fills the cache
     let pool = db.pool().await;
     let mut tx = pool.begin().await.unwrap();
-    sqlx::raw_sql("lock table subject, item, override").execute(&mut *tx).await.unwrap();
+    sqlx::raw_sql("lock table entitlements.subject, entitlements.item, entitlements.override")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
 
     // Fewer than the limit of all callers together.
     let strangers: Vec<_> = (0..250).map(|n| format!("user_stranger{n}")).collect();

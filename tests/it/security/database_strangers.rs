@@ -1,62 +1,29 @@
 //! A role of the database without rights on any table that may create objects in the schema of our tables.
 
 use crate::{
+    support::all_work::all_work,
     support::database::Db,
     support::process::Process,
     support::service::{ADA, Replica, eventually, payload},
+    support::sql_texts::{bare, calls, queries},
 };
 use entitlements::{
     api::pb::CheckFeatureRequest,
     domain::Catalog,
-    storage::{self, Author, Compared, DeliveryFilter, Store},
+    storage::{self, Author, Store},
 };
 use futures_util::future::join_all;
-use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use std::{collections::BTreeSet, fs, path::Path};
-
-/// The queries in `.sqlx`, with the types of their parameters.
-fn queries() -> Vec<(String, Vec<String>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
-    let read = |entry: std::io::Result<fs::DirEntry>| {
-        let known = fs::read_to_string(entry.unwrap().path()).unwrap();
-        let known: Value = serde_json::from_str(&known).unwrap();
-        let types = known["describe"]["parameters"]["Left"].as_array().unwrap();
-        let types = types.iter().map(|name| match name.as_str().unwrap().split_once("Array") {
-            Some((of, "")) => format!("{of}[]"),
-            _ => name.as_str().unwrap().to_owned(),
-        });
-        (known["query"].as_str().unwrap().to_owned(), types.collect())
-    };
-    let all: Vec<_> = fs::read_dir(folder).unwrap().map(read).collect();
-    assert!(all.len() > 40, "{}", all.len());
-    all
-}
-
-/// SQL without comments and string literals.
-fn bare(sql: &str) -> String {
-    let code: Vec<_> = sql.lines().map(|line| line.split("--").next().unwrap()).collect();
-    code.join("\n").split('\'').step_by(2).collect::<Vec<_>>().join("''")
-}
-
-/// The names in a piece of SQL that are followed at once by an opening parenthesis.
-fn calls(sql: &str) -> BTreeSet<String> {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-    let before = |(at, _)| sql[..at].rsplit(|c| !is_name(c)).next().unwrap().to_owned();
-    sql.match_indices('(').map(before).filter(|name| !name.is_empty()).collect()
-}
 
 #[test]
 fn every_function_that_a_query_calls_is_named_with_the_schema_of_postgres() {
     // Keywords, and our own function, which has no parameters, so that no overload fits better.
-    const OTHERS: [&str; 5] = ["coalesce", "greatest", "least", "extract", "history"];
+    const OTHERS: [&str; 5] = ["coalesce", "greatest", "least", "extract", "entitlements.history"];
     let mut pieces: Vec<_> = queries().into_iter().map(|(sql, _)| sql).collect();
     let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     for migration in fs::read_dir(migrations).unwrap() {
-        let path = migration.unwrap().path();
-        if path.file_name().unwrap().to_str().unwrap() >= "0004" {
-            pieces.push(fs::read_to_string(path).unwrap());
-        }
+        pieces.push(fs::read_to_string(migration.unwrap().path()).unwrap());
     }
     let mut of_postgres = 0;
     for sql in pieces {
@@ -84,7 +51,7 @@ const TRAPS: &str = "do $all$ declare
     called text; l regtype; r regtype; sign text;
 begin
     foreach l in array one || (select coalesce(array_agg(c.reltype::regtype), '{}') from pg_class c
-        where relkind = 'r' and relnamespace = 'public'::regnamespace)
+        where relkind = 'r' and relnamespace = to_regnamespace('entitlements'))
     loop
         foreach called in array $names loop
             execute format('create or replace function public.%I(%s) {trap}', called, l);
@@ -105,6 +72,13 @@ begin
     end loop; end loop;
 end $all$";
 
+/// Allows every role to name our row types, as a database restored from a dump does.
+const DEFINE: &str = "do $$ declare type regtype; begin
+    for type in select reltype from pg_class where relkind = 'r' and relnamespace = to_regnamespace('entitlements') loop
+        execute format('grant usage on schema entitlements to public; grant usage on type %s to public', type);
+    end loop;
+end $$";
+
 async fn run(db: &PgPool, sql: String) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await.unwrap();
 }
@@ -118,8 +92,8 @@ async fn lay_traps(db: &Db, stranger: &str, names: &BTreeSet<String>) {
     run(
         &pool,
         format!(
-            "set role {stranger}; set check_function_bodies = off;
-            set search_path = pg_catalog; {traps}; reset role; reset search_path;"
+            "set search_path = pg_catalog; {DEFINE}; set role {stranger};
+            set check_function_bodies = off; {traps}; reset role; reset search_path;"
         ),
     )
     .await;
@@ -198,53 +172,6 @@ async fn was_called(db: &Db) -> bool {
     called
 }
 
-/// Runs everything that the service does with its database.
-async fn all_work(db: &Db) {
-    let replica = Replica::start(db).await;
-    let pool = db.pool().await;
-    for name in [
-        "subscriptionItem.active",
-        "subscription.active.user-pro",
-        "organizationMembership.created",
-    ] {
-        let answer = replica.send(&payload(name)).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-    }
-    replica.send("not json").await;
-    let grants = format!(
-        "insert into override (subject, feature, granted, reason, set_by)
-        values ('{ADA}', 'extra', true, 'a trial', 'us')"
-    );
-    run(&pool, grants).await;
-    replica.account(ADA).await;
-    replica.caught_up().await;
-    let store = Store::new(db.url.parse().unwrap());
-    let (catalog, ada) = (store.catalog().await.unwrap().unwrap().catalog, ADA.parse().unwrap());
-    store.request_reconciliation(&ada, "a test").await.unwrap();
-    assert!(store.candidates(&catalog, 10).await.unwrap().contains(&ada));
-    store.compared(&ada, Compared::Differs).await.unwrap();
-    store.unknown_plans(&catalog).await.unwrap();
-    store.claim_backfill(true).await.unwrap();
-    store.backfilled().await.unwrap();
-    store.subjects("", 10).await.unwrap();
-    store.count_subjects().await.unwrap();
-    store.instances().await.unwrap();
-    let deliveries = store.deliveries(&DeliveryFilter::default(), None, 10).await.unwrap();
-    assert_eq!(deliveries.len(), 4);
-    store.redact_bodies(chrono::Utc::now()).await.unwrap();
-    store.prune_changes().await.unwrap();
-    store.catalog_history(10).await.unwrap();
-    store.apply_catalog(Author::Operator, &catalog, "again").await.unwrap();
-    store.inspect().await.unwrap();
-    store.migrated().await.unwrap();
-    store.database_stats().await.unwrap();
-    store.close().await;
-    let deleted = replica.send(&payload("user.deleted")).await;
-    assert_eq!(deleted.result(), "applied", "{deleted:?}");
-    replica.stop().await.unwrap();
-    pool.close().await;
-}
-
 #[tokio::test]
 async fn no_object_of_another_role_is_called() {
     let db = Db::absent();
@@ -255,12 +182,15 @@ async fn no_object_of_another_role_is_called() {
     storage::migrate(&db.url.parse().unwrap()).await.unwrap();
     lay_traps(&db, &stranger, &names).await;
     assert_eq!(used(&db, &stranger, &queries()).await, [""; 0]);
-    all_work(&db).await;
+    // Also where the objects of the other role come first.
+    db.run(&format!("alter database {} set search_path = public, pg_catalog", db.name())).await;
+    all_work(&db, &db.url).await;
+    db.run(&format!("alter database {} reset search_path", db.name())).await;
     assert!(!was_called(&db).await);
 
     // The traps work: a query without the schema's name, or without exact types, is caught.
     for (bait, trap) in [
-        ("select json_agg(o) from override o", "function json_agg(override)"),
+        ("select json_agg(o) from entitlements.override o", "function json_agg(override)"),
         ("select power(2, 3)", "function power(integer,integer)"),
         ("select 1::bigint || '.'::text", "operator ||(bigint,text)"),
     ] {
@@ -294,13 +224,14 @@ async fn no_lock_of_another_role_blocks_a_deletion_a_catalog_or_a_migration() {
     let replica = Replica::start(&db).await;
     replica.send(&payload("subscriptionItem.active")).await;
     let mut stranger = connected(&db).await;
+    db.run("grant usage on schema entitlements to public").await; // or it could not even name the tables
     // Takes any advisory lock. PREPARE locks the tables that it names, whether or not the role may run the statement.
     let locks = format!(
         "begin;
         select pg_advisory_lock(hashtextextended('{ADA}', 0)), pg_advisory_lock({});
-        prepare a as update catalog set source = ''; prepare b as update _sqlx_migrations set success = true;
-        prepare c as update deletion_lock set slot = 0; prepare d as update subject set revision = 0;
-        prepare e as select from deletion_lock for update; prepare f as select from subject for update",
+        prepare a as update entitlements.catalog_version set source = ''; prepare b as update entitlements._sqlx_migrations set success = true;
+        prepare c as update entitlements.deletion_lock set slot = 0; prepare d as update entitlements.subject set revision = 0;
+        prepare e as select from entitlements.deletion_lock for update; prepare f as select from entitlements.subject for update",
         lock_of_sqlx(db.name())
     );
     sqlx::raw_sql(AssertSqlSafe(locks)).execute(&mut stranger).await.unwrap();
@@ -319,21 +250,32 @@ async fn a_migrations_table_of_another_role_is_rejected_and_concurrent_migration
     let db = Db::absent();
     db.create_empty().await;
     let (stranger, pool) = (open(&db).await, db.pool().await);
-    let trap = format!(
-        "set role {stranger}; create view _sqlx_migrations as select 1::bigint as version; reset role"
-    );
-    run(&pool, trap).await;
+    let view = "create view entitlements._sqlx_migrations as select 1::bigint as version";
     let options = || db.url.parse().unwrap();
-    let error = storage::migrate(&options()).await.unwrap_err().to_string();
-    assert!(
-        error.starts_with(&format!("_sqlx_migrations belongs to the role `{stranger}`")),
-        "{error}"
-    );
-    run(&pool, format!("drop view _sqlx_migrations; drop owned by {stranger}")).await;
+    for (object, trap) in [
+        ("the schema entitlements", format!("create schema entitlements authorization {stranger}")),
+        (
+            "the schema entitlements",
+            format!("create schema entitlements authorization {stranger}; set role {stranger}; {view}"),
+        ),
+        (
+            "entitlements._sqlx_migrations",
+            format!(
+                "create schema entitlements; grant create, usage on schema entitlements to {stranger};
+                set role {stranger}; {view}"
+            ),
+        ),
+    ] {
+        run(&pool, format!("{trap}; reset role")).await;
+        let error = storage::migrate(&options()).await.unwrap_err().to_string();
+        let expected = format!("{object} belongs to the role `{stranger}`");
+        assert!(error.starts_with(&expected), "{trap}: {error}");
+        run(&pool, "drop schema entitlements cascade".into()).await;
+    }
     let options: Vec<_> = (0..8).map(|_| options()).collect();
     let newest = join_all(options.iter().map(storage::migrate)).await;
     assert!(
-        newest.iter().all(|newest| newest.as_ref().is_ok_and(|newest| *newest >= 4)),
+        newest.iter().all(|newest| newest.as_ref().is_ok_and(|newest| *newest >= 1)),
         "{newest:?}"
     );
     pool.close().await;

@@ -217,12 +217,12 @@ async fn failing_clerk() -> SocketAddr {
 
 /// All tables as text, without the bodies of deliveries.
 async fn tables(pool: &PgPool) -> String {
-    let names = "select tablename::text from pg_tables where schemaname = 'public'";
+    let names = "select tablename::text from pg_tables where schemaname = 'entitlements'";
     let names: Vec<String> = sqlx::query_scalar(names).fetch_all(pool).await.unwrap();
     assert!(names.iter().any(|name| name == "delivery"), "{names:?}");
     let mut all = String::new();
     for name in names {
-        let rows = format!("select (to_jsonb(t) - 'body')::text from {name} t");
+        let rows = format!("select (to_jsonb(t) - 'body')::text from entitlements.{name} t");
         let rows: Vec<String> =
             sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(pool).await.unwrap();
         all.extend([name, rows.join("\n")]);
@@ -264,7 +264,8 @@ async fn secrets_and_people_are_in_no_log_answer_metric_or_table() {
     run(&addr, &["deliveries", "list"], "parked", &mut outputs).await;
     run(&addr, &["deliveries", "replay", "--dry-run"], "parked", &mut outputs).await;
     outputs.check();
-    let bodies = "select count(*) from delivery where convert_from(body, 'utf8') like $1";
+    let bodies =
+        "select count(*) from entitlements.delivery where convert_from(body, 'utf8') like $1";
     let bodies: i64 = sqlx::query_scalar(bodies)
         .bind(format!("%{ADDRESS}%"))
         .fetch_one(&db.pool().await)

@@ -161,7 +161,10 @@ async fn excess_calls_that_wait_for_the_database_are_rejected_at_once_and_others
     assert!(replica.check(ADA, "", "export").await.allowed);
     let pool = db.pool().await;
     let mut tx = pool.begin().await.unwrap();
-    sqlx::raw_sql("lock table subject in access exclusive mode").execute(&mut *tx).await.unwrap();
+    sqlx::raw_sql("lock table entitlements.subject in access exclusive mode")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     let connections = join_all((0..5).map(|_| raw_socket::http2(replica.bound.api))).await;
     eventually("one is refused", async || {
         let calls = (0..1250).map(|i| cold_check(&connections[i % 5], i));

@@ -6,6 +6,7 @@ pub mod attacks;
 pub mod caller_share;
 pub mod clerk_sdk_sessions;
 pub mod connection_limits;
+pub mod database_rights;
 pub mod database_strangers;
 pub mod database_url_leaks;
 pub mod key_file_in_force;

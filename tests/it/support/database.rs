@@ -58,6 +58,17 @@ impl Db {
         self.url.replace("entitlements@", &format!("{role}:{role}@"))
     }
 
+    /// Creates a role with the rights that `serve` needs, and returns it with its URL.
+    pub async fn service_role(&self) -> (String, String) {
+        let role = format!("{}_service", self.name);
+        self.run(&format!("create role {role} login password '{role}'")).await;
+        let options = self.url.parse().unwrap();
+        storage::migrate_and_grant(&options, std::slice::from_ref(&role)).await.unwrap();
+        let url = self.url_as(&role);
+        assert_ne!(url, self.url);
+        (role, url)
+    }
+
     async fn admin(&self, command: &str) {
         let mut db = PgConnection::connect(&Self::admin_url()).await.unwrap();
         let command = command.replace("{}", &self.name);
@@ -83,7 +94,7 @@ impl Db {
     /// The number of rows of a table.
     pub async fn count(&self, table: &str) -> usize {
         let mut db = PgConnection::connect(&self.url).await.unwrap();
-        let count = AssertSqlSafe(format!("select count(*) from {table}"));
+        let count = AssertSqlSafe(format!("select count(*) from entitlements.{table}"));
         let count: i64 = sqlx::query_scalar(count).fetch_one(&mut db).await.unwrap();
         db.close().await.unwrap();
         count.try_into().unwrap()
@@ -92,11 +103,19 @@ impl Db {
     /// All rows of all tables, as text: two equal fingerprints mean that nothing changed.
     pub async fn fingerprint(&self) -> String {
         let mut db = PgConnection::connect(&self.url).await.unwrap();
-        let tables = ["delivery", "subject", "item", "snapshot", "override", "change", "catalog"];
+        let tables = [
+            "delivery",
+            "subject",
+            "item",
+            "snapshot",
+            "override",
+            "change_log",
+            "catalog_version",
+        ];
         let mut all = String::new();
         for table in tables {
             let rows = format!(
-                "select coalesce(string_agg(t::text, E'\\n' order by t::text), '') from {table} t"
+                "select coalesce(string_agg(t::text, E'\\n' order by t::text), '') from entitlements.{table} t"
             );
             let rows = sqlx::query(AssertSqlSafe(rows)).fetch_one(&mut db).await.unwrap();
             all.extend([table, ":\n", rows.get(0), "\n"]);

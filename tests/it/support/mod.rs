@@ -1,5 +1,6 @@
 //! Helpers: processes, clients, proxies, fakes and generators.
 
+pub mod all_work;
 pub mod callers_file;
 pub mod certificates;
 pub mod checkout;
@@ -23,6 +24,7 @@ pub mod service;
 pub mod session_signer;
 pub mod shell;
 pub mod skip;
+pub mod sql_texts;
 pub mod stories;
 pub mod webhook_attacks;
 pub mod webhook_cases;

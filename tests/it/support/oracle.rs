@@ -38,7 +38,7 @@ struct Item<'m> {
     plan: ((i64, i64), &'m str, &'m str),
     was_active: bool,
     /// The time of the newest change that had a period's end, and that end.
-    known_end: Option<(i64, i64)>,
+    last_period_end: Option<(i64, i64)>,
     /// The newest time without an open payment.
     paid_at: i64,
     /// Failed payments: the time of the item's last change, and the time of the failure.
@@ -90,7 +90,7 @@ pub fn expected_state(messages: &[Message], catalog: &Value, kind: &str, now: i6
             "active" if is_canceled => "canceled",
             status => status,
         };
-        let known = item.known_end.map(|(_, end)| end);
+        let known = item.last_period_end.map(|(_, end)| end);
         let may_be_older = observed["is_free_trial"] == true || status == "canceled";
         let end = observed["period_end"].as_i64().or(known.filter(|_| may_be_older));
         let unpaid =
@@ -141,7 +141,7 @@ fn observe<'m>(
         newest,
         plan,
         was_active: false,
-        known_end: None,
+        last_period_end: None,
         paid_at: 0,
         failed: Vec::new(),
     });
@@ -150,7 +150,8 @@ fn observe<'m>(
     }
     known.plan = known.plan.max(plan);
     known.was_active |= item["status"] == "active";
-    known.known_end = known.known_end.max(item["period_end"].as_i64().map(|end| (times.0, end)));
+    known.last_period_end =
+        known.last_period_end.max(item["period_end"].as_i64().map(|end| (times.0, end)));
 }
 
 /// Records the payment state of an observation; `of` is the subscription that lists the item.

@@ -24,9 +24,7 @@ fn a_server_that_is_too_old_or_a_standby_is_reported() {
             is_standby,
             tls: None,
             skew: 0.0,
-            missing_rights: Vec::new(),
             missing_functions: Vec::new(),
-            open_schemas: Vec::new(),
         })
     };
     check(&of(13_00_11, false), Severity::Fail, "PostgreSQL 13.11 is too old");
