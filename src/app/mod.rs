@@ -16,7 +16,7 @@ use crate::{
     api::{self, AuthLayer, ProbeState, Webhooks},
     check::Evaluator,
     clerk::{BackendApi, Verifier},
-    config::Config,
+    config::{Config, Retention},
     ingest::{Deliveries, ServedInstance, reconcile::Reconciler},
     replica::{Accounts, change_follower::ChangeFollower},
     server::{grpc::CallMetrics, listener::Listener, tls::Tls},
@@ -116,7 +116,7 @@ impl Service {
         spawn(&mut tasks, "keys and certificates", shared.security.clone().watch(stop()));
         let migrate = config.migrate.then_some(config.database);
         let startup = Startup { store: shared.store.clone(), migrate, catalog: config.catalog };
-        shared.spawn_after(&mut tasks, startup, config.body_retention, reconciler);
+        shared.spawn_after(&mut tasks, startup, config.retention, reconciler);
         Ok(Self { bound, shared, tasks, stop_within, stop_delay })
     }
 
@@ -209,14 +209,14 @@ impl SharedState {
         &self,
         tasks: &mut Tasks,
         startup: Startup,
-        body_retention: chrono::Duration,
+        retention: Retention,
         reconciler: Option<Reconciler>,
     ) {
         let (prepared, stop) = (CancellationToken::new(), self.stop.clone());
         let after = |task| run_after(prepared.clone(), stop.clone(), task);
         let (store, metrics) = (self.store.clone(), self.metrics());
         spawn(tasks, "change log", after(Box::pin(self.change_follower().run())));
-        spawn(tasks, "retention", after(Box::pin(retention::run(store.clone(), body_retention))));
+        spawn(tasks, "retention", after(Box::pin(retention::run(store.clone(), retention))));
         spawn(tasks, "database gauges", after(Box::pin(database_gauges::run(store, metrics))));
         if let Some(reconciler) = reconciler {
             spawn(tasks, "reconciliation", after(Box::pin(reconciler.run())));

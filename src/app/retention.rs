@@ -1,18 +1,22 @@
-//! Retention: deletes old change-log rows and old bodies of deliveries. Every replica runs it.
+//! Retention: deletes old change-log rows, old bodies of deliveries, and the observations of subjects that were deleted
+//! some time ago. Every replica runs it.
 
-use crate::storage::{Store, StoreError};
-use crate::telemetry::log_chain;
-use chrono::{Duration, Utc};
+use crate::{
+    config::Retention,
+    storage::{Store, StoreError},
+    telemetry::log_chain,
+};
+use chrono::Utc;
 use std::{convert::Infallible, sync::Arc};
 use tokio::time::sleep;
 
 /// Interval between two runs.
 const DELETION_INTERVAL: std::time::Duration = std::time::Duration::from_mins(10);
 
-/// Deletes old change-log rows, and bodies older than the retention, for ever.
-pub async fn run(store: Arc<Store>, body_retention: Duration) -> Infallible {
+/// Deletes what is older than its retention, for ever.
+pub async fn run(store: Arc<Store>, retention: Retention) -> Infallible {
     loop {
-        if let Err(error) = once(&store, body_retention).await {
+        if let Err(error) = once(&store, retention).await {
             tracing::warn!(
                 error = log_chain(&error),
                 "retention: cannot delete old rows and bodies"
@@ -22,15 +26,18 @@ pub async fn run(store: Arc<Store>, body_retention: Duration) -> Infallible {
     }
 }
 
-async fn once(store: &Store, body_retention: Duration) -> Result<(), StoreError> {
+async fn once(store: &Store, retention: Retention) -> Result<(), StoreError> {
+    let now = Utc::now();
     let changes = until_none(|| store.prune_changes()).await?;
-    let before = Utc::now() - body_retention;
-    let bodies = until_none(|| store.redact_bodies(before)).await?;
-    if changes + bodies > 0 {
+    let bodies = until_none(|| store.redact_bodies(now - retention.bodies)).await?;
+    let deleted_before = now - retention.history_after_deletion;
+    let histories = until_none(|| store.remove_histories(deleted_before)).await?;
+    if changes + bodies + histories > 0 {
         tracing::info!(
             changes,
             bodies,
-            "retention: deleted old change-log rows and delivery bodies"
+            histories,
+            "retention: deleted old change-log rows, delivery bodies, and histories of deleted subjects"
         );
     }
     Ok(())

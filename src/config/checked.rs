@@ -46,8 +46,8 @@ pub struct Config {
     pub max_staleness: Duration,
     /// How long a check waits for Postgres.
     pub check_timeout: Duration,
-    /// How long the bodies of deliveries are kept.
-    pub body_retention: chrono::Duration,
+    /// How long data is kept.
+    pub retention: Retention,
     /// Authentication of callers, and TLS of the listeners.
     pub listeners: ListenerFiles,
     /// Whether the Admin service is served.
@@ -64,6 +64,15 @@ pub struct Config {
     pub stop_within: Duration,
     /// How long the service reports not ready before it stops accepting connections.
     pub stop_delay: Duration,
+}
+
+/// How long data is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// The bodies of deliveries.
+    pub bodies: chrono::Duration,
+    /// The observations of a subject, after its deletion.
+    pub history_after_deletion: chrono::Duration,
 }
 
 impl Config {
@@ -92,7 +101,10 @@ impl Config {
             trusted_claims: None,
             max_staleness: Duration::from_hours(1),
             check_timeout: Duration::from_secs(2),
-            body_retention: chrono::Duration::days(30),
+            retention: Retention {
+                bodies: chrono::Duration::days(30),
+                history_after_deletion: chrono::Duration::days(30),
+            },
             listeners: ListenerFiles::default(),
             admin: true,
             cache_bytes: 1 << 20,

@@ -8,7 +8,7 @@ mod parse;
 mod sessions;
 
 pub use backend::{Backend, BackendAccess};
-pub use checked::Config;
+pub use checked::{Config, Retention};
 pub use database::Database;
 pub use listeners::{CertificateFiles, ListenerFiles, ListenerSettings};
 pub use parse::address;
@@ -101,6 +101,10 @@ pub struct Settings {
     /// How long the bodies of deliveries are kept; their hashes and results stay
     #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "30days", help_heading = "Database")]
     pub body_retention: Span,
+
+    /// How long the history of a deleted subject is kept: ids, plans and dates, without names and addresses
+    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "30days", help_heading = "Database")]
+    pub history_after_deletion: Span,
 
     /// Serve entitlements.v1.Admin, which shows the bodies of deliveries, to every client of the API listener. Always
     /// on in `dev`; with `CALLERS` or `API_CLIENT_CA`, always served to callers with the scope `admin`
@@ -245,7 +249,7 @@ impl Settings {
             trusted_claims: self.sessions.trusted_claims(),
             max_staleness: *self.max_staleness,
             check_timeout: *self.check_timeout,
-            body_retention: to_chrono(self.body_retention, "BODY_RETENTION")?,
+            retention: self.retention()?,
             admin: self.admin || listeners.require_callers(),
             listeners,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
@@ -254,6 +258,16 @@ impl Settings {
             connection_age: *self.connection_age,
             stop_within: *self.stop_within,
             stop_delay: *self.stop_delay,
+        })
+    }
+
+    fn retention(&self) -> anyhow::Result<Retention> {
+        Ok(Retention {
+            bodies: to_chrono(self.body_retention, "BODY_RETENTION")?,
+            history_after_deletion: to_chrono(
+                self.history_after_deletion,
+                "HISTORY_AFTER_DELETION",
+            )?,
         })
     }
 

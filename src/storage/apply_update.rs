@@ -1,7 +1,11 @@
 //! Writes a subscription update into the tables. Only newer state is written, in any order of arrival.
 
 use super::{
-    Names, Outcome, SharedItem, StoreError, change_log::log_change, deletions, reconciliation,
+    Names, Outcome, SharedItem, StoreError,
+    change_log::log_change,
+    deletions,
+    observations::{self, Cause},
+    reconciliation,
 };
 use crate::domain::{ObservedItem, Payment, Snapshot, Subject, SubscriptionUpdate};
 use chrono::{DateTime, Utc};
@@ -10,33 +14,46 @@ use sqlx::PgConnection;
 /// Writes an update, and plan names that were not seen before, in the transaction of the delivery.
 pub(super) async fn apply(
     tx: &mut PgConnection,
-    svix_id: &str,
+    cause: Cause<'_>,
     update: &SubscriptionUpdate,
     names: &Names,
 ) -> Result<Outcome, StoreError> {
     let subject = update.subject();
-    if lock(tx, subject).await?.is_some() {
+    let locked = lock(tx, subject).await?;
+    if locked.deleted_at.is_some() {
         let detail = format!("the {} was deleted, and Clerk never reuses an id", subject.kind());
         return Ok(Outcome::Superseded { subject: subject.clone(), revision: None, detail });
     }
-    match update {
+    let outcome = match update {
         SubscriptionUpdate::Deleted { at, .. } => {
             deletions::delete(tx, subject, *at).await?;
             let revision = log_change(tx, subject).await?;
             let (subject, remark, shared) = (subject.clone(), None, Vec::new());
-            Ok(Outcome::Applied { subject, revision, remark, shared })
+            Outcome::Applied { subject, revision, remark, shared }
         }
         SubscriptionUpdate::Items { items, snapshot, .. } => {
             let mut shared = Vec::new();
-            let snapshot = snapshot.as_ref();
-            let written = write_newer(tx, subject, svix_id, items, snapshot, &mut shared).await?;
+            let (message, snapshot) = (cause.message, snapshot.as_ref());
+            let written = write_newer(tx, subject, message, items, snapshot, &mut shared).await?;
             remember_names(tx, subject, names).await?;
             if !update.left_out().is_empty() {
                 reconciliation::want(tx, subject, "a part of a delivery was left out").await?;
             }
-            finish(tx, update, written, shared).await
+            finish(tx, update, written, shared).await?
         }
-    }
+    };
+    observations::append(tx, &locked, cause, update, &outcome).await?;
+    Ok(outcome)
+}
+
+/// The row of a subject, which is locked until the transaction ends.
+pub(super) struct LockedSubject {
+    /// The short key, which observations have.
+    pub key: i64,
+    /// The revision before this transaction.
+    pub revision: i64,
+    /// When the subject was deleted; `None`: it was not.
+    pub deleted_at: Option<DateTime<Utc>>,
 }
 
 /// Writes a change-log row if anything was written, and returns the outcome.
@@ -75,20 +92,18 @@ enum Written {
 }
 
 /// Locks the subject's row until the transaction ends, which serializes its deliveries. Creates the row if it is
-/// missing. Returns when the subject was deleted, if it was.
-async fn lock(
-    tx: &mut PgConnection,
-    subject: &Subject,
-) -> Result<Option<DateTime<Utc>>, StoreError> {
+/// missing.
+async fn lock(tx: &mut PgConnection, subject: &Subject) -> Result<LockedSubject, StoreError> {
     for _ in 0..2 {
-        let locked = sqlx::query_scalar!(
-            "select deleted_at from entitlements.subject where id = $1 for update",
+        let locked = sqlx::query_as!(
+            LockedSubject,
+            "select key, revision, deleted_at from entitlements.subject where id = $1 for update",
             subject.as_str()
         )
         .fetch_optional(&mut *tx)
         .await?;
-        if let Some(deleted_at) = locked {
-            return Ok(deleted_at);
+        if let Some(locked) = locked {
+            return Ok(locked);
         }
         sqlx::query!(
             "insert into entitlements.subject (id, revision) values ($1, 0) on conflict do nothing",

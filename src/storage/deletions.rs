@@ -1,6 +1,6 @@
 //! Deletes subjects, and locks them against deletion.
 
-use super::{Store, StoreError, change_log::log_change, pool::TxOutcome};
+use super::{Store, StoreError, change_log::log_change, observations, pool::TxOutcome};
 use crate::domain::Subject;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -13,14 +13,18 @@ impl Store {
 }
 
 async fn undelete(tx: &mut PgConnection, subject: &Subject) -> Result<TxOutcome<bool>, StoreError> {
-    let undeleted = sqlx::query!(
-        "update entitlements.subject set deleted_at = null where id = $1 and deleted_at is not null",
+    let undeleted = sqlx::query_scalar!(
+        "
+        update entitlements.subject set deleted_at = null, history_removed_at = null
+        where id = $1 and deleted_at is not null returning key
+        ",
         subject.as_str()
     );
-    if undeleted.execute(&mut *tx).await?.rows_affected() == 0 {
+    let Some(key) = undeleted.fetch_optional(&mut *tx).await? else {
         return Ok(TxOutcome::RollBack(false));
-    }
-    log_change(tx, subject).await?;
+    };
+    let revision = i64::try_from(log_change(tx, subject).await?).unwrap_or(i64::MAX);
+    observations::append_undeletion(tx, key, revision).await?;
     Ok(TxOutcome::Commit(true))
 }
 

@@ -1,6 +1,9 @@
 //! The ledger: every authentic delivery, once, with its result.
 
-use super::{Store, StoreError, apply_update, deletions, pool::TxOutcome, reconciliation};
+use super::{
+    Store, StoreError, apply_update, deletions, observations::Cause, pool::TxOutcome,
+    reconciliation,
+};
 use crate::domain::{Parsed, PlanName, Subject, WebhookEvent};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -116,7 +119,7 @@ impl Outcome {
     }
 
     /// The new revision as the ledger stores it.
-    fn stored_revision(&self) -> Option<i64> {
+    pub(super) fn stored_revision(&self) -> Option<i64> {
         self.changed().map(|(_, revision)| i64::try_from(revision).unwrap_or(i64::MAX))
     }
 
@@ -225,7 +228,9 @@ async fn apply(
 ) -> Result<Outcome, StoreError> {
     let outcome = match parsed {
         Parsed::Update(update) => {
-            return apply_update::apply(tx, &delivery.svix_id, update, &delivery.names).await;
+            let is_replay = matches!(mode, WriteMode::Replay { .. });
+            let cause = Cause { message: &delivery.svix_id, is_replay };
+            return apply_update::apply(tx, cause, update, &delivery.names).await;
         }
         Parsed::Ignored(why) => Outcome::Ignored(why.clone()),
         Parsed::Parked(why) | Parsed::Foreign(why) => Outcome::Parked(why.clone()),

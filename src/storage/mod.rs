@@ -16,6 +16,7 @@ mod delivery_queries;
 mod diagnostics;
 mod error;
 mod notifier;
+mod observations;
 mod other_roles;
 mod pool;
 mod reconciliation;

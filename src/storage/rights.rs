@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, postgres::types::Oid};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The rights that `serve` needs, by object. Locking rows or the catalog requires `update`.
-const NEEDED: [(&str, &[&str]); 14] = [
+const NEEDED: [(&str, &[&str]); 15] = [
     ("schema entitlements", &["usage"]),
     ("function entitlements.history()", &["execute"]),
     ("table entitlements._sqlx_migrations", &["select"]),
@@ -16,6 +16,7 @@ const NEEDED: [(&str, &[&str]); 14] = [
     ("table entitlements.delivery", &["select", "insert", "update"]),
     ("table entitlements.failed_payment", &["select", "insert", "update", "delete"]),
     ("table entitlements.item", &["select", "insert", "update", "delete"]),
+    ("table entitlements.observation", &["select", "insert", "delete"]),
     ("table entitlements.override", &["select", "delete"]),
     ("table entitlements.plan_name", &["select", "insert"]),
     ("table entitlements.snapshot", &["select", "insert", "update", "delete"]),

@@ -172,7 +172,7 @@ async fn replaying_an_applied_delivery_changes_nothing() {
 async fn old_bodies_are_deleted_and_parked_deliveries_keep_theirs() {
     let db = Db::new().await;
     let mut config = config(&db);
-    config.body_retention = chrono::Duration::zero();
+    config.retention.bodies = chrono::Duration::zero();
     {
         let replica = Replica::start(&db).await;
         replica.send_as("msg_1", &payload("subscriptionItem.active")).await;

@@ -1,0 +1,151 @@
+//! The history of a subject: from its observations follows the account that is stored, and every earlier one.
+
+use crate::{
+    support::database::Db,
+    support::oracle::{Message, State, expected_state},
+    support::rng::Rng,
+    support::service::{ADA, Replica, config, eventually, payload},
+    support::stories::{Story, catalog, kind},
+};
+use chrono::{DateTime, Utc};
+use entitlements::{
+    domain::{Account, Catalog, Fact, Observation, Subject, entitlements},
+    storage::Store,
+};
+use futures_util::{StreamExt, future::join_all, stream};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+fn derive(subject: &Subject, observations: &[Observation]) -> Account {
+    Account::derive(subject.clone(), observations).unwrap()
+}
+
+/// The state of an account, in the oracle's format.
+fn state(account: &Account, catalog: &Catalog, now: DateTime<Utc>) -> State {
+    let plans = catalog.plan_set(account.subject.kind());
+    let items = account.items.iter().map(|item| {
+        let plan = plans.find(item.plan_id, item.plan).map(|(slug, _)| slug.as_str());
+        let plan = plan.or(item.plan).unwrap_or_default().to_owned();
+        (item.id.to_owned(), (plan, item.status.to_string()))
+    });
+    let features = entitlements(account, catalog, now).into_iter();
+    State {
+        deleted: account.deleted_at.is_some(),
+        items: items.collect(),
+        features: features.map(|found| found.feature.to_string()).collect(),
+    }
+}
+
+/// Sends all deliveries to three replicas in random order, some of them twice.
+async fn send_shuffled(db: &Db, stories: &[Story], rng: &mut Rng) {
+    let replicas = join_all((0..3).map(|_| Replica::start(db))).await;
+    let mut all: Vec<&Message> = stories.iter().flat_map(|story| &story.messages).collect();
+    let repeated: Vec<_> = all.iter().copied().step_by(7).collect();
+    all.extend(repeated);
+    let sent = rng.shuffled(&all).into_iter().enumerate().map(|(i, (id, body))| {
+        let replica = &replicas[i % 3];
+        async move {
+            let answer = replica.send_as(id, &body.to_string()).await;
+            assert_eq!(answer.status, 200, "{id}: {answer:?}");
+        }
+    });
+    stream::iter(sent).buffer_unordered(24).collect::<Vec<()>>().await;
+}
+
+#[tokio::test]
+async fn every_account_that_was_ever_known_follows_from_the_observations() {
+    let mut rng = Rng::new();
+    let stories: Vec<_> = (0..150).map(|n| Story::new(n, &mut rng)).collect();
+    let db = Db::new().await;
+    send_shuffled(&db, &stories, &mut rng).await;
+
+    let store = Store::new(db.url.parse().unwrap());
+    let now = Utc::now();
+    let written: Value = catalog();
+    let catalog = store.catalog().await.unwrap().unwrap().catalog;
+    for story in &stories {
+        let subject: Subject = story.subject.parse().unwrap();
+        let observations = store.observations(&subject).await.unwrap();
+        let stored = store.account(&subject).await.unwrap();
+        assert_eq!(derive(&subject, &observations), stored, "{:#?}", story.messages);
+
+        for count in 0..=observations.len() {
+            let earlier = &observations[..count];
+            // The facts of one delivery become known together.
+            if observations
+                .get(count)
+                .is_some_and(|next| earlier.last().is_some_and(|last| last.message == next.message))
+            {
+                continue;
+            }
+            let known: BTreeSet<_> = earlier.iter().map(|fact| &*fact.message).collect();
+            let messages: Vec<_> =
+                story.messages.iter().filter(|(id, _)| known.contains(&**id)).cloned().collect();
+            let expected =
+                expected_state(&messages, &written, kind(&story.subject), now.timestamp_millis());
+            let found = state(&derive(&subject, earlier), &catalog, now);
+            assert_eq!(found, expected, "{} after {known:?}", story.subject);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_superseded_delivery_is_observed_once_and_a_replay_only_if_it_changes_something() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let store = Store::new(db.url.parse().unwrap());
+    let ada: Subject = ADA.parse().unwrap();
+    let messages = async || {
+        let observations = store.observations(&ada).await.unwrap();
+        let of = |fact: &Observation| (fact.message.to_string(), fact.revision);
+        observations.iter().map(of).collect::<Vec<_>>()
+    };
+    replica.send_as("msg_2", &payload("subscriptionItem.active")).await;
+    let expected = [("msg_2".to_owned(), 1)];
+    assert_eq!(messages().await, expected);
+    let answer = replica.send_as("msg_1", &payload("subscriptionItem.active")).await;
+    assert_eq!(answer.result(), "superseded");
+    let expected = [("msg_2".to_owned(), 1), ("msg_1".to_owned(), 1)];
+    assert_eq!(messages().await, expected, "a superseded delivery is observed");
+    replica.send_as("msg_1", &payload("subscriptionItem.active")).await;
+    replica.replay(entitlements::api::pb::DeliveryFilter::default(), false).await;
+    assert_eq!(messages().await, expected, "neither a duplicate nor a replay states something new");
+}
+
+#[tokio::test]
+async fn a_deletion_and_its_reversal_are_observed_and_old_histories_of_deleted_subjects_are_removed()
+ {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let store = Store::new(db.url.parse().unwrap());
+    let ada: Subject = ADA.parse().unwrap();
+    let kinds = async || {
+        let observations = store.observations(&ada).await.unwrap();
+        let kind = |fact: &Observation| match fact.fact {
+            Fact::Item(_) => "item",
+            Fact::Snapshot(_) => "snapshot",
+            Fact::Deleted(_) => "deletion",
+            Fact::Undeleted => "undeletion",
+        };
+        observations.iter().map(kind).collect::<Vec<_>>()
+    };
+    replica.send(&payload("subscriptionItem.active")).await;
+    replica.send(&payload("user.deleted")).await;
+    replica.send(&payload("subscription.active.user-pro")).await;
+    assert_eq!(kinds().await, ["item", "deletion"], "a deleted subject is not observed");
+    assert!(store.undelete(&ada).await.unwrap());
+    replica.send(&payload("subscriptionItem.active")).await;
+    assert_eq!(kinds().await, ["item", "deletion", "undeletion", "item"]);
+    let stored = store.account(&ada).await.unwrap();
+    assert_eq!(derive(&ada, &store.observations(&ada).await.unwrap()), stored);
+
+    let mut again: Value = serde_json::from_str(&payload("user.deleted")).unwrap();
+    again["timestamp"] = Utc::now().timestamp_millis().into();
+    replica.send(&again.to_string()).await;
+    assert_eq!(kinds().await.last(), Some(&"deletion"));
+    let mut config = config(&db);
+    config.retention.history_after_deletion = chrono::Duration::zero();
+    let _other = Replica::start_with(config).await;
+    eventually("the history is removed", async || kinds().await.is_empty()).await;
+    assert!(store.account(&ada).await.unwrap().deleted_at.is_some(), "the deletion stays");
+}
