@@ -76,3 +76,24 @@ comment on column entitlements.observation.status is 'Of an item: its status in 
 comment on column entitlements.observation.item_ids is 'Of a snapshot: the items that it listed; null: it listed none.';
 
 create index observation_subject on entitlements.observation (subject_key);
+-- Rows are appended in the order of time, so a summary of each range of pages finds those of a period.
+create index observation_known_at on entitlements.observation using brin (known_at) with (autosummarize = on);
+
+create table entitlements.history_retention (
+    singleton boolean primary key default true check (singleton),
+    thinned_to timestamptz not null,
+    after_key bigint not null default 0,
+    complete_from timestamptz not null
+);
+comment on table entitlements.history_retention is
+    'One row: how far observations older than HISTORY_RETENTION are removed. Those that a later account depends on stay.';
+comment on column entitlements.history_retention.singleton is 'Allows one row only.';
+comment on column entitlements.history_retention.thinned_to is
+    'Every subject with an observation that was recorded before this time was visited since.';
+comment on column entitlements.history_retention.after_key is
+    'In the period that follows, subjects up to this key were visited.';
+comment on column entitlements.history_retention.complete_from is
+    'Accounts as they were known from this time on can be derived; earlier ones cannot.';
+
+insert into entitlements.history_retention (thinned_to, complete_from)
+values (pg_catalog.now(), '-infinity');

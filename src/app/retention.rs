@@ -1,5 +1,5 @@
-//! Retention: deletes old change-log rows, old bodies of deliveries, and the observations of subjects that were deleted
-//! some time ago. Every replica runs it.
+//! Retention: deletes old change-log rows, old bodies of deliveries, old observations, and the histories of subjects that
+//! were deleted some time ago. Every replica runs it.
 
 use crate::{
     config::Retention,
@@ -32,6 +32,9 @@ async fn once(store: &Store, retention: Retention) -> Result<(), StoreError> {
     let bodies = until_none(|| store.redact_bodies(now - retention.bodies)).await?;
     let deleted_before = now - retention.history_after_deletion;
     let histories = until_none(|| store.remove_histories(deleted_before)).await?;
+    if let Some(history) = retention.history {
+        while store.thin_histories(now - history).await? {}
+    }
     if changes + bodies + histories > 0 {
         tracing::info!(
             changes,

@@ -71,6 +71,8 @@ pub struct Config {
 pub struct Retention {
     /// The bodies of deliveries.
     pub bodies: chrono::Duration,
+    /// The observations that no later account depends on; `None`: for ever.
+    pub history: Option<chrono::Duration>,
     /// The observations of a subject, after its deletion.
     pub history_after_deletion: chrono::Duration,
 }
@@ -103,6 +105,7 @@ impl Config {
             check_timeout: Duration::from_secs(2),
             retention: Retention {
                 bodies: chrono::Duration::days(30),
+                history: Some(chrono::Duration::days(400)),
                 history_after_deletion: chrono::Duration::days(30),
             },
             listeners: ListenerFiles::default(),

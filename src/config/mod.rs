@@ -102,6 +102,10 @@ pub struct Settings {
     #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "30days", help_heading = "Database")]
     pub body_retention: Span,
 
+    /// How long any account can be derived as it was known at an earlier time; `0s`: for ever
+    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "400days", help_heading = "Database")]
+    pub history_retention: Span,
+
     /// How long the history of a deleted subject is kept: ids, plans and dates, without names and addresses
     #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "30days", help_heading = "Database")]
     pub history_after_deletion: Span,
@@ -264,6 +268,8 @@ impl Settings {
     fn retention(&self) -> anyhow::Result<Retention> {
         Ok(Retention {
             bodies: to_chrono(self.body_retention, "BODY_RETENTION")?,
+            history: Some(to_chrono(self.history_retention, "HISTORY_RETENTION")?)
+                .filter(|retention| !retention.is_zero()),
             history_after_deletion: to_chrono(
                 self.history_after_deletion,
                 "HISTORY_AFTER_DELETION",

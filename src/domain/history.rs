@@ -9,11 +9,17 @@ use super::{
     Account, Item, ObservedItem, PackedItems, Payment, Snapshot, Status, Subject, TooLong,
 };
 use chrono::{DateTime, Utc};
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// A fact about a subject, with the time and the cause of its recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
+    /// Orders the observations of a subject by their recording.
+    pub id: i64,
     /// When this service recorded the fact.
     pub known_at: DateTime<Utc>,
     /// The subject's revision after the recording.
@@ -42,13 +48,17 @@ impl Observation {
     /// When the fact took effect: when Clerk changed the state, and at the latest when this service recorded it.
     #[must_use]
     pub fn effective_at(&self) -> DateTime<Utc> {
-        let changed_at = match &self.fact {
+        self.stated_at().min(self.known_at)
+    }
+
+    /// The time of the change, as Clerk states it.
+    fn stated_at(&self) -> DateTime<Utc> {
+        match &self.fact {
             Fact::Item(observed) => observed.item.updated_at,
             Fact::Snapshot(snapshot) => snapshot.updated_at,
             Fact::Deleted(at) => *at,
             Fact::Undeleted => self.known_at,
-        };
-        changed_at.min(self.known_at)
+        }
     }
 }
 
@@ -62,58 +72,70 @@ impl Account {
         subject: Subject,
         observations: impl IntoIterator<Item = &'o Observation>,
     ) -> Result<Self, TooLong> {
-        let mut derived = Derived::default();
-        for observation in observations {
-            derived.add(observation);
-        }
-        derived.account(subject)
+        Derived::of(observations).account(subject)
     }
+}
+
+/// The ids of the observations that an account derived from these, or from these and later ones, depends on. Without the
+/// others, every such account is the same.
+pub fn needed<'o>(observations: impl IntoIterator<Item = &'o Observation>) -> BTreeSet<i64> {
+    Derived::of(observations).needed()
 }
 
 /// The newest state of each part of an account.
 #[derive(Default)]
 struct Derived<'o> {
-    revision: u64,
-    deleted_at: Option<DateTime<Utc>>,
+    /// The last observation.
+    last: Option<&'o Observation>,
+    /// The deletion, if the subject is deleted.
+    deletion: Option<&'o Observation>,
     items: BTreeMap<&'o str, DerivedItem<'o>>,
     /// The newest snapshot that listed its items.
-    listing: Option<(SnapshotVersion<'o>, &'o Snapshot)>,
+    listing: Option<NewestSnapshot<'o>>,
     /// The newest snapshot without items.
-    whole: Option<(SnapshotVersion<'o>, &'o Snapshot)>,
+    whole: Option<NewestSnapshot<'o>>,
 }
 
-/// Orders snapshots: `updated_at`, `sent_at`, message.
-type SnapshotVersion<'o> = (DateTime<Utc>, DateTime<Utc>, &'o str);
+/// A snapshot after its version: `updated_at` and `sent_at`, message.
+type NewestSnapshot<'o> = ((Times, &'o str), &'o Snapshot, i64);
+
+/// The newest plan that was named: times, plan id, slug, and the id of the observation.
+type NewestPlan<'o> = (Times, Option<&'o str>, Option<&'o str>, Reverse<i64>);
+
+/// The beginning of a version: `updated_at` and `sent_at`.
+type Times = (DateTime<Utc>, DateTime<Utc>);
 
 impl<'o> Derived<'o> {
+    fn of(observations: impl IntoIterator<Item = &'o Observation>) -> Self {
+        let mut derived = Self::default();
+        for observation in observations {
+            derived.add(observation);
+            derived.last = Some(observation);
+        }
+        derived
+    }
+
     fn add(&mut self, observation: &'o Observation) {
-        let message = &*observation.message;
-        self.revision = self.revision.max(observation.revision);
-        match &observation.fact {
-            Fact::Deleted(at) => {
-                *self = Self { deleted_at: Some(*at), revision: self.revision, ..Self::default() };
+        let Observation { id, message, fact, .. } = observation;
+        match fact {
+            Fact::Deleted(_) => *self = Self { deletion: Some(observation), ..Self::default() },
+            Fact::Undeleted => self.deletion = None,
+            Fact::Item(_) | Fact::Snapshot(_) if self.deletion.is_some() => {}
+            Fact::Item(observed) => {
+                let item = self.items.entry(&observed.item.id);
+                item.or_insert_with(|| DerivedItem::new(observed)).add(*id, message, observed);
             }
-            Fact::Undeleted => self.deleted_at = None,
-            Fact::Item(_) | Fact::Snapshot(_) if self.deleted_at.is_some() => {}
-            Fact::Item(observed) => self.add_item(message, observed),
             Fact::Snapshot(snapshot) => {
-                let kind = match snapshot.listed {
+                let newest = match snapshot.listed {
                     Some(_) => &mut self.listing,
                     None => &mut self.whole,
                 };
-                let version = (snapshot.updated_at, snapshot.sent_at, message);
-                if kind.as_ref().is_none_or(|(newest, _)| version > *newest) {
-                    *kind = Some((version, snapshot));
+                let version = ((snapshot.updated_at, snapshot.sent_at), &**message);
+                if newest.is_none_or(|(newest, ..)| version > newest) {
+                    *newest = Some((version, snapshot, *id));
                 }
             }
         }
-    }
-
-    fn add_item(&mut self, message: &'o str, observed: &'o ObservedItem) {
-        let version = ((observed.item.updated_at, observed.sent_at), observed.item.rank(), message);
-        let new = || DerivedItem::new(version, observed);
-        let item = self.items.entry(&observed.item.id).or_insert_with(new);
-        item.add(version, observed);
     }
 
     fn account(self, subject: Subject) -> Result<Account, TooLong> {
@@ -122,8 +144,8 @@ impl<'o> Derived<'o> {
         items.sort_by_key(|item| (item.period_start.is_none(), Reverse(item.period_start)));
         PackedItems::bound(&mut items);
         Ok(Account {
-            revision: self.revision,
-            deleted_at: self.deleted_at,
+            revision: self.last.map_or(0, |last| last.revision),
+            deleted_at: self.deletion.map(Observation::stated_at),
             items: PackedItems::pack(items)?,
             ..Account::unknown(subject)
         })
@@ -132,76 +154,87 @@ impl<'o> Derived<'o> {
     /// An item with the parts that older observations and snapshots decide.
     fn complete(&self, item: &DerivedItem<'o>) -> Item<&'o str> {
         let (times, ..) = item.version;
-        let listing = self.listing.as_ref().map(|((updated_at, sent_at, _), listing)| {
-            ((*updated_at, *sent_at), listing.listed.iter().flatten())
-        });
-        let is_withdrawn = listing.clone().is_some_and(|(shown, mut listed)| {
+        let listing = self.listing.map(|((shown, _), listing, _)| (shown, listing));
+        let is_withdrawn = listing.is_some_and(|(shown, listing)| {
+            let mut listed = listing.listed.iter().flatten();
             times <= shown && listed.all(|id| **id != *item.newest.item.id)
         });
-        let is_canceled = self.whole.as_ref().is_some_and(|((updated_at, sent_at, _), whole)| {
-            let shown = (*updated_at, *sent_at);
+        let is_canceled = self.whole.is_some_and(|((shown, _), whole, _)| {
             whole.canceled && times <= shown && listing.is_none_or(|(listed, _)| listed <= shown)
         });
-        item.merged().completed(is_withdrawn, is_canceled, item.last_period_end.map(|(_, end)| end))
+        item.merged().completed(
+            is_withdrawn,
+            is_canceled,
+            item.last_period_end.map(|(_, end, _)| end),
+        )
+    }
+
+    fn needed(&self) -> BTreeSet<i64> {
+        let snapshots = [self.listing, self.whole].into_iter().flatten().map(|(_, _, id)| id);
+        let others = [self.last, self.deletion].into_iter().flatten().map(|other| other.id);
+        self.items.values().flat_map(DerivedItem::needed).chain(snapshots).chain(others).collect()
     }
 }
 
-/// Orders the observations of an item: `updated_at` and `sent_at`, rank, message.
-type ItemVersion<'o> = ((DateTime<Utc>, DateTime<Utc>), i16, &'o str);
-
-/// Orders the observations that name a plan: `updated_at` and `sent_at`, id, slug.
-type PlanVersion<'o> = ((DateTime<Utc>, DateTime<Utc>), Option<&'o str>, Option<&'o str>);
-
-/// The newest observation of an item, and the parts that older ones may decide.
+/// The newest observation of an item, and the parts that older ones may decide. Each part has the id of its observation.
 struct DerivedItem<'o> {
-    version: ItemVersion<'o>,
+    /// Times, rank, message.
+    version: (Times, i16, &'o str),
     newest: &'o ObservedItem,
-    /// The newest plan that was named.
-    plan: Option<PlanVersion<'o>>,
-    was_active: bool,
+    newest_id: i64,
+    plan: Option<NewestPlan<'o>>,
+    active_id: Option<i64>,
     /// The newest time at which nothing was owed.
-    paid_at: Option<DateTime<Utc>>,
+    paid_at: Option<(DateTime<Utc>, Reverse<i64>)>,
     /// The newest end of a period, after the time of the change.
-    last_period_end: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    last_period_end: Option<(DateTime<Utc>, DateTime<Utc>, Reverse<i64>)>,
     /// The times of failed payments, by the time of the change.
-    failed: BTreeMap<DateTime<Utc>, DateTime<Utc>>,
+    failed: BTreeMap<DateTime<Utc>, (DateTime<Utc>, i64)>,
 }
 
 impl<'o> DerivedItem<'o> {
-    fn new(version: ItemVersion<'o>, newest: &'o ObservedItem) -> Self {
+    fn new(first: &'o ObservedItem) -> Self {
         Self {
-            version,
-            newest,
+            version: ((DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MIN_UTC), 0, ""),
+            newest: first,
+            newest_id: 0,
             plan: None,
-            was_active: false,
+            active_id: None,
             paid_at: None,
             last_period_end: None,
             failed: BTreeMap::new(),
         }
     }
 
-    fn add(&mut self, version: ItemVersion<'o>, observed: &'o ObservedItem) {
+    fn add(&mut self, id: i64, message: &'o str, observed: &'o ObservedItem) {
+        let item = &observed.item;
+        let times = (item.updated_at, observed.sent_at);
+        let version = (times, item.rank(), message);
         if version > self.version {
-            (self.version, self.newest) = (version, observed);
+            (self.version, self.newest, self.newest_id) = (version, observed, id);
         }
-        let (item, (times, ..)) = (&observed.item, version);
-        let (id, slug) = (item.plan_id.as_deref(), item.plan.as_deref());
-        self.plan = self.plan.max(id.or(slug).map(|_| (times, id, slug)));
-        self.was_active |= item.was_active;
-        self.last_period_end =
-            self.last_period_end.max(item.period_end.map(|end| (item.updated_at, end)));
+        let (plan_id, slug) = (item.plan_id.as_deref(), item.plan.as_deref());
+        // Of equal parts, the first counts.
+        self.plan = self.plan.max(plan_id.or(slug).map(|_| (times, plan_id, slug, Reverse(id))));
+        self.active_id = self.active_id.or(item.was_active.then_some(id));
+        self.last_period_end = self
+            .last_period_end
+            .max(item.period_end.map(|end| (item.updated_at, end, Reverse(id))));
         match observed.payment {
-            Payment::UpToDate => self.paid_at = self.paid_at.max(Some(item.updated_at)),
+            Payment::UpToDate => {
+                self.paid_at = self.paid_at.max(Some((item.updated_at, Reverse(id))));
+            }
             Payment::FailedBy(at) => {
-                let failed = self.failed.entry(item.updated_at).or_insert(at);
-                *failed = at.min(*failed);
+                let failed = self.failed.entry(item.updated_at).or_insert((at, id));
+                *failed = (*failed).min((at, id));
             }
             Payment::Unknown => {}
         }
     }
 
     fn merged(&self) -> Item<&'o str> {
-        let (item, (_, plan_id, plan)) = (&self.newest.item, self.plan.unwrap_or_default());
+        let item = &self.newest.item;
+        let (plan_id, plan) = self.plan.map(|(_, id, slug, _)| (id, slug)).unwrap_or_default();
         Item {
             id: &*item.id,
             plan,
@@ -212,7 +245,7 @@ impl<'o> DerivedItem<'o> {
             period_end: item.period_end,
             canceled_at: item.canceled_at,
             past_due_at: self.past_due_at(),
-            was_active: self.was_active,
+            was_active: self.active_id.is_some(),
             seats: item.seats,
             updated_at: item.updated_at,
         }
@@ -222,11 +255,34 @@ impl<'o> DerivedItem<'o> {
     fn past_due_at(&self) -> Option<DateTime<Utc>> {
         let item = &self.newest.item;
         let is_past_due = matches!(item.status, Status::PastDue);
-        let paid_at = self.paid_at.unwrap_or(DateTime::<Utc>::MIN_UTC);
-        let since = self.failed.range(paid_at..).map(|(changed_at, failed_at)| {
-            if *failed_at >= paid_at { *failed_at } else { *changed_at }
-        });
+        let paid_at = self.paid_at();
+        let since =
+            self.open_failures().map(
+                |(changed_at, (failed_at, _))| {
+                    if *failed_at >= paid_at { *failed_at } else { *changed_at }
+                },
+            );
         let first = since.min().filter(|_| is_past_due || matches!(item.status, Status::Active));
         first.or(item.past_due_at.filter(|_| is_past_due))
+    }
+
+    fn paid_at(&self) -> DateTime<Utc> {
+        self.paid_at.map_or(DateTime::<Utc>::MIN_UTC, |(at, _)| at)
+    }
+
+    /// The failed payments since the last successful one.
+    fn open_failures(&self) -> impl Iterator<Item = (&DateTime<Utc>, &(DateTime<Utc>, i64))> {
+        self.failed.range(self.paid_at()..)
+    }
+
+    fn needed(&self) -> impl Iterator<Item = i64> {
+        let parts = [
+            Some(self.newest_id),
+            self.plan.map(|(.., Reverse(id))| id),
+            self.active_id,
+            self.paid_at.map(|(_, Reverse(id))| id),
+            self.last_period_end.map(|(.., Reverse(id))| id),
+        ];
+        parts.into_iter().flatten().chain(self.open_failures().map(|(_, (_, id))| *id))
     }
 }

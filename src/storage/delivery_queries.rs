@@ -43,7 +43,7 @@ pub struct DeliveryEntry {
     pub sent_at: Option<DateTime<Utc>>,
     /// The subject of the event.
     pub subject: Option<String>,
-    /// The name of the outcome, as [`super::Outcome::word`] has it.
+    /// The name of the outcome, as [`super::Outcome::name`] has it.
     pub result: String,
     /// A sentence that explains the result.
     pub detail: Option<String>,

@@ -15,6 +15,7 @@ mod deliveries;
 mod delivery_queries;
 mod diagnostics;
 mod error;
+mod history_retention;
 mod notifier;
 mod observations;
 mod other_roles;

@@ -1,4 +1,4 @@
-//! The history of a subject: appends observations, reads them, and removes those of deleted subjects.
+//! The history of a subject: appends observations and reads them.
 
 use super::{Outcome, Store, StoreError, apply_update::LockedSubject};
 use crate::domain::{
@@ -23,11 +23,6 @@ impl Store {
     pub async fn observations(&self, subject: &Subject) -> Result<Vec<Observation>, StoreError> {
         self.background.run(async |db| read(db, subject).await).await
     }
-
-    /// Removes the observations of some subjects that were deleted before an instant; returns the number of subjects.
-    pub async fn remove_histories(&self, deleted_before: DateTime<Utc>) -> Result<u64, StoreError> {
-        self.background.run(async |db| remove_histories(db, deleted_before).await).await
-    }
 }
 
 /// A row to append. A fact has only some of the columns.
@@ -46,6 +41,7 @@ struct NewRow<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "they are columns of the table")]
 struct NewItem<'a> {
     item: &'a str,
     plan: Option<&'a str>,
@@ -178,7 +174,9 @@ async fn insert(
     Ok(())
 }
 
+/// A row as it is read.
 struct Row {
+    id: i64,
     known_at: DateTime<Utc>,
     revision: i64,
     message: String,
@@ -203,11 +201,14 @@ struct Row {
     canceled: Option<bool>,
 }
 
-async fn read(db: &mut PgConnection, subject: &Subject) -> Result<Vec<Observation>, StoreError> {
+pub(super) async fn read(
+    db: &mut PgConnection,
+    subject: &Subject,
+) -> Result<Vec<Observation>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
         "
-        select known_at, o.revision, message, kind, updated_at, sent_at, item, plan, plan_id, status,
+        select o.id, known_at, o.revision, message, kind, updated_at, sent_at, item, plan, plan_id, status,
             free_trial, was_active, period_start, period_end, canceled_at, past_due_at, failed_at,
             is_paid, has_seats, seats, item_ids, canceled
         from entitlements.observation o join entitlements.subject s on s.key = o.subject_key
@@ -223,7 +224,7 @@ async fn read(db: &mut PgConnection, subject: &Subject) -> Result<Vec<Observatio
 
 impl Row {
     fn observation(self) -> Option<Observation> {
-        let (known_at, message) = (self.known_at, self.message.as_str().into());
+        let (id, known_at, message) = (self.id, self.known_at, self.message.as_str().into());
         let revision = u64::try_from(self.revision).ok()?;
         let fact = match &*self.kind {
             "item" => Fact::Item(self.item()?),
@@ -237,7 +238,7 @@ impl Row {
             "undeletion" => Fact::Undeleted,
             _ => return None,
         };
-        Some(Observation { known_at, revision, message, fact })
+        Some(Observation { id, known_at, revision, message, fact })
     }
 
     fn item(self) -> Option<ObservedItem> {
@@ -263,25 +264,4 @@ impl Row {
         };
         Some(ObservedItem { item, payment, sent_at: self.sent_at? })
     }
-}
-
-async fn remove_histories(
-    db: &mut PgConnection,
-    deleted_before: DateTime<Utc>,
-) -> Result<u64, StoreError> {
-    let removed = sqlx::query!(
-        "
-        with chosen as (
-            select key from entitlements.subject
-            where deleted_at < $1 and history_removed_at is null
-            order by deleted_at limit 100 for update skip locked
-        ), removed as (
-            delete from entitlements.observation where subject_key in (select key from chosen)
-        )
-        update entitlements.subject set history_removed_at = pg_catalog.now()
-        where key in (select key from chosen)
-        ",
-        deleted_before,
-    );
-    Ok(removed.execute(db).await?.rows_affected())
 }

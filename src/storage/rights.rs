@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, postgres::types::Oid};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The rights that `serve` needs, by object. Locking rows or the catalog requires `update`.
-const NEEDED: [(&str, &[&str]); 15] = [
+const NEEDED: [(&str, &[&str]); 16] = [
     ("schema entitlements", &["usage"]),
     ("function entitlements.history()", &["execute"]),
     ("table entitlements._sqlx_migrations", &["select"]),
@@ -15,6 +15,7 @@ const NEEDED: [(&str, &[&str]); 15] = [
     ("table entitlements.deletion_lock", &["select", "update"]),
     ("table entitlements.delivery", &["select", "insert", "update"]),
     ("table entitlements.failed_payment", &["select", "insert", "update", "delete"]),
+    ("table entitlements.history_retention", &["select", "update"]),
     ("table entitlements.item", &["select", "insert", "update", "delete"]),
     ("table entitlements.observation", &["select", "insert", "delete"]),
     ("table entitlements.override", &["select", "delete"]),

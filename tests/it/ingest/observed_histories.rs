@@ -90,6 +90,57 @@ async fn every_account_that_was_ever_known_follows_from_the_observations() {
 }
 
 #[tokio::test]
+async fn old_observations_are_removed_and_every_later_account_still_follows() {
+    let mut rng = Rng::new();
+    let stories: Vec<_> = (0..60).map(|n| Story::new(n, &mut rng)).collect();
+    let db = Db::new().await;
+    send_shuffled(&db, &stories, &mut rng).await;
+    let store = Store::new(db.url.parse().unwrap());
+    let pool = db.pool().await;
+    // Some of each subject's observations were recorded two days ago, the others now.
+    let age = "
+        update entitlements.observation set known_at = known_at - interval '2 days'
+        where id <= (select pg_catalog.max(id) * 2 / 3 from entitlements.observation);
+        update entitlements.history_retention set thinned_to = pg_catalog.now() - interval '3 days'";
+    sqlx::raw_sql(age).execute(&pool).await.unwrap();
+    let mut before = Vec::new();
+    for story in &stories {
+        let subject: Subject = story.subject.parse().unwrap();
+        let observations = store.observations(&subject).await.unwrap();
+        before.push((subject, observations));
+    }
+    assert_eq!(store.history_complete_from().await.unwrap(), None);
+
+    let mut config = config(&db);
+    config.retention.history = Some(chrono::Duration::days(1));
+    config.retention.history_after_deletion = chrono::Duration::days(4_000);
+    let _replica = Replica::start_with(config).await;
+    let horizon = Utc::now() - chrono::Duration::days(1);
+    eventually("old observations are removed", async || {
+        let position = "select thinned_to from entitlements.history_retention";
+        let thinned_to: DateTime<Utc> =
+            sqlx::query_scalar(position).fetch_one(&pool).await.unwrap();
+        thinned_to >= horizon - chrono::Duration::minutes(1)
+    })
+    .await;
+    let complete_from = store.history_complete_from().await.unwrap().unwrap();
+    assert!((complete_from - horizon).abs() < chrono::Duration::minutes(1), "{complete_from}");
+    let mut removed = 0;
+    for (subject, all) in &before {
+        let kept = store.observations(subject).await.unwrap();
+        removed += all.len() - kept.len();
+        assert!(kept.iter().all(|kept| all.contains(kept)), "{subject}");
+        let old = all.iter().filter(|old| old.known_at < horizon).count();
+        for known in old..=all.len() {
+            let later: Vec<_> =
+                kept.iter().filter(|kept| all[..known].contains(kept)).cloned().collect();
+            assert_eq!(derive(subject, &later), derive(subject, &all[..known]), "{subject}");
+        }
+    }
+    assert!(removed > 50, "only {removed} were removed");
+}
+
+#[tokio::test]
 async fn a_superseded_delivery_is_observed_once_and_a_replay_only_if_it_changes_something() {
     let db = Db::new().await;
     let replica = Replica::start(&db).await;

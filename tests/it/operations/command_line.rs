@@ -1,7 +1,7 @@
 //! Tests of the command line.
 
 use crate::{
-    support::database::Db,
+    support::database::{Db, at_newest_migration},
     support::process::Process,
     support::service::{ADA, Replica, SECRET, eventually, logged_field, plain_http},
     support::shell::Shell,
@@ -128,7 +128,7 @@ async fn migrate_then_serve_then_stop() {
     ]);
     for _ in 0..2 {
         let (code, stdout, stderr) = shell.run(&["migrate"]).await;
-        assert_eq!((code, stdout.as_str()), (0, "the database is at migration 1\n"), "{stderr}");
+        assert_eq!((code, stdout.as_str()), (0, &*at_newest_migration()), "{stderr}");
     }
     let log = shell.path("log");
     let mut command = shell.command(&["serve"]);

@@ -123,7 +123,7 @@ async fn every_call_answers_in_both_versions_with_a_variant_and_never_static() {
     export user: false "off", InvalidArgument, InvalidArgument, "" "off"
     projects org_: true "on", 9007199254740991 "on", 9007199254740991.0 "on", "team" "on"
     org:sso org_: true "on", InvalidArgument, InvalidArgument, "team" "on"
-    team:sso org_: false "off", InvalidArgument, InvalidArgument, "" "off"
+    team:sso org_: NotFound, NotFound, NotFound, NotFound
     nothing user: NotFound, NotFound, NotFound, NotFound
     nothing.limit user: NotFound, NotFound, NotFound, NotFound
     (empty) user: NotFound, NotFound, NotFound, NotFound

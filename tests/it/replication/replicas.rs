@@ -52,9 +52,9 @@ async fn an_account_named_by_a_notification_is_not_served_even_without_a_log_ent
         with ended as (update entitlements.item set status = 'ended' returning subject),
             counted as (
                 update entitlements.subject set revision = revision + 1 where id in (select subject from ended)
-                returning subject, revision
+                returning id, revision
             )
-        select pg_notify('entitlements_change', 'another ' || subject || ' ' || revision) from counted";
+        select pg_notify('entitlements_change', 'another ' || id || ' ' || revision) from counted";
     eventually("the replica listens", async || {
         replica.get("/metrics").await.1.contains("entitlements_listening 1")
     })

@@ -24,6 +24,12 @@ struct Server {
     _runtime: Runtime,
 }
 
+/// The line that `migrate` prints at the end.
+pub fn at_newest_migration() -> String {
+    let newest = sqlx::migrate!().iter().map(|migration| migration.version).max().unwrap();
+    format!("the database is at migration {newest}\n")
+}
+
 impl Db {
     pub async fn new() -> Self {
         let db = Self::absent();
