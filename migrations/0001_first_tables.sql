@@ -67,7 +67,10 @@ create table entitlements.subject (
     reconciled_revision bigint,
     reconcile_for text,
     reconcile_at timestamptz,
-    reconcile_tries integer not null default 0 check (reconcile_tries >= 0)
+    reconcile_tries integer not null default 0 check (reconcile_tries >= 0),
+    key bigint generated always as identity unique,
+    oldest_observed_at timestamptz,
+    history_removed_at timestamptz
 );
 comment on table entitlements.subject is 'The subjects: Clerk users and organizations that can hold a subscription.';
 comment on column entitlements.subject.id is 'Clerk''s id: user_… or org_….';
@@ -87,6 +90,16 @@ comment on column entitlements.subject.reconcile_tries is
     'The number of comparisons since the revision last changed. It lengthens the pause before the next one.';
 
 create index subject_reconcile on entitlements.subject (reconcile_at) where reconcile_for is not null;
+comment on column entitlements.subject.key is 'A short key, which observations have instead of the id.';
+comment on column entitlements.subject.oldest_observed_at is
+    'When the oldest observation was recorded that was not looked at by HISTORY_RETENTION; null: there is none.';
+comment on column entitlements.subject.history_removed_at is
+    'When the observations of the deleted subject were last removed; null: never.';
+
+create index subject_oldest_observed on entitlements.subject (oldest_observed_at)
+    where oldest_observed_at is not null;
+create index subject_deleted on entitlements.subject (deleted_at)
+    where deleted_at is not null and (history_removed_at is null or history_removed_at < deleted_at);
 
 -- The version of an observation is (updated_at, sent_at, rank, svix_id): a total order that does not depend on arrival.
 create table entitlements.item (
@@ -202,6 +215,82 @@ comment on column entitlements.snapshot.sent_at is
 comment on column entitlements.snapshot.svix_id is
     'The id of the message with the snapshot. It orders snapshots with equal times.';
 
+-- The columns of 8 bytes come first, so that no row has padding. There is no primary key: an index on `id` would cost more
+-- than the index on the subject, and no query looks for one row.
+create table entitlements.observation (
+    id bigint generated always as identity,
+    subject_key bigint not null references entitlements.subject (key),
+    known_at timestamptz not null default pg_catalog.statement_timestamp(),
+    revision bigint not null check (revision >= 0),
+    updated_at timestamptz not null,
+    sent_at timestamptz,
+    period_start timestamptz,
+    period_end timestamptz,
+    canceled_at timestamptz,
+    past_due_at timestamptz,
+    failed_at timestamptz,
+    seats bigint,
+    is_replay boolean not null,
+    free_trial boolean,
+    was_active boolean,
+    has_seats boolean,
+    is_paid boolean,
+    canceled boolean,
+    kind text not null check (kind in ('item', 'snapshot', 'deletion', 'undeletion')),
+    message text collate "C" not null,
+    item text collate "C",
+    plan text,
+    plan_id text,
+    status text,
+    item_ids text[],
+    check ((kind = 'item') = (item is not null and status is not null)),
+    check (kind in ('deletion', 'undeletion') or sent_at is not null)
+);
+comment on table entitlements.observation is
+    'Each statement about a subject, even one that a newer statement had superseded. A row is never changed.';
+comment on column entitlements.observation.id is 'Orders the observations of a subject by their recording.';
+comment on column entitlements.observation.subject_key is 'The key of the subject.';
+comment on column entitlements.observation.known_at is 'When this service recorded it: the same time for all rows of a delivery.';
+comment on column entitlements.observation.revision is 'The revision of the subject after the recording.';
+comment on column entitlements.observation.updated_at is
+    'When Clerk changed the state, or deleted the subject; of an undeletion, when it was recorded.';
+comment on column entitlements.observation.sent_at is 'When Clerk sent it; null: it was not sent.';
+comment on column entitlements.observation.period_start is 'Item: the beginning of its period.';
+comment on column entitlements.observation.period_end is 'Item: the end of its period.';
+comment on column entitlements.observation.canceled_at is 'Item: when it was canceled.';
+comment on column entitlements.observation.past_due_at is 'Item: when it became past due, as Clerk dates it.';
+comment on column entitlements.observation.failed_at is 'Item: the time of the failed payment; Clerk may report it later.';
+comment on column entitlements.observation.seats is 'Item: the number of seats; null with has_seats: unlimited.';
+comment on column entitlements.observation.is_replay is 'Whether a replay of the ledger recorded it.';
+comment on column entitlements.observation.free_trial is 'Item: whether its period is a free trial.';
+comment on column entitlements.observation.was_active is 'Item: whether it was active.';
+comment on column entitlements.observation.has_seats is 'Item: whether its plan has seats.';
+comment on column entitlements.observation.is_paid is 'Item: whether nothing was owed.';
+comment on column entitlements.observation.canceled is 'Snapshot: whether the subscription was canceled.';
+comment on column entitlements.observation.kind is 'item, snapshot (a whole subscription), deletion or undeletion.';
+comment on column entitlements.observation.message is
+    'The id of the delivery, msg_…, or of the answer of Clerk''s Backend API, api_…; empty for an undeletion.';
+comment on column entitlements.observation.item is 'Item: its id, csub_item_….';
+comment on column entitlements.observation.plan is 'Item: the slug of its plan; null: it was not named.';
+comment on column entitlements.observation.plan_id is 'Item: the id of its plan, cplan_…; null: it was not named.';
+comment on column entitlements.observation.status is 'Item: its status in Clerk''s words.';
+comment on column entitlements.observation.item_ids is 'Snapshot: the items that it listed; null: it listed none.';
+
+create index observation_subject on entitlements.observation (subject_key);
+-- Where the database publishes all tables, a table without a primary key could not be deleted from.
+alter table entitlements.observation replica identity full;
+
+create table entitlements.history_retention (
+    singleton boolean primary key default true check (singleton),
+    complete_from timestamptz not null
+);
+comment on table entitlements.history_retention is 'One row: how far back histories are complete.';
+comment on column entitlements.history_retention.singleton is 'Allows one row only.';
+comment on column entitlements.history_retention.complete_from is
+    'The items of a subject, as they were known from this time on, can be derived; earlier ones cannot.';
+
+insert into entitlements.history_retention (complete_from) values ('-infinity');
+
 create table entitlements.override (
     subject text collate "C" not null references entitlements.subject,
     feature text not null,
@@ -273,6 +362,7 @@ create table entitlements.plan_name (
     plan_id text collate "C" not null,
     slug text not null,
     seen_at timestamptz not null,
+    known_at timestamptz not null default pg_catalog.clock_timestamp(),
     primary key (kind, plan_id, slug)
 );
 comment on table entitlements.plan_name is
@@ -281,6 +371,7 @@ comment on column entitlements.plan_name.kind is 'The kind of subject that can h
 comment on column entitlements.plan_name.plan_id is 'Clerk''s id of the plan.';
 comment on column entitlements.plan_name.slug is 'A slug that the plan has or had.';
 comment on column entitlements.plan_name.seen_at is 'The time at which Clerk first used this pair.';
+comment on column entitlements.plan_name.known_at is 'When this service first recorded the pair.';
 
 create table entitlements.backfill (
     singleton boolean primary key default true check (singleton),

@@ -5,7 +5,7 @@ use crate::{
     storage::{Applied, Author, Schema, Store, StoreError, migrate},
     telemetry::log_chain,
 };
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use sqlx::postgres::PgConnectOptions;
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
@@ -61,6 +61,13 @@ impl Startup {
             (Schema::Behind, None) => return Err(WrongSchema::Behind.into()),
             (Schema::Ahead, _) => return Err(WrongSchema::Ahead.into()),
         }
+        let missing = retry_while_unavailable(&self.store, || self.store.missing_rights()).await?;
+        ensure!(
+            missing.is_empty(),
+            "the role of DATABASE_URL lacks rights: as the owner of the tables, run `entitlements migrate --grant-to \
+             ROLE`, or: {}",
+            missing.join("; ")
+        );
         match &self.catalog {
             Some((catalog, source)) => apply_catalog(&self.store, catalog, source).await?,
             None => warn_without_catalog(&self.store).await?,

@@ -3,9 +3,9 @@
 //! A key set is fetched when it is first needed, when it is older than 1 h, and when a token names an unknown key; at
 //! most every 10 s, so that forged tokens cannot cause a flood of requests. A token with an unknown key waits only for
 //! a fetch that it starts itself: during another fetch, and within 10 s of one, it is rejected at once, so that forged
-//! tokens do not pile up while Clerk answers slowly. A fetch runs in a task of its own and ends even if its caller
-//! goes away: a gateway may wait for less time than Clerk needs to answer. If fetching fails, fetched keys are used for up to 24 h. Without
-//! that limit, an attacker who blocks access to Clerk could keep a revoked key in use.
+//! tokens do not pile up while Clerk answers slowly. A fetch runs in a task of its own and ends even if its caller goes
+//! away: a gateway may wait for less time than Clerk needs to answer. If fetching fails, fetched keys are used for up
+//! to 24 h. Without that limit, an attacker who blocks access to Clerk could keep a revoked key in use.
 //!
 //! A `kid` alone does not identify a key, because two instances may use the same `kid`. Each URL therefore has its own
 //! cache. The `iss` of a token does not choose the key, because it is not verified yet.

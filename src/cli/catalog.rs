@@ -12,7 +12,7 @@ use crate::{
     telemetry::Telemetry,
 };
 use anyhow::{Context, bail};
-use chrono::{SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,7 +57,7 @@ enum CatalogAction {
         /// Apply the file even if more subjects lose a feature than --most-losses allows
         #[arg(long)]
         yes: bool,
-        /// Maximum number of subjects that may lose a feature
+        /// Maximum number of subjects that may lose a feature, now or earlier than before
         #[arg(long, value_name = "COUNT", default_value_t = 0)]
         most_losses: usize,
     },
@@ -128,7 +128,8 @@ impl CatalogCommand {
                 let losers = effect.losers.len();
                 if losers > *most_losses && !yes {
                     bail!(
-                        "{losers} subjects would lose a feature, so nothing was applied: add --yes to apply it anyway"
+                        "{losers} subjects would lose a feature, now or earlier than before, so nothing was applied: add --yes to \
+                         apply it anyway"
                     );
                 }
                 print_applied(store.apply_catalog(Author::Operator, &catalog, &name).await?);
@@ -194,13 +195,13 @@ struct PlanEffect {
     losers: BTreeSet<Subject>,
 }
 
-/// The effect on one feature.
+/// The numbers of subjects for which one feature changes.
 #[derive(Default)]
 struct FeatureEffect {
     gain: usize,
     lose: usize,
-    /// Subjects that keep the feature, until another date.
-    keep_until_another_date: usize,
+    lose_earlier: usize,
+    keep_longer: usize,
     examples: Vec<Subject>,
 }
 
@@ -222,13 +223,19 @@ impl PlanEffect {
             }
             let key = (account.subject.kind(), feature.clone());
             let effect = self.features.entry(key).or_default();
-            match (then, now) {
-                (None, _) => effect.gain += 1,
-                (Some(_), Some(_)) => effect.keep_until_another_date += 1,
-                (Some(_), None) => {
-                    effect.lose += 1;
-                    self.losers.insert(account.subject.clone());
+            let losses = effect.lose + effect.lose_earlier;
+            let forever = DateTime::<Utc>::MAX_UTC;
+            let count = match (then, now) {
+                (None, _) => &mut effect.gain,
+                (Some(_), None) => &mut effect.lose,
+                (Some(then), Some(now)) if now.unwrap_or(forever) < then.unwrap_or(forever) => {
+                    &mut effect.lose_earlier
                 }
+                (Some(_), Some(_)) => &mut effect.keep_longer,
+            };
+            *count += 1;
+            if effect.lose + effect.lose_earlier > losses {
+                self.losers.insert(account.subject.clone());
             }
             if effect.examples.len() < MAX_EXAMPLES {
                 effect.examples.push(account.subject.clone());
@@ -238,15 +245,16 @@ impl PlanEffect {
 
     fn print(&self) {
         for ((kind, feature), effect) in &self.features {
-            let FeatureEffect { gain, lose, keep_until_another_date: other, examples } = effect;
+            let FeatureEffect { gain, lose, lose_earlier, keep_longer, examples } = effect;
             let examples: Vec<_> = examples.iter().map(Subject::as_str).collect();
             say!(
-                "{kind} {feature}: {gain} gain it, {lose} lose it, {other} keep it until another date, such as {}",
+                "{kind} {feature}: {gain} gain it, {lose} lose it, {lose_earlier} lose it earlier than before, \
+                 {keep_longer} keep it longer. Examples: {}",
                 examples.join(", ")
             );
         }
         let (subjects, losers) = (self.subjects, self.losers.len());
-        say!("{subjects} subjects compared, {losers} lose a feature");
+        say!("{subjects} subjects compared, {losers} lose a feature, now or earlier than before");
     }
 }
 

@@ -15,25 +15,25 @@ use std::{
     sync::Arc,
 };
 
-/// A fact about a subject, with the time and the cause of its recording.
+/// A statement about a subject, with the time and the cause of its recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     /// Orders the observations of a subject by their recording.
     pub id: i64,
-    /// When this service recorded the fact.
+    /// When this service recorded the statement.
     pub known_at: DateTime<Utc>,
     /// The subject's revision after the recording.
     pub revision: u64,
-    /// The id of the message that stated the fact: the `svix-id` of a delivery, or the id of an answer of Clerk's
-    /// Backend API.
+    /// The id of the message that stated the statement: the `svix-id` of a delivery, or the id of an answer of Clerk's
+    /// Backend API; empty for the reversal of a deletion.
     pub message: Arc<str>,
-    /// The fact.
-    pub fact: Fact,
+    /// The statement.
+    pub statement: Statement,
 }
 
-/// A fact about a subject.
+/// A statement about a subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fact {
+pub enum Statement {
     /// The state of an item.
     Item(ObservedItem),
     /// The data of a whole subscription beyond the state of its items.
@@ -45,19 +45,13 @@ pub enum Fact {
 }
 
 impl Observation {
-    /// When the fact took effect: when Clerk changed the state, and at the latest when this service recorded it.
-    #[must_use]
-    pub fn effective_at(&self) -> DateTime<Utc> {
-        self.stated_at().min(self.known_at)
-    }
-
     /// The time of the change, as Clerk states it.
     fn stated_at(&self) -> DateTime<Utc> {
-        match &self.fact {
-            Fact::Item(observed) => observed.item.updated_at,
-            Fact::Snapshot(snapshot) => snapshot.updated_at,
-            Fact::Deleted(at) => *at,
-            Fact::Undeleted => self.known_at,
+        match &self.statement {
+            Statement::Item(observed) => observed.item.updated_at,
+            Statement::Snapshot(snapshot) => snapshot.updated_at,
+            Statement::Deleted(at) => *at,
+            Statement::Undeleted => self.known_at,
         }
     }
 }
@@ -76,10 +70,10 @@ impl Account {
     }
 }
 
-/// The ids of the observations that an account derived from these, or from these and later ones, depends on. Without the
-/// others, every such account is the same.
-pub fn needed<'o>(observations: impl IntoIterator<Item = &'o Observation>) -> BTreeSet<i64> {
-    Derived::of(observations).needed()
+/// The ids of the observations that decide a part of the account, now or together with any later observations. Deleting the
+/// others changes no account that is derived from these observations and later ones.
+pub fn still_used<'o>(observations: impl IntoIterator<Item = &'o Observation>) -> BTreeSet<i64> {
+    Derived::of(observations).still_used()
 }
 
 /// The newest state of each part of an account.
@@ -96,7 +90,7 @@ struct Derived<'o> {
     whole: Option<NewestSnapshot<'o>>,
 }
 
-/// A snapshot after its version: `updated_at` and `sent_at`, message.
+/// The version of a snapshot (`updated_at` and `sent_at`, message), the snapshot, and the id of its observation.
 type NewestSnapshot<'o> = ((Times, &'o str), &'o Snapshot, i64);
 
 /// The newest plan that was named: times, plan id, slug, and the id of the observation.
@@ -116,16 +110,18 @@ impl<'o> Derived<'o> {
     }
 
     fn add(&mut self, observation: &'o Observation) {
-        let Observation { id, message, fact, .. } = observation;
-        match fact {
-            Fact::Deleted(_) => *self = Self { deletion: Some(observation), ..Self::default() },
-            Fact::Undeleted => self.deletion = None,
-            Fact::Item(_) | Fact::Snapshot(_) if self.deletion.is_some() => {}
-            Fact::Item(observed) => {
+        let Observation { id, message, statement, .. } = observation;
+        match statement {
+            Statement::Deleted(_) => {
+                *self = Self { deletion: Some(observation), ..Self::default() }
+            }
+            Statement::Undeleted => self.deletion = None,
+            Statement::Item(_) | Statement::Snapshot(_) if self.deletion.is_some() => {}
+            Statement::Item(observed) => {
                 let item = self.items.entry(&observed.item.id);
                 item.or_insert_with(|| DerivedItem::new(observed)).add(*id, message, observed);
             }
-            Fact::Snapshot(snapshot) => {
+            Statement::Snapshot(snapshot) => {
                 let newest = match snapshot.listed {
                     Some(_) => &mut self.listing,
                     None => &mut self.whole,
@@ -169,10 +165,15 @@ impl<'o> Derived<'o> {
         )
     }
 
-    fn needed(&self) -> BTreeSet<i64> {
+    fn still_used(&self) -> BTreeSet<i64> {
         let snapshots = [self.listing, self.whole].into_iter().flatten().map(|(_, _, id)| id);
         let others = [self.last, self.deletion].into_iter().flatten().map(|other| other.id);
-        self.items.values().flat_map(DerivedItem::needed).chain(snapshots).chain(others).collect()
+        self.items
+            .values()
+            .flat_map(DerivedItem::still_used)
+            .chain(snapshots)
+            .chain(others)
+            .collect()
     }
 }
 
@@ -186,7 +187,7 @@ struct DerivedItem<'o> {
     active_id: Option<i64>,
     /// The newest time at which nothing was owed.
     paid_at: Option<(DateTime<Utc>, Reverse<i64>)>,
-    /// The newest end of a period, after the time of the change.
+    /// The newest end of a period: the time of the change, the end, and the id of the observation.
     last_period_end: Option<(DateTime<Utc>, DateTime<Utc>, Reverse<i64>)>,
     /// The times of failed payments, by the time of the change.
     failed: BTreeMap<DateTime<Utc>, (DateTime<Utc>, i64)>,
@@ -275,7 +276,7 @@ impl<'o> DerivedItem<'o> {
         self.failed.range(self.paid_at()..)
     }
 
-    fn needed(&self) -> impl Iterator<Item = i64> {
+    fn still_used(&self) -> impl Iterator<Item = i64> {
         let parts = [
             Some(self.newest_id),
             self.plan.map(|(.., Reverse(id))| id),

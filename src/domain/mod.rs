@@ -26,7 +26,7 @@ pub use allowed_origin::{AllowedOrigin, InvalidOrigin};
 pub use catalog::{Catalog, InvalidCatalog, Plan, PlanNames, PlanSet};
 pub use decide::{Decision, Entitlement, PreparedAccounts, Verdict, decide, entitlements};
 pub use explanation::{EvaluatedState, Explanation};
-pub use history::{Fact, Observation, needed};
+pub use history::{Observation, Statement, still_used};
 pub use item::{Access, Grace, Item, Seats, Status, Until};
 pub use packed_items::{PackedItems, TooLong};
 pub use public_url::{InvalidPublicUrl, PublicUrl};

@@ -11,13 +11,13 @@
 mod tests;
 
 use super::{
-    ChangeSubscription, Freshness, FreshnessState, LoadLimits, Unavailable,
+    ChangeSubscription, Consistency, Freshness, FreshnessState, LoadLimits, Unavailable,
     catalog_in_use::CatalogInUse,
     change_feed::{ChangeFeed, ChangeNotice},
     epochs::Epochs,
 };
 use crate::{
-    domain::{Account, Revision, Subject, SubjectRef},
+    domain::{Account, Subject, SubjectRef},
     storage::{CatalogVersion, Store, StoreError},
     telemetry::{Labels, Telemetry},
 };
@@ -32,7 +32,7 @@ use std::{
 };
 use tokio::{
     sync::{Mutex, Semaphore},
-    task::JoinError,
+    task::{JoinError, JoinHandle},
     time::timeout,
 };
 
@@ -81,17 +81,6 @@ pub struct CachedAccount {
     pub account: Arc<Account>,
     /// How long ago this replica last read all changes, if the account may be outdated; `None`: it is current.
     pub stale_for: Option<Duration>,
-}
-
-/// How recent the accounts and the catalog of an answer must be.
-#[derive(Debug, Clone, Default)]
-pub struct Consistency {
-    /// The answer reflects at least this state.
-    pub at_least: Option<Revision>,
-    /// The answer reflects the state of Postgres at the time of the call.
-    pub fully_consistent: bool,
-    /// The longest accepted staleness while Postgres cannot be reached; `None`: what the service accepts.
-    pub max_staleness: Option<Duration>,
 }
 
 impl Accounts {
@@ -158,20 +147,37 @@ impl Accounts {
     }
 
     /// Makes sure that the catalog in use is recent enough.
-    pub async fn ensure_catalog(&self, consistency: &Consistency) -> Result<(), Unavailable> {
+    pub async fn ensure_catalog(
+        self: &Arc<Self>,
+        consistency: &Consistency,
+    ) -> Result<(), Unavailable> {
         let wanted = consistency.at_least.as_ref().map_or(0, |revision| revision.catalog);
         if consistency.fully_consistent || self.catalog().number < wanted {
-            let _permits = LoadLimits::permits(&self.load_permits)?;
-            let load = self.catalog.load_shared(async || {
-                self.use_catalog(self.store.catalog_for_check().await?);
-                Ok(())
-            });
-            // Boxed, like the wait in `load_shared`: the rarely used future would enlarge the future of every call.
-            let loaded = Box::pin(timeout(self.timeout, load)).await;
-            let loaded = loaded.map_err(|_| Unavailable::Timeout(self.timeout))?;
-            loaded.map_err(Unavailable::Store)?;
+            Box::pin(self.load_catalog()).await?;
         }
         if self.catalog().number < wanted { Err(Unavailable::Unreachable) } else { Ok(()) }
+    }
+
+    /// Loads the catalog for a check, or waits for a load that began after this call. If the caller is cancelled or times
+    /// out, the load continues for others.
+    async fn load_catalog(self: &Arc<Self>) -> Result<(), Unavailable> {
+        let (this, permits) = (self.clone(), LoadLimits::permits(&self.load_permits)?);
+        let load = tokio::spawn(async move {
+            let _permits = permits;
+            let load = async || {
+                this.use_catalog(this.store.catalog_for_check().await?);
+                Ok(())
+            };
+            this.catalog.load_shared(load).await
+        });
+        self.loaded(load).await
+    }
+
+    /// Waits for the task of a load, at most for the timeout of a check.
+    async fn loaded<T>(&self, load: JoinHandle<Result<T, StoreError>>) -> Result<T, Unavailable> {
+        let done = timeout(self.timeout, load).await;
+        let done = done.map_err(|_| Unavailable::Timeout(self.timeout))?;
+        done.map_err(|error| load_task_error(&error))?.map_err(Unavailable::Store)
     }
 
     /// Returns an account that is recent enough: from the cache, or loaded from Postgres.
@@ -332,10 +338,8 @@ impl Accounts {
             this.cache.insert(subject, CacheEntry { account: account.clone(), epoch, loaded });
             Ok(account)
         });
-        let done = Box::pin(timeout(self.timeout, fetch)).await;
-        let done = done.map_err(|_| Unavailable::Timeout(self.timeout))?;
-        let done = done.map_err(|error| load_task_error(&error))?;
-        done.map_err(Unavailable::Store)
+        // Boxed: the rarely used future would enlarge the future of every call.
+        Box::pin(self.loaded(fetch)).await
     }
 
     /// Loads an account from Postgres. When the database is reachable again after an outage, the load is restarted: a
@@ -370,7 +374,7 @@ impl Accounts {
 /// Maps the error of a load task: it panicked, or the process is ending.
 fn load_task_error(error: &JoinError) -> Unavailable {
     if error.is_panic() {
-        tracing::error!("loading an account ended with a panic");
+        tracing::error!("loading an account or the catalog ended with a panic");
         Unavailable::Internal
     } else {
         Unavailable::NotCached

@@ -26,10 +26,12 @@ pub enum Unavailable {
     #[error("the database did not answer within {} ms; retry", .0.as_millis())]
     Timeout(Duration),
     /// The load panicked.
-    #[error("loading an account failed because of a fault in this service; see its log")]
+    #[error(
+        "loading an account or the catalog failed because of a fault in this service; see its log"
+    )]
     Internal,
     /// The load failed.
-    #[error("cannot load an account")]
+    #[error("cannot load an account or the catalog")]
     Store(#[source] StoreError),
 }
 

@@ -32,8 +32,8 @@ pub struct HotReload<T> {
     name: &'static str,
     files: Vec<NamedFile>,
     read: ParseFile<T>,
-    /// The content at start.
-    first: Content,
+    /// The digest of the content at start.
+    first: [u8; 32],
     current: ArcSwap<T>,
     generation: AtomicU64,
     changed: watch::Sender<()>,
@@ -57,7 +57,7 @@ impl<T> HotReload<T> {
             name,
             files,
             read,
-            first,
+            first: first.digest(),
             current: ArcSwap::from_pointee(current),
             generation: AtomicU64::new(0),
             changed: watch::Sender::default(),
@@ -88,7 +88,7 @@ impl<T> HotReload<T> {
 
     /// Polls the files and reloads them when they change; never returns.
     pub async fn watch(&self) -> Infallible {
-        let mut last = self.first.digest();
+        let mut last = self.first;
         while !self.files.is_empty() {
             sleep(FILE_POLL_INTERVAL).await;
             let files = self.files.clone();

@@ -54,6 +54,8 @@ pub(super) struct LockedSubject {
     pub revision: i64,
     /// When the subject was deleted; `None`: it was not.
     pub deleted_at: Option<DateTime<Utc>>,
+    /// When the oldest observation was recorded that may be removed one day; `None`: there is none.
+    pub oldest_observed_at: Option<DateTime<Utc>>,
 }
 
 /// Writes a change-log row if anything was written, and returns the outcome.
@@ -97,7 +99,10 @@ async fn lock(tx: &mut PgConnection, subject: &Subject) -> Result<LockedSubject,
     for _ in 0..2 {
         let locked = sqlx::query_as!(
             LockedSubject,
-            "select key, revision, deleted_at from entitlements.subject where id = $1 for update",
+            "
+            select key, revision, deleted_at, oldest_observed_at
+            from entitlements.subject where id = $1 for update
+            ",
             subject.as_str()
         )
         .fetch_optional(&mut *tx)

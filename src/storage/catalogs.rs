@@ -1,6 +1,9 @@
 //! Catalog versions: numbered and immutable; the highest number is in force.
 
-use super::{Store, StoreError, pool::TxOutcome};
+use super::{
+    Store, StoreError,
+    pool::{TxOutcome, retry_once},
+};
 use crate::domain::{Catalog, Kind, PlanName, PlanNames};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -106,7 +109,7 @@ impl Store {
 
     /// The catalog in force, if there is one, for a check that waits for it.
     pub async fn catalog_for_check(&self) -> Result<Option<CatalogVersion>, StoreError> {
-        self.checks.run(newest).await
+        retry_once(|| self.checks.run(newest)).await
     }
 
     /// The newest versions of the catalog, newest first.

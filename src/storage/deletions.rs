@@ -15,7 +15,7 @@ impl Store {
 async fn undelete(tx: &mut PgConnection, subject: &Subject) -> Result<TxOutcome<bool>, StoreError> {
     let undeleted = sqlx::query_scalar!(
         "
-        update entitlements.subject set deleted_at = null, history_removed_at = null
+        update entitlements.subject set deleted_at = null
         where id = $1 and deleted_at is not null returning key
         ",
         subject.as_str()

@@ -2,7 +2,7 @@
 
 use super::{Outcome, Store, StoreError, apply_update::LockedSubject};
 use crate::domain::{
-    Fact, Item, Observation, ObservedItem, Payment, Seats, Snapshot, Status, Subject,
+    Item, Observation, ObservedItem, Payment, Seats, Snapshot, Statement, Status, Subject,
     SubscriptionUpdate,
 };
 use chrono::{DateTime, Utc};
@@ -25,7 +25,7 @@ impl Store {
     }
 }
 
-/// A row to append. A fact has only some of the columns.
+/// A row to append. A statement has only some of the columns.
 #[derive(Default, Serialize)]
 struct NewRow<'a> {
     kind: &'static str,
@@ -112,7 +112,8 @@ impl<'a> NewRow<'a> {
     }
 }
 
-/// Appends the facts of an update, in the transaction of its delivery. A replay that changed nothing stated nothing new.
+/// Appends the statements of an update, in the transaction of its delivery. A replay that changed nothing adds no row: the
+/// first delivery of the message usually did.
 pub(super) async fn append(
     tx: &mut PgConnection,
     locked: &LockedSubject,
@@ -125,7 +126,25 @@ pub(super) async fn append(
         return Ok(());
     }
     let revision = changed.unwrap_or(locked.revision);
-    insert(tx, locked.key, revision, cause, &NewRow::of(update)).await
+    insert(tx, locked.key, revision, cause, &NewRow::of(update)).await?;
+    if locked.oldest_observed_at.is_none() {
+        mark_oldest(tx, locked.key).await?;
+    }
+    Ok(())
+}
+
+/// Notes that the subject has observations that grow old.
+async fn mark_oldest(tx: &mut PgConnection, subject_key: i64) -> Result<(), StoreError> {
+    sqlx::query!(
+        "
+        update entitlements.subject
+        set oldest_observed_at = coalesce(oldest_observed_at, pg_catalog.now()) where key = $1
+        ",
+        subject_key
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Appends that the deletion of a subject was reverted.
@@ -136,7 +155,8 @@ pub(super) async fn append_undeletion(
 ) -> Result<(), StoreError> {
     let cause = Cause { message: "", is_replay: false };
     let row = NewRow { kind: "undeletion", updated_at: Utc::now(), ..NewRow::default() };
-    insert(tx, subject_key, revision, cause, &[row]).await
+    insert(tx, subject_key, revision, cause, &[row]).await?;
+    mark_oldest(tx, subject_key).await
 }
 
 async fn insert(
@@ -226,19 +246,19 @@ impl Row {
     fn observation(self) -> Option<Observation> {
         let (id, known_at, message) = (self.id, self.known_at, self.message.as_str().into());
         let revision = u64::try_from(self.revision).ok()?;
-        let fact = match &*self.kind {
-            "item" => Fact::Item(self.item()?),
-            "snapshot" => Fact::Snapshot(Snapshot {
+        let statement = match &*self.kind {
+            "item" => Statement::Item(self.item()?),
+            "snapshot" => Statement::Snapshot(Snapshot {
                 updated_at: self.updated_at,
                 sent_at: self.sent_at?,
                 listed: self.item_ids.map(|ids| ids.into_iter().map(Into::into).collect()),
                 canceled: self.canceled?,
             }),
-            "deletion" => Fact::Deleted(self.updated_at),
-            "undeletion" => Fact::Undeleted,
+            "deletion" => Statement::Deleted(self.updated_at),
+            "undeletion" => Statement::Undeleted,
             _ => return None,
         };
-        Some(Observation { id, known_at, revision, message, fact })
+        Some(Observation { id, known_at, revision, message, statement })
     }
 
     fn item(self) -> Option<ObservedItem> {

@@ -3,7 +3,7 @@
 
 use super::{
     Store, StoreError,
-    rights::{Exposure, HeldRight, Right, WEB_ROLES, grants, needed, statements},
+    rights::{Exposure, HeldRight, Right, WEB_ROLES, grants, required, statements},
 };
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ pub struct OtherRoles {
 /// A role that has rights on our objects, and does not need them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
-    /// The role, quoted where needed; `public`: every role.
+    /// The role, quoted where required; `public`: every role.
     pub role: String,
     /// Whether the rights are those of everybody, or of everybody who can open a web page, by Supabase's API.
     pub is_exposed: bool,
@@ -45,7 +45,7 @@ struct RoleRights {
 }
 
 async fn other_roles(db: &mut PgConnection) -> Result<OtherRoles, StoreError> {
-    let needed = needed();
+    let required = required();
     let mut found = OtherRoles::default();
     for (role, RoleRights { mut rights, is_trusted, mut exposure }) in
         held(grants(db, false).await?)
@@ -54,8 +54,8 @@ async fn other_roles(db: &mut PgConnection) -> Result<OtherRoles, StoreError> {
         if is_trusted && !is_direct {
             continue;
         }
-        if rights.is_superset(&needed) && !is_direct {
-            rights.retain(|right| !needed.contains(right));
+        if rights.is_superset(&required) && !is_direct {
+            rights.retain(|right| !required.contains(right));
             exposure = Exposure::None; // the members of this role are listed by themselves
             found.services.push(role.clone());
         }

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, postgres::types::Oid};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The rights that `serve` needs, by object. Locking rows or the catalog requires `update`.
-const NEEDED: [(&str, &[&str]); 16] = [
+const REQUIRED: [(&str, &[&str]); 16] = [
     ("schema entitlements", &["usage"]),
     ("function entitlements.history()", &["execute"]),
     ("table entitlements._sqlx_migrations", &["select"]),
@@ -58,24 +58,31 @@ pub(super) enum Exposure {
 pub(super) const WEB_ROLES: [&str; 2] = ["anon", "authenticated"];
 
 impl Store {
-    /// The statements that give this role the rights that `serve` needs and the role lacks; empty: nothing is missing.
-    pub async fn missing_rights(&self, role: &str) -> Result<Vec<String>, StoreError> {
-        let missing = self.background.run(missing).await?;
-        Ok(statements(&missing.into_iter().collect(), "grant", "to", &quoted(role)))
+    /// The statements that give the role of this connection the rights that `serve` requires and the role lacks, on objects
+    /// that exist; empty: nothing is missing.
+    pub async fn missing_rights(&self) -> Result<Vec<String>, StoreError> {
+        self.background.run(missing_statements).await
     }
 }
 
 /// The rights that `serve` needs.
-pub(super) fn needed() -> BTreeSet<Right> {
-    let rights = NEEDED.iter().flat_map(|(object, names)| {
+pub(super) fn required() -> BTreeSet<Right> {
+    let rights = REQUIRED.iter().flat_map(|(object, names)| {
         names.iter().map(|name| Right { object: (*object).into(), name: (*name).into() })
     });
     rights.collect()
 }
 
+async fn missing_statements(db: &mut PgConnection) -> Result<Vec<String>, StoreError> {
+    let role = sqlx::query_scalar!(r#"select current_user::text as "role!""#);
+    let role = role.fetch_one(&mut *db).await?;
+    let missing = missing(db).await?.into_iter().collect();
+    Ok(statements(&missing, "grant", "to", &quoted(&role)))
+}
+
 /// Gives a role the rights that `serve` needs.
 pub(super) async fn grant(db: &mut PgConnection, role: &str) -> Result<(), sqlx::Error> {
-    for statement in statements(&needed(), "grant", "to", &quoted(role)) {
+    for statement in statements(&required(), "grant", "to", &quoted(role)) {
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *db).await?;
     }
     Ok(())
@@ -126,7 +133,7 @@ pub(super) fn quoted(name: &str) -> String {
 /// The rights that `serve` needs and the role of this connection lacks, on objects that exist.
 async fn missing(db: &mut PgConnection) -> Result<Vec<Right>, StoreError> {
     let (objects, names): (Vec<_>, Vec<_>) =
-        needed().into_iter().map(|right| (right.object, right.name)).unzip();
+        required().into_iter().map(|right| (right.object, right.name)).unzip();
     let missing = sqlx::query_as!(
         Right,
         r#"
@@ -141,13 +148,13 @@ async fn missing(db: &mut PgConnection) -> Result<Vec<Right>, StoreError> {
             select 'function', pg_catalog.format('function entitlements.%I()', proname), oid
             from pg_catalog.pg_proc where pronamespace in (select oid from ours)
         )
-        select object.name as "object!", needed.name as "name!"
-        from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as needed (object, name)
-        join object on object.name = needed.object
+        select object.name as "object!", required.name as "name!"
+        from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as required (object, name)
+        join object on object.name = required.object
         where not case object.kind
-            when 'schema' then pg_catalog.has_schema_privilege(object.oid, needed.name)
-            when 'table' then pg_catalog.has_table_privilege(object.oid, needed.name)
-            else pg_catalog.has_function_privilege(object.oid, needed.name)
+            when 'schema' then pg_catalog.has_schema_privilege(object.oid, required.name)
+            when 'table' then pg_catalog.has_table_privilege(object.oid, required.name)
+            else pg_catalog.has_function_privilege(object.oid, required.name)
         end
         "#,
         &objects,

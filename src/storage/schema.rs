@@ -43,8 +43,8 @@ pub enum NotMigrated {
     /// The database has tables of a development version, which did not have a schema of their own.
     #[error(
         "the schema {schema} has tables of an earlier development version: {}. Use another database. Or save the rows of \
-         {schema}.override, which Clerk does not know, and drop the old tables: `drop table {}; drop function if exists \
-         {schema}.history()`. Then run `entitlements migrate`; `entitlements reconcile`, or `serve` with CLERK_SECRET_KEY, \
+         {schema}.override, which Clerk does not know, check that no table is your application's, and drop the old tables: \
+         `drop table {}; drop function if exists {schema}.history()`. Then run `entitlements migrate`; `entitlements reconcile`, or `serve` with CLERK_SECRET_KEY, \
          fills the new tables from Clerk",
         tables.join(", "),
         tables.iter().map(|table| format!("{schema}.{table}")).collect::<Vec<_>>().join(", ")
@@ -264,7 +264,7 @@ async fn reject_foreign_owner(db: &mut PgConnection) -> Result<(), NotMigrated> 
     let foreign = "
         select object.name, owner.rolname::text
         from (
-            select 1 as place, 'the schema entitlements' as name, nspowner as owner, nspowner as trusted
+            select 1 as priority, 'the schema entitlements' as name, nspowner as owner, nspowner as trusted
             from pg_catalog.pg_namespace where nspname = 'entitlements'
             union all
             select 2, 'entitlements._sqlx_migrations', c.relowner, n.nspowner
@@ -275,9 +275,9 @@ async fn reject_foreign_owner(db: &mut PgConnection) -> Result<(), NotMigrated> 
         join pg_catalog.pg_database d on d.datname = pg_catalog.current_database()
         join pg_catalog.pg_roles me on me.rolname = current_user
         where not (owner.rolsuper or owner.oid in (me.oid, d.datdba)
-            or object.place = 2 and owner.oid = object.trusted
+            or object.priority = 2 and owner.oid = object.trusted
             or not me.rolsuper and pg_catalog.pg_has_role(owner.oid, 'usage'))
-        order by place limit 1";
+        order by priority limit 1";
     match sqlx::query_as(foreign).fetch_optional(db).await? {
         Some((object, owner)) => Err(NotMigrated::Foreign { object, owner }),
         None => Ok(()),

@@ -102,7 +102,7 @@ pub(super) async fn check(
             report(version(&detail));
             report(tls(&detail, options));
             report(clock(detail.skew));
-            match store.missing_rights(&detail.role).await {
+            match store.missing_rights().await {
                 Ok(missing) => report(rights(&detail, &missing)),
                 Err(error) => report(Finding::fail(RIGHTS, error_chain(&error), SLOW)),
             }

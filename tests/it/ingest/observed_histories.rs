@@ -9,7 +9,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use entitlements::{
-    domain::{Account, Catalog, Fact, Observation, Subject, entitlements},
+    domain::{Account, Catalog, Observation, Statement, Subject, entitlements},
     storage::Store,
 };
 use futures_util::{StreamExt, future::join_all, stream};
@@ -71,14 +71,14 @@ async fn every_account_that_was_ever_known_follows_from_the_observations() {
 
         for count in 0..=observations.len() {
             let earlier = &observations[..count];
-            // The facts of one delivery become known together.
+            // The statements of one delivery become known together.
             if observations
                 .get(count)
                 .is_some_and(|next| earlier.last().is_some_and(|last| last.message == next.message))
             {
                 continue;
             }
-            let known: BTreeSet<_> = earlier.iter().map(|fact| &*fact.message).collect();
+            let known: BTreeSet<_> = earlier.iter().map(|found| &*found.message).collect();
             let messages: Vec<_> =
                 story.messages.iter().filter(|(id, _)| known.contains(&**id)).cloned().collect();
             let expected =
@@ -89,6 +89,16 @@ async fn every_account_that_was_ever_known_follows_from_the_observations() {
     }
 }
 
+/// The same deliveries under other ids.
+fn renamed(stories: &[Story]) -> Vec<Story> {
+    let again = |(id, body): &Message| (format!("{id}_again"), body.clone());
+    let story = |story: &Story| Story {
+        subject: story.subject.clone(),
+        messages: story.messages.iter().map(again).collect(),
+    };
+    stories.iter().map(story).collect()
+}
+
 #[tokio::test]
 async fn old_observations_are_removed_and_every_later_account_still_follows() {
     let mut rng = Rng::new();
@@ -97,11 +107,20 @@ async fn old_observations_are_removed_and_every_later_account_still_follows() {
     send_shuffled(&db, &stories, &mut rng).await;
     let store = Store::new(db.url.parse().unwrap());
     let pool = db.pool().await;
+    let mut undeleted = 0;
+    for story in &stories {
+        let subject: Subject = story.subject.parse().unwrap();
+        if store.undelete(&subject).await.unwrap() {
+            undeleted += 1;
+        }
+    }
+    assert!(undeleted > 0, "no story has a deletion");
+    send_shuffled(&db, &renamed(&stories), &mut rng).await;
     // Some of each subject's observations were recorded two days ago, the others now.
     let age = "
         update entitlements.observation set known_at = known_at - interval '2 days'
         where id <= (select pg_catalog.max(id) * 2 / 3 from entitlements.observation);
-        update entitlements.history_retention set thinned_to = pg_catalog.now() - interval '3 days'";
+        update entitlements.subject set oldest_observed_at = oldest_observed_at - interval '2 days'";
     sqlx::raw_sql(age).execute(&pool).await.unwrap();
     let mut before = Vec::new();
     for story in &stories {
@@ -117,10 +136,10 @@ async fn old_observations_are_removed_and_every_later_account_still_follows() {
     let _replica = Replica::start_with(config).await;
     let horizon = Utc::now() - chrono::Duration::days(1);
     eventually("old observations are removed", async || {
-        let position = "select thinned_to from entitlements.history_retention";
-        let thinned_to: DateTime<Utc> =
-            sqlx::query_scalar(position).fetch_one(&pool).await.unwrap();
-        thinned_to >= horizon - chrono::Duration::minutes(1)
+        let left =
+            "select pg_catalog.count(*) from entitlements.subject where oldest_observed_at < $1";
+        let left: i64 = sqlx::query_scalar(left).bind(horizon).fetch_one(&pool).await.unwrap();
+        left == 0
     })
     .await;
     let complete_from = store.history_complete_from().await.unwrap().unwrap();
@@ -148,7 +167,7 @@ async fn a_superseded_delivery_is_observed_once_and_a_replay_only_if_it_changes_
     let ada: Subject = ADA.parse().unwrap();
     let messages = async || {
         let observations = store.observations(&ada).await.unwrap();
-        let of = |fact: &Observation| (fact.message.to_string(), fact.revision);
+        let of = |found: &Observation| (found.message.to_string(), found.revision);
         observations.iter().map(of).collect::<Vec<_>>()
     };
     replica.send_as("msg_2", &payload("subscriptionItem.active")).await;
@@ -172,11 +191,11 @@ async fn a_deletion_and_its_reversal_are_observed_and_old_histories_of_deleted_s
     let ada: Subject = ADA.parse().unwrap();
     let kinds = async || {
         let observations = store.observations(&ada).await.unwrap();
-        let kind = |fact: &Observation| match fact.fact {
-            Fact::Item(_) => "item",
-            Fact::Snapshot(_) => "snapshot",
-            Fact::Deleted(_) => "deletion",
-            Fact::Undeleted => "undeletion",
+        let kind = |found: &Observation| match found.statement {
+            Statement::Item(_) => "item",
+            Statement::Snapshot(_) => "snapshot",
+            Statement::Deleted(_) => "deletion",
+            Statement::Undeleted => "undeletion",
         };
         observations.iter().map(kind).collect::<Vec<_>>()
     };
@@ -197,6 +216,11 @@ async fn a_deletion_and_its_reversal_are_observed_and_old_histories_of_deleted_s
     let mut config = config(&db);
     config.retention.history_after_deletion = chrono::Duration::zero();
     let _other = Replica::start_with(config).await;
-    eventually("the history is removed", async || kinds().await.is_empty()).await;
-    assert!(store.account(&ada).await.unwrap().deleted_at.is_some(), "the deletion stays");
+    eventually("the history is removed", async || {
+        kinds().await.iter().all(|kind| *kind == "deletion")
+    })
+    .await;
+    let stored = store.account(&ada).await.unwrap();
+    assert!(stored.deleted_at.is_some(), "the deletion stays");
+    assert_eq!(derive(&ada, &store.observations(&ada).await.unwrap()), stored);
 }

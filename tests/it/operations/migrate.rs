@@ -171,7 +171,7 @@ async fn grant_to_gives_several_roles_what_serve_needs_and_rejects_others() {
     }
     for role in [&one, &other] {
         let store = Store::new(db.url_as(role).parse().unwrap());
-        assert_eq!(store.missing_rights(role).await.unwrap(), [""; 0]);
+        assert_eq!(store.missing_rights().await.unwrap(), [""; 0]);
         store.close().await;
     }
     db.run(&format!("drop owned by {one}, {other}; drop role {one}, {other}")).await;

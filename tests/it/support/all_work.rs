@@ -64,7 +64,7 @@ async fn all_of_the_store(url: &str) {
     store.catalog_history(10).await.unwrap();
     store.apply_catalog(Author::Operator, &catalog, "again").await.unwrap();
     store.inspect().await.unwrap();
-    assert_eq!(store.missing_rights("me").await.unwrap(), [""; 0]);
+    assert_eq!(store.missing_rights().await.unwrap(), [""; 0]);
     store.other_roles().await.unwrap();
     store.migrated().await.unwrap();
     store.database_stats().await.unwrap();
