@@ -11,7 +11,7 @@ pub mod ledger;
 pub mod malformed_webhooks;
 pub mod missing_dates;
 pub mod mutations;
-pub mod observed_histories;
+pub mod observations;
 pub mod order;
 pub mod reconcile;
 pub mod reconcile_failures;
