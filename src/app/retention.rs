@@ -6,7 +6,7 @@ use crate::{
     storage::{Store, StoreError},
     telemetry::log_chain,
 };
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use std::{convert::Infallible, sync::Arc};
 use tokio::time::sleep;
 
@@ -32,29 +32,20 @@ async fn once(store: &Store, retention: Retention) -> Result<(), StoreError> {
     let bodies = until_none(|| store.redact_bodies(now - retention.bodies)).await?;
     let deleted_before = now - retention.history_after_deletion;
     let histories = until_none(|| store.remove_histories(deleted_before)).await?;
-    let observations = match retention.history {
-        Some(history) => thin_histories(store, now - history).await?,
+    let thinned = match retention.history {
+        Some(history) => until_none(|| store.thin_history(now - history)).await?,
         None => 0,
     };
-    if changes + bodies + histories + observations > 0 {
+    if changes + bodies + histories + thinned > 0 {
         tracing::info!(
             changes,
             bodies,
             histories,
-            observations,
+            thinned,
             "retention: deleted old change-log rows, bodies and observations, and histories of deleted subjects"
         );
     }
     Ok(())
-}
-
-/// Removes old observations, one subject after the other; returns the number removed.
-async fn thin_histories(store: &Store, before: DateTime<Utc>) -> Result<u64, StoreError> {
-    let mut all = 0;
-    while let Some(removed) = store.thin_history(before).await? {
-        all += removed;
-    }
-    Ok(all)
 }
 
 /// Repeats a step until it finds nothing to delete, so that no transaction is long; returns the total.

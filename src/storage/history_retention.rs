@@ -17,8 +17,8 @@ const REMOVED_AT_ONCE: i64 = 100;
 
 impl Store {
     /// Removes the observations of one subject that were recorded before an instant and that no later account uses.
-    /// Returns their number; `None`: no subject has older ones.
-    pub async fn thin_history(&self, before: DateTime<Utc>) -> Result<Option<u64>, StoreError> {
+    /// Returns the number of subjects that were looked at: 1, or 0 if no subject has older observations.
+    pub async fn thin_history(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
         self.background.transact(async |tx| thin(tx, before).await).await
     }
 
@@ -46,10 +46,7 @@ async fn complete_from(db: &mut PgConnection) -> Result<Option<DateTime<Utc>>, S
 }
 
 /// Thins out the subject with the oldest observation. Other replicas skip its locked row.
-async fn thin(
-    tx: &mut PgConnection,
-    before: DateTime<Utc>,
-) -> Result<TxOutcome<Option<u64>>, StoreError> {
+async fn thin(tx: &mut PgConnection, before: DateTime<Utc>) -> Result<TxOutcome<u64>, StoreError> {
     let subject = sqlx::query!(
         "
         select key, id from entitlements.subject where oldest_observed_at < $1
@@ -58,7 +55,7 @@ async fn thin(
         before
     );
     let Some(row) = subject.fetch_optional(&mut *tx).await? else {
-        return Ok(TxOutcome::RollBack(None));
+        return Ok(TxOutcome::RollBack(0));
     };
     let subject = row.id.parse().map_err(|_| StoreError::Corrupt(format!("subject {}", row.id)))?;
     let (removed, next) = match split(tx, &subject, before).await {
@@ -89,7 +86,7 @@ async fn thin(
         .execute(tx)
         .await?;
     }
-    Ok(TxOutcome::Commit(Some(removed.len() as u64)))
+    Ok(TxOutcome::Commit(1))
 }
 
 /// The ids of the old observations that no later account uses, and when the oldest of the others was recorded.

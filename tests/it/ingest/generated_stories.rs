@@ -6,10 +6,10 @@ use crate::{
     support::oracle::expected_state,
     support::rng::Rng,
     support::service::Replica,
-    support::stories::{Story, catalog, kind, state},
+    support::stories::{Story, catalog, kind, send_all, state},
 };
 use chrono::Utc;
-use futures_util::{StreamExt, future::join_all, stream};
+use futures_util::future::join_all;
 use std::env;
 
 /// The number of stories, set by `STORIES`.
@@ -24,14 +24,7 @@ async fn generated_stories_end_in_the_state_that_the_oracle_computes() {
     let db = Db::new().await;
     let replicas = join_all((0..3).map(|_| Replica::start(&db))).await;
     let all: Vec<_> = stories.iter().flat_map(|story| story.messages.iter()).collect();
-    let sent = rng.shuffled(&all).into_iter().enumerate().map(|(i, (id, body))| {
-        let replica = &replicas[i % 3];
-        async move {
-            let answer = replica.send_as(id, &body.to_string()).await;
-            assert_eq!(answer.status, 200, "{id}: {answer:?}");
-        }
-    });
-    stream::iter(sent).buffer_unordered(24).collect::<Vec<()>>().await;
+    send_all(&replicas, &rng.shuffled(&all)).await;
 
     let catalog = catalog();
     let now = Utc::now().timestamp_millis();

@@ -5,14 +5,14 @@ use crate::{
     support::oracle::{Message, State, expected_state},
     support::rng::Rng,
     support::service::{ADA, Replica, config, eventually, payload},
-    support::stories::{Story, catalog, kind},
+    support::stories::{Story, catalog, kind, send_all},
 };
 use chrono::{DateTime, Utc};
 use entitlements::{
     domain::{Account, Catalog, Observation, Statement, Subject, entitlements},
     storage::Store,
 };
-use futures_util::{StreamExt, future::join_all, stream};
+use futures_util::future::join_all;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -42,14 +42,7 @@ async fn send_shuffled(db: &Db, stories: &[Story], rng: &mut Rng) {
     let mut all: Vec<&Message> = stories.iter().flat_map(|story| &story.messages).collect();
     let repeated: Vec<_> = all.iter().copied().step_by(7).collect();
     all.extend(repeated);
-    let sent = rng.shuffled(&all).into_iter().enumerate().map(|(i, (id, body))| {
-        let replica = &replicas[i % 3];
-        async move {
-            let answer = replica.send_as(id, &body.to_string()).await;
-            assert_eq!(answer.status, 200, "{id}: {answer:?}");
-        }
-    });
-    stream::iter(sent).buffer_unordered(24).collect::<Vec<()>>().await;
+    send_all(&replicas, &rng.shuffled(&all)).await;
 }
 
 #[tokio::test]

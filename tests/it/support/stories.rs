@@ -3,8 +3,10 @@
 use crate::{
     support::oracle::{Message, State},
     support::rng::Rng,
+    support::service::Replica,
 };
 use entitlements::{api::pb::Account, domain::Catalog};
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
 const USER_PLANS: [&str; 4] = ["free_user", "pro", "max", "gold"];
@@ -47,6 +49,18 @@ impl Story {
         }
         Self { subject, messages }
     }
+}
+
+/// Sends deliveries to the replicas in turn, up to 24 at a time.
+pub async fn send_all(replicas: &[Replica], deliveries: &[&Message]) {
+    let sent = deliveries.iter().enumerate().map(|(i, (id, body))| {
+        let replica = &replicas[i % replicas.len()];
+        async move {
+            let answer = replica.send_as(id, &body.to_string()).await;
+            assert_eq!(answer.status, 200, "{id}: {answer:?}");
+        }
+    });
+    stream::iter(sent).buffer_unordered(24).collect::<Vec<()>>().await;
 }
 
 fn message(subject: &str, rng: &mut Rng) -> Value {
