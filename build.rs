@@ -4,7 +4,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 const INCLUDE: &str = "proto";
 /// The service's own contract.
-const PROTOS: &[&str] = &["entitlements/v1/entitlements.proto", "entitlements/v1/admin.proto"];
+const PROTOS: &[&str] = &[
+    "entitlements/v1/entitlements.proto",
+    "entitlements/v1/support.proto",
+    "entitlements/v1/admin.proto",
+];
 /// Foreign contracts that the service implements, by the name of the generated module.
 const FOREIGN: &[(&str, &[&str])] = &[
     ("envoy", &["envoy/service/auth/v3/external_auth.proto"]),

@@ -20,6 +20,14 @@ use support::{
 
 /// The numbers of concurrent callers, senders, and clients of pgbench.
 const CROWDS: [u32; 3] = [1, 8, 32];
+/// The key of the subject that pgbench picks.
+const KEY: &str =
+    "(select key from entitlements.subject where id = ('user_2' || lpad(:n::text, 26, '0')))";
+/// The item of a delivery, in the format of the statement that records observations.
+const OBSERVED: &str = "jsonb_build_array(jsonb_build_object('kind', 'item', 'updated_at', clock_timestamp(), \
+     'sent_at', clock_timestamp(), 'item', 'csub_item_1' || lpad(:n::text, 26, '0'), 'plan', 'pro', \
+     'plan_id', 'cplan_3DsMZ5RFexp6NXeJrQvq6XZWlDA', 'status', 'active', 'free_trial', false, 'was_active', true, \
+     'period_start', clock_timestamp(), 'period_end', clock_timestamp(), 'is_paid', true, 'has_seats', false))";
 /// The subject that pgbench picks.
 const PICKED: &str = "('user_2' || lpad(:n::text, 26, '0'))";
 
@@ -126,7 +134,7 @@ fn transaction() -> anyhow::Result<String> {
     let (event, hash) = ("'subscriptionItem.active'", format!("'\\x{}'::bytea", &hex[..64]));
     Ok([
         "begin;\n".into(),
-        statement("deleted_at from entitlements.subject where id = $1 for update", &[PICKED])?,
+        statement("from entitlements.subject where id = $1 for update", &[PICKED])?,
         statement(
             "insert into entitlements.item",
             &[
@@ -135,6 +143,7 @@ fn transaction() -> anyhow::Result<String> {
             ],
         )?,
         statement("insert into entitlements.change_log (subject, revision) select", &[PICKED])?,
+        statement("insert into entitlements.observation", &[KEY, "1", message, "false", OBSERVED])?,
         statement(
             "insert into entitlements.delivery",
             &[

@@ -69,7 +69,7 @@ create table entitlements.subject (
     reconcile_at timestamptz,
     reconcile_tries integer not null default 0 check (reconcile_tries >= 0),
     key bigint generated always as identity unique,
-    oldest_observed_at timestamptz,
+    oldest_observed_at timestamptz default pg_catalog.now(),
     history_removed_at timestamptz
 );
 comment on table entitlements.subject is 'The subjects: Clerk users and organizations that can hold a subscription.';
@@ -287,9 +287,10 @@ create table entitlements.history_retention (
 comment on table entitlements.history_retention is 'One row: how far back histories are complete.';
 comment on column entitlements.history_retention.singleton is 'Allows one row only.';
 comment on column entitlements.history_retention.complete_from is
-    'The items of a subject, as they were known from this time on, can be derived; earlier ones cannot.';
+    'The items of a subject, as they were known from this time on, can be derived; earlier ones cannot. At first, when '
+    'the tables were created.';
 
-insert into entitlements.history_retention (complete_from) values ('-infinity');
+insert into entitlements.history_retention (complete_from) values (pg_catalog.now());
 
 create table entitlements.override (
     subject text collate "C" not null references entitlements.subject,
@@ -363,6 +364,7 @@ create table entitlements.plan_name (
     slug text not null,
     seen_at timestamptz not null,
     known_at timestamptz not null default pg_catalog.clock_timestamp(),
+    number bigint not null generated always as identity unique,
     primary key (kind, plan_id, slug)
 );
 comment on table entitlements.plan_name is
@@ -372,6 +374,8 @@ comment on column entitlements.plan_name.plan_id is 'Clerk''s id of the plan.';
 comment on column entitlements.plan_name.slug is 'A slug that the plan has or had.';
 comment on column entitlements.plan_name.seen_at is 'The time at which Clerk first used this pair.';
 comment on column entitlements.plan_name.known_at is 'When this service first recorded the pair.';
+comment on column entitlements.plan_name.number is
+    'The order in which the pairs were committed: a lock serializes the transactions that add pairs.';
 
 create table entitlements.backfill (
     singleton boolean primary key default true check (singleton),

@@ -165,7 +165,16 @@ impl Server {
         let callers = tempfile::tempdir()?;
         let file = callers.path().join("callers.toml");
         let made = Command::new(env!("CARGO_BIN_EXE_entitlements"))
-            .args(["keys", "create", "bench", "--scope", "check", "--callers"])
+            .args([
+                "keys",
+                "create",
+                "bench",
+                "--scope",
+                "check",
+                "--scope",
+                "support",
+                "--callers",
+            ])
             .arg(&file)
             .output()?;
         ensure!(made.status.success(), "no key could be made");
@@ -221,9 +230,13 @@ impl Server {
         Ok(request)
     }
 
+    /// Connects to the gRPC listener.
+    pub async fn channel(&self) -> anyhow::Result<Channel> {
+        Ok(Endpoint::from_shared(format!("http://{}", self.grpc))?.connect().await?)
+    }
+
     pub async fn client(&self) -> anyhow::Result<EntitlementsClient<Channel>> {
-        let channel = Endpoint::from_shared(format!("http://{}", self.grpc))?.connect().await?;
-        Ok(EntitlementsClient::new(channel))
+        Ok(EntitlementsClient::new(self.channel().await?))
     }
 
     /// Makes one check, and verifies that its response is right before responses are timed.

@@ -1,6 +1,6 @@
 //! `entitlements.v1.Admin`: lists and replays deliveries of the ledger, for operators.
 
-mod request;
+pub(super) mod request;
 
 use super::{entitlements::response::instant, faults::Faults, pb};
 use crate::{

@@ -1,6 +1,6 @@
 //! `entitlements.v1.Entitlements`: each method parses the request, asks the evaluator and renders the answer.
 
-mod request;
+pub(super) mod request;
 pub(super) mod response;
 
 use super::{faults::Faults, pb};

@@ -1,7 +1,8 @@
 //! The invalid fields of a gRPC request.
 
+use chrono::{DateTime, Datelike, Utc};
 use std::fmt::Display;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 /// Collects the invalid fields of a request, with a description of each fault.
@@ -29,11 +30,41 @@ impl Faults {
     }
 }
 
-impl From<Faults> for Status {
-    fn from(Faults(violations): Faults) -> Self {
+/// Parses an instant, between the years 1 and 9999 as protobuf defines it.
+pub(super) fn instant(
+    field: &str,
+    at: Option<prost_types::Timestamp>,
+    faults: &mut Faults,
+) -> Option<DateTime<Utc>> {
+    let at = at?;
+    let nanos = u32::try_from(at.nanos).ok();
+    let parsed = nanos.and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
+    let parsed = parsed.filter(|at| (1..=9999).contains(&at.year()));
+    if parsed.is_none() {
+        faults.add(field, "must be a timestamp between the years 1 and 9999");
+    }
+    parsed
+}
+
+/// A status with this code that names a field.
+pub(super) fn fault(code: Code, field: &str, what: impl Display) -> Status {
+    let mut faults = Faults::default();
+    faults.add(field, what);
+    faults.status(code)
+}
+
+impl Faults {
+    fn status(self, code: Code) -> Status {
+        let Self(violations) = self;
         let texts: Vec<_> =
             violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
         let details = ErrorDetails::with_bad_request(violations);
-        Status::with_error_details(tonic::Code::InvalidArgument, texts.join("; "), details)
+        Status::with_error_details(code, texts.join("; "), details)
+    }
+}
+
+impl From<Faults> for Status {
+    fn from(faults: Faults) -> Self {
+        faults.status(Code::InvalidArgument)
     }
 }

@@ -20,13 +20,14 @@ use std::sync::Arc;
 
 /// All headers that the service may add to a request, each with the field of the answer that it holds. A gateway must
 /// remove or overwrite those that a client sends, so that they never reach a backend.
-pub const HEADERS: [(&str, &str); 9] = [
+pub const HEADERS: [(&str, &str); 10] = [
     ("x-entitlement-reason", "reason"),
     ("x-entitlement-subject", "subject"),
     ("x-entitlement-plan", "plan"),
     ("x-entitlement-limit", "limit"),
     ("x-entitlement-valid-until", "validUntil"),
     ("x-entitlement-revision", "revision"),
+    ("x-entitlement-checked-at", "checkedAt"),
     ("x-entitlement-stale", "stale"),
     ("x-entitlement-user", "user"),
     ("x-entitlement-organization", "organization"),

@@ -17,6 +17,7 @@ mod proto;
 mod proto_struct;
 mod routes;
 mod scopes;
+mod support;
 mod webhook;
 
 pub use admin::AdminApi;
@@ -31,6 +32,7 @@ pub use ofrep::Ofrep;
 pub use probes::ProbeState;
 pub use proto::{envoy, pb};
 pub use routes::{serve_operators, serve_webhooks};
+pub use support::SupportApi;
 pub use webhook::Webhooks;
 
 use crate::server::{
@@ -64,6 +66,8 @@ const LARGEST_CHECK: usize = 256 * 1024;
 /// The gRPC services beside Entitlements; none by default.
 #[derive(Default)]
 pub struct OptionalServices {
+    /// Explanations of answers.
+    pub support: Option<SupportApi>,
     /// The ledger of deliveries.
     pub admin: Option<AdminApi>,
     /// Envoy's external authorization.
@@ -96,6 +100,10 @@ impl Services {
             optional.flagd.iter().fold(builder, |builder, flagd| flagd.describe(builder))
         };
         let mut others = Routes::new(health);
+        if let Some(support) = optional.support {
+            let support = pb::support_server::SupportServer::new(support);
+            others = others.add_service(support.max_decoding_message_size(LARGEST_REQUEST));
+        }
         if let Some(admin) = optional.admin {
             let admin = pb::admin_server::AdminServer::new(admin);
             others = others.add_service(admin.max_decoding_message_size(LARGEST_REQUEST));

@@ -41,6 +41,9 @@ impl RequiredScope {
             | "/flagd.sync.v1.FlagSyncService/FetchAllFlags"
             | "/flagd.sync.v1.FlagSyncService/GetMetadata"
             | "/envoy.service.auth.v3.Authorization/Check" => Self::Scope(Scope::Check),
+            "/entitlements.v1.Support/Explain" | "/entitlements.v1.Support/ListHistory" => {
+                Self::Scope(Scope::Support)
+            }
             "/entitlements.v1.Admin/ListDeliveries"
             | "/entitlements.v1.Admin/GetDelivery"
             | "/entitlements.v1.Admin/ReplayDeliveries" => Self::Scope(Scope::Admin),

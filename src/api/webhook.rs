@@ -6,7 +6,7 @@
 
 use crate::{
     clerk::{SignatureError, Verified, Verifier},
-    domain::Revision,
+    domain::{CatalogState, Revision},
     ingest::Deliveries,
     server::{
         http::{
@@ -154,7 +154,7 @@ fn accepted(outcome: &Outcome) -> Response {
     let mut body = json!({ "result": outcome.name() });
     if let Some((subject, revision)) = outcome.changed() {
         body["subject"] = subject.as_str().into();
-        body["revision"] = Revision::token(0, [(subject, revision)]).into();
+        body["revision"] = Revision::token(CatalogState::default(), [(subject, revision)]).into();
     }
     if let Some(detail) = outcome.detail() {
         body["detail"] = detail.into();

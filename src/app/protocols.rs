@@ -1,12 +1,12 @@
-//! Wiring of the configured protocols and of the Admin service.
+//! Wiring of the configured protocols, and of the services Support and Admin.
 
 use super::SharedState;
 use crate::{
     api::{
         AdminApi, AuthZen, ExtAuthz, ForwardAuth, GatewayAuthorizer, Hosts, Ofrep,
-        OptionalServices, Protocols, flagd::Flagd,
+        OptionalServices, Protocols, SupportApi, flagd::Flagd,
     },
-    check::Evaluator,
+    check::{Evaluator, Explainer},
     clerk::SessionVerifier,
     config::{Config, Protocol},
     domain::PublicUrl,
@@ -31,8 +31,7 @@ impl SharedState {
         let (callers, hosts) =
             (self.security.callers.clone(), Hosts::of(operator, public_url.as_ref()));
         let mut protocols = Protocols::none(callers, hosts, self.metrics());
-        let admin = config.admin.then(|| AdminApi::new(deliveries.clone()));
-        let mut optional = OptionalServices { admin, ..OptionalServices::default() };
+        let mut optional = self.optional_services(config.admin, deliveries);
         let flagd = || Flagd::new(checks.clone(), self.draining.clone(), self.metrics());
         for protocol in &config.protocols {
             match protocol {
@@ -56,5 +55,14 @@ impl SharedState {
             }
         }
         (protocols, optional)
+    }
+
+    /// The services Support and, if it is to be served, Admin.
+    fn optional_services(&self, admin: bool, deliveries: &Arc<Deliveries>) -> OptionalServices {
+        OptionalServices {
+            support: Some(SupportApi::new(Explainer::new(self.store.clone()))),
+            admin: admin.then(|| AdminApi::new(deliveries.clone())),
+            ..OptionalServices::default()
+        }
     }
 }

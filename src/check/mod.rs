@@ -4,10 +4,14 @@
 mod cooperative_yield;
 mod denial_log;
 mod error;
+mod explainer;
 mod subjects;
 
 pub use cooperative_yield::CooperativeYield;
 pub use error::{CheckError, CheckErrorKind};
+pub use explainer::{
+    ExplainError, Explainer, History, PastEvaluation, Receipt, Recorded, Viewpoint,
+};
 pub use subjects::{SubjectError, Subjects, SubjectsBuf, SubjectsParser};
 
 use crate::{
@@ -157,7 +161,7 @@ impl EvaluationContext {
     #[must_use]
     pub fn revision(&self, evaluated: &EvaluatedAccounts) -> String {
         let states = evaluated.accounts().map(|account| (&account.subject, account.revision));
-        Revision::token(self.version.number, states)
+        Revision::token(self.version.state(), states)
     }
 
     /// The catalog in use.
@@ -170,13 +174,6 @@ impl EvaluationContext {
     #[must_use]
     pub fn catalog_number(&self) -> u64 {
         self.version.number
-    }
-
-    /// The number of known plan names, if decisions may depend on it: an item has no plan slug. Otherwise 0.
-    #[must_use]
-    pub fn plan_names(&self, evaluated: &EvaluatedAccounts) -> usize {
-        let mut items = evaluated.accounts().flat_map(|account| &account.items);
-        if items.any(|item| item.plan.is_none()) { self.version.names.count() } else { 0 }
     }
 }
 

@@ -1,10 +1,12 @@
 //! `entitlements check`: asks a running service whether a feature is allowed.
 
-use super::client::{ServiceAddress, status_error};
+use super::{
+    client::{ServiceAddress, status_error},
+    render,
+};
 use crate::api::pb::{
     CheckFeatureRequest, CheckFeatureResponse, entitlements_client::EntitlementsClient,
 };
-use chrono::{DateTime, SecondsFormat};
 use clap::Args;
 use std::process::ExitCode;
 
@@ -30,7 +32,7 @@ pub(super) struct CheckCommand {
 impl CheckCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let answer = self.ask().await?;
-        say!("{}", sentence(&self.feature, &answer));
+        say!("{}: {}", self.feature, render::answer(&answer));
         Ok(ExitCode::from(u8::from(!answer.allowed)))
     }
 
@@ -45,23 +47,4 @@ impl CheckCommand {
         let answer = client.check_feature(request).await;
         Ok(answer.map_err(|status| status_error(&status))?.into_inner())
     }
-}
-
-/// Renders the answer in one line, such as `export: allowed, REASON_PLAN, plan pro, of user_…`.
-fn sentence(feature: &str, answer: &CheckFeatureResponse) -> String {
-    let verdict = if answer.allowed { "allowed" } else { "denied" };
-    let until = answer.valid_until.and_then(|until| {
-        let until = DateTime::from_timestamp(until.seconds, until.nanos.unsigned_abs())?;
-        Some(format!("valid until {}", until.to_rfc3339_opts(SecondsFormat::AutoSi, true)))
-    });
-    let parts = [
-        Some(format!("{feature}: {verdict}")),
-        Some(answer.reason().as_str_name().into()),
-        (!answer.plan.is_empty()).then(|| format!("plan {}", answer.plan)),
-        (!answer.subject.is_empty()).then(|| format!("of {}", answer.subject)),
-        answer.limit.map(|limit| format!("limit {limit}")),
-        until,
-        answer.stale_for.map(|age| format!("{} s behind the database", age.seconds)),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

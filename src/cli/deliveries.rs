@@ -1,12 +1,15 @@
 //! `entitlements deliveries`: lists, shows and replays the deliveries of a running service.
 
-use super::client::{ServiceAddress, status_error};
+use super::{
+    client::{ServiceAddress, status_error},
+    render::instant,
+};
 use crate::api::pb::{
     Delivery, DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest, ReplayDeliveriesRequest,
     admin_client::AdminClient,
 };
 use anyhow::Context;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use prost_types::Timestamp;
 use std::process::ExitCode;
@@ -161,12 +164,8 @@ async fn replay(
 
 /// Renders a delivery in one line.
 fn line(delivery: &Delivery) -> String {
-    let received = delivery.received_at.as_ref().and_then(|at| {
-        DateTime::from_timestamp(at.seconds, at.nanos.unsigned_abs())
-            .map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true))
-    });
     let parts = [
-        received.as_deref().unwrap_or_default(),
+        &*instant(delivery.received_at),
         &delivery.result,
         &delivery.svix_id,
         &delivery.event,

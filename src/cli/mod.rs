@@ -13,10 +13,13 @@ mod deliveries;
 #[cfg(feature = "dev")]
 mod dev;
 mod doctor;
+mod explain;
+mod history;
 mod keys;
 mod probe;
 mod ready;
 mod reconcile;
+mod render;
 mod send;
 mod serve;
 
@@ -55,6 +58,10 @@ enum Command {
     Send(send::SendCommand),
     /// Ask a running service whether a feature is allowed; print the answer and its reason
     Check(check::CheckCommand),
+    /// Explain an answer of a running service, past, present or future: what was weighed, and where it is from
+    Explain(explain::ExplainCommand),
+    /// List what changed for a user or an organization: when it became known, and what was gained or lost
+    History(history::HistoryCommand),
     /// Check whether the service on this machine is ready: a health check for containers
     Ready(ready::ReadyCommand),
     /// List, show and replay the deliveries that a running service has recorded
@@ -102,6 +109,8 @@ pub fn main() -> ExitCode {
                 Command::Doctor(doctor) => doctor.run().await,
                 Command::Send(send) => send.run().await,
                 Command::Check(check) => check.run().await,
+                Command::Explain(explain) => explain.run().await,
+                Command::History(history) => history.run().await,
                 Command::Ready(ready) => ready.run().await,
                 Command::Deliveries(deliveries) => deliveries.run().await,
                 Command::Keys(keys) => keys.run().await,

@@ -5,10 +5,12 @@
 
 mod candidates;
 mod prepared;
+mod steps;
 
 #[cfg(test)]
 pub(super) use prepared::LOOKED_AT;
 pub use prepared::PreparedAccounts;
+pub use steps::{Step, StepKind, steps};
 
 use super::{
     Access, Account, Catalog, Denial, Effect, Grant, Item, Override, Plan, Question, QuestionScope,
@@ -232,22 +234,15 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         now: DateTime<Utc>,
         candidates: &mut Candidates<'a>,
     ) {
-        let Target::Feature(feature) = self.question.wanted else { return };
-        let in_force =
-            |o: &&Override| o.feature.as_str() == feature && o.until > Until::Instant(now);
-        for found in account.overrides.iter().filter(in_force) {
-            match found.effect {
-                Effect::Deny => candidates.denies(account, found.until),
-                Effect::Grant(limit) => candidates.grants(GrantCandidate {
-                    reason: Grant::OverrideGrants,
-                    until: found.until,
-                    steady_until: found.until,
-                    account,
-                    plan: None,
-                    limit,
-                }),
-            }
+        for found in account.overrides.iter().filter(|found| self.is_in_force(found, now)) {
+            collect_override(account, found, candidates);
         }
+    }
+
+    /// Whether an override of the wanted feature is in force at `now`.
+    fn is_in_force(&self, found: &Override, now: DateTime<Utc>) -> bool {
+        let Target::Feature(feature) = self.question.wanted else { return false };
+        found.feature.as_str() == feature && found.until > Until::Instant(now)
     }
 
     /// Adds the default plan, for an account without a live item.
@@ -307,6 +302,20 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
             (_, Some(_), Target::Plan(_)) => Denial::UnknownPlan,
         };
         Verdict::Denied { reason, subject: None, plan: None }
+    }
+}
+
+fn collect_override<'a>(account: &'a Account, found: &Override, candidates: &mut Candidates<'a>) {
+    match found.effect {
+        Effect::Deny => candidates.denies(account, found.until),
+        Effect::Grant(limit) => candidates.grants(GrantCandidate {
+            reason: Grant::OverrideGrants,
+            until: found.until,
+            steady_until: found.until,
+            account,
+            plan: None,
+            limit,
+        }),
     }
 }
 

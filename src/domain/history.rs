@@ -27,6 +27,8 @@ pub struct Observation {
     /// The id of the message that stated the statement: the `svix-id` of a delivery, or the id of an answer of Clerk's
     /// Backend API; empty for the reversal of a deletion.
     pub message: Arc<str>,
+    /// Whether a replay of the ledger recorded it.
+    pub is_replay: bool,
     /// The statement.
     pub statement: Statement,
 }
@@ -46,13 +48,20 @@ pub enum Statement {
 
 impl Observation {
     /// The time of the change, as Clerk states it.
-    fn stated_at(&self) -> DateTime<Utc> {
+    #[must_use]
+    pub fn stated_at(&self) -> DateTime<Utc> {
         match &self.statement {
             Statement::Item(observed) => observed.item.updated_at,
             Statement::Snapshot(snapshot) => snapshot.updated_at,
             Statement::Deleted(at) => *at,
             Statement::Undeleted => self.known_at,
         }
+    }
+
+    /// From when on checks can use the statement: since its change, or since its recording if Clerk's clock is ahead.
+    #[must_use]
+    pub fn effective_at(&self) -> DateTime<Utc> {
+        self.stated_at().min(self.known_at)
     }
 }
 
@@ -76,9 +85,9 @@ pub fn still_used<'o>(observations: impl IntoIterator<Item = &'o Observation>) -
     Derived::of(observations).still_used()
 }
 
-/// The newest state of each part of an account.
+/// The newest state of each part of an account. Observations are added in the order of their recording.
 #[derive(Default)]
-struct Derived<'o> {
+pub(super) struct Derived<'o> {
     /// The last observation.
     last: Option<&'o Observation>,
     /// The deletion, if the subject is deleted.
@@ -100,20 +109,20 @@ type NewestPlan<'o> = (Times, Option<&'o str>, Option<&'o str>, Reverse<i64>);
 type Times = (DateTime<Utc>, DateTime<Utc>);
 
 impl<'o> Derived<'o> {
-    fn of(observations: impl IntoIterator<Item = &'o Observation>) -> Self {
+    pub fn of(observations: impl IntoIterator<Item = &'o Observation>) -> Self {
         let mut derived = Self::default();
         for observation in observations {
             derived.add(observation);
-            derived.last = Some(observation);
         }
         derived
     }
 
-    fn add(&mut self, observation: &'o Observation) {
+    pub fn add(&mut self, observation: &'o Observation) {
         let Observation { id, message, statement, .. } = observation;
+        self.last = Some(observation);
         match statement {
             Statement::Deleted(_) => {
-                *self = Self { deletion: Some(observation), ..Self::default() }
+                *self = Self { deletion: Some(observation), last: self.last, ..Self::default() };
             }
             Statement::Undeleted => self.deletion = None,
             Statement::Item(_) | Statement::Snapshot(_) if self.deletion.is_some() => {}
@@ -134,7 +143,7 @@ impl<'o> Derived<'o> {
         }
     }
 
-    fn account(self, subject: Subject) -> Result<Account, TooLong> {
+    pub fn account(&self, subject: Subject) -> Result<Account, TooLong> {
         let mut items: Vec<_> = self.items.values().map(|item| self.complete(item)).collect();
         // Stable: the items are sorted by id already.
         items.sort_by_key(|item| (item.period_start.is_none(), Reverse(item.period_start)));
@@ -149,20 +158,42 @@ impl<'o> Derived<'o> {
 
     /// An item with the parts that older observations and snapshots decide.
     fn complete(&self, item: &DerivedItem<'o>) -> Item<&'o str> {
-        let (times, ..) = item.version;
-        let listing = self.listing.map(|((shown, _), listing, _)| (shown, listing));
-        let is_withdrawn = listing.is_some_and(|(shown, listing)| {
-            let mut listed = listing.listed.iter().flatten();
-            times <= shown && listed.all(|id| **id != *item.newest.item.id)
-        });
-        let is_canceled = self.whole.is_some_and(|((shown, _), whole, _)| {
-            whole.canceled && times <= shown && listing.is_none_or(|(listed, _)| listed <= shown)
-        });
         item.merged().completed(
-            is_withdrawn,
-            is_canceled,
+            self.withdrawal(item).is_some(),
+            self.cancellation(item).is_some(),
             item.last_period_end.map(|(_, end, _)| end),
         )
+    }
+
+    /// The id of the snapshot that withdraws an item.
+    fn withdrawal(&self, item: &DerivedItem<'o>) -> Option<i64> {
+        let ((shown, _), listing, id) = self.listing?;
+        let mut listed = listing.listed.iter().flatten();
+        let is_absent = listed.all(|id| **id != *item.newest.item.id);
+        (item.version.0 <= shown && is_absent).then_some(id)
+    }
+
+    /// The id of the snapshot that cancels all items that are not newer.
+    fn cancellation(&self, item: &DerivedItem<'o>) -> Option<i64> {
+        let ((shown, _), whole, id) = self.whole?;
+        let is_newest = self.listing.is_none_or(|((listed, _), ..)| listed <= shown);
+        (whole.canceled && item.version.0 <= shown && is_newest).then_some(id)
+    }
+
+    /// The id of the observation that decides the state of each item: its newest one, or a snapshot that changed it.
+    pub fn decisive_ids(&self) -> impl Iterator<Item = (&'o str, i64)> {
+        self.items.iter().map(|(id, item)| {
+            let by_snapshot = self.withdrawal(item).or_else(|| {
+                let is_active = matches!(item.newest.item.status, Status::Active);
+                self.cancellation(item).filter(|_| is_active)
+            });
+            (*id, by_snapshot.unwrap_or(item.newest_id))
+        })
+    }
+
+    /// The deletion, if the subject is deleted.
+    pub fn deletion(&self) -> Option<&'o Observation> {
+        self.deletion
     }
 
     fn still_used(&self) -> BTreeSet<i64> {

@@ -6,6 +6,7 @@
 mod account;
 mod allowed_origin;
 mod catalog;
+mod changes;
 mod decide;
 mod explanation;
 mod history;
@@ -17,6 +18,7 @@ mod question;
 mod reason;
 mod revision;
 mod subject;
+mod subject_history;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -24,7 +26,10 @@ mod update;
 pub use account::{Account, Effect, Override, Standing};
 pub use allowed_origin::{AllowedOrigin, InvalidOrigin};
 pub use catalog::{Catalog, InvalidCatalog, Plan, PlanNames, PlanSet};
-pub use decide::{Decision, Entitlement, PreparedAccounts, Verdict, decide, entitlements};
+pub use changes::{ChangeCause, DatedCatalog, FeatureChange, FeatureState, HistoryChange, changes};
+pub use decide::{
+    Decision, Entitlement, PreparedAccounts, Step, StepKind, Verdict, decide, entitlements, steps,
+};
 pub use explanation::{EvaluatedState, Explanation};
 pub use history::{Observation, Statement, still_used};
 pub use item::{Access, Grace, Item, Seats, Status, Until};
@@ -32,8 +37,9 @@ pub use packed_items::{PackedItems, TooLong};
 pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use question::{InvalidSlug, Question, QuestionScope, Slug, Target};
 pub use reason::{Denial, Grant, Reason};
-pub use revision::{InvalidRevision, Revision};
+pub use revision::{CatalogState, InvalidRevision, Revision};
 pub use subject::{InvalidSubject, Kind, Subject, SubjectRef};
+pub use subject_history::{Known, SubjectHistory, View, ViewError, ViewedAccount};
 pub use update::{
     ObservedItem, Parsed, Payment, PlanName, Snapshot, SubscriptionUpdate, WebhookEvent, summary,
 };

@@ -3,29 +3,38 @@
 use super::{Subject, SubjectRef};
 use std::{fmt::Write, str::FromStr};
 
-/// A catalog number, and the revisions of some subjects.
+/// The state of the catalog, and the revisions of some subjects.
 ///
 /// A caller may send the token with a question about other subjects, so it identifies each subject, by a hash. It says
 /// nothing about a subject that it does not have. It is opaque, not secret: a forged token can only cause a read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Revision {
-    /// The number of the catalog; 0: any catalog.
-    pub catalog: u64,
+    /// The state of the catalog.
+    pub catalog: CatalogState,
     subjects: Vec<(u64, u64)>,
+}
+
+/// The state of the catalog: its number, and the number of plan names learned so far; both only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct CatalogState {
+    /// The number of the catalog; 0: any catalog.
+    pub number: u64,
+    /// The number of known pairs of plan id and slug.
+    pub names: u64,
 }
 
 /// More subjects than any answer has.
 const MAX_SUBJECTS: usize = 200;
 
 impl Revision {
-    /// Builds the token for a catalog number and the revisions of subjects.
+    /// Builds the token for a state of the catalog and the revisions of subjects.
     #[must_use]
     pub fn token<'s>(
-        catalog: u64,
+        catalog: CatalogState,
         subjects: impl IntoIterator<Item = (&'s Subject, u64)>,
     ) -> String {
         let mut text = String::with_capacity(64);
-        let mut written = write!(text, "{catalog}");
+        let mut written = write!(text, "{}.{}", catalog.number, catalog.names);
         for (subject, revision) in subjects {
             written = written.and(write!(text, "_{:x}.{revision}", fnv1a(subject.as_str())));
         }
@@ -33,11 +42,11 @@ impl Revision {
         text
     }
 
-    /// The revision of a subject in this token; 0 if the token does not have the subject.
+    /// The revision of a subject in this token; `None` if the token does not have the subject.
     #[must_use]
-    pub fn of(&self, id: SubjectRef<'_>) -> u64 {
+    pub fn of(&self, id: SubjectRef<'_>) -> Option<u64> {
         let hash = fnv1a(id.as_str());
-        self.subjects.iter().find(|(h, _)| *h == hash).map_or(0, |(_, revision)| *revision)
+        self.subjects.iter().find(|(h, _)| *h == hash).map(|(_, revision)| *revision)
     }
 }
 
@@ -46,7 +55,10 @@ impl FromStr for Revision {
 
     fn from_str(text: &str) -> Result<Self, InvalidRevision> {
         let mut parts = text.split('_');
-        let catalog = parts.next().and_then(|c| c.parse().ok()).ok_or(InvalidRevision)?;
+        let (number, names) =
+            parts.next().and_then(|c| c.split_once('.')).ok_or(InvalidRevision)?;
+        let count = |text: &str| text.parse().map_err(|_| InvalidRevision);
+        let catalog = CatalogState { number: count(number)?, names: count(names)? };
         let subjects = parts
             .map(|part| {
                 let (hash, revision) = part.split_once('.')?;

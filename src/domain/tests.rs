@@ -1,5 +1,6 @@
 //! Tests of the rules of access, and property tests of the laws that hold for all accounts.
 
+mod history;
 mod laws;
 mod many;
 mod overrides;

@@ -151,11 +151,11 @@ impl Accounts {
         self: &Arc<Self>,
         consistency: &Consistency,
     ) -> Result<(), Unavailable> {
-        let wanted = consistency.at_least.as_ref().map_or(0, |revision| revision.catalog);
-        if consistency.fully_consistent || self.catalog().number < wanted {
+        let wanted = consistency.catalog();
+        if consistency.fully_consistent || self.catalog().state() < wanted {
             Box::pin(self.load_catalog()).await?;
         }
-        if self.catalog().number < wanted { Err(Unavailable::Unreachable) } else { Ok(()) }
+        if self.catalog().state() < wanted { Err(Unavailable::Unreachable) } else { Ok(()) }
     }
 
     /// Loads the catalog for a check, or waits for a load that began after this call. If the caller is cancelled or times
@@ -190,7 +190,7 @@ impl Accounts {
             return self.reload(id).await.map(CachedAccount::current);
         }
         let found = self.within_consistency(id, consistency).await?;
-        let wanted = consistency.at_least.as_ref().map_or(0, |revision| revision.of(id));
+        let wanted = consistency.revision(id);
         if found.account.revision >= wanted {
             return Ok(found);
         }

@@ -1,6 +1,6 @@
 //! The consistency that a caller requires of an answer.
 
-use crate::domain::Revision;
+use crate::domain::{CatalogState, Revision, SubjectRef};
 use std::time::Duration;
 
 /// How recent the accounts and the catalog of an answer must be.
@@ -12,4 +12,18 @@ pub struct Consistency {
     pub fully_consistent: bool,
     /// The longest accepted staleness while Postgres cannot be reached; `None`: what the service accepts.
     pub max_staleness: Option<Duration>,
+}
+
+impl Consistency {
+    /// The oldest accepted state of the catalog.
+    #[must_use]
+    pub fn catalog(&self) -> CatalogState {
+        self.at_least.as_ref().map_or_else(CatalogState::default, |revision| revision.catalog)
+    }
+
+    /// The oldest accepted revision of a subject; 0: any.
+    #[must_use]
+    pub fn revision(&self, id: SubjectRef<'_>) -> u64 {
+        self.at_least.as_ref().and_then(|revision| revision.of(id)).unwrap_or(0)
+    }
 }

@@ -35,6 +35,8 @@ use tokio::sync::watch;
 pub enum Scope {
     /// Check what users and organizations may use
     Check,
+    /// Explain answers and list what changed, for any user and organization
+    Support,
     /// Read the ledger of deliveries, including bodies, and replay them
     Admin,
 }
@@ -43,6 +45,7 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Check => "check",
+            Self::Support => "support",
             Self::Admin => "admin",
         })
     }

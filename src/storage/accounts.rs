@@ -141,12 +141,13 @@ impl AccountRow {
     }
 }
 
-#[derive(Deserialize)]
-struct OverrideRow {
+#[derive(Debug, Deserialize)]
+pub(super) struct OverrideRow {
     feature: String,
     granted: bool,
     limit: Option<u64>,
     expires_at: Option<DateTime<Utc>>,
+    pub set_at: DateTime<Utc>,
 }
 
 impl TryFrom<&OverrideRow> for Override {

@@ -4,7 +4,7 @@ use super::{
     Store, StoreError,
     pool::{TxOutcome, retry_once},
 };
-use crate::domain::{Catalog, Kind, PlanName, PlanNames};
+use crate::domain::{Catalog, CatalogState, Kind, PlanName, PlanNames};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
@@ -32,10 +32,16 @@ impl CatalogVersion {
         Self { number: 0, catalog, names, source, applied_at: DateTime::UNIX_EPOCH }
     }
 
+    /// The number of the version, and the number of plan names.
+    #[must_use]
+    pub fn state(&self) -> CatalogState {
+        CatalogState { number: self.number, names: self.names.count() }
+    }
+
     /// Whether this has a higher number than `other`, or its number and more plan names.
     #[must_use]
     pub fn is_newer_than(&self, other: &Self) -> bool {
-        (self.number, self.names.count()) > (other.number, other.names.count())
+        self.state() > other.state()
     }
 }
 
@@ -74,16 +80,16 @@ pub enum Applied {
     },
 }
 
-struct CatalogRow {
-    number: i64,
-    file_content: Option<String>,
-    clerk_content: Option<String>,
-    source: String,
-    applied_at: DateTime<Utc>,
+pub(super) struct CatalogRow {
+    pub number: i64,
+    pub file_content: Option<String>,
+    pub clerk_content: Option<String>,
+    pub source: String,
+    pub applied_at: DateTime<Utc>,
 }
 
 impl CatalogRow {
-    fn version(self, names: PlanNames) -> Result<CatalogVersion, StoreError> {
+    pub(super) fn version(self, names: PlanNames) -> Result<CatalogVersion, StoreError> {
         Ok(CatalogVersion {
             number: number(self.number)?,
             catalog: parse(self.file_content.as_deref())?
@@ -158,13 +164,19 @@ async fn names(db: &mut PgConnection) -> Result<PlanNames, StoreError> {
     );
     let mut names = PlanNames::default();
     for row in rows.fetch_all(db).await? {
-        let kind = if row.kind == "user" { Kind::User } else { Kind::Organization };
-        names.add(kind, PlanName { id: row.plan_id.into(), slug: row.slug.into() });
+        plan_name(&mut names, &row.kind, row.plan_id, row.slug);
     }
     Ok(names)
 }
 
-/// Stores pairs of plan id and slug; writes a change-log row for the catalog if a pair is new.
+/// Adds the pair of a row.
+pub(super) fn plan_name(names: &mut PlanNames, kind: &str, plan_id: String, slug: String) {
+    let kind = if kind == "user" { Kind::User } else { Kind::Organization };
+    names.add(kind, PlanName { id: plan_id.into(), slug: slug.into() });
+}
+
+/// Stores pairs of plan id and slug; writes a change-log row for the catalog if a pair is new. The lock serializes
+/// transactions with pairs, which are rare, so that their numbers are in the order of the commits.
 pub(super) async fn insert_names(
     tx: &mut PgConnection,
     kind: Kind,
@@ -172,6 +184,10 @@ pub(super) async fn insert_names(
     slugs: &[String],
     seen_at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    lock_catalog(tx).await?;
     sqlx::query!(
         "
         with new as (
@@ -225,6 +241,15 @@ async fn planned(
     })
 }
 
+/// Waits for other transactions that change the catalog or the plan names. A stronger lock could be blocked by any role:
+/// PREPARE of a write takes its lock without write privileges.
+async fn lock_catalog(tx: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query!("lock table entitlements.catalog_version in share update exclusive mode")
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 /// Adds a version with the author's new content and the other author's unchanged content.
 async fn apply(
     tx: &mut PgConnection,
@@ -232,10 +257,7 @@ async fn apply(
     catalog: &Catalog,
     source: &str,
 ) -> Result<TxOutcome<Applied>, StoreError> {
-    // A stronger lock could be blocked by any role: PREPARE of a write takes its lock without write privileges.
-    sqlx::query!("lock table entitlements.catalog_version in share update exclusive mode")
-        .execute(&mut *tx)
-        .await?;
+    lock_catalog(tx).await?;
     let newest = sqlx::query!(
         "
         select number, file_content, clerk_content from entitlements.catalog_version

@@ -27,22 +27,6 @@ impl Store {
     pub async fn remove_histories(&self, deleted_before: DateTime<Utc>) -> Result<u64, StoreError> {
         self.background.run(async |db| remove_histories(db, deleted_before).await).await
     }
-
-    /// The instant from which on the items of a subject, as they were known then, can be derived; `None`: from the first
-    /// observation.
-    pub async fn history_complete_from(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
-        self.background.run(complete_from).await
-    }
-}
-
-async fn complete_from(db: &mut PgConnection) -> Result<Option<DateTime<Utc>>, StoreError> {
-    let from = sqlx::query_scalar!(
-        "
-        select case when complete_from > '-infinity' then complete_from end
-        from entitlements.history_retention
-        "
-    );
-    Ok(from.fetch_optional(db).await?.flatten())
 }
 
 /// Thins out the subject with the oldest observation. Other replicas skip its locked row.

@@ -7,6 +7,7 @@
 mod accounts;
 mod apply_update;
 mod backfill;
+mod catalog_history;
 mod catalogs;
 mod change_log;
 mod connect;
@@ -21,10 +22,12 @@ mod observations;
 mod other_roles;
 mod pool;
 mod reconciliation;
+mod records;
 mod rights;
 mod schema;
 
 pub use backfill::Backfill;
+pub use catalog_history::CatalogPoint;
 pub use catalogs::{Applied, Author, CatalogVersion};
 pub use change_log::{Change, ChangeCursor, ChangePage, LogEnd};
 pub use deliveries::{Delivery, Names, Outcome, SharedItem, WriteMode};
@@ -35,6 +38,7 @@ pub use notifier::{Changed, Notification};
 pub use other_roles::{OtherRoles, Stranger};
 pub use pool::PoolStatus;
 pub use reconciliation::{Compared, UnknownPlan};
+pub use records::Records;
 pub use schema::{NotMigrated, Schema, migrate, migrate_and_grant};
 
 use connect::Connector;

@@ -1,9 +1,9 @@
 //! The history of a subject: appends observations and reads them.
 
-use super::{Outcome, Store, StoreError, apply_update::LockedSubject};
+use super::{Outcome, StoreError, accounts::OverrideRow, apply_update::LockedSubject};
 use crate::domain::{
-    Item, Observation, ObservedItem, Payment, Seats, Snapshot, Statement, Status, Subject,
-    SubscriptionUpdate,
+    Item, Observation, ObservedItem, Override, Payment, Seats, Snapshot, Statement, Status,
+    Subject, SubjectHistory, SubscriptionUpdate,
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -18,11 +18,34 @@ pub(super) struct Cause<'a> {
     pub is_replay: bool,
 }
 
-impl Store {
-    /// All observations of a subject, in the order of their recording.
-    pub async fn observations(&self, subject: &Subject) -> Result<Vec<Observation>, StoreError> {
-        self.background.run(async |db| read(db, subject).await).await
-    }
+/// Everything that was recorded about a subject.
+pub(super) async fn history(
+    db: &mut PgConnection,
+    subject: &Subject,
+) -> Result<SubjectHistory, StoreError> {
+    let row = sqlx::query!(
+        r#"
+        select
+            r.complete_from,
+            s.key as "key?",
+            s.history_removed_at as "removed_at?",
+            (select pg_catalog.json_agg(o) from entitlements.override o where o.subject = s.id)
+                as "overrides: Json<Vec<OverrideRow>>"
+        from entitlements.history_retention r left join entitlements.subject s on s.id = $1
+        "#,
+        subject.as_str()
+    );
+    let row = row.fetch_one(&mut *db).await?;
+    let overrides = row.overrides.iter().flat_map(|Json(rows)| rows);
+    let overrides = overrides.map(|row| Ok((row.set_at, Override::try_from(row)?)));
+    Ok(SubjectHistory {
+        subject: subject.clone(),
+        is_known: row.key.is_some(),
+        overrides: overrides.collect::<Result<_, StoreError>>()?,
+        observations: read(db, subject).await?,
+        complete_from: row.complete_from,
+        removed_at: row.removed_at,
+    })
 }
 
 /// A row to append. A statement has only some of the columns.
@@ -200,6 +223,7 @@ struct Row {
     known_at: DateTime<Utc>,
     revision: i64,
     message: String,
+    is_replay: bool,
     kind: String,
     updated_at: DateTime<Utc>,
     sent_at: Option<DateTime<Utc>>,
@@ -228,7 +252,7 @@ pub(super) async fn read(
     let rows = sqlx::query_as!(
         Row,
         "
-        select o.id, known_at, o.revision, message, kind, updated_at, sent_at, item, plan, plan_id, status,
+        select o.id, known_at, o.revision, message, is_replay, kind, updated_at, sent_at, item, plan, plan_id, status,
             free_trial, was_active, period_start, period_end, canceled_at, past_due_at, failed_at,
             is_paid, has_seats, seats, item_ids, canceled
         from entitlements.observation o join entitlements.subject s on s.key = o.subject_key
@@ -244,7 +268,8 @@ pub(super) async fn read(
 
 impl Row {
     fn observation(self) -> Option<Observation> {
-        let (id, known_at, message) = (self.id, self.known_at, self.message.as_str().into());
+        let (id, known_at, is_replay) = (self.id, self.known_at, self.is_replay);
+        let message = self.message.as_str().into();
         let revision = u64::try_from(self.revision).ok()?;
         let statement = match &*self.kind {
             "item" => Statement::Item(self.item()?),
@@ -258,7 +283,7 @@ impl Row {
             "undeletion" => Statement::Undeleted,
             _ => return None,
         };
-        Some(Observation { id, known_at, revision, message, statement })
+        Some(Observation { id, known_at, revision, message, is_replay, statement })
     }
 
     fn item(self) -> Option<ObservedItem> {

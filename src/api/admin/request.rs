@@ -1,7 +1,10 @@
 //! Parses which deliveries a request selects.
 
 use crate::{
-    api::{faults::Faults, pb},
+    api::{
+        faults::{Faults, instant},
+        pb,
+    },
     storage::{DeliveryFilter, DeliveryPosition},
 };
 use chrono::DateTime;
@@ -18,22 +21,13 @@ pub(super) fn filter(filter: Option<pb::DeliveryFilter>, faults: &mut Faults) ->
     {
         faults.add("filter.result", "must be applied, superseded, ignored or parked");
     }
-    let mut instant = |field: &str, at: Option<prost_types::Timestamp>| {
-        let at = at?;
-        let nanos = u32::try_from(at.nanos).ok();
-        let parsed = nanos.and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
-        if parsed.is_none() {
-            faults.add(field, "must be a timestamp");
-        }
-        parsed
-    };
-    let from = instant("filter.received_from", filter.received_from);
-    let until = instant("filter.received_until", filter.received_until);
+    let from = instant("filter.received_from", filter.received_from, faults);
+    let until = instant("filter.received_until", filter.received_until, faults);
     DeliveryFilter { svix_id: given(filter.svix_id), subject, result, from, until }
 }
 
-/// Parses the page size: at most 1000 deliveries, 100 by default.
-pub(super) fn page_size(size: u32, faults: &mut Faults) -> u32 {
+/// Parses the page size: at most 1000 entries, 100 by default.
+pub(in crate::api) fn page_size(size: u32, faults: &mut Faults) -> u32 {
     if size > 1000 {
         faults.add("page_size", "must be at most 1000");
     }

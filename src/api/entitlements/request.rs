@@ -46,7 +46,7 @@ impl<'r> Check<'r> {
 }
 
 /// Parses the subjects of a question; at least one id must be set.
-pub(super) fn subjects<'i>(
+pub(in crate::api) fn subjects<'i>(
     user_id: &'i str,
     organization_id: &'i str,
     faults: &mut Faults,
@@ -67,7 +67,7 @@ pub(super) fn subjects<'i>(
 }
 
 /// Unwraps a parsed question, or adds the fault of `field`.
-pub(super) fn question<'q, E: Display>(
+pub(in crate::api) fn question<'q, E: Display>(
     field: &str,
     parsed: Result<Question<'q>, E>,
     faults: &mut Faults,

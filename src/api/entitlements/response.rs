@@ -85,7 +85,7 @@ pub(super) async fn account(
 }
 
 /// Renders an item. Its plan is the slug in the catalog, else the slug in Clerk's payload.
-fn item(item: &Item<&str>, access: Access, plan: Option<&str>) -> pb::Item {
+pub(in crate::api) fn item(item: &Item<&str>, access: Access, plan: Option<&str>) -> pb::Item {
     let (live, reason) = match access {
         Access::Granted(_, _) if plan.is_none() => (true, pb::Reason::UnknownPlan),
         Access::Granted(grant, _) => (true, grant.into()),
@@ -107,7 +107,7 @@ fn item(item: &Item<&str>, access: Access, plan: Option<&str>) -> pb::Item {
 }
 
 /// Renders an absent text as an empty one.
-fn text(value: Option<&str>) -> String {
+pub(in crate::api) fn text(value: Option<&str>) -> String {
     value.unwrap_or_default().to_owned()
 }
 

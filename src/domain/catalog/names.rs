@@ -8,27 +8,28 @@ use std::{
     sync::Arc,
 };
 
-/// Every pair of id and slug that ever occurred together, oldest first.
+/// Every pair of id and slug that ever occurred together.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlanNames {
-    seen: Vec<(Kind, Arc<str>, Slug)>,
+    /// All pairs.
     known: BTreeSet<(Kind, PlanName)>,
+    /// The pairs with a valid slug, oldest first.
+    seen: Vec<(Kind, Arc<str>, Slug)>,
 }
 
 impl PlanNames {
     /// Adds a pair, unless it is there already.
     pub fn add(&mut self, kind: Kind, name: PlanName) {
-        let Ok(slug) = name.slug.parse() else { return };
-        let id = name.id.clone();
+        let (id, slug) = (name.id.clone(), name.slug.parse());
         if self.known.insert((kind, name)) {
-            self.seen.push((kind, id, slug));
+            self.seen.extend(slug.map(|slug| (kind, id, slug)));
         }
     }
 
     /// The number of pairs, which only grows.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.seen.len()
+    pub fn count(&self) -> u64 {
+        u64::try_from(self.known.len()).expect("a length has at most 64 bits")
     }
 
     /// The pairs in an update that are new, sorted and without duplicates.

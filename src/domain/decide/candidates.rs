@@ -34,8 +34,8 @@ pub(super) struct GrantCandidate<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct DenialCandidate<'a> {
     pub reason: Denial,
-    account: &'a Account,
-    plan: Option<&'a str>,
+    pub account: &'a Account,
+    pub plan: Option<&'a str>,
 }
 
 impl<'a> Candidates<'a> {

@@ -87,9 +87,10 @@ fn only_clerk_ids_are_subjects() {
 fn a_revision_reads_back_and_does_not_apply_to_other_subjects() {
     let (ada, acme): (Subject, Subject) =
         ("user_ada".parse().unwrap(), "org_acme".parse().unwrap());
-    let read: Revision = Revision::token(3, [(&ada, 12)]).parse().unwrap();
-    assert_eq!((read.catalog, read.of(ada.id()), read.of(acme.id())), (3, 12, 0));
-    for text in ["", "x", "3_", "3_zz.1", "3_1.x", "-1"] {
+    let catalog = CatalogState { number: 3, names: 5 };
+    let read: Revision = Revision::token(catalog, [(&ada, 12)]).parse().unwrap();
+    assert_eq!((read.catalog, read.of(ada.id()), read.of(acme.id())), (catalog, Some(12), None));
+    for text in ["", "x", "3", "3.5_", "3.5_zz.1", "3.5_1.x", "-1.0", "3.", "3.5.1"] {
         text.parse::<Revision>().unwrap_err();
     }
 }

@@ -1,7 +1,10 @@
 //! Decisions: plans, periods, grace, parity with Clerk.
 
+pub mod explain;
+pub mod incidents;
 pub mod lifecycle_stories;
 pub mod many_items;
 pub mod parity;
 pub mod past_due;
 pub mod plan_ids;
+pub mod receipts;

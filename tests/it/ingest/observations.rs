@@ -9,12 +9,20 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use entitlements::{
-    domain::{Account, Catalog, Observation, Statement, Subject, entitlements},
+    domain::{Account, Catalog, Observation, Statement, Subject, SubjectHistory, entitlements},
     storage::Store,
 };
 use futures_util::future::join_all;
 use serde_json::Value;
 use std::collections::BTreeSet;
+
+async fn history(store: &Store, subject: &Subject) -> SubjectHistory {
+    store.records(std::slice::from_ref(subject), &[]).await.unwrap().histories.remove(0)
+}
+
+async fn observations(store: &Store, subject: &Subject) -> Vec<Observation> {
+    history(store, subject).await.observations
+}
 
 fn derive(subject: &Subject, observations: &[Observation]) -> Account {
     Account::derive(subject.clone(), observations).unwrap()
@@ -58,7 +66,7 @@ async fn every_account_that_was_ever_known_follows_from_the_observations() {
     let catalog = store.catalog().await.unwrap().unwrap().catalog;
     for story in &stories {
         let subject: Subject = story.subject.parse().unwrap();
-        let observations = store.observations(&subject).await.unwrap();
+        let observations = observations(&store, &subject).await;
         let stored = store.account(&subject).await.unwrap();
         assert_eq!(derive(&subject, &observations), stored, "{:#?}", story.messages);
 
@@ -113,15 +121,15 @@ async fn old_observations_are_removed_and_every_later_account_still_follows() {
     let age = "
         update entitlements.observation set known_at = known_at - interval '2 days'
         where id <= (select pg_catalog.max(id) * 2 / 3 from entitlements.observation);
-        update entitlements.subject set oldest_observed_at = oldest_observed_at - interval '2 days'";
+        update entitlements.subject set oldest_observed_at = oldest_observed_at - interval '2 days';
+        update entitlements.history_retention set complete_from = complete_from - interval '2 days'";
     sqlx::raw_sql(age).execute(&pool).await.unwrap();
     let mut before = Vec::new();
     for story in &stories {
         let subject: Subject = story.subject.parse().unwrap();
-        let observations = store.observations(&subject).await.unwrap();
+        let observations = observations(&store, &subject).await;
         before.push((subject, observations));
     }
-    assert_eq!(store.history_complete_from().await.unwrap(), None);
 
     let mut config = config(&db);
     config.retention.history = Some(chrono::Duration::days(1));
@@ -135,11 +143,11 @@ async fn old_observations_are_removed_and_every_later_account_still_follows() {
         left == 0
     })
     .await;
-    let complete_from = store.history_complete_from().await.unwrap().unwrap();
+    let complete_from = history(&store, &before[0].0).await.complete_from;
     assert!((complete_from - horizon).abs() < chrono::Duration::minutes(1), "{complete_from}");
     let mut removed = 0;
     for (subject, all) in &before {
-        let kept = store.observations(subject).await.unwrap();
+        let kept = observations(&store, subject).await;
         removed += all.len() - kept.len();
         assert!(kept.iter().all(|kept| all.contains(kept)), "{subject}");
         let old = all.iter().filter(|old| old.known_at < horizon).count();
@@ -159,7 +167,7 @@ async fn a_superseded_delivery_is_observed_once_and_a_replay_only_if_it_changes_
     let store = Store::new(db.url.parse().unwrap());
     let ada: Subject = ADA.parse().unwrap();
     let messages = async || {
-        let observations = store.observations(&ada).await.unwrap();
+        let observations = observations(&store, &ada).await;
         let of = |found: &Observation| (found.message.to_string(), found.revision);
         observations.iter().map(of).collect::<Vec<_>>()
     };
@@ -183,7 +191,7 @@ async fn a_deletion_and_its_reversal_are_observed_and_old_histories_of_deleted_s
     let store = Store::new(db.url.parse().unwrap());
     let ada: Subject = ADA.parse().unwrap();
     let kinds = async || {
-        let observations = store.observations(&ada).await.unwrap();
+        let observations = observations(&store, &ada).await;
         let kind = |found: &Observation| match found.statement {
             Statement::Item(_) => "item",
             Statement::Snapshot(_) => "snapshot",
@@ -200,7 +208,7 @@ async fn a_deletion_and_its_reversal_are_observed_and_old_histories_of_deleted_s
     replica.send(&payload("subscriptionItem.active")).await;
     assert_eq!(kinds().await, ["item", "deletion", "undeletion", "item"]);
     let stored = store.account(&ada).await.unwrap();
-    assert_eq!(derive(&ada, &store.observations(&ada).await.unwrap()), stored);
+    assert_eq!(derive(&ada, &observations(&store, &ada).await), stored);
 
     let mut again: Value = serde_json::from_str(&payload("user.deleted")).unwrap();
     again["timestamp"] = Utc::now().timestamp_millis().into();
@@ -215,5 +223,5 @@ async fn a_deletion_and_its_reversal_are_observed_and_old_histories_of_deleted_s
     .await;
     let stored = store.account(&ada).await.unwrap();
     assert!(stored.deleted_at.is_some(), "the deletion stays");
-    assert_eq!(derive(&ada, &store.observations(&ada).await.unwrap()), stored);
+    assert_eq!(derive(&ada, &observations(&store, &ada).await), stored);
 }

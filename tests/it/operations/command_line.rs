@@ -258,6 +258,10 @@ async fn help_is_the_manual() {
                   problem with its fix
       send        Sign webhook bodies and send them to the service, as Svix does for Clerk
       check       Ask a running service whether a feature is allowed; print the answer and its reason
+      explain     Explain an answer of a running service, past, present or future: what was weighed, and
+                  where it is from
+      history     List what changed for a user or an organization: when it became known, and what was
+                  gained or lost
       ready       Check whether the service on this machine is ready: a health check for containers
       deliveries  List, show and replay the deliveries that a running service has recorded
       keys        Create, list and revoke API keys

@@ -41,9 +41,9 @@ async fn an_evaluation_decides_and_says_why() {
     let client = HttpClient::of(&replica);
     replica.send(&payload("subscriptionItem.canceled")).await;
     let response = client.post(EVALUATION, about(ADA, "export")).await;
-    assert_snapshot!(response.timeless("context"), @r#"{"context":{"allowed":true,"plan":"pro","reason":"REASON_CANCELED_BUT_PAID","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","validUntil":"2100-02-01T00:00:00.000Z"},"decision":true}"#);
+    assert_snapshot!(response.timeless("context"), @r#"{"context":{"allowed":true,"plan":"pro","reason":"REASON_CANCELED_BUT_PAID","revision":"1.1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","validUntil":"2100-02-01T00:00:00.000Z"},"decision":true}"#);
     let response = client.post(EVALUATION, about(ADA, "no_such_feature")).await;
-    assert_snapshot!(response.timeless("context"), @r#"{"context":{"allowed":false,"reason":"REASON_UNKNOWN_FEATURE","revision":"1_57236434cfa1cdc0.1","stale":false},"decision":false}"#);
+    assert_snapshot!(response.timeless("context"), @r#"{"context":{"allowed":false,"reason":"REASON_UNKNOWN_FEATURE","revision":"1.1_57236434cfa1cdc0.1","stale":false},"decision":false}"#);
     assert_eq!(counted(&replica, "authzen", "allowed").await, 1);
     assert_eq!(counted(&replica, "authzen", "denied").await, 1);
 }

@@ -143,12 +143,12 @@ async fn an_object_and_the_metadata_are_the_whole_explanation() {
         format!("{}\n{}", json(answer.value), json(answer.metadata))
     };
     assert_snapshot!(object("projects").await, @r#"
-    {"allowed":true,"limit":25.0,"plan":"pro","reason":"REASON_CANCELED_BUT_PAID","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","validUntil":"2100-02-01T00:00:00.000Z"}
-    {"allowed":true,"limit":25.0,"plan":"pro","reason":"REASON_CANCELED_BUT_PAID","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","validUntil":"2100-02-01T00:00:00.000Z"}
+    {"allowed":true,"limit":25.0,"plan":"pro","reason":"REASON_CANCELED_BUT_PAID","revision":"1.1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","validUntil":"2100-02-01T00:00:00.000Z"}
+    {"allowed":true,"limit":25.0,"plan":"pro","reason":"REASON_CANCELED_BUT_PAID","revision":"1.1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","validUntil":"2100-02-01T00:00:00.000Z"}
     "#);
     assert_snapshot!(object("sso").await, @r#"
-    {"allowed":false,"reason":"REASON_NOT_IN_PLAN","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR"}
-    {"allowed":false,"reason":"REASON_NOT_IN_PLAN","revision":"1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR"}
+    {"allowed":false,"reason":"REASON_NOT_IN_PLAN","revision":"1.1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR"}
+    {"allowed":false,"reason":"REASON_NOT_IN_PLAN","revision":"1.1_57236434cfa1cdc0.1","stale":false,"subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR"}
     "#);
 }
 

@@ -41,8 +41,11 @@ async fn an_allowed_request_passes_with_its_reason() {
     let response = ask(&client, "export", &token).await;
     assert_eq!(response.status, 200, "{response:?}");
     let headers = response.headers.iter().filter(|(name, _)| name.as_str().starts_with("x-ent"));
-    let headers: BTreeMap<_, _> = headers.map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
-    assert_snapshot!(json!(headers), @r#"{"x-entitlement-limit":"","x-entitlement-organization":"","x-entitlement-plan":"pro","x-entitlement-reason":"REASON_CANCELED_BUT_PAID","x-entitlement-revision":"1_57236434cfa1cdc0.1","x-entitlement-stale":"false","x-entitlement-subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","x-entitlement-user":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","x-entitlement-valid-until":"2100-02-01T00:00:00.000Z"}"#);
+    let mut headers: BTreeMap<_, _> =
+        headers.map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+    let checked_at = headers.remove("x-entitlement-checked-at").unwrap();
+    checked_at.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    assert_snapshot!(json!(headers), @r#"{"x-entitlement-limit":"","x-entitlement-organization":"","x-entitlement-plan":"pro","x-entitlement-reason":"REASON_CANCELED_BUT_PAID","x-entitlement-revision":"1.1_57236434cfa1cdc0.1","x-entitlement-stale":"false","x-entitlement-subject":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","x-entitlement-user":"user_3jKRaOPcHB95IyjLKz2dmcVGvBR","x-entitlement-valid-until":"2100-02-01T00:00:00.000Z"}"#);
 
     let response = ask(&client, "sso", &token).await;
     assert_eq!(response.status, 403);

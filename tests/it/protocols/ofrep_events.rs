@@ -5,7 +5,7 @@ use crate::{
     support::http_client::{HttpAnswer, HttpClient, counted},
     support::ofrep::{FLAGS, all, canceled, of, value},
     support::proxy::{Link, Proxy},
-    support::service::{ADA, Replica, config, payload},
+    support::service::{ADA, GRACE, LINUS, Replica, config, payload},
 };
 use chrono::Utc;
 use entitlements::{config::Config, domain::Catalog};
@@ -52,6 +52,8 @@ async fn a_stream_announces_when_to_refetch_and_ends_with_the_service() {
     let replica = Replica::start(&db).await;
     let elsewhere = Replica::start(&db).await;
     let client = HttpClient::of(&replica);
+    // New names of plans may change the flags of every subject: these are known from now on.
+    replica.send(&payload("subscriptionItem.active").replace(ADA, LINUS)).await;
     let first = all(&client, ADA, "").await;
     let offered = &first.body["eventStreams"][0];
     assert_eq!((&offered["type"], &offered["inactivityDelaySec"]), (&json!("sse"), &json!(120)));
@@ -60,7 +62,7 @@ async fn a_stream_announces_when_to_refetch_and_ends_with_the_service() {
     let now = stream.next().await.unwrap();
     assert_eq!(now, first.header("etag"), "what changed before the stream was open is not missed");
 
-    elsewhere.send(&payload("subscription.created.free-org")).await; // another subject
+    elsewhere.send(&payload("subscriptionItem.active").replace(ADA, GRACE)).await; // another subject
     elsewhere.send(&payload("subscriptionItem.active")).await;
     let upgraded = stream.next().await.unwrap();
     let response = all(&client, ADA, &now).await;

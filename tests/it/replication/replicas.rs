@@ -89,7 +89,7 @@ async fn a_revision_makes_any_replica_answer_from_that_state_or_a_newer_one() {
     let (known, _) = answer.revision.rsplit_once('.').unwrap();
     let future = Requirement::AtLeast(format!("{known}.999"));
     assert_eq!(check(&one, future).await, Err(Code::Unavailable));
-    let catalog = Requirement::AtLeast("999".into());
+    let catalog = Requirement::AtLeast("999.0".into());
     assert_eq!(check(&one, catalog).await, Err(Code::Unavailable));
 }
 

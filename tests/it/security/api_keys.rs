@@ -37,12 +37,22 @@ async fn every_method_needs_a_scope() {
     let (db, file) = (Db::new().await, CallersFile::new());
     let check = file.create("backend", &[Scope::Check]);
     let admin = file.create("operator", &[Scope::Admin]);
+    let support = file.create("alice", &[Scope::Support]);
+    // Each has all scopes but one.
+    let rest = [
+        file.create("no-check", &[Scope::Support, Scope::Admin]),
+        file.create("no-support", &[Scope::Check, Scope::Admin]),
+        file.create("no-admin", &[Scope::Check, Scope::Support]),
+    ];
     let replica = file.replica(&db).await;
     let connection = raw_socket::http2(replica.bound.api).await;
-    for Method { path: method, is_admin, .. } in methods() {
+    for Method { path: method, scope, .. } in methods() {
         assert_eq!(call(&connection, &method, &[]).await.code(), Code::Unauthenticated, "{method}");
-        let (with, without, scope) =
-            if is_admin { (&admin, &check, "`admin`") } else { (&check, &admin, "`check`") };
+        let (with, without) = match scope {
+            Scope::Check => (&check, &rest[0]),
+            Scope::Support => (&support, &rest[1]),
+            Scope::Admin => (&admin, &rest[2]),
+        };
         let admitted = call(&connection, &method, &[with]).await;
         assert!(
             is_authenticated(&admitted) || admitted.code() == Code::NotFound,
@@ -50,7 +60,7 @@ async fn every_method_needs_a_scope() {
         );
         let refused = call(&connection, &method, &[without]).await;
         assert_eq!(refused.code(), Code::PermissionDenied, "{method}: {refused:?}");
-        assert!(refused.message().contains(scope), "{method}: {refused:?}");
+        assert!(refused.message().contains(&format!("`{scope}`")), "{method}: {refused:?}");
     }
     for version in ["v1", "v1alpha"] {
         let method = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
@@ -208,7 +218,7 @@ async fn keys_are_made_listed_and_revoked_on_the_command_line() {
         (vec!["keys", "create", "other"], "--scope"),
         (
             vec!["keys", "create", "other", "--scope", "everything"],
-            "[possible values: check, admin]",
+            "[possible values: check, support, admin]",
         ),
         (vec!["keys", "revoke", "other"], "there is no key `other`; there are: backend, ops"),
         (vec!["keys", "list", "--callers", "no/such"], "no/such"),

@@ -1,13 +1,16 @@
 //! The gRPC methods of the service, from its descriptors.
 
-use entitlements::api::{envoy, flagd, pb};
+use entitlements::{
+    api::{envoy, flagd, pb},
+    server::auth::Scope,
+};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
 /// A method from a descriptor.
 pub struct Method {
     pub path: String,
-    pub is_admin: bool,
+    pub scope: Scope,
     pub is_stream: bool,
 }
 
@@ -21,11 +24,15 @@ pub fn methods() -> Vec<Method> {
         for service in &file.service {
             for method in &service.method {
                 let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                let is_admin = service.name() == "Admin";
-                found.push(Method { path, is_admin, is_stream: method.server_streaming() });
+                let scope = match service.name() {
+                    "Admin" => Scope::Admin,
+                    "Support" => Scope::Support,
+                    _ => Scope::Check,
+                };
+                found.push(Method { path, scope, is_stream: method.server_streaming() });
             }
         }
     }
-    assert!(found.len() >= 24, "{}", found.len());
+    assert!(found.len() >= 26, "{}", found.len());
     found
 }

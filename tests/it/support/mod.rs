@@ -12,6 +12,7 @@ pub mod gateway_requests;
 pub mod grpc_methods;
 pub mod http2_frames;
 pub mod http_client;
+pub mod incident;
 pub mod manifests;
 pub mod metrics;
 pub mod ofrep;

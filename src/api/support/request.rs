@@ -1,0 +1,101 @@
+//! Parses requests for explanations.
+
+use crate::{
+    api::{
+        entitlements::request::{question, subjects},
+        faults::{Faults, instant},
+        pb,
+    },
+    check::{Receipt, Subjects, Viewpoint},
+    domain::{InvalidRevision, Question, Revision},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use std::time::Duration;
+use tonic::Status;
+
+/// How far the clock of the replica that gave an answer may be ahead of this one.
+const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
+
+/// A parsed request for an explanation.
+pub(super) struct ParsedExplain<'r> {
+    pub subjects: Subjects<'r>,
+    pub question: Question<'r>,
+    pub viewpoint: Viewpoint,
+}
+
+impl<'r> ParsedExplain<'r> {
+    pub fn of(request: &'r pb::ExplainRequest) -> Result<Self, Status> {
+        let mut faults = Faults::default();
+        let subjects = subjects(&request.user_id, &request.organization_id, &mut faults);
+        let question = target(request.target.as_ref(), &mut faults);
+        let viewpoint = viewpoint(request, &mut faults);
+        let parsed = subjects.zip(question).zip(viewpoint);
+        let ((subjects, question), viewpoint) = faults.none(parsed)?;
+        Ok(Self { subjects, question, viewpoint })
+    }
+}
+
+fn target<'r>(
+    target: Option<&'r pb::explain_request::Target>,
+    faults: &mut Faults,
+) -> Option<Question<'r>> {
+    use pb::explain_request::Target;
+    match target {
+        Some(Target::Feature(feature)) => question("feature", Question::feature(feature), faults),
+        Some(Target::Plan(plan)) => question("plan", Question::plan(plan), faults),
+        None => {
+            faults.add("feature", "is absent, and so is plan: one of them is needed");
+            None
+        }
+    }
+}
+
+fn viewpoint(request: &pb::ExplainRequest, faults: &mut Faults) -> Option<Viewpoint> {
+    let as_of = instant("as_of", request.as_of, faults);
+    let known_at = instant("known_at", request.known_at, faults);
+    if known_at.is_some_and(|known_at| known_at > Utc::now()) {
+        faults.add("known_at", "is in the future");
+    }
+    let Some(receipt) = &request.receipt else { return Some(Viewpoint::At { as_of, known_at }) };
+    for (field, is_set) in
+        [("as_of", request.as_of.is_some()), ("known_at", request.known_at.is_some())]
+    {
+        if is_set {
+            faults.add(field, "must be absent: the receipt has its own instant");
+        }
+    }
+    self::receipt(receipt, faults).map(Viewpoint::Receipt)
+}
+
+fn receipt(receipt: &pb::Receipt, faults: &mut Faults) -> Option<Receipt> {
+    let revision = receipt.revision.parse::<Revision>();
+    let revision =
+        revision.map_err(|invalid: InvalidRevision| faults.add("receipt.revision", invalid)).ok();
+    let checked_at = instant("receipt.checked_at", receipt.checked_at, faults);
+    if receipt.checked_at.is_none() {
+        faults.add("receipt.checked_at", "is absent: send `checked_at` of the answer");
+    }
+    if checked_at.is_some_and(|at: DateTime<Utc>| at > Utc::now() + MAX_CLOCK_SKEW) {
+        faults.add("receipt.checked_at", "is in the future");
+    }
+    let stale_for = receipt.stale_for.and_then(|age| {
+        let age = Duration::try_from(age);
+        age.map_err(|_| {
+            faults.add("receipt.stale_for", "must be a duration that is not negative");
+        })
+        .ok()
+    });
+    Some(Receipt { revision: revision?, checked_at: checked_at?, stale_for })
+}
+
+/// Parses a page token: the number of changes that are older than the previous page.
+pub(super) fn position(token: &str, faults: &mut Faults) -> Option<usize> {
+    if token.is_empty() {
+        return None;
+    }
+    let parsed = token.parse().ok();
+    if parsed.is_none() {
+        faults.add("page_token", "is not a valid page token: send a `next_page_token` unchanged");
+    }
+    parsed
+}

@@ -1,0 +1,223 @@
+//! Renders explanations and changes as protobuf responses.
+
+use crate::{
+    api::{
+        entitlements::response::{instant, item, text},
+        pb,
+    },
+    check::PastEvaluation,
+    clerk::OBSERVATION_ID_PREFIX,
+    domain::{
+        ChangeCause, Explanation, FeatureChange, FeatureState, HistoryChange, Observation,
+        Question, Statement, Step, StepKind, Subject,
+    },
+    storage::CatalogVersion,
+};
+use chrono::TimeDelta;
+
+/// The most causes of a difference that an explanation lists.
+const MAX_CAUSES: usize = 20;
+
+/// Renders the answer of an evaluation, and the comparison with another one.
+pub(super) fn explanation(
+    evaluation: &PastEvaluation<'_>,
+    compared: Option<&PastEvaluation<'_>>,
+    question: &Question<'_>,
+) -> pb::ExplainResponse {
+    let steps = evaluation.steps(question);
+    pb::ExplainResponse {
+        answer: Some(evaluation.answer(question).into()),
+        steps: steps.iter().map(|found| step(evaluation, found)).collect(),
+        later: evaluation.later(question).into_iter().map(Into::into).collect(),
+        catalog: Some(catalog(evaluation.version)),
+        comparison: compared.map(|other| comparison(evaluation, other, question)),
+    }
+}
+
+fn step(evaluation: &PastEvaluation<'_>, step: &Step<'_>) -> pb::Step {
+    use pb::step::Kind;
+    let kind = match step.kind {
+        StepKind::Item(_) => Kind::Item,
+        StepKind::Override(_) => Kind::Override,
+        StepKind::DefaultPlan => Kind::DefaultPlan,
+        StepKind::Deletion => Kind::Deletion,
+        StepKind::Scope => Kind::Scope,
+        StepKind::Catalog => Kind::Catalog,
+        StepKind::Staleness => Kind::Staleness,
+    };
+    let rendered = match step.kind {
+        StepKind::Item(found) => evaluation
+            .item_state(step.subject, &found)
+            .map(|(access, plan)| item(&found, access, plan)),
+        _ => None,
+    };
+    pb::Step {
+        kind: kind.into(),
+        decisive: step.is_decisive,
+        reason: pb::Reason::from(step.reason).into(),
+        subject: text(step.subject.map(Subject::as_str)),
+        plan: text(step.plan),
+        limit: step.limit,
+        until: instant(step.until),
+        item: rendered,
+        source: step_source(evaluation, step),
+    }
+}
+
+/// The record that a step is known from.
+fn step_source(evaluation: &PastEvaluation<'_>, step: &Step<'_>) -> Option<pb::Source> {
+    let account = evaluation.account(step.subject);
+    match step.kind {
+        StepKind::Item(found) => account?.source(found.id).map(source),
+        StepKind::Deletion => account?.deletion.map(source),
+        StepKind::DefaultPlan | StepKind::Catalog | StepKind::Staleness => {
+            Some(catalog_source(evaluation.version))
+        }
+        StepKind::Override(_) | StepKind::Scope => None,
+    }
+}
+
+fn source(observation: &Observation) -> pb::Source {
+    pb::Source {
+        message: observation.message.to_string(),
+        catalog: 0,
+        known_at: instant(Some(observation.known_at)),
+        effective_at: instant(Some(observation.stated_at())),
+        replayed: observation.is_replay,
+        statement: Some(statement(&observation.statement)),
+    }
+}
+
+fn catalog_source(version: &CatalogVersion) -> pb::Source {
+    let applied_at = instant(Some(version.applied_at));
+    pb::Source {
+        catalog: version.number,
+        known_at: applied_at,
+        effective_at: applied_at,
+        ..pb::Source::default()
+    }
+}
+
+fn statement(statement: &Statement) -> pb::Statement {
+    use pb::statement::Kind;
+    match statement {
+        Statement::Item(observed) => pb::Statement {
+            kind: Kind::Item.into(),
+            item: observed.item.id.to_string(),
+            plan: text(observed.item.plan.as_deref().or(observed.item.plan_id.as_deref())),
+            status: observed.item.status.to_string(),
+            period_end: instant(observed.item.period_end),
+            ..pb::Statement::default()
+        },
+        Statement::Snapshot(snapshot) => pb::Statement {
+            kind: Kind::Subscription.into(),
+            listed_items: snapshot.listed.iter().flatten().map(ToString::to_string).collect(),
+            canceled: snapshot.canceled,
+            ..pb::Statement::default()
+        },
+        Statement::Deleted(_) => {
+            pb::Statement { kind: Kind::Deletion.into(), ..pb::Statement::default() }
+        }
+        Statement::Undeleted => {
+            pb::Statement { kind: Kind::Undeletion.into(), ..pb::Statement::default() }
+        }
+    }
+}
+
+fn catalog(version: &CatalogVersion) -> pb::CatalogVersion {
+    let grace = version.catalog.grace;
+    let duration = |grace: TimeDelta| grace.to_std().ok()?.try_into().ok();
+    pb::CatalogVersion {
+        number: version.number,
+        source: version.source.clone(),
+        applied_at: instant(Some(version.applied_at)).filter(|_| version.number > 0),
+        grace_past_due: grace.past_due.and_then(duration),
+        grace_renewal: grace.renewal.and_then(duration),
+        grace_trial: duration(grace.trial),
+    }
+}
+
+fn comparison(
+    evaluation: &PastEvaluation<'_>,
+    other: &PastEvaluation<'_>,
+    question: &Question<'_>,
+) -> pb::Comparison {
+    let (ours, theirs) = (evaluation.answer(question), other.answer(question));
+    let differs = outcome(&ours) != outcome(&theirs);
+    let causes = if differs { causes(evaluation, other) } else { Vec::new() };
+    let known_at = instant(Some(other.known_at));
+    pb::Comparison { differs, known_at, answer: Some(theirs.into()), causes }
+}
+
+/// The fields in which answers may differ.
+fn outcome<'a>(answer: &'a Explanation<'_>) -> impl PartialEq + use<'a> {
+    let subject = answer.subject.map(Subject::as_str);
+    (answer.allowed, answer.reason.name(), subject, answer.plan, answer.limit)
+}
+
+/// What only one of both knew: observations, and the catalog of the newer one.
+fn causes(evaluation: &PastEvaluation<'_>, other: &PastEvaluation<'_>) -> Vec<pb::Source> {
+    let mut causes: Vec<_> =
+        evaluation.difference(other).into_iter().take(MAX_CAUSES - 1).map(source).collect();
+    // Plan names differ with the message that names them, which may be about another subject.
+    let (ours, theirs) = (evaluation.version.state(), other.version.state());
+    if ours.number != theirs.number || (causes.is_empty() && ours != theirs) {
+        let newest = if ours > theirs { evaluation.version } else { other.version };
+        causes.push(catalog_source(newest));
+    }
+    causes
+}
+
+/// Renders a change.
+pub(super) fn change(change: &HistoryChange<'_>) -> pb::Change {
+    let observations = match change.cause {
+        ChangeCause::Observations(observations) => observations,
+        ChangeCause::Override(_) | ChangeCause::Catalog(_) | ChangeCause::Time => &[],
+    };
+    let catalog = match change.cause {
+        ChangeCause::Catalog(number) => number,
+        ChangeCause::Observations(_) | ChangeCause::Override(_) | ChangeCause::Time => 0,
+    };
+    pb::Change {
+        cause: cause(change.cause).into(),
+        known_at: instant(Some(change.known_at)),
+        effective_at: instant(Some(change.effective_at)),
+        message: text(observations.first().map(|first| &*first.message)),
+        catalog,
+        statements: observations.iter().map(|found| statement(&found.statement)).collect(),
+        superseded: change.is_superseded,
+        features: change.features.iter().map(feature).collect(),
+    }
+}
+
+fn cause(cause: ChangeCause<'_>) -> pb::change::Cause {
+    use pb::change::Cause;
+    match cause {
+        ChangeCause::Observations(observations) => match observations.first() {
+            Some(Observation { statement: Statement::Undeleted, .. }) => Cause::Undeletion,
+            Some(first) if first.is_replay => Cause::Replay,
+            Some(first) if first.message.starts_with(OBSERVATION_ID_PREFIX) => {
+                Cause::Reconciliation
+            }
+            Some(_) | None => Cause::Webhook,
+        },
+        ChangeCause::Override(_) => Cause::Override,
+        ChangeCause::Catalog(_) => Cause::Catalog,
+        ChangeCause::Time => Cause::Time,
+    }
+}
+
+fn feature(change: &FeatureChange) -> pb::FeatureChange {
+    let state = |state: &FeatureState| pb::FeatureState {
+        allowed: state.allowed,
+        reason: pb::Reason::from(state.reason).into(),
+        plan: text(state.plan.as_deref()),
+        limit: state.limit,
+    };
+    let (before, after) = (state(&change.before), state(&change.after));
+    pb::FeatureChange {
+        feature: change.feature.to_string(),
+        before: Some(before),
+        after: Some(after),
+    }
+}

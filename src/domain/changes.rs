@@ -1,0 +1,254 @@
+//! The changes of a subject: each record, catalog and passed date, with the features that the subject gained or lost.
+
+use super::{
+    Account, Catalog, Observation, Override, PreparedAccounts, Question, Reason, Slug,
+    SubjectHistory, TooLong, Verdict, decide, history::Derived,
+};
+use chrono::{DateTime, Utc};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A change of what is known about a subject, or of what it may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryChange<'h> {
+    /// The cause.
+    pub cause: ChangeCause<'h>,
+    /// When checks began to use it.
+    pub known_at: DateTime<Utc>,
+    /// When it took effect, as Clerk states it.
+    pub effective_at: DateTime<Utc>,
+    /// Whether newer information was known already, so that nothing changed.
+    pub is_superseded: bool,
+    /// The features whose answer changed, ordered by slug.
+    pub features: Vec<FeatureChange>,
+}
+
+/// The cause of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeCause<'h> {
+    /// The statements of one message.
+    Observations(&'h [Observation]),
+    /// An override that an operator set.
+    Override(&'h Override),
+    /// The catalog with this number.
+    Catalog(u64),
+    /// The passing of time.
+    Time,
+}
+
+/// The answers about one feature before and after a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureChange {
+    /// The feature.
+    pub feature: Slug,
+    /// The answer before.
+    pub before: FeatureState,
+    /// The answer after.
+    pub after: FeatureState,
+}
+
+/// An answer about a feature, without its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureState {
+    /// Whether the feature is allowed.
+    pub allowed: bool,
+    /// The reason.
+    pub reason: Reason,
+    /// The plan that explains the answer.
+    pub plan: Option<String>,
+    /// The limit of the feature; `None`: without a limit, or denied.
+    pub limit: Option<u64>,
+}
+
+/// A catalog with its number and the time at which it came into force.
+#[derive(Debug, Clone, Copy)]
+pub struct DatedCatalog<'c> {
+    /// The number.
+    pub number: u64,
+    /// When it came into force.
+    pub applied_at: DateTime<Utc>,
+    /// The catalog.
+    pub catalog: &'c Catalog,
+}
+
+/// Lists the changes of a subject until `now`, oldest first. `catalogs` are all catalogs, oldest first; `none` is in
+/// force before the first.
+///
+/// # Errors
+///
+/// If a text of an item is too long.
+pub fn changes<'h>(
+    history: &'h SubjectHistory,
+    catalogs: &[DatedCatalog<'h>],
+    none: &'h Catalog,
+    now: DateTime<Utc>,
+) -> Result<Vec<HistoryChange<'h>>, TooLong> {
+    let mut events: Vec<_> = recorded(history).collect();
+    let Some(first) = events.iter().map(|(at, _)| *at).min() else { return Ok(Vec::new()) };
+    let later = catalogs.iter().filter(|catalog| catalog.applied_at > first);
+    events.extend(later.map(|catalog| (catalog.applied_at, RecordedEvent::Catalog(*catalog))));
+    events.sort_by_key(|(at, _)| *at);
+    let initial = catalogs.iter().rfind(|catalog| catalog.applied_at <= first);
+    let mut walk = Walk {
+        history,
+        derived: Derived::default(),
+        account: Account::unknown(history.subject.clone()),
+        catalog: initial.map_or(none, |catalog| catalog.catalog),
+        features: BTreeMap::new(),
+        at: first,
+        changes: Vec::new(),
+    };
+    walk.features = walk.answers();
+    for (at, event) in events {
+        walk.pass_time(at);
+        walk.take(at, event)?;
+    }
+    walk.pass_time(now);
+    Ok(walk.changes)
+}
+
+#[derive(Clone, Copy)]
+enum RecordedEvent<'h> {
+    Observations(&'h [Observation]),
+    Override(&'h Override),
+    Catalog(DatedCatalog<'h>),
+}
+
+/// The messages and overrides of a history, each with the time of its recording.
+fn recorded(history: &SubjectHistory) -> impl Iterator<Item = (DateTime<Utc>, RecordedEvent<'_>)> {
+    let is_same = |a: &Observation, b: &Observation| {
+        (&a.message, a.known_at, a.revision) == (&b.message, b.known_at, b.revision)
+    };
+    let messages = history.observations.chunk_by(is_same);
+    let messages = messages.map(|chunk| (chunk[0].known_at, RecordedEvent::Observations(chunk)));
+    let overrides = history.overrides.iter();
+    messages.chain(overrides.map(|(set_at, found)| (*set_at, RecordedEvent::Override(found))))
+}
+
+/// The state of a subject while its events are applied one after another.
+struct Walk<'h> {
+    history: &'h SubjectHistory,
+    derived: Derived<'h>,
+    account: Account,
+    catalog: &'h Catalog,
+    features: BTreeMap<Slug, FeatureState>,
+    at: DateTime<Utc>,
+    changes: Vec<HistoryChange<'h>>,
+}
+
+impl<'h> Walk<'h> {
+    /// Adds the changes that time alone made before `until`.
+    fn pass_time(&mut self, until: DateTime<Utc>) {
+        let boundary = |walk: &Self| walk.account.next_boundary(walk.catalog, walk.at);
+        while let Some(at) = boundary(self).filter(|at| *at <= until) {
+            self.at = at;
+            let features = self.changed_features();
+            if !features.is_empty() {
+                self.push(ChangeCause::Time, at, false, features);
+            }
+        }
+        self.at = until;
+    }
+
+    fn take(&mut self, at: DateTime<Utc>, event: RecordedEvent<'h>) -> Result<(), TooLong> {
+        let (cause, effective_at, is_superseded) = match event {
+            RecordedEvent::Observations(observations) => {
+                let is_superseded = !self.add(observations)?;
+                let stated_at = observations.iter().map(Observation::stated_at).max();
+                (ChangeCause::Observations(observations), stated_at.unwrap_or(at), is_superseded)
+            }
+            RecordedEvent::Override(found) => {
+                let added = std::iter::once(found.clone());
+                let overrides = std::mem::take(&mut self.account.overrides);
+                self.account.overrides = overrides.into_iter().chain(added).collect();
+                (ChangeCause::Override(found), at, false)
+            }
+            RecordedEvent::Catalog(dated) => {
+                self.catalog = dated.catalog;
+                (ChangeCause::Catalog(dated.number), at, false)
+            }
+        };
+        let features = self.changed_features();
+        self.push(cause, effective_at, is_superseded, features);
+        Ok(())
+    }
+
+    /// Adds the statements of one message; returns whether they changed the account.
+    fn add(&mut self, observations: &'h [Observation]) -> Result<bool, TooLong> {
+        for observation in observations {
+            self.derived.add(observation);
+        }
+        let derived = self.derived.account(self.history.subject.clone())?;
+        let overrides = std::mem::take(&mut self.account.overrides);
+        let account = Account { overrides, ..derived };
+        let is_changed =
+            (&account.items, account.deleted_at) != (&self.account.items, self.account.deleted_at);
+        self.account = account;
+        Ok(is_changed)
+    }
+
+    fn push(
+        &mut self,
+        cause: ChangeCause<'h>,
+        effective_at: DateTime<Utc>,
+        is_superseded: bool,
+        features: Vec<FeatureChange>,
+    ) {
+        self.changes.push(HistoryChange {
+            cause,
+            known_at: self.at,
+            effective_at,
+            is_superseded,
+            features,
+        });
+    }
+
+    /// The features whose answer is another one than before.
+    fn changed_features(&mut self) -> Vec<FeatureChange> {
+        let now = self.answers();
+        let before = std::mem::replace(&mut self.features, now);
+        let slugs: BTreeSet<_> = before.keys().chain(self.features.keys()).collect();
+        let changes = slugs.into_iter().filter_map(|feature| {
+            let state = |states: &BTreeMap<Slug, FeatureState>| {
+                states.get(feature).cloned().unwrap_or_else(|| self.answer(feature))
+            };
+            let (before, after) = (state(&before), state(&self.features));
+            let is_same = (before.allowed, before.limit) == (after.allowed, after.limit);
+            (!is_same).then(|| FeatureChange { feature: feature.clone(), before, after })
+        });
+        changes.collect()
+    }
+
+    /// The answers about all features of the catalog and of the overrides.
+    fn answers(&self) -> BTreeMap<Slug, FeatureState> {
+        let prepared = PreparedAccounts::new([&self.account], self.catalog);
+        let features = self.account.features(self.catalog).into_iter();
+        let decided = features.map(|feature| {
+            let decision = prepared.decide(&Question::of(feature), self.at);
+            (feature.clone(), decision.verdict.into())
+        });
+        decided.collect()
+    }
+
+    fn answer(&self, feature: &Slug) -> FeatureState {
+        decide(&[&self.account], self.catalog, &Question::of(feature), self.at).verdict.into()
+    }
+}
+
+impl From<Verdict<'_>> for FeatureState {
+    fn from(verdict: Verdict<'_>) -> Self {
+        match verdict {
+            Verdict::Allowed { reason, plan, limit, .. } => FeatureState {
+                allowed: true,
+                reason: Reason::Grant(reason),
+                plan: plan.map(Into::into),
+                limit,
+            },
+            Verdict::Denied { reason, plan, .. } => FeatureState {
+                allowed: false,
+                reason: Reason::Denial(reason),
+                plan: plan.map(Into::into),
+                limit: None,
+            },
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Everything that was recorded about one subject, and its account from any point of view: true at one instant, known at
+//! another.
+
+use super::{Account, Observation, Override, Statement, Subject, TooLong, history::Derived};
+use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+
+/// Everything that was recorded about one subject.
+#[derive(Debug, Clone)]
+pub struct SubjectHistory {
+    /// The subject.
+    pub subject: Subject,
+    /// Whether the database has a row for the subject.
+    pub is_known: bool,
+    /// All observations, in the order of their recording.
+    pub observations: Vec<Observation>,
+    /// The overrides, each with the time at which it was set.
+    pub overrides: Vec<(DateTime<Utc>, Override)>,
+    /// From when on the history is complete: older observations that no later account uses may have been removed.
+    pub complete_from: DateTime<Utc>,
+    /// When the observations before a deletion were removed; `None`: they were not.
+    pub removed_at: Option<DateTime<Utc>>,
+}
+
+/// A point from which to see a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// Only changes that had taken effect then; `None`: all.
+    pub as_of: Option<DateTime<Utc>>,
+    /// Only what was known there.
+    pub known: Known,
+}
+
+/// A state of knowledge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// All that is recorded.
+    All,
+    /// All that was recorded until this instant.
+    At(DateTime<Utc>),
+    /// All that was recorded until this revision of the subject.
+    Revision(u64),
+}
+
+/// The account from one point of view, and the observations behind it.
+#[derive(Debug)]
+pub struct ViewedAccount<'h> {
+    /// The account.
+    pub account: Account,
+    /// The observation that decides the state of each item, by the id of the item.
+    sources: BTreeMap<&'h str, &'h Observation>,
+    /// The deletion, if the subject was deleted.
+    pub deletion: Option<&'h Observation>,
+}
+
+/// Why an account cannot be derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    /// What was true at the instant [`View::as_of`] was removed or never recorded.
+    #[error("is before {}, from when on this history is complete", .0.format("%FT%TZ"))]
+    NotTrueSince(DateTime<Utc>),
+    /// What was known at [`View::known`] was removed or never recorded.
+    #[error("is before {}, from when on this history is complete", .0.format("%FT%TZ"))]
+    NotKnownSince(DateTime<Utc>),
+    /// The subject never had the revision.
+    #[error("names a state that this database never had")]
+    NoRevision,
+    /// A text of an item is too long.
+    #[error(transparent)]
+    TooLong(TooLong),
+}
+
+impl SubjectHistory {
+    /// The account as it was true and known there.
+    ///
+    /// # Errors
+    ///
+    /// If the observations that the view needs were removed, or if the subject never had the revision.
+    pub fn view(&self, view: View) -> Result<ViewedAccount<'_>, ViewError> {
+        self.ensure_complete(view)?;
+        let derived = Derived::of(self.seen(view));
+        let account = derived.account(self.subject.clone()).map_err(ViewError::TooLong)?;
+        let sources = derived.decisive_ids();
+        let sources = sources.filter_map(|(item, id)| Some((item, self.observation(id)?)));
+        Ok(ViewedAccount {
+            account: Account { overrides: self.overrides(view), ..account },
+            sources: sources.collect(),
+            deletion: derived.deletion(),
+        })
+    }
+
+    /// The observations that the view shows.
+    pub fn seen(&self, view: View) -> impl Iterator<Item = &Observation> {
+        let is_known = move |observation: &&Observation| match view.known {
+            Known::All => true,
+            Known::At(known_at) => observation.known_at <= known_at,
+            Known::Revision(revision) => observation.revision <= revision,
+        };
+        let is_true = move |observation: &&Observation| {
+            view.as_of.is_none_or(|at| observation.effective_at() <= at)
+        };
+        self.observations.iter().filter(is_known).filter(is_true)
+    }
+
+    fn overrides(&self, view: View) -> Box<[Override]> {
+        let known_at = match view.known {
+            Known::At(known_at) => Some(known_at),
+            Known::All | Known::Revision(_) => None,
+        };
+        let last = known_at.into_iter().chain(view.as_of).min();
+        let is_seen = |set_at: DateTime<Utc>| last.is_none_or(|last| set_at <= last);
+        let seen = self.overrides.iter().filter(|(set_at, _)| is_seen(*set_at));
+        seen.map(|(_, found)| found.clone()).collect()
+    }
+
+    fn observation(&self, id: i64) -> Option<&Observation> {
+        let at = self.observations.binary_search_by_key(&id, |observation| observation.id);
+        at.ok().map(|at| &self.observations[at])
+    }
+
+    /// Returns an error if the view needs an observation that was removed.
+    fn ensure_complete(&self, view: View) -> Result<(), ViewError> {
+        let first = self.complete_from;
+        if view.as_of.is_some_and(|as_of| as_of < first) {
+            return Err(ViewError::NotTrueSince(first));
+        }
+        match view.known {
+            Known::At(known_at) if known_at < first => return Err(ViewError::NotKnownSince(first)),
+            Known::All | Known::At(_) => {}
+            Known::Revision(revision) => {
+                if self.observations.last().map_or(0, |last| last.revision) < revision {
+                    return Err(ViewError::NoRevision);
+                }
+                // Observations of this revision may be removed if a later one is as old.
+                let is_old =
+                    |later: &Observation| later.revision > revision && later.known_at < first;
+                if self.observations.iter().any(is_old) {
+                    return Err(ViewError::NotKnownSince(first));
+                }
+            }
+        }
+        self.ensure_after_removal(view)
+    }
+
+    /// If a deletion removed the history, only views that show the deletion can be derived.
+    fn ensure_after_removal(&self, view: View) -> Result<(), ViewError> {
+        let Some(removed_at) = self.removed_at else { return Ok(()) };
+        let mut earlier = self.observations.iter().filter(|found| found.known_at <= removed_at);
+        let is_deletion = |found: &&Observation| matches!(found.statement, Statement::Deleted(_));
+        let Some(deletion) = earlier.rfind(is_deletion) else { return Ok(()) };
+        if self.seen(view).any(|seen| seen.id == deletion.id) {
+            return Ok(());
+        }
+        let is_known = self.seen(View { as_of: None, ..view }).any(|seen| seen.id == deletion.id);
+        Err(if is_known {
+            ViewError::NotTrueSince(deletion.effective_at())
+        } else {
+            ViewError::NotKnownSince(deletion.known_at)
+        })
+    }
+}
+
+impl<'h> ViewedAccount<'h> {
+    /// The observation that decides the state of an item.
+    #[must_use]
+    pub fn source(&self, item: &str) -> Option<&'h Observation> {
+        self.sources.get(item).copied()
+    }
+}

@@ -1,0 +1,110 @@
+//! Earlier states of the catalog, to explain earlier answers.
+
+use super::{
+    StoreError,
+    catalogs::{CatalogRow, CatalogVersion, plan_name},
+};
+use crate::domain::{CatalogState, PlanNames};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+/// A state of the catalog to look up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CatalogPoint {
+    /// The state from which an answer was decided.
+    State(CatalogState),
+    /// The state that was in force at an instant, with the plan names that were known at another.
+    At {
+        /// The version that was in force then; `None`: the newest.
+        in_force: Option<DateTime<Utc>>,
+        /// Only plan names that were known then; `None`: all.
+        known: Option<DateTime<Utc>>,
+    },
+}
+
+/// The catalog at a point; the empty catalog if there was none. `None` if it never had this state.
+pub(super) async fn load(
+    db: &mut PgConnection,
+    point: CatalogPoint,
+) -> Result<Option<CatalogVersion>, StoreError> {
+    let (row, names) = match point {
+        CatalogPoint::State(state) => {
+            (numbered(db, state.number).await?, first_names(db, state.names).await?)
+        }
+        CatalogPoint::At { in_force, known } => {
+            (in_force_at(db, in_force).await?, names_at(db, in_force, known).await?)
+        }
+    };
+    let version = match row {
+        Some(row) => row.version(names)?,
+        None => CatalogVersion { names, ..CatalogVersion::none() },
+    };
+    Ok(match point {
+        CatalogPoint::State(state) => Some(version).filter(|version| version.state() == state),
+        CatalogPoint::At { .. } => Some(version),
+    })
+}
+
+async fn numbered(db: &mut PgConnection, number: u64) -> Result<Option<CatalogRow>, StoreError> {
+    let Ok(number) = i64::try_from(number) else { return Ok(None) };
+    let row = sqlx::query_as!(
+        CatalogRow,
+        "select * from entitlements.catalog_version where number = $1",
+        number
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+async fn in_force_at(
+    db: &mut PgConnection,
+    at: Option<DateTime<Utc>>,
+) -> Result<Option<CatalogRow>, StoreError> {
+    let row = sqlx::query_as!(
+        CatalogRow,
+        "
+        select * from entitlements.catalog_version
+        where applied_at <= coalesce($1, 'infinity'::timestamptz) order by number desc limit 1
+        ",
+        at
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// The plan names that were committed first.
+async fn first_names(db: &mut PgConnection, count: u64) -> Result<PlanNames, StoreError> {
+    let rows = sqlx::query!(
+        "
+        select kind, plan_id, slug
+        from (select * from entitlements.plan_name order by number limit $1) as first
+        order by seen_at, plan_id, slug
+        ",
+        i64::try_from(count).unwrap_or(i64::MAX)
+    );
+    let mut names = PlanNames::default();
+    for row in rows.fetch_all(db).await? {
+        plan_name(&mut names, &row.kind, row.plan_id, row.slug);
+    }
+    Ok(names)
+}
+
+/// The plan names that occurred before an instant, of those that were known at another.
+async fn names_at(
+    db: &mut PgConnection,
+    seen: Option<DateTime<Utc>>,
+    known: Option<DateTime<Utc>>,
+) -> Result<PlanNames, StoreError> {
+    let rows = sqlx::query!(
+        "
+        select kind, plan_id, slug from entitlements.plan_name
+        where least(seen_at, known_at) <= coalesce($1, 'infinity'::timestamptz) and known_at <= coalesce($2, 'infinity'::timestamptz)
+        order by seen_at, plan_id, slug
+        ",
+        seen,
+        known
+    );
+    let mut names = PlanNames::default();
+    for row in rows.fetch_all(db).await? {
+        plan_name(&mut names, &row.kind, row.plan_id, row.slug);
+    }
+    Ok(names)
+}
