@@ -66,6 +66,10 @@ impl<S> Authenticated<S> {
                 tracing::info!(caller = share.caller, method, "admin call");
                 Ok(entry)
             }
+            (RequiredScope::Scope(Scope::Support), Admitted::Call(share)) => {
+                tracing::info!(caller = share.caller, method, "support call");
+                Ok(entry)
+            }
             (RequiredScope::Scope(_) | RequiredScope::Caller | RequiredScope::Nothing, _) => {
                 Ok(entry)
             }

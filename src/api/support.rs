@@ -10,37 +10,55 @@ use super::{
     pb,
 };
 use crate::{
-    check::{ExplainError, Explainer, History},
+    check::{ExplainError, Explainer, History, Recorded},
     domain::{Subject, ViewError},
     storage::StoreError,
     telemetry::log_chain,
 };
 use request::ParsedExplain;
+use std::sync::Arc;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    task::{JoinError, spawn_blocking},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
 };
 use tonic::{Code, Request, Response, Status};
 
-/// The maximum number of calls in progress; further ones wait. They share two connections with background work, and a
-/// long history occupies a thread.
+/// The maximum number of calls in progress; further ones wait. A long history occupies a thread.
 const MAX_CALLS: usize = 4;
 
 /// Implements the Support service.
 pub struct SupportApi {
     explainer: Explainer,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl SupportApi {
     /// Creates the service on this explainer.
     #[must_use]
     pub fn new(explainer: Explainer) -> Self {
-        Self { explainer, permits: Semaphore::new(MAX_CALLS) }
+        Self { explainer, permits: Arc::new(Semaphore::new(MAX_CALLS)) }
     }
 
-    async fn permit(&self) -> Result<SemaphorePermit<'_>, Status> {
-        self.permits.acquire().await.map_err(|_| Status::unavailable("the service is stopping"))
+    /// Runs the work of a call on a thread for blocking work, since a history can be long. The permit lasts until the work
+    /// is done, even if the call has ended before.
+    async fn work<T: Send + 'static>(
+        permit: OwnedSemaphorePermit,
+        work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let done = spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        let done = done.await.map_err(|error| {
+            tracing::error!(error = log_chain(&error), "support call failed");
+            Status::internal("the records cannot be evaluated: see the log")
+        })?;
+        done.map(Response::new)
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let permit = self.permits.clone().acquire_owned().await;
+        permit.map_err(|_| Status::unavailable("the service is stopping"))
     }
 }
 
@@ -51,18 +69,11 @@ impl pb::support_server::Support for SupportApi {
         request: Request<pb::ExplainRequest>,
     ) -> Result<Response<pb::ExplainResponse>, Status> {
         let request = request.into_inner();
-        let ParsedExplain { subjects, question, viewpoint } = ParsedExplain::of(&request)?;
-        let _permit = self.permit().await?;
+        let ParsedExplain { subjects, viewpoint, .. } = ParsedExplain::of(&request)?;
+        let permit = self.permit().await?;
         let recorded = self.explainer.recorded(subjects, viewpoint).await;
         let recorded = recorded.map_err(|error| failed(&error, id_field(&request)))?;
-        let evaluation = recorded.evaluation().map_err(|error| match error {
-            ExplainError::View(ViewError::NotKnownSince(_)) if recorded.is_receipt() => {
-                fault(Code::OutOfRange, "receipt", error)
-            }
-            error => failed(&error, id_field(&request)),
-        })?;
-        let compared = recorded.compared();
-        Ok(Response::new(response::explanation(&evaluation, compared.as_ref(), &question)))
+        Self::work(permit, move || explanation(&request, &recorded)).await
     }
 
     async fn list_history(
@@ -76,13 +87,25 @@ impl pb::support_server::Support for SupportApi {
         let size = page_size(request.page_size, &mut faults);
         let before = request::position(&request.page_token, &mut faults);
         let subject = faults.none(subject)?;
-        let _permit = self.permit().await?;
+        let permit = self.permit().await?;
         let history = self.explainer.changes(&subject).await;
         let history = history.map_err(|error| failed(&error, "subject"))?;
-        let page = spawn_blocking(move || page(&history, size, before)).await;
-        let page = page.map_err(|error| failed_task(&error))?;
-        page.map(Response::new).map_err(|error| failed(&error, "subject"))
+        Self::work(permit, move || page(&history, size, before)).await
     }
+}
+
+fn explanation(
+    request: &pb::ExplainRequest,
+    recorded: &Recorded,
+) -> Result<pb::ExplainResponse, Status> {
+    let ParsedExplain { question, .. } = ParsedExplain::of(request)?;
+    let evaluation = recorded.evaluation().map_err(|error| match error {
+        ExplainError::View(ViewError::NotKnownSince(_)) if recorded.is_receipt() => {
+            fault(Code::OutOfRange, "receipt", error)
+        }
+        error => failed(&error, id_field(request)),
+    })?;
+    Ok(response::explanation(&evaluation, recorded.compared().as_ref(), &question))
 }
 
 /// The page of changes before a position, newest first.
@@ -90,8 +113,8 @@ fn page(
     history: &History,
     size: u32,
     before: Option<usize>,
-) -> Result<pb::ListHistoryResponse, ExplainError> {
-    let changes = history.changes()?;
+) -> Result<pb::ListHistoryResponse, Status> {
+    let changes = history.changes().map_err(|error| failed(&error, "subject"))?;
     let end = before.unwrap_or(changes.len()).min(changes.len());
     let start = end.saturating_sub(size as usize);
     Ok(pb::ListHistoryResponse {
@@ -121,11 +144,6 @@ fn failed(error: &ExplainError, subject: &str) -> Status {
         }
         ExplainError::Store(error) => unreadable(error),
     }
-}
-
-fn failed_task(error: &JoinError) -> Status {
-    tracing::error!(error = log_chain(error), "support call failed");
-    Status::internal("the history cannot be listed: see the log")
 }
 
 fn unreadable(error: &StoreError) -> Status {

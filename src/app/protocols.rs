@@ -57,10 +57,10 @@ impl SharedState {
         (protocols, optional)
     }
 
-    /// The services Support and, if it is to be served, Admin.
+    /// The services for operators and support, if they are to be served.
     fn optional_services(&self, admin: bool, deliveries: &Arc<Deliveries>) -> OptionalServices {
         OptionalServices {
-            support: Some(SupportApi::new(Explainer::new(self.store.clone()))),
+            support: admin.then(|| SupportApi::new(Explainer::new(self.store.clone()))),
             admin: admin.then(|| AdminApi::new(deliveries.clone())),
             ..OptionalServices::default()
         }

@@ -10,7 +10,8 @@ use crate::{
     storage::{CatalogPoint, CatalogVersion, Records, Store, StoreError},
 };
 use chrono::{DateTime, SubsecRound, Utc};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::sync::Mutex;
 
 /// The most instants that [`PastEvaluation::later`] returns.
 const MAX_LATER: usize = 20;
@@ -19,6 +20,8 @@ const MAX_LATER: usize = 20;
 #[derive(Debug)]
 pub struct Explainer {
     store: Arc<Store>,
+    /// Reads use one connection at a time: background work has two.
+    reading: Mutex<()>,
 }
 
 /// The point from which a question is answered.
@@ -79,7 +82,8 @@ struct Point {
 enum Knowledge {
     /// Changes in effect at an instant, known at another; `None`: all.
     At(Option<DateTime<Utc>>, Option<DateTime<Utc>>),
-    Revision(Revision),
+    /// The state of a receipt, with its instant.
+    Revision(Revision, DateTime<Utc>),
 }
 
 /// The records for an answer, and for the answer that it is compared with.
@@ -95,8 +99,8 @@ pub struct Recorded {
 #[derive(Debug)]
 pub struct History {
     records: SubjectHistory,
-    /// Newest first.
-    versions: Vec<CatalogVersion>,
+    /// Each state of the catalog, with the time of its beginning, oldest first.
+    states: Vec<(DateTime<Utc>, CatalogVersion)>,
     /// The catalog before the first version.
     none: Catalog,
 }
@@ -108,9 +112,9 @@ impl History {
     ///
     /// If a text of an item is too long.
     pub fn changes(&self) -> Result<Vec<HistoryChange<'_>>, ExplainError> {
-        let catalogs = self.versions.iter().rev().map(|version| DatedCatalog {
+        let catalogs = self.states.iter().map(|(since, version)| DatedCatalog {
             number: version.number,
-            applied_at: version.applied_at,
+            since: *since,
             catalog: &version.catalog,
         });
         let catalogs: Vec<_> = catalogs.collect();
@@ -136,6 +140,8 @@ pub struct PastEvaluation<'r> {
     pub known_at: DateTime<Utc>,
     at: DateTime<Utc>,
     stale_for: Option<Duration>,
+    /// Whether this is the state of a replica, which a revision names: that of now, or of a receipt.
+    is_replica_state: bool,
     seen: Vec<&'r Observation>,
 }
 
@@ -143,7 +149,7 @@ impl Explainer {
     /// Creates the explainer.
     #[must_use]
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store }
+        Self { store, reading: Mutex::default() }
     }
 
     /// Reads what answers to questions about these subjects follow from.
@@ -159,14 +165,17 @@ impl Explainer {
         let subjects: Vec<Subject> = subjects.iter().map(Into::into).collect();
         let is_receipt = matches!(viewpoint, Viewpoint::Receipt(_));
         let (point, compared) = points(viewpoint, Utc::now().trunc_subsecs(3));
-        if let Knowledge::Revision(revision) = &point.knowledge
-            && subjects.iter().any(|subject| revision.of(subject.id()).is_none())
+        if let Knowledge::Revision(revision, _) = &point.knowledge
+            && (revision.subjects() != subjects.len()
+                || subjects.iter().any(|subject| revision.of(subject.id()).is_none()))
         {
-            return Err(ExplainError::Receipt("is not of an answer about these subjects"));
+            return Err(ExplainError::Receipt("is not of an answer about exactly these subjects"));
         }
         let catalogs: Vec<_> =
             [Some(&point), compared.as_ref()].into_iter().flatten().map(|p| p.catalog).collect();
+        let reading = self.reading.lock().await;
         let Records { histories, catalogs } = self.store.records(&subjects, &catalogs).await?;
+        drop(reading);
         if !is_receipt && histories.iter().all(|history| !history.is_known) {
             return Err(ExplainError::UnknownSubject);
         }
@@ -183,11 +192,12 @@ impl Explainer {
     ///
     /// If nothing was recorded about the subject, or the database cannot be read.
     pub async fn changes(&self, subject: &Subject) -> Result<History, ExplainError> {
+        let _reading = self.reading.lock().await;
         let records = self.store.records(std::slice::from_ref(subject), &[]).await?;
         let history = records.histories.into_iter().find(|history| history.is_known);
         let history = history.ok_or(ExplainError::UnknownSubject)?;
-        let versions = self.store.catalog_history(i64::MAX).await?;
-        Ok(History { records: history, versions, none: Catalog::default() })
+        let states = self.store.catalog_states().await?;
+        Ok(History { records: history, states, none: Catalog::default() })
     }
 }
 
@@ -209,7 +219,7 @@ fn points(viewpoint: Viewpoint, now: DateTime<Utc>) -> (Point, Option<Point>) {
                 known_at: checked_at,
                 stale_for,
                 catalog: CatalogPoint::State(revision.catalog),
-                knowledge: Knowledge::Revision(revision),
+                knowledge: Knowledge::Revision(revision, checked_at),
             };
             (point, Some(Point::at(checked_at, None, now)))
         }
@@ -235,8 +245,9 @@ impl Point {
             Knowledge::At(as_of, known_at) => {
                 View { as_of: *as_of, known: known_at.map_or(Known::All, Known::At) }
             }
-            Knowledge::Revision(revision) => {
-                View { as_of: None, known: Known::Revision(revision.of(subject.id()).unwrap_or(0)) }
+            Knowledge::Revision(revision, checked_at) => {
+                let revision = revision.of(subject.id()).unwrap_or(0);
+                View { as_of: None, known: Known::Revision(revision, *checked_at) }
             }
         }
     }
@@ -267,7 +278,7 @@ impl Recorded {
     /// Whether the answer is derived from a receipt.
     #[must_use]
     pub fn is_receipt(&self) -> bool {
-        matches!(self.point.knowledge, Knowledge::Revision(_))
+        matches!(self.point.knowledge, Knowledge::Revision(..))
     }
 
     fn evaluation_at<'r>(
@@ -280,7 +291,9 @@ impl Recorded {
         let accounts = views.map(|(history, view)| history.view(view));
         let (at, known_at, stale_for) = (point.at, point.known_at, point.stale_for);
         let accounts = accounts.collect::<Result<_, _>>()?;
-        Ok(PastEvaluation { accounts, version, known_at, at, stale_for, seen })
+        let is_replica_state =
+            matches!(point.knowledge, Knowledge::At(None, None) | Knowledge::Revision(..));
+        Ok(PastEvaluation { accounts, version, known_at, at, stale_for, is_replica_state, seen })
     }
 }
 
@@ -310,7 +323,7 @@ impl<'r> PastEvaluation<'r> {
         domain::steps(&self.accounts(), &self.version.catalog, question, &verdict, self.at)
     }
 
-    /// The observations that only one of two evaluations has, in the order of their recording.
+    /// The observations that only one of two evaluations has, the newest first.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Vec<&'r Observation> {
         let ids = |seen: &[&Observation]| seen.iter().map(|one| one.id).collect::<BTreeSet<_>>();
@@ -318,7 +331,7 @@ impl<'r> PastEvaluation<'r> {
         let only = self.seen.iter().filter(|one| !theirs.contains(&one.id));
         let mut only: Vec<_> =
             only.chain(other.seen.iter().filter(|one| !ours.contains(&one.id))).copied().collect();
-        only.sort_by_key(|one| (one.known_at, one.id));
+        only.sort_by_key(|one| Reverse((one.known_at, one.id)));
         only
     }
 
@@ -359,7 +372,8 @@ impl<'r> PastEvaluation<'r> {
         let states = self.accounts.iter().map(|viewed| &viewed.account);
         let states = states.map(|account| (&account.subject, account.revision));
         let state: CatalogState = self.version.state();
-        let revision = Revision::token(state, states);
+        let revision =
+            if self.is_replica_state { Revision::token(state, states) } else { String::new() };
         let state = EvaluatedState { checked_at: at, stale_for: self.stale_for, revision };
         Explanation::new(decision, state)
     }

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::api::pb::{
     CatalogVersion, CheckFeatureResponse, Comparison, ExplainRequest, ExplainResponse, Item,
-    Receipt, Step, explain_request::Target, statement, step::Kind, support_client::SupportClient,
+    Reason, Receipt, Step, explain_request::Target, statement, step::Kind,
+    support_client::SupportClient,
 };
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -43,11 +44,11 @@ pub(super) struct ExplainCommand {
     #[arg(long, value_name = "INSTANT", conflicts_with_all = ["as_of", "known_at", "revision"])]
     at: Option<DateTime<Utc>>,
 
-    /// By what was true at this time, past or future
+    /// Use only changes that had taken effect at this time; it may be in the future
     #[arg(long, value_name = "INSTANT", conflicts_with = "revision")]
     as_of: Option<DateTime<Utc>>,
 
-    /// By what was known at this time
+    /// Use only what was known at this time
     #[arg(long, value_name = "INSTANT", conflicts_with = "revision")]
     known_at: Option<DateTime<Utc>>,
 
@@ -59,7 +60,7 @@ pub(super) struct ExplainCommand {
     #[arg(long, value_name = "INSTANT", requires = "revision")]
     checked_at: Option<DateTime<Utc>>,
 
-    /// Receipt: `stale_for` of the answer, as 12s, if it had one
+    /// Receipt: `stale_for` of the answer, such as 12s; omit it if the answer had none
     #[arg(long, value_name = "DURATION", requires = "revision", value_parser = humantime::parse_duration)]
     stale_for: Option<Duration>,
 
@@ -77,7 +78,7 @@ impl ExplainCommand {
         let allowed = print(target, &explained);
         if let Some(comparison) = &explained.comparison {
             let is_earlier = self.known_at.or(self.at).is_some() || self.revision.is_some();
-            compare(comparison, is_earlier);
+            compare(comparison, is_earlier, self.stale_for.is_some());
         }
         let allowed = allowed.context("the response of the service is incomplete")?;
         Ok(ExitCode::from(u8::from(!allowed)))
@@ -133,8 +134,9 @@ fn print(target: &str, explained: &ExplainResponse) -> Option<bool> {
     Some(said.allowed)
 }
 
-/// Prints the answer by other knowledge: by that of now if the explained answer `is_earlier`.
-fn compare(comparison: &Comparison, is_earlier: bool) {
+/// Prints the answer by other knowledge: by that of now if the explained answer `is_earlier`. That answer may have been
+/// from stale data.
+fn compare(comparison: &Comparison, is_earlier: bool, is_stale: bool) {
     let known = if is_earlier {
         "by all that is known now".into()
     } else {
@@ -145,7 +147,8 @@ fn compare(comparison: &Comparison, is_earlier: bool) {
     }
     let other = comparison.answer.as_ref().map(answer).unwrap_or_default();
     if comparison.causes.is_empty() {
-        return say!("{known}: {other}; the explained answer is from stale data");
+        let cause = if is_stale { "from stale data" } else { "from a cause that is not recorded" };
+        return say!("{known}: {other}; the explained answer is {cause}");
     }
     say!("{known}: {other}; the answers differ because of");
     list("  ", &comparison.causes.iter().collect::<Vec<_>>(), MAX_CAUSES, |cause| source(cause));
@@ -179,6 +182,9 @@ fn step(step: &Step) -> String {
         Kind::DefaultPlan if step.plan.is_empty() => of("no default plan".into()),
         Kind::DefaultPlan => of(format!("default plan {}", step.plan)),
         Kind::Deletion => of("deletion".into()),
+        Kind::Scope if step.reason() == Reason::UnknownScope => {
+            "scope, which does not exist".into()
+        }
         Kind::Scope => format!("scope of the question, which leaves out {}", step.subject),
         Kind::Catalog => "catalog, which has no such feature or plan".into(),
         Kind::Staleness => "stale data, from which no strict feature is granted".into(),

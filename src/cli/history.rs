@@ -40,10 +40,14 @@ impl HistoryCommand {
             left = left.saturating_sub(page.changes.len());
             page_token = page.next_page_token;
             if page_token.is_empty() {
-                say!("{}  the history begins", instant(page.complete_from));
-                break;
+                say!(
+                    "complete since {}; older changes may be missing",
+                    instant(page.complete_from)
+                );
+                return Ok(ExitCode::SUCCESS);
             }
         }
+        say!("and older changes: use a larger --limit");
         Ok(ExitCode::SUCCESS)
     }
 }

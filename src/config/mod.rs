@@ -110,8 +110,9 @@ pub struct Settings {
     #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "30days", help_heading = "Database")]
     pub history_after_deletion: Span,
 
-    /// Serve entitlements.v1.Admin, which shows the bodies of deliveries, to every client of the API listener. Always
-    /// on in `dev`; with `CALLERS` or `API_CLIENT_CA`, always served to callers with the scope `admin`
+    /// Serve entitlements.v1.Admin, which shows the bodies of deliveries, and entitlements.v1.Support to every client of
+    /// the API listener. Always on in `dev`; with `CALLERS` or `API_CLIENT_CA`, always served to callers with the scope
+    /// `admin` or `support`
     #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1, help_heading = "Protocols")]
     #[arg(
         require_equals = true,

@@ -1,7 +1,7 @@
 //! The changes of a subject: each record, catalog and passed date, with the features that the subject gained or lost.
 
 use super::{
-    Account, Catalog, Observation, Override, PreparedAccounts, Question, Reason, Slug,
+    Account, Catalog, Denial, Observation, Override, PreparedAccounts, Question, Reason, Slug,
     SubjectHistory, TooLong, Verdict, decide, history::Derived,
 };
 use chrono::{DateTime, Utc};
@@ -29,7 +29,7 @@ pub enum ChangeCause<'h> {
     Observations(&'h [Observation]),
     /// An override that an operator set.
     Override(&'h Override),
-    /// The catalog with this number.
+    /// The catalog with this number, or a plan name that was learned for it.
     Catalog(u64),
     /// The passing of time.
     Time,
@@ -59,13 +59,13 @@ pub struct FeatureState {
     pub limit: Option<u64>,
 }
 
-/// A catalog with its number and the time at which it came into force.
+/// A catalog with its number, and the time at which it came into force or a plan name was learned for it.
 #[derive(Debug, Clone, Copy)]
 pub struct DatedCatalog<'c> {
     /// The number.
     pub number: u64,
-    /// When it came into force.
-    pub applied_at: DateTime<Utc>,
+    /// The time.
+    pub since: DateTime<Utc>,
     /// The catalog.
     pub catalog: &'c Catalog,
 }
@@ -84,10 +84,10 @@ pub fn changes<'h>(
 ) -> Result<Vec<HistoryChange<'h>>, TooLong> {
     let mut events: Vec<_> = recorded(history).collect();
     let Some(first) = events.iter().map(|(at, _)| *at).min() else { return Ok(Vec::new()) };
-    let later = catalogs.iter().filter(|catalog| catalog.applied_at > first);
-    events.extend(later.map(|catalog| (catalog.applied_at, RecordedEvent::Catalog(*catalog))));
+    let later = catalogs.iter().filter(|catalog| catalog.since > first);
+    events.extend(later.map(|catalog| (catalog.since, RecordedEvent::Catalog(*catalog))));
     events.sort_by_key(|(at, _)| *at);
-    let initial = catalogs.iter().rfind(|catalog| catalog.applied_at <= first);
+    let initial = catalogs.iter().rfind(|catalog| catalog.since <= first);
     let mut walk = Walk {
         history,
         derived: Derived::default(),
@@ -167,8 +167,10 @@ impl<'h> Walk<'h> {
                 (ChangeCause::Catalog(dated.number), at, false)
             }
         };
-        let features = self.changed_features();
-        self.push(cause, effective_at, is_superseded, features);
+        let features = if is_superseded { Vec::new() } else { self.changed_features() };
+        if !features.is_empty() || !matches!(cause, ChangeCause::Catalog(_)) {
+            self.push(cause, effective_at, is_superseded, features);
+        }
         Ok(())
     }
 
@@ -208,14 +210,17 @@ impl<'h> Walk<'h> {
         let before = std::mem::replace(&mut self.features, now);
         let slugs: BTreeSet<_> = before.keys().chain(self.features.keys()).collect();
         let changes = slugs.into_iter().filter_map(|feature| {
-            let state = |states: &BTreeMap<Slug, FeatureState>| {
-                states.get(feature).cloned().unwrap_or_else(|| self.answer(feature))
-            };
-            let (before, after) = (state(&before), state(&self.features));
+            let before = before.get(feature).cloned().unwrap_or(FeatureState::UNKNOWN);
+            let after = self.features.get(feature).cloned();
+            let after = after.unwrap_or_else(|| self.answer(feature));
             let is_same = (before.allowed, before.limit) == (after.allowed, after.limit);
             (!is_same).then(|| FeatureChange { feature: feature.clone(), before, after })
         });
         changes.collect()
+    }
+
+    fn answer(&self, feature: &Slug) -> FeatureState {
+        decide(&[&self.account], self.catalog, &Question::of(feature), self.at).verdict.into()
     }
 
     /// The answers about all features of the catalog and of the overrides.
@@ -228,10 +233,16 @@ impl<'h> Walk<'h> {
         });
         decided.collect()
     }
+}
 
-    fn answer(&self, feature: &Slug) -> FeatureState {
-        decide(&[&self.account], self.catalog, &Question::of(feature), self.at).verdict.into()
-    }
+impl FeatureState {
+    /// The answer about a feature that neither a plan for this kind of subject nor an override has.
+    const UNKNOWN: Self = Self {
+        allowed: false,
+        reason: Reason::Denial(Denial::UnknownFeature),
+        plan: None,
+        limit: None,
+    };
 }
 
 impl From<Verdict<'_>> for FeatureState {

@@ -42,6 +42,12 @@ impl Revision {
         text
     }
 
+    /// The number of subjects in this token.
+    #[must_use]
+    pub fn subjects(&self) -> usize {
+        self.subjects.len()
+    }
+
     /// The revision of a subject in this token; `None` if the token does not have the subject.
     #[must_use]
     pub fn of(&self, id: SubjectRef<'_>) -> Option<u64> {

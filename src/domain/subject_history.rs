@@ -12,6 +12,8 @@ pub struct SubjectHistory {
     pub subject: Subject,
     /// Whether the database has a row for the subject.
     pub is_known: bool,
+    /// The newest revision of the subject.
+    pub revision: u64,
     /// All observations, in the order of their recording.
     pub observations: Vec<Observation>,
     /// The overrides, each with the time at which it was set.
@@ -38,8 +40,8 @@ pub enum Known {
     All,
     /// All that was recorded until this instant.
     At(DateTime<Utc>),
-    /// All that was recorded until this revision of the subject.
-    Revision(u64),
+    /// All that was recorded until a revision of the subject, with the overrides that were set until an instant.
+    Revision(u64, DateTime<Utc>),
 }
 
 /// The account from one point of view, and the observations behind it.
@@ -79,7 +81,12 @@ impl SubjectHistory {
     pub fn view(&self, view: View) -> Result<ViewedAccount<'_>, ViewError> {
         self.ensure_complete(view)?;
         let derived = Derived::of(self.seen(view));
-        let account = derived.account(self.subject.clone()).map_err(ViewError::TooLong)?;
+        let mut account = derived.account(self.subject.clone()).map_err(ViewError::TooLong)?;
+        account.revision = match view {
+            View { as_of: None, known: Known::All } => self.revision,
+            View { known: Known::Revision(revision, _), .. } => revision,
+            View { .. } => account.revision,
+        };
         let sources = derived.decisive_ids();
         let sources = sources.filter_map(|(item, id)| Some((item, self.observation(id)?)));
         Ok(ViewedAccount {
@@ -94,7 +101,7 @@ impl SubjectHistory {
         let is_known = move |observation: &&Observation| match view.known {
             Known::All => true,
             Known::At(known_at) => observation.known_at <= known_at,
-            Known::Revision(revision) => observation.revision <= revision,
+            Known::Revision(revision, _) => observation.revision <= revision,
         };
         let is_true = move |observation: &&Observation| {
             view.as_of.is_none_or(|at| observation.effective_at() <= at)
@@ -104,8 +111,8 @@ impl SubjectHistory {
 
     fn overrides(&self, view: View) -> Box<[Override]> {
         let known_at = match view.known {
-            Known::At(known_at) => Some(known_at),
-            Known::All | Known::Revision(_) => None,
+            Known::At(known_at) | Known::Revision(_, known_at) => Some(known_at),
+            Known::All => None,
         };
         let last = known_at.into_iter().chain(view.as_of).min();
         let is_seen = |set_at: DateTime<Utc>| last.is_none_or(|last| set_at <= last);
@@ -127,8 +134,8 @@ impl SubjectHistory {
         match view.known {
             Known::At(known_at) if known_at < first => return Err(ViewError::NotKnownSince(first)),
             Known::All | Known::At(_) => {}
-            Known::Revision(revision) => {
-                if self.observations.last().map_or(0, |last| last.revision) < revision {
+            Known::Revision(revision, _) => {
+                if self.revision < revision {
                     return Err(ViewError::NoRevision);
                 }
                 // Observations of this revision may be removed if a later one is as old.

@@ -1,6 +1,7 @@
 //! Tests of the rules of access, and property tests of the laws that hold for all accounts.
 
 mod history;
+mod history_records;
 mod laws;
 mod many;
 mod overrides;

@@ -1,12 +1,13 @@
 //! Earlier states of the catalog, to explain earlier answers.
 
 use super::{
-    StoreError,
+    Store, StoreError,
     catalogs::{CatalogRow, CatalogVersion, plan_name},
 };
 use crate::domain::{CatalogState, PlanNames};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use std::collections::BTreeSet;
 
 /// A state of the catalog to look up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,4 +108,43 @@ async fn names_at(
         plan_name(&mut names, &row.kind, row.plan_id, row.slug);
     }
     Ok(names)
+}
+
+/// The most versions of the catalog that a history considers.
+const MAX_VERSIONS: i64 = 1_000;
+
+impl Store {
+    /// Each state of the catalog, with the time from which it was in force, oldest first: a state begins with a version or
+    /// with a plan name. Only the newest versions are read.
+    pub async fn catalog_states(&self) -> Result<Vec<(DateTime<Utc>, CatalogVersion)>, StoreError> {
+        self.background.run(states).await
+    }
+}
+
+async fn states(db: &mut PgConnection) -> Result<Vec<(DateTime<Utc>, CatalogVersion)>, StoreError> {
+    let rows = sqlx::query_as!(
+        CatalogRow,
+        "select * from entitlements.catalog_version order by number desc limit $1",
+        MAX_VERSIONS
+    );
+    let rows = rows.fetch_all(&mut *db).await?;
+    let names = sqlx::query!(
+        "
+        select kind, plan_id, slug, known_at from entitlements.plan_name
+        order by seen_at, plan_id, slug
+        "
+    );
+    let names = names.fetch_all(db).await?;
+    let applied = rows.iter().map(|row| row.applied_at);
+    let times: BTreeSet<_> = applied.chain(names.iter().map(|name| name.known_at)).collect();
+    let mut states = Vec::new();
+    for time in times {
+        let Some(row) = rows.iter().find(|row| row.applied_at <= time) else { continue };
+        let mut known = PlanNames::default();
+        for name in names.iter().filter(|name| name.known_at <= time) {
+            plan_name(&mut known, &name.kind, name.plan_id.clone(), name.slug.clone());
+        }
+        states.push((time, row.clone().version(known)?));
+    }
+    Ok(states)
 }

@@ -80,6 +80,7 @@ pub enum Applied {
     },
 }
 
+#[derive(Debug, Clone)]
 pub(super) struct CatalogRow {
     pub number: i64,
     pub file_content: Option<String>,

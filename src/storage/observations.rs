@@ -27,7 +27,7 @@ pub(super) async fn history(
         r#"
         select
             r.complete_from,
-            s.key as "key?",
+            s.revision as "revision?",
             s.history_removed_at as "removed_at?",
             (select pg_catalog.json_agg(o) from entitlements.override o where o.subject = s.id)
                 as "overrides: Json<Vec<OverrideRow>>"
@@ -40,7 +40,8 @@ pub(super) async fn history(
     let overrides = overrides.map(|row| Ok((row.set_at, Override::try_from(row)?)));
     Ok(SubjectHistory {
         subject: subject.clone(),
-        is_known: row.key.is_some(),
+        is_known: row.revision.is_some(),
+        revision: row.revision.and_then(|revision| revision.try_into().ok()).unwrap_or(0),
         overrides: overrides.collect::<Result<_, StoreError>>()?,
         observations: read(db, subject).await?,
         complete_from: row.complete_from,

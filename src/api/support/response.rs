@@ -144,7 +144,7 @@ fn comparison(
 ) -> pb::Comparison {
     let (ours, theirs) = (evaluation.answer(question), other.answer(question));
     let differs = outcome(&ours) != outcome(&theirs);
-    let causes = if differs { causes(evaluation, other) } else { Vec::new() };
+    let causes = if differs { causes(evaluation, other, question) } else { Vec::new() };
     let known_at = instant(Some(other.known_at));
     pb::Comparison { differs, known_at, answer: Some(theirs.into()), causes }
 }
@@ -155,10 +155,21 @@ fn outcome<'a>(answer: &'a Explanation<'_>) -> impl PartialEq + use<'a> {
     (answer.allowed, answer.reason.name(), subject, answer.plan, answer.limit)
 }
 
-/// What only one of both knew: observations, and the catalog of the newer one.
-fn causes(evaluation: &PastEvaluation<'_>, other: &PastEvaluation<'_>) -> Vec<pb::Source> {
-    let mut causes: Vec<_> =
-        evaluation.difference(other).into_iter().take(MAX_CAUSES - 1).map(source).collect();
+/// The records that only one of both used: first those behind the decisive steps, then the newest ones; and the catalog
+/// of the newer one.
+fn causes(
+    evaluation: &PastEvaluation<'_>,
+    other: &PastEvaluation<'_>,
+    question: &Question<'_>,
+) -> Vec<pb::Source> {
+    let decisive = [evaluation, other].map(|one| {
+        let steps = one.steps(question);
+        let source = steps.first().and_then(|decisive| step_source(one, decisive));
+        source.map(|source| source.message).unwrap_or_default()
+    });
+    let mut found = evaluation.difference(other);
+    found.sort_by_key(|one| !decisive.iter().any(|message| **message == *one.message));
+    let mut causes: Vec<_> = found.into_iter().take(MAX_CAUSES - 1).map(source).collect();
     // Plan names differ with the message that names them, which may be about another subject.
     let (ours, theirs) = (evaluation.version.state(), other.version.state());
     if ours.number != theirs.number || (causes.is_empty() && ours != theirs) {

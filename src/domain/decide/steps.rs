@@ -181,6 +181,12 @@ fn mark_decisive<'a>(verdict: &Verdict<'a>, steps: &mut Vec<Step<'a>>) {
     let lasts = |step: &Step<'_>| step.until.map_or(Until::Forever, Until::Instant);
     let decisive = match verdict {
         Verdict::Allowed { .. } => giving.max_by_key(|(nth, step)| (lasts(step), Reverse(*nth))),
+        // The question names a feature or a plan that the catalog does not have.
+        Verdict::Denied {
+            reason: Denial::UnknownFeature | Denial::UnknownPlan,
+            subject: None,
+            ..
+        } => None,
         Verdict::Denied { .. } => giving.min_by_key(|(nth, _)| *nth),
     };
     let mut step = match (decisive.map(|(nth, _)| nth), *verdict) {

@@ -3,56 +3,23 @@
 use crate::support::{
     callers_file::CallersFile,
     database::Db,
+    explanations::{changed, explain, feature, move_back, refusal, timestamp},
     http_client::HttpClient,
     service::{ACME, ADA, GRACE, Replica, config, payload},
 };
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use entitlements::{
     api::pb::{
-        ExplainRequest, ExplainResponse, ListHistoryRequest, Reason, Receipt, change::Cause,
-        explain_request::Target, step::Kind, support_client::SupportClient,
+        ExplainRequest, ListHistoryRequest, Reason, Receipt, change::Cause, step::Kind,
+        support_client::SupportClient,
     },
     config::{Config, Protocol},
     server::auth::Scope,
 };
 use insta::assert_snapshot;
 use prost_types::Timestamp;
-use serde_json::{Value, json};
-use tonic::{Code, Request, Status};
-use tonic_types::StatusExt;
-
-fn timestamp(at: DateTime<Utc>) -> Timestamp {
-    let nanos = i32::try_from(at.timestamp_subsec_nanos()).unwrap();
-    Timestamp { seconds: at.timestamp(), nanos }
-}
-
-fn feature(user: &str, feature: &str) -> ExplainRequest {
-    let target = Some(Target::Feature(feature.into()));
-    ExplainRequest { user_id: user.into(), target, ..Default::default() }
-}
-
-async fn explain(replica: &Replica, request: ExplainRequest) -> Result<ExplainResponse, Status> {
-    let mut client = SupportClient::new(replica.channel.clone());
-    client.explain(request).await.map(tonic::Response::into_inner)
-}
-
-/// One of Clerk's payloads about an item, with other fields.
-fn changed(name: &str, fields: &Value) -> String {
-    let mut event: Value = serde_json::from_str(&payload(name)).unwrap();
-    event["data"].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    event.to_string()
-}
-
-/// Moves the beginning of the history and all that is recorded to the past.
-async fn move_back(db: &Db, days: i64) {
-    db.run(&format!(
-        "update entitlements.history_retention set complete_from = complete_from - interval '{days} days';
-         update entitlements.observation set known_at = known_at - interval '{days} days';
-         update entitlements.plan_name set known_at = known_at - interval '{days} days';
-         update entitlements.catalog_version set applied_at = applied_at - interval '{days} days'"
-    ))
-    .await;
-}
+use serde_json::json;
+use tonic::{Code, Request};
 
 #[tokio::test]
 async fn the_explanation_of_now_is_the_answer_of_a_check() {
@@ -146,7 +113,7 @@ async fn the_future_is_what_time_alone_will_change() {
 }
 
 #[tokio::test]
-async fn every_protocol_gives_receipts() {
+async fn protocols_over_http_give_receipts() {
     let db = Db::new().await;
     let protocols = vec![Protocol::Ofrep, Protocol::Authzen];
     let replica = Replica::start_with(Config { protocols, ..config(&db) }).await;
@@ -176,15 +143,6 @@ async fn every_protocol_gives_receipts() {
     }
 }
 
-/// The code of a status and its field violations.
-fn refusal(status: &Status) -> String {
-    let details = status.get_details_bad_request();
-    let violations = details.iter().flat_map(|details| &details.field_violations);
-    let violations: Vec<_> =
-        violations.map(|v| format!("{}: {}", v.field, v.description)).collect();
-    format!("{:?}: {}", status.code(), violations.join("; "))
-}
-
 #[tokio::test]
 async fn bad_requests_are_refused_with_their_field() {
     let db = Db::new().await;
@@ -192,6 +150,7 @@ async fn bad_requests_are_refused_with_their_field() {
     replica.send(&payload("subscriptionItem.active")).await;
     let revision = replica.check(ADA, "", "export").await.revision;
     let of_acme = replica.check("", ACME, "export").await.revision;
+    let of_both = replica.check(ADA, ACME, "export").await.revision;
     let before = db.fingerprint().await;
     let day = |days| Some(timestamp(Utc::now() + TimeDelta::days(days)));
     let receipt = |revision: &str, checked_at| {
@@ -218,6 +177,7 @@ async fn bad_requests_are_refused_with_their_field() {
         ("a receipt without an instant", receipt(&revision, None)),
         ("a receipt of the future", receipt(&revision, day(1))),
         ("a receipt of another subject", receipt(&of_acme, day(0))),
+        ("a receipt of two subjects", receipt(&of_both, day(0))),
         ("a receipt of another catalog", receipt(&revision.replacen('1', "8", 1), day(0))),
         ("a receipt of a later state", receipt(&later, day(0))),
         (
@@ -244,7 +204,8 @@ async fn bad_requests_are_refused_with_their_field() {
     a damaged receipt: InvalidArgument: receipt.revision: must be a `revision` from an earlier answer
     a receipt without an instant: InvalidArgument: receipt.checked_at: is absent: send `checked_at` of the answer
     a receipt of the future: InvalidArgument: receipt.checked_at: is in the future
-    a receipt of another subject: InvalidArgument: receipt.revision: is not of an answer about these subjects
+    a receipt of another subject: InvalidArgument: receipt.revision: is not of an answer about exactly these subjects
+    a receipt of two subjects: InvalidArgument: receipt.revision: is not of an answer about exactly these subjects
     a receipt of another catalog: InvalidArgument: receipt.revision: names a catalog that this database never had
     a receipt of a later state: InvalidArgument: receipt.revision: names a state that this database never had
     two points: InvalidArgument: as_of: must be absent: the receipt has its own instant; known_at: must be absent: the receipt has its own instant
@@ -269,23 +230,6 @@ async fn bad_requests_are_refused_with_their_field() {
     a foreign token: InvalidArgument: page_token: is not a valid page token: send a `next_page_token` unchanged
     ");
     assert_eq!(db.fingerprint().await, before);
-}
-
-#[tokio::test]
-async fn a_receipt_of_removed_history_is_out_of_range() {
-    let db = Db::new().await;
-    let replica = Replica::start(&db).await;
-    replica.send(&payload("subscriptionItem.active")).await;
-    let answer = replica.check(ADA, "", "export").await;
-    replica.send(&payload("subscriptionItem.canceled")).await;
-    db.run("update entitlements.history_retention set complete_from = now() + interval '1 second'")
-        .await;
-    let receipt =
-        Some(Receipt { revision: answer.revision, checked_at: answer.checked_at, stale_for: None });
-    let status = explain(&replica, ExplainRequest { receipt, ..feature(ADA, "export") }).await;
-    let status = status.expect_err("the revision may be incomplete");
-    assert_eq!(status.code(), Code::OutOfRange);
-    assert!(refusal(&status).contains("receipt: is before"), "{}", refusal(&status));
 }
 
 #[tokio::test]

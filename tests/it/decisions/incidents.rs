@@ -7,7 +7,9 @@ use crate::support::{
     service::{Replica, config},
     shell::Shell,
 };
+use chrono::TimeDelta;
 use entitlements::{
+    config::Config,
     domain::{Catalog, Subject},
     storage::{Author, Store},
 };
@@ -89,8 +91,11 @@ async fn terminal(line: &str, replica: &Replica) -> String {
 /// The text of an incident with the output of its commands.
 async fn shown(incident: &'static Incident, text: String) -> (String, Vec<String>) {
     let db = Db::new().await;
-    let replica =
-        Replica::start_with(entitlements::config::Config { catalog: None, ..config(&db) }).await;
+    let mut config = Config { catalog: None, ..config(&db) };
+    // The incidents are long ago, and their histories must stay.
+    (config.retention.history, config.retention.history_after_deletion) =
+        (None, TimeDelta::days(10_000));
+    let replica = Replica::start_with(config).await;
     record(incident, &db, &replica).await;
     let (mut new, mut missing) = (Vec::new(), Vec::new());
     let (mut is_output, mut commands) = (false, 0);

@@ -8,3 +8,4 @@ pub mod parity;
 pub mod past_due;
 pub mod plan_ids;
 pub mod receipts;
+pub mod removed_history;

@@ -54,9 +54,12 @@ fn as_feature(answer: CheckPlanResponse) -> CheckFeatureResponse {
     }
 }
 
-async fn ask(url: String, user: String, org: String, target: Target) -> Result<Answered, Status> {
-    let channel = Channel::from_shared(url).unwrap().connect_lazy();
-    let mut client = EntitlementsClient::new(channel);
+async fn ask(
+    mut client: EntitlementsClient<Channel>,
+    user: String,
+    org: String,
+    target: Target,
+) -> Result<Answered, Status> {
     let (user_id, organization_id) = (user.clone(), org.clone());
     let answer = match target.clone() {
         Target::Feature(feature) => {
@@ -110,7 +113,7 @@ fn question(stories: &[Story], rng: &mut Rng) -> (String, String, Target) {
 
 /// Three services on one database, and where to reach them.
 struct Services {
-    urls: Mutex<Vec<(String, String)>>,
+    urls: Mutex<Vec<(String, EntitlementsClient<Channel>)>>,
     is_over: AtomicBool,
     answered: Mutex<Vec<Answered>>,
 }
@@ -125,8 +128,8 @@ impl Services {
         let mut got = 0;
         while got < count || !self.is_over.load(Ordering::Relaxed) {
             let (user, org, target) = question(stories, &mut rng);
-            let (_, grpc) = rng.pick(&self.urls.lock().unwrap().clone());
-            if let Ok(answered) = ask(grpc, user, org, target).await {
+            let (_, client) = rng.pick(&self.urls.lock().unwrap().clone());
+            if let Ok(answered) = ask(client, user, org, target).await {
                 self.answered.lock().unwrap().push(answered);
                 got += 1;
             }
@@ -153,6 +156,12 @@ impl Services {
         });
         stream::iter(sent).buffer_unordered(8).collect::<Vec<()>>().await;
     }
+}
+
+/// Where a service takes deliveries, and a client for checks.
+fn reached(process: &Process) -> (String, EntitlementsClient<Channel>) {
+    let channel = Channel::from_shared(process.grpc.clone()).unwrap().connect_lazy();
+    (process.http.clone(), EntitlementsClient::new(channel))
 }
 
 /// Explains each answer by its receipt.
@@ -187,7 +196,7 @@ async fn every_answer_is_derived_again_from_its_receipt() {
     for _ in 0..3 {
         processes.push(Process::start(&db.url, &KEEPS_HISTORY).await);
     }
-    let urls = processes.iter().map(|one| (one.http.clone(), one.grpc.clone())).collect();
+    let urls = processes.iter().map(reached).collect();
     let services = Services {
         urls: Mutex::new(urls),
         is_over: AtomicBool::new(false),
@@ -204,7 +213,7 @@ async fn every_answer_is_derived_again_from_its_receipt() {
             let catalog = &catalogs[nth % catalogs.len()];
             store.apply_catalog(Author::Operator, catalog, "test").await.unwrap();
             let (victim, mut next) = (nth % 3, Process::start(&db.url, &KEEPS_HISTORY).await);
-            services.urls.lock().unwrap()[victim] = (next.http.clone(), next.grpc.clone());
+            services.urls.lock().unwrap()[victim] = reached(&next);
             std::mem::swap(&mut processes[victim], &mut next);
             next.kill().await;
         }

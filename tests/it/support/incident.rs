@@ -275,7 +275,7 @@ pub const INCIDENTS: &[Incident] = &[
         },
     },
     Incident {
-        title: "The limit is another one",
+        title: "The limit is higher than expected",
         causes: &["limit 100", "plan team", "of org_acme", "limit 25"],
         events: || {
             let id = ("org_acme", "csub_item_9");

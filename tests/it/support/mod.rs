@@ -5,6 +5,7 @@ pub mod callers_file;
 pub mod certificates;
 pub mod checkout;
 pub mod database;
+pub mod explanations;
 pub mod fake_clerk;
 pub mod flagd;
 pub mod gateway_replica;
