@@ -24,7 +24,7 @@ impl Store {
         points: &[CatalogPoint],
     ) -> Result<Records, StoreError> {
         let read = async |tx: &mut PgConnection| {
-            sqlx::query!("set transaction isolation level repeatable read, read only")
+            sqlx::raw_sql("set transaction isolation level repeatable read, read only")
                 .execute(&mut *tx)
                 .await?;
             let (mut histories, mut catalogs) = (Vec::new(), Vec::new());

@@ -126,7 +126,10 @@ async fn dev_rejects_the_database_of_an_earlier_version_and_names_its_folder() {
     assert!(output.contains(&format!("delete the folder (`rm -r {home}`)")), "{output}");
     assert!(!output.contains("drop table"), "{output}");
 
-    fs::remove_dir_all(home.to_string()).unwrap();
+    eventually("the last process of Postgres has ended", async || {
+        fs::remove_dir_all(home.to_string()).is_ok()
+    })
+    .await;
     let mut dev = dev();
     let output = || fs::read_to_string(&log).unwrap();
     eventually("`dev` runs", async || {
