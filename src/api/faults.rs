@@ -1,7 +1,7 @@
 //! The invalid fields of a gRPC request.
 
 use chrono::{DateTime, Datelike, Utc};
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
@@ -42,6 +42,22 @@ pub(super) fn instant(
     let parsed = parsed.filter(|at| (1..=9999).contains(&at.year()));
     if parsed.is_none() {
         faults.add(field, "must be a timestamp between the years 1 and 9999");
+    }
+    parsed
+}
+
+/// Parses a duration, which must not be negative.
+pub(super) fn duration(
+    field: &str,
+    given: Option<prost_types::Duration>,
+    faults: &mut Faults,
+) -> Option<Duration> {
+    let given = given?;
+    // The conversion of the library overflows for the smallest number of seconds.
+    let is_negative = given.seconds < 0 || given.nanos < 0;
+    let parsed = if is_negative { None } else { Duration::try_from(given).ok() };
+    if parsed.is_none() {
+        faults.add(field, "must be a duration that is not negative");
     }
     parsed
 }

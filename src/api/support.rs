@@ -138,7 +138,9 @@ fn failed(error: &ExplainError, subject: &str) -> Status {
         ExplainError::View(ViewError::NotKnownSince(_)) => {
             fault(Code::OutOfRange, "known_at", error)
         }
-        ExplainError::View(ViewError::NoRevision | ViewError::TooLong(_)) => {
+        ExplainError::View(
+            ViewError::NoRevision | ViewError::LaterRevision | ViewError::TooLong(_),
+        ) => {
             tracing::error!(error = log_chain(error), "support call failed");
             Status::internal("the records of the subject cannot be read: see the log")
         }

@@ -264,6 +264,9 @@ impl Recorded {
             ViewError::NoRevision => {
                 ExplainError::Receipt("names a state that this database never had")
             }
+            ViewError::LaterRevision => ExplainError::Receipt(
+                "is of a state that was recorded after `checked_at`: are both from one answer?",
+            ),
             other => ExplainError::View(other),
         })
     }

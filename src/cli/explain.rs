@@ -41,15 +41,15 @@ pub(super) struct ExplainCommand {
     org: Option<String>,
 
     /// The answer that a check got at this time, as 2026-11-03T14:03:00Z: short for --as-of and --known-at
-    #[arg(long, value_name = "INSTANT", conflicts_with_all = ["as_of", "known_at", "revision"])]
+    #[arg(long, value_name = "INSTANT", value_parser = parse_instant, conflicts_with_all = ["as_of", "known_at", "revision"])]
     at: Option<DateTime<Utc>>,
 
     /// Use only changes that had taken effect at this time; it may be in the future
-    #[arg(long, value_name = "INSTANT", conflicts_with = "revision")]
+    #[arg(long, value_name = "INSTANT", value_parser = parse_instant, conflicts_with = "revision")]
     as_of: Option<DateTime<Utc>>,
 
     /// Use only what was known at this time
-    #[arg(long, value_name = "INSTANT", conflicts_with = "revision")]
+    #[arg(long, value_name = "INSTANT", value_parser = parse_instant, conflicts_with = "revision")]
     known_at: Option<DateTime<Utc>>,
 
     /// Receipt: `revision` of an earlier answer
@@ -57,7 +57,7 @@ pub(super) struct ExplainCommand {
     revision: Option<String>,
 
     /// Receipt: `checked_at` of the answer
-    #[arg(long, value_name = "INSTANT", requires = "revision")]
+    #[arg(long, value_name = "INSTANT", value_parser = parse_instant, requires = "revision")]
     checked_at: Option<DateTime<Utc>>,
 
     /// Receipt: `stale_for` of the answer, such as 12s; omit it if the answer had none
@@ -100,6 +100,10 @@ impl ExplainCommand {
             receipt: receipt.transpose()?,
         })
     }
+}
+
+fn parse_instant(text: &str) -> Result<DateTime<Utc>, &'static str> {
+    text.parse().map_err(|_| "needs a date, a time and a zone, as 2026-11-03T14:03:00Z")
 }
 
 fn timestamp(at: DateTime<Utc>) -> Timestamp {

@@ -8,7 +8,7 @@ use crate::api::pb::{
     Change, FeatureChange, FeatureState, ListHistoryRequest, change::Cause,
     support_client::SupportClient,
 };
-use clap::Args;
+use clap::{Args, value_parser};
 use std::process::ExitCode;
 
 /// Prints the time at which each change became known, its cause, and the features that were gained (+), lost (-) or
@@ -20,8 +20,8 @@ pub(super) struct HistoryCommand {
     subject: String,
 
     /// Maximum number of changes to list
-    #[arg(long, default_value_t = 20)]
-    limit: usize,
+    #[arg(long, default_value_t = 20, value_parser = value_parser!(u32).range(1..))]
+    limit: u32,
 
     #[command(flatten)]
     service: ServiceAddress,
@@ -32,12 +32,12 @@ impl HistoryCommand {
         let mut client = SupportClient::new(self.service.connect().await?);
         let (mut page_token, mut left) = (String::new(), self.limit);
         while left > 0 {
-            let page_size = u32::try_from(left.min(1000))?;
+            let page_size = left.min(1000);
             let page = ListHistoryRequest { subject: self.subject.clone(), page_size, page_token };
             let page = client.list_history(self.service.request(page)?).await;
             let page = page.map_err(|status| status_error(&status))?.into_inner();
             page.changes.iter().for_each(print);
-            left = left.saturating_sub(page.changes.len());
+            left = left.saturating_sub(u32::try_from(page.changes.len())?);
             page_token = page.next_page_token;
             if page_token.is_empty() {
                 say!(

@@ -174,7 +174,7 @@ impl<'h> Walk<'h> {
         Ok(())
     }
 
-    /// Adds the statements of one message; returns whether they changed the account.
+    /// Adds the statements of one message; returns whether they were applied: a superseded message keeps the revision.
     fn add(&mut self, observations: &'h [Observation]) -> Result<bool, TooLong> {
         for observation in observations {
             self.derived.add(observation);
@@ -182,8 +182,7 @@ impl<'h> Walk<'h> {
         let derived = self.derived.account(self.history.subject.clone())?;
         let overrides = std::mem::take(&mut self.account.overrides);
         let account = Account { overrides, ..derived };
-        let is_changed =
-            (&account.items, account.deleted_at) != (&self.account.items, self.account.deleted_at);
+        let is_changed = account.revision != self.account.revision;
         self.account = account;
         Ok(is_changed)
     }

@@ -2,7 +2,7 @@
 //! another.
 
 use super::{Account, Observation, Override, Statement, Subject, TooLong, history::Derived};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use std::collections::BTreeMap;
 
 /// Everything that was recorded about one subject.
@@ -59,18 +59,29 @@ pub struct ViewedAccount<'h> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {
     /// What was true at the instant [`View::as_of`] was removed or never recorded.
-    #[error("is before {}, from when on this history is complete", .0.format("%FT%TZ"))]
+    #[error("is before {}, from when on this history is complete", rounded_up(.0))]
     NotTrueSince(DateTime<Utc>),
     /// What was known at [`View::known`] was removed or never recorded.
-    #[error("is before {}, from when on this history is complete", .0.format("%FT%TZ"))]
+    #[error("is before {}, from when on this history is complete", rounded_up(.0))]
     NotKnownSince(DateTime<Utc>),
     /// The subject never had the revision.
     #[error("names a state that this database never had")]
     NoRevision,
+    /// The revision was recorded after the instant of the receipt.
+    #[error("is of a state that was recorded after `checked_at`: are both from one answer?")]
+    LaterRevision,
     /// A text of an item is too long.
     #[error(transparent)]
     TooLong(TooLong),
 }
+
+/// The instant, rounded up to whole milliseconds, the precision of all dates in our protocols.
+fn rounded_up(at: &DateTime<Utc>) -> String {
+    (*at + TimeDelta::microseconds(999)).to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// How far the clock of a replica may be behind that of the database.
+const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 
 impl SubjectHistory {
     /// The account as it was true and known there.
@@ -134,9 +145,13 @@ impl SubjectHistory {
         match view.known {
             Known::At(known_at) if known_at < first => return Err(ViewError::NotKnownSince(first)),
             Known::All | Known::At(_) => {}
-            Known::Revision(revision, _) => {
+            Known::Revision(revision, checked_at) => {
                 if self.revision < revision {
                     return Err(ViewError::NoRevision);
+                }
+                let last = self.seen(view).last().map(|last| last.known_at - MAX_CLOCK_SKEW);
+                if last.is_some_and(|last| last > checked_at) {
+                    return Err(ViewError::LaterRevision);
                 }
                 // Observations of this revision may be removed if a later one is as old.
                 let is_old =

@@ -1,12 +1,15 @@
 //! Parses requests into domain types. One error lists all invalid fields of a request.
 
 use crate::{
-    api::{faults::Faults, pb},
+    api::{
+        faults::{Faults, duration},
+        pb,
+    },
     check::{Subjects, SubjectsParser},
     domain::{Kind, Question, Revision},
     replica::Consistency,
 };
-use std::{fmt::Display, time::Duration};
+use std::fmt::Display;
 use tonic::Status;
 
 /// A parsed check of one question.
@@ -94,12 +97,7 @@ pub(super) fn consistency(
         }
         None => {}
     }
-    if let Some(duration) = max_staleness {
-        match Duration::try_from(duration) {
-            Ok(duration) => consistency.max_staleness = Some(duration),
-            Err(_) => faults.add("max_staleness", "must be a duration that is not negative"),
-        }
-    }
+    consistency.max_staleness = duration("max_staleness", max_staleness, faults);
     consistency
 }
 

@@ -3,14 +3,13 @@
 use crate::{
     api::{
         entitlements::request::{question, subjects},
-        faults::{Faults, instant},
+        faults::{Faults, duration, instant},
         pb,
     },
     check::{Receipt, Subjects, Viewpoint},
     domain::{InvalidRevision, Question, Revision},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use std::time::Duration;
 use tonic::Status;
 
 /// How far the clock of the replica that gave an answer may be ahead of this one.
@@ -78,13 +77,7 @@ fn receipt(receipt: &pb::Receipt, faults: &mut Faults) -> Option<Receipt> {
     if checked_at.is_some_and(|at: DateTime<Utc>| at > Utc::now() + MAX_CLOCK_SKEW) {
         faults.add("receipt.checked_at", "is in the future");
     }
-    let stale_for = receipt.stale_for.and_then(|age| {
-        let age = Duration::try_from(age);
-        age.map_err(|_| {
-            faults.add("receipt.stale_for", "must be a duration that is not negative");
-        })
-        .ok()
-    });
+    let stale_for = duration("receipt.stale_for", receipt.stale_for, faults);
     Some(Receipt { revision: revision?, checked_at: checked_at?, stale_for })
 }
 

@@ -71,7 +71,7 @@ fn step_source(evaluation: &PastEvaluation<'_>, step: &Step<'_>) -> Option<pb::S
         StepKind::Item(found) => account?.source(found.id).map(source),
         StepKind::Deletion => account?.deletion.map(source),
         StepKind::DefaultPlan | StepKind::Catalog | StepKind::Staleness => {
-            Some(catalog_source(evaluation.version))
+            Some(catalog_source(evaluation.version)).filter(|source| source.catalog > 0)
         }
         StepKind::Override(_) | StepKind::Scope => None,
     }

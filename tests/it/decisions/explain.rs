@@ -157,6 +157,9 @@ async fn bad_requests_are_refused_with_their_field() {
         let receipt = Receipt { revision: revision.into(), checked_at, stale_for: None };
         ExplainRequest { receipt: Some(receipt), ..feature(ADA, "export") }
     };
+    let earlier = Some(timestamp(Utc::now() - TimeDelta::hours(1)));
+    let negative = Some(prost_types::Duration { seconds: i64::MIN, nanos: 0 });
+    let long_ago = Receipt { revision: revision.clone(), checked_at: day(0), stale_for: negative };
     let later = revision.rsplit_once('.').map(|(start, _)| format!("{start}.7")).unwrap();
     let cases = [
         ("nothing", ExplainRequest::default()),
@@ -177,9 +180,11 @@ async fn bad_requests_are_refused_with_their_field() {
         ("a receipt without an instant", receipt(&revision, None)),
         ("a receipt of the future", receipt(&revision, day(1))),
         ("a receipt of another subject", receipt(&of_acme, day(0))),
+        ("a receipt of an earlier instant", receipt(&revision, earlier)),
         ("a receipt of two subjects", receipt(&of_both, day(0))),
         ("a receipt of another catalog", receipt(&revision.replacen('1', "8", 1), day(0))),
         ("a receipt of a later state", receipt(&later, day(0))),
+        ("a negative age", ExplainRequest { receipt: Some(long_ago), ..feature(ADA, "export") }),
         (
             "two points",
             ExplainRequest { as_of: day(0), known_at: day(0), ..receipt(&revision, day(0)) },
@@ -205,9 +210,11 @@ async fn bad_requests_are_refused_with_their_field() {
     a receipt without an instant: InvalidArgument: receipt.checked_at: is absent: send `checked_at` of the answer
     a receipt of the future: InvalidArgument: receipt.checked_at: is in the future
     a receipt of another subject: InvalidArgument: receipt.revision: is not of an answer about exactly these subjects
+    a receipt of an earlier instant: InvalidArgument: receipt.revision: is of a state that was recorded after `checked_at`: are both from one answer?
     a receipt of two subjects: InvalidArgument: receipt.revision: is not of an answer about exactly these subjects
     a receipt of another catalog: InvalidArgument: receipt.revision: names a catalog that this database never had
     a receipt of a later state: InvalidArgument: receipt.revision: names a state that this database never had
+    a negative age: InvalidArgument: receipt.stale_for: must be a duration that is not negative
     two points: InvalidArgument: as_of: must be absent: the receipt has its own instant; known_at: must be absent: the receipt has its own instant
     ");
     let mut client = SupportClient::new(replica.channel.clone());
@@ -267,8 +274,8 @@ async fn the_history_lists_each_message_and_what_it_changed_page_by_page() {
     let names = [
         "subscription.created.free-user",
         "subscriptionItem.active",
-        "subscriptionItem.active",
         "subscriptionItem.canceled",
+        "subscriptionItem.active",
     ];
     for (nth, name) in names.iter().enumerate() {
         replica.send_as(&format!("msg_{nth}"), &payload(name)).await;
@@ -295,8 +302,8 @@ async fn the_history_lists_each_message_and_what_it_changed_page_by_page() {
         format!("{} superseded: {superseded}, changes: [{gained}]", change.message)
     });
     assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r"
-    msg_3 superseded: false, changes: []
-    msg_2 superseded: true, changes: []
+    msg_3 superseded: true, changes: []
+    msg_2 superseded: false, changes: []
     msg_1 superseded: false, changes: [+api_access +export]
     msg_0 superseded: false, changes: []
     ");
