@@ -155,6 +155,11 @@ fn replayed_delivery(replayed: Replayed) -> pb::ReplayedDelivery {
 
 fn failed(error: &StoreError) -> Status {
     tracing::error!(error = log_chain(error), "admin call failed");
+    store_status(error)
+}
+
+/// Renders a failure of the database.
+pub(super) fn store_status(error: &StoreError) -> Status {
     let reason = error.public_reason();
     if error.is_transient() { Status::unavailable(reason) } else { Status::internal(reason) }
 }

@@ -62,12 +62,11 @@ impl<S> Authenticated<S> {
         let entry = entry.map_err(|refusal| refused(&self.metrics, refusal))?;
         match (required, &entry) {
             (RequiredScope::Unlisted, _) => Err(Status::unimplemented("unknown method")),
-            (RequiredScope::Scope(Scope::Admin), Admitted::Call(share)) => {
-                tracing::info!(caller = share.caller, method, "admin call");
-                Ok(entry)
-            }
-            (RequiredScope::Scope(Scope::Support), Admitted::Call(share)) => {
-                tracing::info!(caller = share.caller, method, "support call");
+            (
+                RequiredScope::Scope(scope @ (Scope::Admin | Scope::Support)),
+                Admitted::Call(share),
+            ) => {
+                tracing::info!(caller = share.caller, method, "{scope} call");
                 Ok(entry)
             }
             (RequiredScope::Scope(_) | RequiredScope::Caller | RequiredScope::Nothing, _) => {

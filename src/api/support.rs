@@ -4,7 +4,7 @@ mod request;
 mod response;
 
 use super::{
-    admin::request::page_size,
+    admin::{request::page_size, store_status},
     entitlements::response::instant,
     faults::{Faults, fault},
     pb,
@@ -12,7 +12,6 @@ use super::{
 use crate::{
     check::{ExplainError, Explainer, History, Recorded},
     domain::{Subject, ViewError},
-    storage::StoreError,
     telemetry::log_chain,
 };
 use request::ParsedExplain;
@@ -69,7 +68,7 @@ impl pb::support_server::Support for SupportApi {
         request: Request<pb::ExplainRequest>,
     ) -> Result<Response<pb::ExplainResponse>, Status> {
         let request = request.into_inner();
-        let ParsedExplain { subjects, viewpoint, .. } = ParsedExplain::of(&request)?;
+        let ParsedExplain { subjects, viewpoint } = ParsedExplain::of(&request)?;
         let permit = self.permit().await?;
         let recorded = self.explainer.recorded(subjects, viewpoint).await;
         let recorded = recorded.map_err(|error| failed(&error, id_field(&request)))?;
@@ -98,7 +97,7 @@ fn explanation(
     request: &pb::ExplainRequest,
     recorded: &Recorded,
 ) -> Result<pb::ExplainResponse, Status> {
-    let ParsedExplain { question, .. } = ParsedExplain::of(request)?;
+    let question = request::question_of(request)?;
     let evaluation = recorded.evaluation().map_err(|error| match error {
         ExplainError::View(ViewError::NotKnownSince(_)) if recorded.is_receipt() => {
             fault(Code::OutOfRange, "receipt", error)
@@ -138,18 +137,16 @@ fn failed(error: &ExplainError, subject: &str) -> Status {
         ExplainError::View(ViewError::NotKnownSince(_)) => {
             fault(Code::OutOfRange, "known_at", error)
         }
-        ExplainError::View(
-            ViewError::NoRevision | ViewError::LaterRevision | ViewError::TooLong(_),
-        ) => {
+        ExplainError::View(ViewError::NoRevision | ViewError::LaterRevision) => {
+            fault(Code::InvalidArgument, "receipt.revision", error)
+        }
+        ExplainError::View(ViewError::TooLong(_)) => {
             tracing::error!(error = log_chain(error), "support call failed");
             Status::internal("the records of the subject cannot be read: see the log")
         }
-        ExplainError::Store(error) => unreadable(error),
+        ExplainError::Store(error) => {
+            tracing::error!(error = log_chain(error), "support call failed");
+            store_status(error)
+        }
     }
-}
-
-fn unreadable(error: &StoreError) -> Status {
-    tracing::error!(error = log_chain(error), "support call failed");
-    let reason = error.public_reason();
-    if error.is_transient() { Status::unavailable(reason) } else { Status::internal(reason) }
 }

@@ -27,7 +27,7 @@ pub struct Explainer {
 /// The point from which a question is answered.
 #[derive(Debug, Clone)]
 pub enum Viewpoint {
-    /// What was true at one instant, by what was known at another.
+    /// An instant for which the answer holds, and one from which its knowledge is.
     At {
         /// The instant of the answer; `None`: now.
         as_of: Option<DateTime<Utc>>,
@@ -68,7 +68,7 @@ pub enum ExplainError {
     Store(#[from] StoreError),
 }
 
-/// What to read and to show for one answer.
+/// The records and the instant of one answer.
 #[derive(Debug, Clone)]
 struct Point {
     at: DateTime<Utc>,
@@ -260,15 +260,7 @@ impl Recorded {
     ///
     /// If a part of the history was removed or never recorded.
     pub fn evaluation(&self) -> Result<PastEvaluation<'_>, ExplainError> {
-        self.evaluation_at(&self.point, &self.version).map_err(|error| match error {
-            ViewError::NoRevision => {
-                ExplainError::Receipt("names a state that this database never had")
-            }
-            ViewError::LaterRevision => ExplainError::Receipt(
-                "is of a state that was recorded after `checked_at`: are both from one answer?",
-            ),
-            other => ExplainError::View(other),
-        })
+        self.evaluation_at(&self.point, &self.version).map_err(ExplainError::View)
     }
 
     /// The inputs of the answer that it is compared with; `None` if there is none.

@@ -58,10 +58,10 @@ pub struct ViewedAccount<'h> {
 /// Why an account cannot be derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {
-    /// What was true at the instant [`View::as_of`] was removed or never recorded.
+    /// The state at the instant [`View::as_of`] was removed or never recorded.
     #[error("is before {}, from when on this history is complete", rounded_up(.0))]
     NotTrueSince(DateTime<Utc>),
-    /// What was known at [`View::known`] was removed or never recorded.
+    /// The knowledge of [`View::known`] was removed or never recorded.
     #[error("is before {}, from when on this history is complete", rounded_up(.0))]
     NotKnownSince(DateTime<Utc>),
     /// The subject never had the revision.

@@ -2,7 +2,7 @@
 
 use super::{
     Store, StoreError,
-    catalogs::{CatalogRow, CatalogVersion, plan_name},
+    catalogs::{CatalogRow, CatalogVersion, NameRow, plan_names},
 };
 use crate::domain::{CatalogState, PlanNames};
 use chrono::{DateTime, Utc};
@@ -73,7 +73,8 @@ async fn in_force_at(
 
 /// The plan names that were committed first.
 async fn first_names(db: &mut PgConnection, count: u64) -> Result<PlanNames, StoreError> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        NameRow,
         "
         select kind, plan_id, slug
         from (select * from entitlements.plan_name order by number limit $1) as first
@@ -81,11 +82,7 @@ async fn first_names(db: &mut PgConnection, count: u64) -> Result<PlanNames, Sto
         ",
         i64::try_from(count).unwrap_or(i64::MAX)
     );
-    let mut names = PlanNames::default();
-    for row in rows.fetch_all(db).await? {
-        plan_name(&mut names, &row.kind, row.plan_id, row.slug);
-    }
-    Ok(names)
+    Ok(plan_names(rows.fetch_all(db).await?))
 }
 
 /// The plan names that occurred before an instant, of those that were known at another.
@@ -94,7 +91,8 @@ async fn names_at(
     seen: Option<DateTime<Utc>>,
     known: Option<DateTime<Utc>>,
 ) -> Result<PlanNames, StoreError> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        NameRow,
         "
         select kind, plan_id, slug from entitlements.plan_name
         where least(seen_at, known_at) <= coalesce($1, 'infinity'::timestamptz) and known_at <= coalesce($2, 'infinity'::timestamptz)
@@ -103,11 +101,7 @@ async fn names_at(
         seen,
         known
     );
-    let mut names = PlanNames::default();
-    for row in rows.fetch_all(db).await? {
-        plan_name(&mut names, &row.kind, row.plan_id, row.slug);
-    }
-    Ok(names)
+    Ok(plan_names(rows.fetch_all(db).await?))
 }
 
 /// The most versions of the catalog that a history considers.
@@ -140,11 +134,12 @@ async fn states(db: &mut PgConnection) -> Result<Vec<(DateTime<Utc>, CatalogVers
     let mut states = Vec::new();
     for time in times {
         let Some(row) = rows.iter().find(|row| row.applied_at <= time) else { continue };
-        let mut known = PlanNames::default();
-        for name in names.iter().filter(|name| name.known_at <= time) {
-            plan_name(&mut known, &name.kind, name.plan_id.clone(), name.slug.clone());
-        }
-        states.push((time, row.clone().version(known)?));
+        let known = names.iter().filter(|name| name.known_at <= time).map(|name| NameRow {
+            kind: name.kind.clone(),
+            plan_id: name.plan_id.clone(),
+            slug: name.slug.clone(),
+        });
+        states.push((time, row.clone().version(plan_names(known))?));
     }
     Ok(states)
 }

@@ -160,20 +160,29 @@ async fn newest(db: &mut PgConnection) -> Result<Option<CatalogVersion>, StoreEr
 
 /// All stored pairs of plan id and slug.
 async fn names(db: &mut PgConnection) -> Result<PlanNames, StoreError> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        NameRow,
         "select kind, plan_id, slug from entitlements.plan_name order by seen_at, plan_id, slug"
     );
-    let mut names = PlanNames::default();
-    for row in rows.fetch_all(db).await? {
-        plan_name(&mut names, &row.kind, row.plan_id, row.slug);
-    }
-    Ok(names)
+    Ok(plan_names(rows.fetch_all(db).await?))
 }
 
-/// Adds the pair of a row.
-pub(super) fn plan_name(names: &mut PlanNames, kind: &str, plan_id: String, slug: String) {
-    let kind = if kind == "user" { Kind::User } else { Kind::Organization };
-    names.add(kind, PlanName { id: plan_id.into(), slug: slug.into() });
+/// A row of `plan_name`.
+#[derive(Debug)]
+pub(super) struct NameRow {
+    pub kind: String,
+    pub plan_id: String,
+    pub slug: String,
+}
+
+/// The pairs of some rows, which are in the order of their first use.
+pub(super) fn plan_names(rows: impl IntoIterator<Item = NameRow>) -> PlanNames {
+    let mut names = PlanNames::default();
+    for NameRow { kind, plan_id, slug } in rows {
+        let kind = if kind == "user" { Kind::User } else { Kind::Organization };
+        names.add(kind, PlanName { id: plan_id.into(), slug: slug.into() });
+    }
+    names
 }
 
 /// Stores pairs of plan id and slug; writes a change-log row for the catalog if a pair is new. The lock serializes

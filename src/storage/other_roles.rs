@@ -21,7 +21,7 @@ pub struct OtherRoles {
 /// A role that has rights on our objects, and does not need them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
-    /// The role, quoted where required; `public`: every role.
+    /// The role, quoted where needed; `public`: every role.
     pub role: String,
     /// Whether the rights are those of everybody, or of everybody who can open a web page, by Supabase's API.
     pub is_exposed: bool,

@@ -37,8 +37,8 @@ pub(super) async fn flags(
 }
 
 /// The tag of the state that determines all flags of these subjects: the revision of accounts and catalog, the next
-/// instant at which time alone changes a flag, whether the data may be stale, and the version of this
-/// service. Equal tags mean equal flags, so an unchanged answer needs no decisions.
+/// instant at which time alone changes a flag, whether the data may be stale, and the version of this service.
+/// Equal tags mean equal flags, so an unchanged answer needs no decisions.
 pub(super) fn tag(evaluation: &EvaluationContext, evaluated: &EvaluatedAccounts) -> String {
     let boundary = next_boundary(evaluation, evaluated).map_or(0, |at| at.timestamp_millis());
     format!(

@@ -15,10 +15,9 @@ use tonic::Status;
 /// How far the clock of the replica that gave an answer may be ahead of this one.
 const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 
-/// A parsed request for an explanation.
+/// A parsed request for an explanation; [`question_of`] parses its question again on another thread.
 pub(super) struct ParsedExplain<'r> {
     pub subjects: Subjects<'r>,
-    pub question: Question<'r>,
     pub viewpoint: Viewpoint,
 }
 
@@ -29,9 +28,16 @@ impl<'r> ParsedExplain<'r> {
         let question = target(request.target.as_ref(), &mut faults);
         let viewpoint = viewpoint(request, &mut faults);
         let parsed = subjects.zip(question).zip(viewpoint);
-        let ((subjects, question), viewpoint) = faults.none(parsed)?;
-        Ok(Self { subjects, question, viewpoint })
+        let ((subjects, _), viewpoint) = faults.none(parsed)?;
+        Ok(Self { subjects, viewpoint })
     }
+}
+
+/// Parses the question of a request.
+pub(super) fn question_of(request: &pb::ExplainRequest) -> Result<Question<'_>, Status> {
+    let mut faults = Faults::default();
+    let question = target(request.target.as_ref(), &mut faults);
+    faults.none(question)
 }
 
 fn target<'r>(

@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 /// One thing that was weighed for a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step<'a> {
-    /// What was weighed.
+    /// The kind of thing that was weighed.
     pub kind: StepKind<'a>,
     /// The subject that it belongs to.
     pub subject: Option<&'a Subject>,
@@ -31,7 +31,7 @@ pub struct Step<'a> {
     pub is_decisive: bool,
 }
 
-/// What a step weighs.
+/// The kind of thing that a step weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepKind<'a> {
     /// A subscription item.
