@@ -142,8 +142,10 @@ fn transaction() -> anyhow::Result<String> {
                 "false", "null", now, now, "4", message, now, now, "true", now,
             ],
         )?,
-        statement("insert into entitlements.change_log (subject, revision) select", &[PICKED])?,
-        statement("insert into entitlements.observation", &[KEY, "1", message, "false", OBSERVED])?,
+        statement(
+            "insert into entitlements.observation",
+            &[KEY, "true", message, "false", OBSERVED],
+        )?,
         statement(
             "insert into entitlements.delivery",
             &[

@@ -216,10 +216,11 @@ comment on column entitlements.snapshot.svix_id is
     'The id of the message with the snapshot. It orders snapshots with equal times.';
 
 -- The columns of 8 bytes come first, so that no row has padding. There is no primary key: an index on `id` would cost more
--- than the index on the subject, and no query looks for one row.
+-- than the index on the subject, and no query looks for one row. There is no foreign key: its check would cost a query for
+-- each row of a subject that is locked already, and subjects are never deleted.
 create table entitlements.observation (
     id bigint generated always as identity,
-    subject_key bigint not null references entitlements.subject (key),
+    subject_key bigint not null,
     known_at timestamptz not null default pg_catalog.statement_timestamp(),
     revision bigint not null check (revision >= 0),
     updated_at timestamptz not null,

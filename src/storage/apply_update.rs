@@ -1,9 +1,7 @@
 //! Writes a subscription update into the tables. Only newer state is written, in any order of arrival.
 
 use super::{
-    Names, Outcome, SharedItem, StoreError,
-    change_log::log_change,
-    deletions,
+    Names, Outcome, SharedItem, StoreError, deletions,
     observations::{self, Cause},
     reconciliation,
 };
@@ -24,62 +22,52 @@ pub(super) async fn apply(
         let detail = format!("the {} was deleted, and Clerk never reuses an id", subject.kind());
         return Ok(Outcome::Superseded { subject: subject.clone(), revision: None, detail });
     }
-    let outcome = match update {
+    let mut shared = Vec::new();
+    let written = match update {
         SubscriptionUpdate::Deleted { at, .. } => {
             deletions::delete(tx, subject, *at).await?;
-            let revision = log_change(tx, subject).await?;
-            let (subject, remark, shared) = (subject.clone(), None, Vec::new());
-            Outcome::Applied { subject, revision, remark, shared }
+            Written::State
         }
         SubscriptionUpdate::Items { items, snapshot, .. } => {
-            let mut shared = Vec::new();
             let (message, snapshot) = (cause.message, snapshot.as_ref());
             let written = write_newer(tx, subject, message, items, snapshot, &mut shared).await?;
             remember_names(tx, subject, names).await?;
             if !update.left_out().is_empty() {
                 reconciliation::want(tx, subject, "a part of a delivery was left out").await?;
             }
-            finish(tx, update, written, shared).await?
+            written
         }
     };
-    observations::append(tx, &locked, cause, update, &outcome).await?;
-    Ok(outcome)
+    let is_change = written != Written::Nothing;
+    let revision = observations::record(tx, &locked, cause, update, is_change).await?;
+    Ok(outcome(update, written, revision, shared))
 }
 
 /// The row of a subject, which is locked until the transaction ends.
 pub(super) struct LockedSubject {
     /// The short key, which observations have.
     pub key: i64,
-    /// The revision before this transaction.
-    pub revision: i64,
     /// When the subject was deleted; `None`: it was not.
     pub deleted_at: Option<DateTime<Utc>>,
-    /// When the oldest observation was recorded that may be removed one day; `None`: there is none.
-    pub oldest_observed_at: Option<DateTime<Utc>>,
 }
 
-/// Writes a change-log row if anything was written, and returns the outcome.
-async fn finish(
-    tx: &mut PgConnection,
+fn outcome(
     update: &SubscriptionUpdate,
     written: Written,
+    revision: Option<u64>,
     shared: Vec<SharedItem>,
-) -> Result<Outcome, StoreError> {
+) -> Outcome {
     let (subject, note) = (update.subject().clone(), update.note());
-    let revision = match written {
-        Written::Nothing => None,
-        Written::History | Written::State => Some(log_change(tx, &subject).await?),
-    };
-    Ok(match (written, revision) {
+    match (written, revision) {
         (Written::State, Some(revision)) => {
             Outcome::Applied { subject, revision, remark: note, shared }
         }
-        (_, revision) => {
+        (Written::Nothing | Written::History | Written::State, revision) => {
             let known = Some("the same or a newer state is known".to_owned());
             let detail = known.into_iter().chain(note).collect::<Vec<_>>().join("; ");
             Outcome::Superseded { subject, revision, detail }
         }
-    })
+    }
 }
 
 /// The changes of an update in the tables.
@@ -99,10 +87,7 @@ async fn lock(tx: &mut PgConnection, subject: &Subject) -> Result<LockedSubject,
     for _ in 0..2 {
         let locked = sqlx::query_as!(
             LockedSubject,
-            "
-            select key, revision, deleted_at, oldest_observed_at
-            from entitlements.subject where id = $1 for update
-            ",
+            "select key, deleted_at from entitlements.subject where id = $1 for update",
             subject.as_str()
         )
         .fetch_optional(&mut *tx)

@@ -145,23 +145,3 @@ async fn prune(db: &mut PgConnection) -> Result<u64, StoreError> {
     .await?;
     Ok(pruned.rows_affected())
 }
-
-/// Increments the subject's revision and writes a change-log row; returns the new revision.
-pub(super) async fn log_change(
-    tx: &mut PgConnection,
-    subject: &Subject,
-) -> Result<u64, StoreError> {
-    let revision = sqlx::query_scalar!(
-        r#"
-        with counted as (
-            update entitlements.subject set revision = revision + 1 where id = $1 returning revision
-        )
-        insert into entitlements.change_log (subject, revision) select $1, revision from counted
-        returning revision as "revision!"
-        "#,
-        subject.as_str()
-    )
-    .fetch_one(tx)
-    .await?;
-    u64::try_from(revision).map_err(|_| StoreError::Corrupt(format!("revision {revision}")))
-}

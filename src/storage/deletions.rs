@@ -1,6 +1,6 @@
 //! Deletes subjects, and locks them against deletion.
 
-use super::{Store, StoreError, change_log::log_change, observations, pool::TxOutcome};
+use super::{Store, StoreError, observations, pool::TxOutcome};
 use crate::domain::Subject;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -23,8 +23,7 @@ async fn undelete(tx: &mut PgConnection, subject: &Subject) -> Result<TxOutcome<
     let Some(key) = undeleted.fetch_optional(&mut *tx).await? else {
         return Ok(TxOutcome::RollBack(false));
     };
-    let revision = i64::try_from(log_change(tx, subject).await?).unwrap_or(i64::MAX);
-    observations::append_undeletion(tx, key, revision).await?;
+    observations::record_undeletion(tx, key).await?;
     Ok(TxOutcome::Commit(true))
 }
 

@@ -79,7 +79,7 @@ async fn split(
     subject: &Subject,
     before: DateTime<Utc>,
 ) -> Result<(Vec<i64>, Option<DateTime<Utc>>), StoreError> {
-    let observations = observations::read(tx, subject).await?;
+    let observations = observations::read(tx, subject).await?.observations;
     let old = observations.iter().take_while(|observation| observation.known_at < before);
     let used = still_used(old.clone());
     let removed = old.map(|old| old.id).filter(|id| !used.contains(id)).collect();

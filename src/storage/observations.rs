@@ -1,6 +1,6 @@
 //! The history of a subject: appends observations and reads them.
 
-use super::{Outcome, StoreError, accounts::OverrideRow, apply_update::LockedSubject};
+use super::{StoreError, accounts::OverrideRow, apply_update::LockedSubject};
 use crate::domain::{
     Item, Observation, ObservedItem, Override, Payment, Seats, Snapshot, Statement, Status,
     Subject, SubjectHistory, SubscriptionUpdate,
@@ -23,30 +23,18 @@ pub(super) async fn history(
     db: &mut PgConnection,
     subject: &Subject,
 ) -> Result<SubjectHistory, StoreError> {
-    let row = sqlx::query!(
+    let overrides = sqlx::query_scalar!(
         r#"
-        select
-            r.complete_from,
-            s.revision as "revision?",
-            s.history_removed_at as "removed_at?",
-            (select pg_catalog.json_agg(o) from entitlements.override o where o.subject = s.id)
-                as "overrides: Json<Vec<OverrideRow>>"
-        from entitlements.history_retention r left join entitlements.subject s on s.id = $1
+        select pg_catalog.json_agg(o) as "overrides: Json<Vec<OverrideRow>>"
+        from entitlements.override o where o.subject = $1
         "#,
         subject.as_str()
     );
-    let row = row.fetch_one(&mut *db).await?;
-    let overrides = row.overrides.iter().flat_map(|Json(rows)| rows);
+    let overrides = overrides.fetch_one(&mut *db).await?;
+    let overrides = overrides.iter().flat_map(|Json(rows)| rows);
     let overrides = overrides.map(|row| Ok((row.set_at, Override::try_from(row)?)));
-    Ok(SubjectHistory {
-        subject: subject.clone(),
-        is_known: row.revision.is_some(),
-        revision: row.revision.and_then(|revision| revision.try_into().ok()).unwrap_or(0),
-        overrides: overrides.collect::<Result<_, StoreError>>()?,
-        observations: read(db, subject).await?,
-        complete_from: row.complete_from,
-        removed_at: row.removed_at,
-    })
+    let overrides = overrides.collect::<Result<_, StoreError>>()?;
+    Ok(SubjectHistory { overrides, ..read(db, subject).await? })
 }
 
 /// A row to append. A statement has only some of the columns.
@@ -136,97 +124,92 @@ impl<'a> NewRow<'a> {
     }
 }
 
-/// Appends the statements of an update, in the transaction of its delivery. A replay that changed nothing adds no row: the
-/// first delivery of the message usually did.
-pub(super) async fn append(
+/// Appends the statements of an update, and counts and logs the change if there was one; returns the new revision then. A
+/// replay that changed nothing appends nothing: the first delivery of the message usually did.
+pub(super) async fn record(
     tx: &mut PgConnection,
     locked: &LockedSubject,
     cause: Cause<'_>,
     update: &SubscriptionUpdate,
-    outcome: &Outcome,
-) -> Result<(), StoreError> {
-    let changed = outcome.stored_revision();
-    if cause.is_replay && changed.is_none() {
-        return Ok(());
+    is_change: bool,
+) -> Result<Option<u64>, StoreError> {
+    if cause.is_replay && !is_change {
+        return Ok(None);
     }
-    let revision = changed.unwrap_or(locked.revision);
-    insert(tx, locked.key, revision, cause, &NewRow::of(update)).await?;
-    if locked.oldest_observed_at.is_none() {
-        mark_oldest(tx, locked.key).await?;
-    }
-    Ok(())
+    let revision = append(tx, locked.key, cause, &NewRow::of(update), is_change).await?;
+    Ok(is_change.then_some(revision))
 }
 
-/// Notes that the subject has observations that grow old.
-async fn mark_oldest(tx: &mut PgConnection, subject_key: i64) -> Result<(), StoreError> {
-    sqlx::query!(
-        "
-        update entitlements.subject
-        set oldest_observed_at = coalesce(oldest_observed_at, pg_catalog.now()) where key = $1
-        ",
-        subject_key
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-/// Appends that the deletion of a subject was reverted.
-pub(super) async fn append_undeletion(
+/// Appends that the deletion of a subject was reverted; returns the new revision.
+pub(super) async fn record_undeletion(
     tx: &mut PgConnection,
     subject_key: i64,
-    revision: i64,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     let cause = Cause { message: "", is_replay: false };
     let row = NewRow { kind: "undeletion", updated_at: Utc::now(), ..NewRow::default() };
-    insert(tx, subject_key, revision, cause, &[row]).await?;
-    mark_oldest(tx, subject_key).await
+    append(tx, subject_key, cause, &[row], true).await
 }
 
-async fn insert(
+/// Appends rows; for a change, also increments the subject's revision and writes a change-log row. All in one statement,
+/// because each takes a round trip while the subject is locked. Returns the revision.
+async fn append(
     tx: &mut PgConnection,
     subject_key: i64,
-    revision: i64,
     cause: Cause<'_>,
     rows: &[NewRow<'_>],
-) -> Result<(), StoreError> {
-    sqlx::query!(
+    is_change: bool,
+) -> Result<u64, StoreError> {
+    let revision = sqlx::query_scalar!(
         "
-        insert into entitlements.observation
-            (subject_key, revision, message, is_replay, kind, updated_at, sent_at, item, plan, plan_id,
-             status, free_trial, was_active, period_start, period_end, canceled_at, past_due_at,
-             failed_at, is_paid, has_seats, seats, item_ids, canceled)
-        select $1, $2, $3, $4, kind, updated_at, sent_at, item, plan, plan_id,
-            status, free_trial, was_active, period_start, period_end, canceled_at, past_due_at,
-            failed_at, is_paid, has_seats, seats, item_ids, canceled
-        from pg_catalog.jsonb_to_recordset($5) as fact (
-            kind text, updated_at timestamptz, sent_at timestamptz, item text, plan text, plan_id text,
-            status text, free_trial boolean, was_active boolean, period_start timestamptz,
-            period_end timestamptz, canceled_at timestamptz, past_due_at timestamptz,
-            failed_at timestamptz, is_paid boolean, has_seats boolean, seats bigint, item_ids text[],
-            canceled boolean
+        with counted as (
+            update entitlements.subject set
+                revision = revision + $2::boolean::integer,
+                oldest_observed_at = coalesce(oldest_observed_at, pg_catalog.now())
+            where key = $1 returning key, id, revision
+        ), logged as (
+            insert into entitlements.change_log (subject, revision)
+            select id, revision from counted where $2
+        ), appended as (
+            insert into entitlements.observation
+                (subject_key, revision, message, is_replay, kind, updated_at, sent_at, item, plan, plan_id,
+                 status, free_trial, was_active, period_start, period_end, canceled_at, past_due_at,
+                 failed_at, is_paid, has_seats, seats, item_ids, canceled)
+            select counted.key, counted.revision, $3, $4, kind, updated_at, sent_at, item, plan, plan_id,
+                status, free_trial, was_active, period_start, period_end, canceled_at, past_due_at,
+                failed_at, is_paid, has_seats, seats, item_ids, canceled
+            from counted, pg_catalog.jsonb_to_recordset($5) as fact (
+                kind text, updated_at timestamptz, sent_at timestamptz, item text, plan text, plan_id text,
+                status text, free_trial boolean, was_active boolean, period_start timestamptz,
+                period_end timestamptz, canceled_at timestamptz, past_due_at timestamptz,
+                failed_at timestamptz, is_paid boolean, has_seats boolean, seats bigint, item_ids text[],
+                canceled boolean
+            )
         )
+        select revision from counted
         ",
         subject_key,
-        revision,
+        is_change,
         cause.message,
         cause.is_replay,
         Json(rows) as _,
     )
-    .execute(tx)
+    .fetch_one(tx)
     .await?;
-    Ok(())
+    u64::try_from(revision).map_err(|_| StoreError::Corrupt(format!("revision {revision}")))
 }
 
-/// A row as it is read.
+/// A row as it is read: the subject, and one of its observations. A subject without observations has one row.
 struct Row {
-    id: i64,
-    known_at: DateTime<Utc>,
-    revision: i64,
-    message: String,
-    is_replay: bool,
-    kind: String,
-    updated_at: DateTime<Utc>,
+    complete_from: DateTime<Utc>,
+    removed_at: Option<DateTime<Utc>>,
+    subject_revision: Option<i64>,
+    id: Option<i64>,
+    known_at: Option<DateTime<Utc>>,
+    revision: Option<i64>,
+    message: Option<String>,
+    is_replay: Option<bool>,
+    kind: Option<String>,
+    updated_at: Option<DateTime<Utc>>,
     sent_at: Option<DateTime<Utc>>,
     item: Option<String>,
     plan: Option<String>,
@@ -246,41 +229,60 @@ struct Row {
     canceled: Option<bool>,
 }
 
+/// The observations of a subject, and how far back they are complete. One statement reads both, because a retention that
+/// ran in between could remove observations that seem complete.
 pub(super) async fn read(
     db: &mut PgConnection,
     subject: &Subject,
-) -> Result<Vec<Observation>, StoreError> {
+) -> Result<SubjectHistory, StoreError> {
     let rows = sqlx::query_as!(
         Row,
-        "
-        select o.id, known_at, o.revision, message, is_replay, kind, updated_at, sent_at, item, plan, plan_id, status,
-            free_trial, was_active, period_start, period_end, canceled_at, past_due_at, failed_at,
-            is_paid, has_seats, seats, item_ids, canceled
-        from entitlements.observation o join entitlements.subject s on s.key = o.subject_key
-        where s.id = $1
+        r#"
+        select r.complete_from, s.history_removed_at as "removed_at?", s.revision as "subject_revision?",
+            o.id as "id?", known_at as "known_at?", o.revision as "revision?", message as "message?",
+            is_replay as "is_replay?", kind as "kind?", updated_at as "updated_at?", sent_at, item, plan,
+            plan_id, status, free_trial, was_active, period_start, period_end, canceled_at, past_due_at,
+            failed_at, is_paid, has_seats, seats, item_ids, canceled
+        from entitlements.history_retention r
+        left join entitlements.subject s on s.id = $1
+        left join entitlements.observation o on o.subject_key = s.key
         order by o.id
-        ",
+        "#,
         subject.as_str()
     );
+    let rows = rows.fetch_all(db).await?;
+    let first = rows.first().ok_or_else(|| StoreError::Corrupt("history_retention".into()))?;
+    let (complete_from, removed_at) = (first.complete_from, first.removed_at);
+    let revision = first.subject_revision;
     let corrupt = || StoreError::Corrupt(format!("an observation of {subject}"));
-    let rows = rows.fetch_all(db).await?.into_iter();
-    rows.map(|row| row.observation().ok_or_else(corrupt)).collect()
+    let observed = rows.into_iter().filter(|row| row.id.is_some());
+    let observations = observed.map(|row| row.observation().ok_or_else(corrupt));
+    Ok(SubjectHistory {
+        subject: subject.clone(),
+        is_known: revision.is_some(),
+        revision: revision.and_then(|revision| revision.try_into().ok()).unwrap_or(0),
+        observations: observations.collect::<Result<_, _>>()?,
+        overrides: Vec::new(),
+        complete_from,
+        removed_at,
+    })
 }
 
 impl Row {
     fn observation(self) -> Option<Observation> {
-        let (id, known_at, is_replay) = (self.id, self.known_at, self.is_replay);
-        let message = self.message.as_str().into();
-        let revision = u64::try_from(self.revision).ok()?;
-        let statement = match &*self.kind {
+        let (id, known_at, is_replay) = (self.id?, self.known_at?, self.is_replay?);
+        let message = self.message.as_deref()?.into();
+        let revision = u64::try_from(self.revision?).ok()?;
+        let updated_at = self.updated_at?;
+        let statement = match self.kind.as_deref()? {
             "item" => Statement::Item(self.item()?),
             "snapshot" => Statement::Snapshot(Snapshot {
-                updated_at: self.updated_at,
+                updated_at,
                 sent_at: self.sent_at?,
                 listed: self.item_ids.map(|ids| ids.into_iter().map(Into::into).collect()),
                 canceled: self.canceled?,
             }),
-            "deletion" => Statement::Deleted(self.updated_at),
+            "deletion" => Statement::Deleted(updated_at),
             "undeletion" => Statement::Undeleted,
             _ => return None,
         };
@@ -306,7 +308,7 @@ impl Row {
             past_due_at: self.past_due_at,
             was_active: self.was_active?,
             seats: self.has_seats?.then_some(Seats(quantity)),
-            updated_at: self.updated_at,
+            updated_at: self.updated_at?,
         };
         Some(ObservedItem { item, payment, sent_at: self.sent_at? })
     }

@@ -1,8 +1,6 @@
 //! Reads everything from which an earlier answer follows: histories of subjects and states of the catalog.
 
-use super::{
-    CatalogPoint, CatalogVersion, Store, StoreError, catalog_history, observations, pool::TxOutcome,
-};
+use super::{CatalogPoint, CatalogVersion, Store, StoreError, catalog_history, observations};
 use crate::domain::{Subject, SubjectHistory};
 use sqlx::PgConnection;
 
@@ -16,26 +14,23 @@ pub struct Records {
 }
 
 impl Store {
-    /// Reads the histories of subjects, and the catalog at some points, in one snapshot: a retention that runs meanwhile
-    /// could remove observations after their completeness was read.
+    /// Reads the histories of subjects, and the catalog at some points. Each history is read in one snapshot. The catalogs
+    /// need no common snapshot with it: a version and a plan name never change.
     pub async fn records(
         &self,
         subjects: &[Subject],
         points: &[CatalogPoint],
     ) -> Result<Records, StoreError> {
-        let read = async |tx: &mut PgConnection| {
-            sqlx::raw_sql("set transaction isolation level repeatable read, read only")
-                .execute(&mut *tx)
-                .await?;
+        let read = async |db: &mut PgConnection| {
             let (mut histories, mut catalogs) = (Vec::new(), Vec::new());
             for subject in subjects {
-                histories.push(observations::history(tx, subject).await?);
+                histories.push(observations::history(db, subject).await?);
             }
             for point in points {
-                catalogs.push(catalog_history::load(tx, *point).await?);
+                catalogs.push(catalog_history::load(db, *point).await?);
             }
-            Ok::<_, StoreError>(TxOutcome::RollBack(Records { histories, catalogs }))
+            Ok::<_, StoreError>(Records { histories, catalogs })
         };
-        self.background.transact(read).await
+        self.background.run(read).await
     }
 }
