@@ -6,6 +6,7 @@ const INCLUDE: &str = "proto";
 /// The service's own contract.
 const PROTOS: &[&str] = &[
     "entitlements/v1/entitlements.proto",
+    "entitlements/v1/overrides.proto",
     "entitlements/v1/support.proto",
     "entitlements/v1/admin.proto",
 ];

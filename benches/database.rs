@@ -23,11 +23,6 @@ const CROWDS: [u32; 3] = [1, 8, 32];
 /// The key of the subject that pgbench picks.
 const KEY: &str =
     "(select key from entitlements.subject where id = ('user_2' || lpad(:n::text, 26, '0')))";
-/// The item of a delivery, in the format of the statement that records observations.
-const OBSERVED: &str = "jsonb_build_array(jsonb_build_object('kind', 'item', 'updated_at', clock_timestamp(), \
-     'sent_at', clock_timestamp(), 'item', 'csub_item_1' || lpad(:n::text, 26, '0'), 'plan', 'pro', \
-     'plan_id', 'cplan_3DsMZ5RFexp6NXeJrQvq6XZWlDA', 'status', 'active', 'free_trial', false, 'was_active', true, \
-     'period_start', clock_timestamp(), 'period_end', clock_timestamp(), 'is_paid', true, 'has_seats', false))";
 /// The subject that pgbench picks.
 const PICKED: &str = "('user_2' || lpad(:n::text, 26, '0'))";
 
@@ -144,7 +139,32 @@ fn transaction() -> anyhow::Result<String> {
         )?,
         statement(
             "insert into entitlements.observation",
-            &[KEY, "true", message, "false", OBSERVED],
+            &[
+                KEY,
+                "true",
+                message,
+                "false",
+                "null::timestamptz",
+                "'item'",
+                now,
+                now,
+                "null::text[]",
+                "null::boolean",
+                item,
+                "'pro'",
+                plan_id,
+                "'active'",
+                "false",
+                "true",
+                now,
+                now,
+                "null::timestamptz",
+                "null::timestamptz",
+                "null::timestamptz",
+                "true",
+                "false",
+                "null::bigint",
+            ],
         )?,
         statement(
             "insert into entitlements.delivery",

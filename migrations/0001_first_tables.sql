@@ -293,27 +293,78 @@ comment on column entitlements.history_retention.complete_from is
 
 insert into entitlements.history_retention (complete_from) values (pg_catalog.now());
 
+-- A row is never changed, except that its end is noted once. An extension or a correction is a new row that replaces the
+-- older one.
 create table entitlements.override (
+    id uuid primary key,
     subject text collate "C" not null references entitlements.subject,
-    feature text not null,
-    granted boolean not null,
+    feature text,
+    plan text,
+    effect text not null check (effect in ('deny', 'grant', 'unlimited', 'at_least', 'exactly')),
     "limit" bigint check ("limit" >= 0),
+    starts_at timestamptz not null,
     expires_at timestamptz,
-    reason text not null,
+    permanent boolean not null,
+    owner text not null check (owner <> ''),
+    reason text not null check (reason <> ''),
+    reference text not null,
+    replaces uuid unique references entitlements.override,
     set_by text not null,
-    set_at timestamptz not null default pg_catalog.clock_timestamp(),
-    primary key (subject, feature)
+    on_behalf_of text not null,
+    set_at timestamptz not null,
+    revision bigint not null check (revision > 0),
+    idempotency_key text,
+    request_sha256 bytea,
+    ended_at timestamptz,
+    ended_by text,
+    ended_on_behalf_of text,
+    ended_reason text check (ended_reason <> ''),
+    ended_revision bigint check (ended_revision > revision),
+    check ((feature is null) <> (plan is null)),
+    check (plan is null or effect in ('deny', 'grant')),
+    check ((effect in ('at_least', 'exactly')) = ("limit" is not null)),
+    check (permanent = (expires_at is null)),
+    check (expires_at > starts_at),
+    check ((idempotency_key is null) = (request_sha256 is null)),
+    check (pg_catalog.num_nulls(ended_at, ended_by, ended_on_behalf_of, ended_reason, ended_revision) in (0, 5)),
+    unique (set_by, idempotency_key)
 );
 comment on table entitlements.override is
-    'Features that an operator granted or denied to a subject, in addition to its plans.';
+    'Features and plans that operators granted or denied to a subject, in addition to its plans.';
+comment on column entitlements.override.id is 'A UUID of version 7.';
 comment on column entitlements.override.subject is 'The subject.';
-comment on column entitlements.override.feature is 'The slug of the feature.';
-comment on column entitlements.override.granted is 'True: granted. False: denied.';
-comment on column entitlements.override."limit" is 'The limit that comes with the grant. Null: none.';
-comment on column entitlements.override.expires_at is 'The time at which the override ends. Null: it does not end.';
+comment on column entitlements.override.feature is 'The slug of the feature; null: a plan.';
+comment on column entitlements.override.plan is 'The slug of the plan, with all that it has; null: a feature.';
+comment on column entitlements.override.effect is
+    'deny; grant (a plan, or a feature without limits); or a grant of a feature that plans limit: unlimited, at_least (the '
+    'limit, unless another grant has a larger one), exactly (the limit, even then).';
+comment on column entitlements.override."limit" is 'The limit of at_least and exactly.';
+comment on column entitlements.override.starts_at is 'The first instant at which it is in force.';
+comment on column entitlements.override.expires_at is 'The instant from which on it is no longer in force; null: permanent.';
+comment on column entitlements.override.permanent is 'Whether it has no end, as the operator said expressly.';
+comment on column entitlements.override.owner is 'The person or team that answers for it.';
 comment on column entitlements.override.reason is 'The reason, for people.';
-comment on column entitlements.override.set_by is 'The operator that set the override.';
-comment on column entitlements.override.set_at is 'The time at which the override was set.';
+comment on column entitlements.override.reference is 'A ticket or a contract; may be empty.';
+comment on column entitlements.override.replaces is 'The override that this one extends or corrects; null: none.';
+comment on column entitlements.override.set_by is 'The authenticated caller that set it; empty: callers are not authenticated.';
+comment on column entitlements.override.on_behalf_of is 'The person for whom the caller set it, as the caller said; may be empty.';
+comment on column entitlements.override.set_at is 'When it was set.';
+comment on column entitlements.override.revision is 'The revision of the subject after it was set.';
+comment on column entitlements.override.idempotency_key is 'The key of the request, unique for the caller; null: none.';
+comment on column entitlements.override.request_sha256 is 'The SHA-256 of the request with the key.';
+comment on column entitlements.override.ended_at is
+    'When it was ended, replaced or removed with its subject, before its time; null: it was not.';
+comment on column entitlements.override.ended_by is
+    'The authenticated caller that ended it; empty: callers are not authenticated, or the subject was deleted.';
+comment on column entitlements.override.ended_on_behalf_of is 'As on_behalf_of, of the end.';
+comment on column entitlements.override.ended_reason is 'The reason for the end, for people.';
+comment on column entitlements.override.ended_revision is 'The revision of the subject after the end.';
+
+create index override_subject on entitlements.override (subject, set_at);
+create index override_in_force on entitlements.override (subject) where ended_at is null;
+create index override_expires on entitlements.override (expires_at) where ended_at is null;
+create index override_feature on entitlements.override (feature, subject) where ended_at is null and feature is not null;
+create index override_plan on entitlements.override (plan, subject) where ended_at is null and plan is not null;
 
 -- Replicas read it by transaction and not by id: a lower id can become visible after a higher one.
 create table entitlements.change_log (

@@ -63,7 +63,7 @@ impl<S> Authenticated<S> {
         match (required, &entry) {
             (RequiredScope::Unlisted, _) => Err(Status::unimplemented("unknown method")),
             (
-                RequiredScope::Scope(scope @ (Scope::Admin | Scope::Support)),
+                RequiredScope::Scope(scope @ (Scope::Admin | Scope::Support | Scope::Overrides)),
                 Admitted::Call(share),
             ) => {
                 tracing::info!(caller = share.caller, method, "{scope} call");
@@ -107,10 +107,14 @@ where
         Either<Ready<GrpcResult>, Pin<Box<dyn Future<Output = GrpcResult> + Send>>>,
     >;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         match self.admit(&request) {
             Ok(Admitted::Open) => Either::Left(Either::Left(self.service.call(request))),
             Ok(Admitted::Call(share)) => {
+                if RequiredScope::of(request.uri().path()) == RequiredScope::Scope(Scope::Overrides)
+                {
+                    request.extensions_mut().insert(share.clone()); // it is recorded
+                }
                 let limits = LoadLimits { caller: Some(share.loads()), protocol: None };
                 Either::Left(Either::Right(limits.scope(self.service.call(request))))
             }

@@ -12,6 +12,7 @@ mod hosts;
 mod http_protocols;
 mod ofrep;
 mod openfeature;
+mod overrides;
 mod probes;
 mod proto;
 mod proto_struct;
@@ -29,6 +30,7 @@ pub use health::{health, watch as watch_health};
 pub use hosts::Hosts;
 pub use http_protocols::Protocols;
 pub use ofrep::Ofrep;
+pub use overrides::OverridesApi;
 pub use probes::ProbeState;
 pub use proto::{envoy, pb};
 pub use routes::{serve_operators, serve_webhooks};
@@ -68,6 +70,8 @@ const LARGEST_CHECK: usize = 256 * 1024;
 pub struct OptionalServices {
     /// Explanations of answers.
     pub support: Option<SupportApi>,
+    /// `entitlements.v1.Overrides`.
+    pub overrides: Option<OverridesApi>,
     /// The ledger of deliveries.
     pub admin: Option<AdminApi>,
     /// Envoy's external authorization.
@@ -103,6 +107,10 @@ impl Services {
         if let Some(support) = optional.support {
             let support = pb::support_server::SupportServer::new(support);
             others = others.add_service(support.max_decoding_message_size(LARGEST_REQUEST));
+        }
+        if let Some(overrides) = optional.overrides {
+            let overrides = pb::overrides_server::OverridesServer::new(overrides);
+            others = others.add_service(overrides.max_decoding_message_size(LARGEST_REQUEST));
         }
         if let Some(admin) = optional.admin {
             let admin = pb::admin_server::AdminServer::new(admin);

@@ -44,6 +44,9 @@ impl RequiredScope {
             "/entitlements.v1.Support/Explain" | "/entitlements.v1.Support/ListHistory" => {
                 Self::Scope(Scope::Support)
             }
+            "/entitlements.v1.Overrides/SetOverride"
+            | "/entitlements.v1.Overrides/EndOverride"
+            | "/entitlements.v1.Overrides/ListOverrides" => Self::Scope(Scope::Overrides),
             "/entitlements.v1.Admin/ListDeliveries"
             | "/entitlements.v1.Admin/GetDelivery"
             | "/entitlements.v1.Admin/ReplayDeliveries" => Self::Scope(Scope::Admin),

@@ -1,12 +1,12 @@
-//! Wiring of the configured protocols, and of the services Support and Admin.
+//! Wiring of the configured protocols, and of the services Support, Overrides and Admin.
 
 use super::SharedState;
 use crate::{
     api::{
         AdminApi, AuthZen, ExtAuthz, ForwardAuth, GatewayAuthorizer, Hosts, Ofrep,
-        OptionalServices, Protocols, SupportApi, flagd::Flagd,
+        OptionalServices, OverridesApi, Protocols, SupportApi, flagd::Flagd,
     },
-    check::{Evaluator, Explainer},
+    check::{Evaluator, Explainer, OverrideEditor},
     clerk::SessionVerifier,
     config::{Config, Protocol},
     domain::PublicUrl,
@@ -31,7 +31,7 @@ impl SharedState {
         let (callers, hosts) =
             (self.security.callers.clone(), Hosts::of(operator, public_url.as_ref()));
         let mut protocols = Protocols::none(callers, hosts, self.metrics());
-        let mut optional = self.optional_services(config.admin, deliveries);
+        let mut optional = self.optional_services(config, deliveries);
         let flagd = || Flagd::new(checks.clone(), self.draining.clone(), self.metrics());
         for protocol in &config.protocols {
             match protocol {
@@ -58,11 +58,17 @@ impl SharedState {
     }
 
     /// The services for operators and support, if they are to be served.
-    fn optional_services(&self, admin: bool, deliveries: &Arc<Deliveries>) -> OptionalServices {
+    fn optional_services(&self, config: &Config, deliveries: &Arc<Deliveries>) -> OptionalServices {
+        let admin = config.admin;
         OptionalServices {
             support: admin.then(|| SupportApi::new(Explainer::new(self.store.clone()))),
+            overrides: admin.then(|| OverridesApi::new(self.override_editor(config))),
             admin: admin.then(|| AdminApi::new(deliveries.clone())),
             ..OptionalServices::default()
         }
+    }
+
+    fn override_editor(&self, config: &Config) -> OverrideEditor {
+        OverrideEditor::new(self.store.clone(), self.accounts.clone(), config.overrides_longest)
     }
 }

@@ -4,8 +4,8 @@ use super::Subjects;
 use crate::{
     domain::{
         self, Access, Account, Catalog, CatalogState, DatedCatalog, Decision, EvaluatedState,
-        Explanation, HistoryChange, Item, Known, Observation, Question, Revision, Step, Subject,
-        SubjectHistory, View, ViewError, ViewedAccount,
+        Explanation, HistoryChange, Item, Known, Observation, OverrideRecord, Question, Revision,
+        Step, Subject, SubjectHistory, View, ViewError, ViewedAccount,
     },
     storage::{CatalogPoint, CatalogVersion, Records, Store, StoreError},
 };
@@ -328,6 +328,27 @@ impl<'r> PastEvaluation<'r> {
             only.chain(other.seen.iter().filter(|one| !ours.contains(&one.id))).copied().collect();
         only.sort_by_key(|one| Reverse((one.known_at, one.id)));
         only
+    }
+
+    /// The overrides that only one of two evaluations has, of those that may concern the question; the newest first.
+    #[must_use]
+    pub fn changed_overrides(
+        &self,
+        other: &Self,
+        question: &Question<'_>,
+    ) -> Vec<&'r OverrideRecord> {
+        let (ours, theirs) = (self.overrides(), other.overrides());
+        let ids = |all: &[&OverrideRecord]| all.iter().map(|o| o.found.id).collect::<BTreeSet<_>>();
+        let (our_ids, their_ids) = (ids(&ours), ids(&theirs));
+        let only = ours.into_iter().filter(|o| !their_ids.contains(&o.found.id));
+        let only = only.chain(theirs.into_iter().filter(|o| !our_ids.contains(&o.found.id)));
+        let mut only: Vec<_> = only.filter(|o| o.found.effect.may_concern(question)).collect();
+        only.sort_by_key(|o| Reverse(o.found.set_at));
+        only
+    }
+
+    fn overrides(&self) -> Vec<&'r OverrideRecord> {
+        self.accounts.iter().flat_map(|viewed| viewed.overrides.iter().copied()).collect()
     }
 
     /// The account of a subject, with its observations.

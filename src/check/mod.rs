@@ -5,12 +5,16 @@ mod cooperative_yield;
 mod denial_log;
 mod error;
 mod explainer;
+mod overrides;
 mod subjects;
 
 pub use cooperative_yield::CooperativeYield;
 pub use error::{CheckError, CheckErrorKind};
 pub use explainer::{
     ExplainError, Explainer, History, PastEvaluation, Receipt, Recorded, Viewpoint,
+};
+pub use overrides::{
+    AnswerDifference, OverrideEditor, OverrideEffect, OverrideError, OverrideFault,
 };
 pub use subjects::{SubjectError, Subjects, SubjectsBuf, SubjectsParser};
 
@@ -154,7 +158,7 @@ impl EvaluationContext {
     #[must_use]
     pub fn features<'a>(&'a self, evaluated: &'a EvaluatedAccounts) -> BTreeSet<&'a Slug> {
         let overrides = evaluated.accounts().flat_map(|account| &account.overrides);
-        self.catalog().features().chain(overrides.map(|found| &found.feature)).collect()
+        self.catalog().features().chain(overrides.filter_map(|o| o.effect.feature())).collect()
     }
 
     /// The token for the state of the catalog and of these accounts.

@@ -3,6 +3,7 @@
 use super::{
     client::{ServiceAddress, status_error},
     render::{self, answer, instant, list, record, source},
+    times::{parse_instant, timestamp},
 };
 use crate::api::pb::{
     CatalogVersion, CheckFeatureResponse, Comparison, ExplainRequest, ExplainResponse, Item,
@@ -12,7 +13,6 @@ use crate::api::pb::{
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::Args;
-use prost_types::Timestamp;
 use std::{process::ExitCode, time::Duration};
 
 /// The most lines for steps, for later answers and for the causes of a difference: all fit on a screen of 25 lines.
@@ -100,15 +100,6 @@ impl ExplainCommand {
             receipt: receipt.transpose()?,
         })
     }
-}
-
-fn parse_instant(text: &str) -> Result<DateTime<Utc>, &'static str> {
-    text.parse().map_err(|_| "needs a date, a time and a zone, as 2026-11-03T14:03:00Z")
-}
-
-fn timestamp(at: DateTime<Utc>) -> Timestamp {
-    let nanos = i32::try_from(at.timestamp_subsec_nanos()).unwrap_or_default();
-    Timestamp { seconds: at.timestamp(), nanos }
 }
 
 /// Prints an explanation; returns whether the target is allowed, or `None` if the answer is missing.

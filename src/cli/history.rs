@@ -2,7 +2,7 @@
 
 use super::{
     client::{ServiceAddress, status_error},
-    render::{instant, statement},
+    render::{ended, instant, overriding, statement},
 };
 use crate::api::pb::{
     Change, FeatureChange, FeatureState, ListHistoryRequest, change::Cause,
@@ -73,7 +73,15 @@ fn cause(change: &Change) -> String {
         Cause::Undeletion => "undeletion by an operator".into(),
         Cause::Catalog => format!("catalog {}", change.catalog),
         Cause::Time => "time".into(),
-        Cause::Override => "override by an operator".into(),
+        Cause::Override | Cause::OverrideEnd => {
+            let found = change.r#override.as_ref();
+            let said = found.map(overriding).unwrap_or_default();
+            let end = found.and_then(|found| found.end.as_ref());
+            match end.filter(|_| change.cause() == Cause::OverrideEnd) {
+                Some(end) => format!("override {}; {said}", ended(end)),
+                None => format!("override {said}"),
+            }
+        }
         Cause::Unspecified => "unknown cause".into(),
     }
 }

@@ -16,12 +16,14 @@ mod doctor;
 mod explain;
 mod history;
 mod keys;
+mod overrides;
 mod probe;
 mod ready;
 mod reconcile;
 mod render;
 mod send;
 mod serve;
+mod times;
 
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -62,6 +64,8 @@ enum Command {
     Explain(explain::ExplainCommand),
     /// List what changed for a user or an organization: when it became known, and what was gained or lost
     History(history::HistoryCommand),
+    /// Grant or deny a feature or a plan to one user or organization, list and end such overrides
+    Override(Box<overrides::OverrideCommand>),
     /// Check whether the service on this machine is ready: a health check for containers
     Ready(ready::ReadyCommand),
     /// List, show and replay the deliveries that a running service has recorded
@@ -111,6 +115,7 @@ pub fn main() -> ExitCode {
                 Command::Check(check) => check.run().await,
                 Command::Explain(explain) => explain.run().await,
                 Command::History(history) => history.run().await,
+                Command::Override(overriding) => overriding.run().await,
                 Command::Ready(ready) => ready.run().await,
                 Command::Deliveries(deliveries) => deliveries.run().await,
                 Command::Keys(keys) => keys.run().await,

@@ -1,6 +1,11 @@
 //! Renders parts of answers for the terminal.
 
-use crate::api::pb::{CheckFeatureResponse, Source, Statement, statement::Kind};
+use crate::api::pb::{
+    CheckFeatureResponse, Grant, Override, OverrideEnd, Source, Statement,
+    grant::Number,
+    r#override::{Effect, Target},
+    statement::Kind,
+};
 use chrono::{DateTime, SecondsFormat};
 use prost_types::Timestamp;
 use std::fmt::Display;
@@ -44,6 +49,9 @@ pub(super) fn source(source: &Source) -> String {
 
 /// Renders a record, such as `msg_1, recorded 2026-11-03T15:10:00Z, in effect since 2026-11-03T13:58:00Z`.
 pub(super) fn record(source: &Source) -> String {
+    if let Some(found) = &source.r#override {
+        return format!("override {}, set {}", overriding(found), instant(found.set_at));
+    }
     if source.statement.is_none() {
         return format!("catalog {}, applied {}", source.catalog, instant(source.known_at));
     }
@@ -54,6 +62,50 @@ pub(super) fn record(source: &Source) -> String {
     let replayed = if source.replayed { " by a replay" } else { "" };
     let (known_at, effective_at) = (instant(source.known_at), instant(source.effective_at));
     format!("{message}, recorded {known_at}{replayed}, in effect since {effective_at}")
+}
+
+/// Renders an override without its subject, such as
+/// `0197f4c1-…: grants projects, at least 40, until 2026-12-31T00:00:00Z; owner ada; pilot, #4711`.
+pub(super) fn overriding(found: &Override) -> String {
+    let target = match &found.target {
+        Some(Target::Feature(feature)) => feature.clone(),
+        Some(Target::Plan(plan)) => format!("plan {plan}"),
+        None => "nothing".into(),
+    };
+    let number = match &found.effect {
+        Some(Effect::Grant(Grant { number })) => number.as_ref(),
+        Some(Effect::Deny(_)) | None => None,
+    };
+    let number = match number {
+        Some(Number::AtLeast(limit)) => format!(", at least {limit}"),
+        Some(Number::Exactly(limit)) => format!(", exactly {limit}"),
+        Some(Number::Unlimited(_)) => ", unlimited".into(),
+        None => String::new(),
+    };
+    let verb = if matches!(found.effect, Some(Effect::Deny(_))) { "denies" } else { "grants" };
+    let starts = match (found.starts_at, found.set_at) {
+        (starts_at, set_at) if starts_at == set_at => String::new(),
+        (starts_at, _) => format!(", from {}", instant(starts_at)),
+    };
+    let until = match found.expires_at {
+        Some(at) => format!("until {}", instant(Some(at))),
+        None => "permanent".into(),
+    };
+    let Override { id, owner, reason, .. } = found;
+    let reference = match &*found.reference {
+        "" => String::new(),
+        reference => format!(" ({reference})"),
+    };
+    format!("{id}: {verb} {target}{number}{starts}, {until}; owner {owner}; {reason}{reference}")
+}
+
+/// Renders the end of an override, such as `ended 2026-12-01T00:00:00Z: the pilot is over`.
+pub(super) fn ended(end: &OverrideEnd) -> String {
+    let at = instant(end.ended_at);
+    match &*end.replaced_by {
+        "" => format!("ended {at}: {}", end.reason),
+        id => format!("replaced {at} by {id}"),
+    }
 }
 
 /// Renders a statement, such as `item csub_item_1: pro, active, period to 2026-12-01T00:00:00Z`.

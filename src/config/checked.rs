@@ -50,8 +50,10 @@ pub struct Config {
     pub retention: Retention,
     /// Authentication of callers, and TLS of the listeners.
     pub listeners: ListenerFiles,
-    /// Whether the Admin service is served.
+    /// Whether the services Admin, Overrides and Support are served.
     pub admin: bool,
+    /// The longest time for which an override may be in force unless it is permanent; `None`: any time.
+    pub overrides_longest: Option<chrono::Duration>,
     /// Maximum memory of cached accounts, in bytes.
     pub cache_bytes: u64,
     /// Share of the denied checks that are logged.
@@ -110,6 +112,7 @@ impl Config {
             },
             listeners: ListenerFiles::default(),
             admin: true,
+            overrides_longest: None,
             cache_bytes: 1 << 20,
             log_denials: None,
             otlp_endpoint: None,

@@ -110,9 +110,9 @@ pub struct Settings {
     #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "30days", help_heading = "Database")]
     pub history_after_deletion: Span,
 
-    /// Serve entitlements.v1.Admin, which shows the bodies of deliveries, and entitlements.v1.Support to every client of
-    /// the API listener. Always on in `dev`; with `CALLERS` or `API_CLIENT_CA`, always served to callers with the scope
-    /// `admin` or `support`
+    /// Serve entitlements.v1.Admin, which shows the bodies of deliveries, entitlements.v1.Overrides and
+    /// entitlements.v1.Support to every client of the API listener. Always on in `dev`; with `CALLERS` or `API_CLIENT_CA`,
+    /// always served to callers with the scope `admin`, `overrides` or `support`
     #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1, help_heading = "Protocols")]
     #[arg(
         require_equals = true,
@@ -121,6 +121,10 @@ pub struct Settings {
         hide_default_value = true
     )]
     pub admin: bool,
+
+    /// Longest time for which an override may be in force unless it is permanent; `0s`: any time
+    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "0s", help_heading = "Checks")]
+    pub overrides_longest: Span,
 
     /// Maximum memory of cached accounts, in MiB
     #[arg(long, env, value_name = "MIB", default_value_t = 256, help_heading = "Checks")]
@@ -256,6 +260,8 @@ impl Settings {
             check_timeout: *self.check_timeout,
             retention: self.retention()?,
             admin: self.admin || listeners.require_callers(),
+            overrides_longest: Some(to_chrono(self.overrides_longest, "OVERRIDES_LONGEST")?)
+                .filter(|longest| !longest.is_zero()),
             listeners,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
             log_denials: self.log_denials,

@@ -1,7 +1,8 @@
 //! The account: all that the database holds about one subject.
 
 use super::{
-    Access, Catalog, Denial, Grace, Item, PackedItems, Slug, Status, Subject, Until, item::Claim,
+    Access, Catalog, Denial, Effect, Grace, Item, Override, PackedItems, Slug, Status, Subject,
+    item::Claim,
 };
 use chrono::{DateTime, Utc};
 use std::{cell::OnceCell, collections::BTreeSet};
@@ -17,7 +18,7 @@ pub struct Account {
     pub deleted_at: Option<DateTime<Utc>>,
     /// Every item ever observed. An item that grants nothing explains a denial.
     pub items: PackedItems,
-    /// The grants and denials that operators made.
+    /// The grants and denials that operators made and that were neither ended nor replaced.
     pub overrides: Box<[Override]>,
 }
 
@@ -40,20 +41,27 @@ impl Account {
         Standing { account: self, grace, lasted: OnceCell::new() }
     }
 
+    /// Whether an override that is in force at `now` grants a plan.
+    #[must_use]
+    pub fn has_granted_plan(&self, now: DateTime<Utc>) -> bool {
+        let is_plan = |found: &&Override| matches!(found.effect, Effect::GrantPlan(_));
+        self.overrides.iter().filter(is_plan).any(|found| found.is_in_force(now))
+    }
+
     /// Every feature that a plan for this kind of subject has, or that an override of the account names.
     #[must_use]
     pub fn features<'a>(&'a self, catalog: &'a Catalog) -> BTreeSet<&'a Slug> {
         let plans = catalog.plan_set(self.subject.kind()).plans.values();
         let by_plan = plans.flat_map(|plan| plan.features.keys());
-        by_plan.chain(self.overrides.iter().map(|o| &o.feature)).collect()
+        by_plan.chain(self.overrides.iter().filter_map(|o| o.effect.feature())).collect()
     }
 
     /// The first instant after `now` at which time alone may change an answer about the subject, or its reason.
     #[must_use]
     pub fn next_boundary(&self, catalog: &Catalog, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let items = self.items.iter().flat_map(|item| [item.end(catalog.grace), item.period_end]);
-        let overrides = self.overrides.iter().map(|o| o.until.instant());
-        items.chain(overrides).flatten().filter(|end| *end > now).min()
+        let overrides = self.overrides.iter().flat_map(|o| [Some(o.from), o.until.instant()]);
+        items.chain(overrides).flatten().filter(|at| *at > now).min()
     }
 }
 
@@ -89,24 +97,4 @@ impl Standing<'_> {
     fn lasted(&self) -> Option<DateTime<Utc>> {
         self.account.items.iter().filter_map(|item| item.lasted()).max()
     }
-}
-
-/// The effect of an override.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// Grants the feature, with this limit; `None`: without a limit.
-    Grant(Option<u64>),
-    /// Denies the feature, even if a plan includes it.
-    Deny,
-}
-
-/// An operator's grant or denial of one feature to one subject.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Override {
-    /// The feature that is granted or denied.
-    pub feature: Slug,
-    /// Whether the override grants or denies.
-    pub effect: Effect,
-    /// When the override ends.
-    pub until: Until,
 }

@@ -83,8 +83,12 @@ impl Catalog {
 
     /// The features of all plans; a feature of several plans comes several times.
     pub fn features(&self) -> impl Iterator<Item = &Slug> {
-        let plans = self.user.plans.values().chain(self.organization.plans.values());
-        plans.flat_map(|plan| plan.features.keys())
+        self.all_plans().flat_map(|plan| plan.features.keys())
+    }
+
+    /// The plans for users, then those for organizations.
+    pub(super) fn all_plans(&self) -> impl Iterator<Item = &Plan> {
+        self.user.plans.values().chain(self.organization.plans.values())
     }
 
     /// Whether the target must not be granted from an account that may be outdated.

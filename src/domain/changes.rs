@@ -1,8 +1,9 @@
 //! The changes of a subject: each record, catalog and passed date, with the features that the subject gained or lost.
 
 use super::{
-    Account, Catalog, Denial, Observation, Override, PreparedAccounts, Question, Reason, Slug,
-    SubjectHistory, TooLong, Verdict, decide, history::Derived,
+    Account, Catalog, Denial, Observation, Override, OverrideEnd, OverrideId, OverrideRecord,
+    PreparedAccounts, Question, Reason, Slug, SubjectHistory, TooLong, Verdict, decide,
+    history::Derived,
 };
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +29,9 @@ pub enum ChangeCause<'h> {
     /// The statements of one message.
     Observations(&'h [Observation]),
     /// An override that an operator set.
-    Override(&'h Override),
+    Override(&'h OverrideRecord),
+    /// The end of an override by an operator.
+    OverrideEnd(&'h OverrideRecord, &'h OverrideEnd),
     /// The catalog with this number, or a plan name that was learned for it.
     Catalog(u64),
     /// The passing of time.
@@ -109,19 +112,25 @@ pub fn changes<'h>(
 #[derive(Clone, Copy)]
 enum RecordedEvent<'h> {
     Observations(&'h [Observation]),
-    Override(&'h Override),
+    Override(&'h OverrideRecord),
+    OverrideEnd(&'h OverrideRecord, &'h OverrideEnd),
     Catalog(DatedCatalog<'h>),
 }
 
-/// The messages and overrides of a history, each with the time of its recording.
+/// The messages and overrides of a history, each with the time of its recording. A replacement ends the older override
+/// itself.
 fn recorded(history: &SubjectHistory) -> impl Iterator<Item = (DateTime<Utc>, RecordedEvent<'_>)> {
     let is_same = |a: &Observation, b: &Observation| {
         (&a.message, a.known_at, a.revision) == (&b.message, b.known_at, b.revision)
     };
     let messages = history.observations.chunk_by(is_same);
     let messages = messages.map(|chunk| (chunk[0].known_at, RecordedEvent::Observations(chunk)));
-    let overrides = history.overrides.iter();
-    messages.chain(overrides.map(|(set_at, found)| (*set_at, RecordedEvent::Override(found))))
+    let set = history.overrides.iter();
+    let set = set.map(|record| (record.found.set_at, RecordedEvent::Override(record)));
+    let ended = history.overrides.iter().filter_map(|record| Some((record, record.end.as_ref()?)));
+    let ended = ended.filter(|(_, end)| end.replaced_by.is_none());
+    let ended = ended.map(|(record, end)| (end.at, RecordedEvent::OverrideEnd(record, end)));
+    messages.chain(set).chain(ended)
 }
 
 /// The state of a subject while its events are applied one after another.
@@ -156,11 +165,13 @@ impl<'h> Walk<'h> {
                 let stated_at = observations.iter().map(Observation::stated_at).max();
                 (ChangeCause::Observations(observations), stated_at.unwrap_or(at), is_superseded)
             }
-            RecordedEvent::Override(found) => {
-                let added = std::iter::once(found.clone());
-                let overrides = std::mem::take(&mut self.account.overrides);
-                self.account.overrides = overrides.into_iter().chain(added).collect();
-                (ChangeCause::Override(found), at, false)
+            RecordedEvent::Override(record) => {
+                self.replace_override(record.replaces, Some(&record.found), record.revision);
+                (ChangeCause::Override(record), at, false)
+            }
+            RecordedEvent::OverrideEnd(record, end) => {
+                self.replace_override(Some(record.found.id), None, end.revision);
+                (ChangeCause::OverrideEnd(record, end), at, false)
             }
             RecordedEvent::Catalog(dated) => {
                 self.catalog = dated.catalog;
@@ -172,6 +183,18 @@ impl<'h> Walk<'h> {
             self.push(cause, effective_at, is_superseded, features);
         }
         Ok(())
+    }
+
+    fn replace_override(
+        &mut self,
+        removed: Option<OverrideId>,
+        added: Option<&Override>,
+        revision: u64,
+    ) {
+        self.account.revision = revision;
+        let overrides = std::mem::take(&mut self.account.overrides).into_iter();
+        let kept = overrides.filter(|found| Some(found.id) != removed);
+        self.account.overrides = kept.chain(added.cloned()).collect();
     }
 
     /// Adds the statements of one message; returns whether they were applied: a superseded message keeps the revision.

@@ -13,8 +13,8 @@ pub use prepared::PreparedAccounts;
 pub use steps::{Step, StepKind, steps};
 
 use super::{
-    Access, Account, Catalog, Denial, Effect, Grant, Item, Override, Plan, Question, QuestionScope,
-    Slug, Subject, Target, Until,
+    Access, Account, Amount, Catalog, Denial, Effect, Grant, Item, Override, Plan, Question,
+    QuestionScope, Slug, Subject, Target, Until,
 };
 use candidates::{Candidates, DenialCandidate, GrantCandidate};
 use chrono::{DateTime, Utc};
@@ -29,9 +29,9 @@ pub enum Verdict<'a> {
         reason: Grant,
         /// The subject that has the plan or the override.
         subject: &'a Subject,
-        /// The plan that grants; `None` for an override.
+        /// The plan that grants; `None` for an override of a feature.
         plan: Option<&'a str>,
-        /// The largest limit of all grants; `None`: one of them has no limit.
+        /// The newest exact limit of an override, else the largest limit of all grants; `None`: one of them has no limit.
         limit: Option<u64>,
     },
     /// The subject may not use the target.
@@ -78,12 +78,12 @@ impl Decision<'_> {
     }
 }
 
-/// One feature that a subject may use, with the decision.
+/// One feature that concerns a subject, with the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entitlement<'a> {
-    /// The feature that is allowed.
+    /// The feature.
     pub feature: &'a Slug,
-    /// The decision, which is always `Allowed`.
+    /// The decision about the feature.
     pub decision: Decision<'a>,
 }
 
@@ -94,21 +94,42 @@ pub fn entitlements<'a>(
     catalog: &'a Catalog,
     now: DateTime<Utc>,
 ) -> Vec<Entitlement<'a>> {
+    let is_allowed = |verdict: &Verdict<'_>| matches!(verdict, Verdict::Allowed { .. });
+    decided(account, catalog, now).filter(|e| is_allowed(&e.decision.verdict)).collect()
+}
+
+/// Every feature that an override denies to one subject at `now`, sorted by slug. In a question about a user and an
+/// organization, it is denied even if the other one has it.
+#[must_use]
+pub fn denials<'a>(
+    account: &'a Account,
+    catalog: &'a Catalog,
+    now: DateTime<Utc>,
+) -> Vec<Entitlement<'a>> {
+    decided(account, catalog, now).filter(|e| e.decision.verdict.is_denied_by_override()).collect()
+}
+
+/// Every feature that concerns a subject, with the decision about it.
+fn decided<'a>(
+    account: &'a Account,
+    catalog: &'a Catalog,
+    now: DateTime<Utc>,
+) -> impl Iterator<Item = Entitlement<'a>> {
     let prepared = PreparedAccounts::new([account], catalog);
-    let decided = account.features(catalog).into_iter().map(|feature| Entitlement {
+    account.features(catalog).into_iter().map(move |feature| Entitlement {
         feature,
         decision: prepared.decide(&Question::of(feature), now),
-    });
-    decided.filter(|e| matches!(e.decision.verdict, Verdict::Allowed { .. })).collect()
+    })
 }
 
 impl Account {
-    /// The default plan, if it applies at `now`: no item grants access, and the subject is not deleted.
+    /// The default plan, if it applies at `now`: no item grants access, no override grants a plan, and the subject is not
+    /// deleted.
     #[must_use]
     pub fn default_plan<'c>(&self, catalog: &'c Catalog, now: DateTime<Utc>) -> Option<&'c Slug> {
         let standing = self.standing(catalog.grace);
         let live = |item: Item<&str>| matches!(standing.access(&item, now), Access::Granted(..));
-        if self.deleted_at.is_some() || self.items.iter().any(live) {
+        if self.deleted_at.is_some() || self.has_granted_plan(now) || self.items.iter().any(live) {
             return None;
         }
         catalog.plan_set(self.subject.kind()).default_plan.as_ref()
@@ -116,6 +137,12 @@ impl Account {
 }
 
 impl Verdict<'_> {
+    /// Whether an override denies the target.
+    #[must_use]
+    pub fn is_denied_by_override(&self) -> bool {
+        matches!(self, Self::Denied { reason: Denial::OverrideDenies, .. })
+    }
+
     /// Whether both allow with equal subject, plan and limit, or both deny. The reasons may differ.
     fn same_answer(&self, other: &Self) -> bool {
         match (self, other) {
@@ -138,7 +165,7 @@ struct Case<'a, 'q, H> {
 
 impl<'a, H: Holder<'a>> Case<'a, '_, H> {
     /// The verdict, and the first instant at which the answer changes. The search takes few steps: each goes to the end
-    /// of an override or of the best grant, or to the beginning of a default plan.
+    /// of an override or of the best grant, or to the beginning of an override or of a default plan.
     fn decision(&self, now: DateTime<Utc>) -> Decision<'a> {
         let (verdict, mut next) = self.verdict(now);
         let valid_until = loop {
@@ -161,7 +188,7 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         }
         let verdict = match (&candidates.best, candidates.denial) {
             (_, Some(denial)) if denial.reason == Denial::OverrideDenies => denial.into(),
-            (Some(best), _) => best.allows(candidates.limit()),
+            (Some(best), _) => candidates.exact().unwrap_or(best).allows(candidates.limit()),
             (None, denial) => self.denied(denial),
         };
         (verdict, candidates.next_change())
@@ -173,8 +200,7 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         if account.deleted_at.is_some() {
             return candidates.refuses(Denial::SubjectDeleted, account, None);
         }
-        self.collect_overrides(account, now, candidates);
-        let mut live_until = None;
+        let mut live_until = self.collect_overrides(account, now, candidates);
         for held in holder.held(self.catalog) {
             #[cfg(test)]
             prepared::LOOKED_AT.with(|count| count.set(count.get() + 1));
@@ -227,22 +253,60 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         }
     }
 
-    /// Adds the overrides of the wanted feature that are in force at `now`.
+    /// Adds the overrides; returns until when one of them grants a plan, which counts as a live item.
     fn collect_overrides(
         &self,
         account: &'a Account,
         now: DateTime<Utc>,
         candidates: &mut Candidates<'a>,
-    ) {
-        for found in account.overrides.iter().filter(|found| self.is_in_force(found, now)) {
-            collect_override(account, found, candidates);
+    ) -> Option<Until> {
+        let mut live_until = None;
+        for found in &account.overrides {
+            if found.is_in_force(now) {
+                if matches!(found.effect, Effect::GrantPlan(_)) {
+                    live_until = live_until.max(Some(found.until));
+                }
+                self.collect_override(account, found, candidates);
+            } else if found.from > now && found.effect.may_concern(self.question) {
+                candidates.begins(Until::Instant(found.from));
+            }
         }
+        live_until
     }
 
-    /// Whether an override of the wanted feature is in force at `now`.
-    fn is_in_force(&self, found: &Override, now: DateTime<Utc>) -> bool {
-        let Target::Feature(feature) = self.question.wanted else { return false };
-        found.feature.as_str() == feature && found.until > Until::Instant(now)
+    fn collect_override(
+        &self,
+        account: &'a Account,
+        found: &'a Override,
+        candidates: &mut Candidates<'a>,
+    ) {
+        let until = found.until;
+        let granted = |plan, limit| GrantCandidate::by_override(account, plan, limit, until);
+        let plans = self.catalog.plan_set(account.subject.kind());
+        let plan_of = |slug: &Slug| plans.find(None, Some(slug.as_str()));
+        match &found.effect {
+            effect if !effect.may_concern(self.question) => {}
+            Effect::DenyFeature(_) => candidates.denies(account, until),
+            Effect::GrantFeature(_, Amount::Exactly(limit)) => {
+                candidates.sets(found.age(), granted(None, Some(*limit)));
+            }
+            Effect::GrantFeature(_, amount) => candidates.grants(granted(None, amount.limit())),
+            Effect::DenyPlan(slug) => match self.included(account, plan_of(slug)) {
+                Included::Yes(_) => candidates.denies(account, until),
+                Included::No | Included::UnknownPlan => {}
+            },
+            Effect::GrantPlan(slug) => {
+                let plan = plan_of(slug);
+                let named = Some(plan.map_or(slug, |(slug, _)| slug).as_str());
+                match self.included(account, plan) {
+                    Included::Yes(limit) => candidates.grants(granted(named, limit)),
+                    Included::No => {}
+                    Included::UnknownPlan => {
+                        candidates.refuses(Denial::UnknownPlan, account, named);
+                    }
+                }
+            }
+        }
     }
 
     /// Adds the default plan, for an account without a live item.
@@ -302,20 +366,6 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
             (_, Some(_), Target::Plan(_)) => Denial::UnknownPlan,
         };
         Verdict::Denied { reason, subject: None, plan: None }
-    }
-}
-
-fn collect_override<'a>(account: &'a Account, found: &Override, candidates: &mut Candidates<'a>) {
-    match found.effect {
-        Effect::Deny => candidates.denies(account, found.until),
-        Effect::Grant(limit) => candidates.grants(GrantCandidate {
-            reason: Grant::OverrideGrants,
-            until: found.until,
-            steady_until: found.until,
-            account,
-            plan: None,
-            limit,
-        }),
     }
 }
 

@@ -12,6 +12,7 @@ mod explanation;
 mod history;
 mod item;
 pub mod loopback;
+mod overrides;
 mod packed_items;
 mod public_url;
 mod question;
@@ -23,16 +24,21 @@ mod subject_history;
 mod tests;
 mod update;
 
-pub use account::{Account, Effect, Override, Standing};
+pub use account::{Account, Standing};
 pub use allowed_origin::{AllowedOrigin, InvalidOrigin};
 pub use catalog::{Catalog, InvalidCatalog, Plan, PlanNames, PlanSet};
 pub use changes::{ChangeCause, DatedCatalog, FeatureChange, FeatureState, HistoryChange, changes};
 pub use decide::{
-    Decision, Entitlement, PreparedAccounts, Step, StepKind, Verdict, decide, entitlements, steps,
+    Decision, Entitlement, PreparedAccounts, Step, StepKind, Verdict, decide, denials,
+    entitlements, steps,
 };
 pub use explanation::{EvaluatedState, Explanation};
 pub use history::{Observation, Statement, still_used};
 pub use item::{Access, Grace, Item, Seats, Status, Until};
+pub use overrides::{
+    Actor, Amount, Effect, InvalidOverrideId, MAX_OVERRIDE_TEXT, Override, OverrideEnd, OverrideId,
+    OverrideNote, OverrideRecord,
+};
 pub use packed_items::{PackedItems, TooLong};
 pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use question::{InvalidSlug, Question, QuestionScope, Slug, Target};

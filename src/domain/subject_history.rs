@@ -1,7 +1,10 @@
 //! Everything that was recorded about one subject, and its account from any point of view: true at one instant, known at
 //! another.
 
-use super::{Account, Observation, Override, Statement, Subject, TooLong, history::Derived};
+use super::{
+    Account, Observation, Override, OverrideId, OverrideRecord, Statement, Subject, TooLong,
+    history::Derived,
+};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use std::collections::BTreeMap;
 
@@ -16,8 +19,8 @@ pub struct SubjectHistory {
     pub revision: u64,
     /// All observations, in the order of their recording.
     pub observations: Vec<Observation>,
-    /// The overrides, each with the time at which it was set.
-    pub overrides: Vec<(DateTime<Utc>, Override)>,
+    /// All overrides, in the order of their setting.
+    pub overrides: Vec<OverrideRecord>,
     /// From when on the history is complete: older observations that no later account uses may have been removed.
     pub complete_from: DateTime<Utc>,
     /// When the observations before a deletion were removed; `None`: they were not.
@@ -40,7 +43,7 @@ pub enum Known {
     All,
     /// All that was recorded until this instant.
     At(DateTime<Utc>),
-    /// All that was recorded until a revision of the subject, with the overrides that were set until an instant.
+    /// All that was recorded until a revision of the subject, of which an answer at this instant knew.
     Revision(u64, DateTime<Utc>),
 }
 
@@ -53,6 +56,8 @@ pub struct ViewedAccount<'h> {
     sources: BTreeMap<&'h str, &'h Observation>,
     /// The deletion, if the subject was deleted.
     pub deletion: Option<&'h Observation>,
+    /// The records of the overrides of the account.
+    pub overrides: Vec<&'h OverrideRecord>,
 }
 
 /// Why an account cannot be derived.
@@ -104,6 +109,7 @@ impl SubjectHistory {
             account: Account { overrides: self.overrides(view), ..account },
             sources: sources.collect(),
             deletion: derived.deletion(),
+            overrides: self.overrides_seen(view).collect(),
         })
     }
 
@@ -121,14 +127,23 @@ impl SubjectHistory {
     }
 
     fn overrides(&self, view: View) -> Box<[Override]> {
-        let known_at = match view.known {
-            Known::At(known_at) | Known::Revision(_, known_at) => Some(known_at),
-            Known::All => None,
+        self.overrides_seen(view).map(|record| record.found.clone()).collect()
+    }
+
+    /// The overrides that the view shows and that were neither ended nor replaced there.
+    fn overrides_seen(&self, view: View) -> impl Iterator<Item = &OverrideRecord> {
+        let is_seen = move |at: DateTime<Utc>, revision: u64| {
+            let is_known = match view.known {
+                Known::All => true,
+                Known::At(known_at) => at <= known_at,
+                Known::Revision(last, _) => revision <= last,
+            };
+            is_known && view.as_of.is_none_or(|as_of| at <= as_of)
         };
-        let last = known_at.into_iter().chain(view.as_of).min();
-        let is_seen = |set_at: DateTime<Utc>| last.is_none_or(|last| set_at <= last);
-        let seen = self.overrides.iter().filter(|(set_at, _)| is_seen(*set_at));
-        seen.map(|(_, found)| found.clone()).collect()
+        self.overrides.iter().filter(move |record| {
+            let has_ended = record.end.as_ref().is_some_and(|end| is_seen(end.at, end.revision));
+            is_seen(record.found.set_at, record.revision) && !has_ended
+        })
     }
 
     fn observation(&self, id: i64) -> Option<&Observation> {
@@ -187,5 +202,11 @@ impl<'h> ViewedAccount<'h> {
     #[must_use]
     pub fn source(&self, item: &str) -> Option<&'h Observation> {
         self.sources.get(item).copied()
+    }
+
+    /// The record of an override.
+    #[must_use]
+    pub fn record(&self, id: OverrideId) -> Option<&'h OverrideRecord> {
+        self.overrides.iter().find(|record| record.found.id == id).copied()
     }
 }

@@ -73,9 +73,19 @@ fn account(subject: &str, items: impl IntoIterator<Item = Item>) -> Account {
     Account { items: PackedItems::pack(items).unwrap(), revision: 1, ..unknown }
 }
 
-fn overriding(account: Account, feature: &str, effect: Effect, until: Until) -> Account {
-    let overrides = [Override { feature: feature.parse().unwrap(), effect, until }].into();
+/// Adds an override that is in force from 2026-01-01.
+fn overriding(account: Account, effect: Effect, until: Until) -> Account {
+    let from = at("2026-01-01");
+    let nth = u64::try_from(account.overrides.len()).unwrap();
+    let id = OverrideId(uuid::Uuid::from_u64_pair(0, nth));
+    let found =
+        Override { id, effect, from, until, set_at: from + Duration::seconds(nth.cast_signed()) };
+    let overrides = account.overrides.into_iter().chain([found]).collect();
     Account { overrides, ..account }
+}
+
+fn grant(feature: &str, amount: Amount) -> Effect {
+    Effect::GrantFeature(feature.parse().unwrap(), amount)
 }
 
 /// A decision in one line, in the format of the tests.
@@ -380,7 +390,7 @@ fn a_plan_is_held_like_a_feature() {
 
 #[test]
 fn entitlements_are_all_features_that_a_check_would_allow() {
-    let ada = overriding(user([item("pro")]), "beta", Effect::Grant(None), Until::Forever);
+    let ada = overriding(user([item("pro")]), grant("beta", Amount::Plain), Until::Forever);
     let found = entitlements(&ada, catalog(), at("2026-01-15"));
     let features: Vec<_> = found.iter().map(|e| e.feature.as_str()).collect();
     assert_eq!(features, ["beta", "export", "projects", "reports"]);

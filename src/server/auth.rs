@@ -37,6 +37,8 @@ pub enum Scope {
     Check,
     /// Explain answers and list what changed, for any user and organization
     Support,
+    /// Set, end and list overrides, for any user and organization
+    Overrides,
     /// Read the ledger of deliveries, including bodies, and replay them
     Admin,
 }
@@ -46,6 +48,7 @@ impl fmt::Display for Scope {
         f.write_str(match self {
             Self::Check => "check",
             Self::Support => "support",
+            Self::Overrides => "overrides",
             Self::Admin => "admin",
         })
     }

@@ -1,11 +1,8 @@
 //! Loads the current account of a subject.
 
-use super::{Store, StoreError, pool::retry_once};
-use crate::domain::{
-    Account, Effect, Item, Override, PackedItems, Seats, Status, Subject, TooLong, Until,
-};
+use super::{Store, StoreError, override_rows::OverrideRow, pool::retry_once};
+use crate::domain::{Account, Item, Override, PackedItems, Seats, Status, Subject, TooLong};
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
 use sqlx::{PgConnection, types::Json};
 
 impl Store {
@@ -20,15 +17,22 @@ impl Store {
 /// Grace starts at the first failed payment since the last successful one. An item is withdrawn if the newest snapshot
 /// with items does not list it and is not older than the item. It counts as canceled if the newest of all snapshots
 /// came without items and said that the subscription is canceled.
-async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, StoreError> {
+pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, StoreError> {
     let rows = sqlx::query_as!(
         AccountRow,
         r#"
         select
             s.revision,
             s.deleted_at,
-            (select pg_catalog.json_agg(o) from entitlements.override o where o.subject = s.id)
-                as "overrides: Json<Vec<OverrideRow>>",
+            (
+                -- Those that expired long ago are left out, whatever the clock of the replica says.
+                select pg_catalog.json_agg(o) from (
+                    select id, feature, plan, effect, "limit", starts_at, expires_at, set_at
+                    from entitlements.override
+                    where subject = s.id and ended_at is null
+                        and (expires_at is null or expires_at > pg_catalog.now() - interval '1 day')
+                ) o
+            ) as "overrides: Json<Vec<OverrideRow>>",
             i.id as "id?",
             i.plan,
             i.plan_id,
@@ -138,27 +142,6 @@ impl AccountRow {
             updated_at: self.updated_at?,
         };
         Some(item.completed(self.withdrawn, self.canceled, self.last_period_end))
-    }
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct OverrideRow {
-    feature: String,
-    granted: bool,
-    limit: Option<u64>,
-    expires_at: Option<DateTime<Utc>>,
-    pub set_at: DateTime<Utc>,
-}
-
-impl TryFrom<&OverrideRow> for Override {
-    type Error = StoreError;
-
-    fn try_from(row: &OverrideRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            feature: row.feature.parse().map_err(|_| corrupt("override.feature"))?,
-            effect: if row.granted { Effect::Grant(row.limit) } else { Effect::Deny },
-            until: row.expires_at.map_or(Until::Forever, Until::Instant),
-        })
     }
 }
 

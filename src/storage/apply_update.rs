@@ -47,6 +47,8 @@ pub(super) async fn apply(
 pub(super) struct LockedSubject {
     /// The short key, which observations have.
     pub key: i64,
+    /// The revision before this transaction.
+    pub revision: i64,
     /// When the subject was deleted; `None`: it was not.
     pub deleted_at: Option<DateTime<Utc>>,
 }
@@ -83,11 +85,14 @@ enum Written {
 
 /// Locks the subject's row until the transaction ends, which serializes its deliveries. Creates the row if it is
 /// missing.
-async fn lock(tx: &mut PgConnection, subject: &Subject) -> Result<LockedSubject, StoreError> {
+pub(super) async fn lock(
+    tx: &mut PgConnection,
+    subject: &Subject,
+) -> Result<LockedSubject, StoreError> {
     for _ in 0..2 {
         let locked = sqlx::query_as!(
             LockedSubject,
-            "select key, deleted_at from entitlements.subject where id = $1 for update",
+            "select key, revision, deleted_at from entitlements.subject where id = $1 for update",
             subject.as_str()
         )
         .fetch_optional(&mut *tx)

@@ -145,3 +145,21 @@ async fn prune(db: &mut PgConnection) -> Result<u64, StoreError> {
     .await?;
     Ok(pruned.rows_affected())
 }
+
+/// Increments the subject's revision and writes a change-log row; returns the new revision. For changes that are no
+/// observations: those count and log their change themselves.
+pub(super) async fn log_change(tx: &mut PgConnection, subject_key: i64) -> Result<u64, StoreError> {
+    let revision = sqlx::query_scalar!(
+        r#"
+        with counted as (
+            update entitlements.subject set revision = revision + 1 where key = $1 returning id, revision
+        )
+        insert into entitlements.change_log (subject, revision) select id, revision from counted
+        returning revision as "revision!"
+        "#,
+        subject_key
+    )
+    .fetch_one(tx)
+    .await?;
+    u64::try_from(revision).map_err(|_| StoreError::Corrupt(format!("revision {revision}")))
+}

@@ -1,6 +1,6 @@
 //! Deletes subjects, and locks them against deletion.
 
-use super::{Store, StoreError, observations, pool::TxOutcome};
+use super::{Store, StoreError, observations, override_rows, pool::TxOutcome};
 use crate::domain::Subject;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -79,9 +79,7 @@ pub(super) async fn delete(
     sqlx::query!("delete from entitlements.snapshot where subject = $1", id)
         .execute(&mut *tx)
         .await?;
-    sqlx::query!("delete from entitlements.override where subject = $1", id)
-        .execute(&mut *tx)
-        .await?;
+    override_rows::end_all(&mut *tx, subject).await?;
     lock_deletion(&mut *tx, subject).await?;
     sqlx::query!(
         "update entitlements.delivery set body = null where subject = $1 and body is not null",

@@ -22,8 +22,8 @@ impl Store {
         self.background.transact(async |tx| thin(tx, before).await).await
     }
 
-    /// Removes the observations of some subjects that were deleted before an instant, except the deletions; returns the
-    /// number of subjects.
+    /// Removes the observations, except the deletions, and the overrides of some subjects that were deleted before an instant;
+    /// returns the number of subjects.
     pub async fn remove_histories(&self, deleted_before: DateTime<Utc>) -> Result<u64, StoreError> {
         self.background.run(async |db| remove_histories(db, deleted_before).await).await
     }
@@ -105,12 +105,14 @@ async fn remove_histories(
     let removed = sqlx::query!(
         "
         with chosen as (
-            select key from entitlements.subject
+            select key, id from entitlements.subject
             where deleted_at < $1 and (history_removed_at is null or history_removed_at < deleted_at)
             order by deleted_at limit $2 for update skip locked
         ), removed as (
             delete from entitlements.observation
             where subject_key in (select key from chosen) and kind <> 'deletion'
+        ), without_overrides as (
+            delete from entitlements.override where subject in (select id from chosen)
         )
         update entitlements.subject
         set history_removed_at = greatest(pg_catalog.now(), deleted_at), oldest_observed_at = null

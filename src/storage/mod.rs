@@ -20,6 +20,9 @@ mod history_retention;
 mod notifier;
 mod observations;
 mod other_roles;
+mod override_dump;
+mod override_rows;
+mod overrides;
 mod pool;
 mod reconciliation;
 mod records;
@@ -36,6 +39,11 @@ pub use diagnostics::{DatabaseStats, Inspection, Migrated};
 pub use error::StoreError;
 pub use notifier::{Changed, Notification};
 pub use other_roles::{OtherRoles, Stranger};
+pub use override_dump::Imported;
+pub use overrides::{
+    ChangeConditions, ChangedOverride, EndOverride, IdempotencyKey, NewOverride, OverrideFilter,
+    OverrideOutcome, OverrideRejection,
+};
 pub use pool::PoolStatus;
 pub use reconciliation::{Compared, UnknownPlan};
 pub use records::Records;

@@ -1,13 +1,12 @@
 //! The history of a subject: appends observations and reads them.
 
-use super::{StoreError, accounts::OverrideRow, apply_update::LockedSubject};
+use super::{StoreError, apply_update::LockedSubject, change_log::log_change, override_rows};
 use crate::domain::{
-    Item, Observation, ObservedItem, Override, Payment, Seats, Snapshot, Statement, Status,
-    Subject, SubjectHistory, SubscriptionUpdate,
+    Item, Observation, ObservedItem, Payment, Seats, Snapshot, Statement, Status, Subject,
+    SubjectHistory, SubscriptionUpdate,
 };
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use sqlx::{PgConnection, types::Json};
+use sqlx::PgConnection;
 
 /// The cause of the observations of one transaction.
 #[derive(Debug, Clone, Copy)]
@@ -23,36 +22,28 @@ pub(super) async fn history(
     db: &mut PgConnection,
     subject: &Subject,
 ) -> Result<SubjectHistory, StoreError> {
-    let overrides = sqlx::query_scalar!(
-        r#"
-        select pg_catalog.json_agg(o) as "overrides: Json<Vec<OverrideRow>>"
-        from entitlements.override o where o.subject = $1
-        "#,
-        subject.as_str()
-    );
-    let overrides = overrides.fetch_one(&mut *db).await?;
-    let overrides = overrides.iter().flat_map(|Json(rows)| rows);
-    let overrides = overrides.map(|row| Ok((row.set_at, Override::try_from(row)?)));
-    let overrides = overrides.collect::<Result<_, StoreError>>()?;
-    Ok(SubjectHistory { overrides, ..read(db, subject).await? })
+    let mut history = read(db, subject).await?;
+    let mut overrides = override_rows::of_subject(db, subject).await?;
+    // What was written since the first statement belongs to later revisions.
+    overrides.retain(|record| record.revision <= history.revision);
+    for record in &mut overrides {
+        record.end = record.end.take().filter(|end| end.revision <= history.revision);
+    }
+    history.overrides = overrides;
+    Ok(history)
 }
 
 /// A row to append. A statement has only some of the columns.
-#[derive(Default, Serialize)]
+#[derive(Default)]
 struct NewRow<'a> {
     kind: &'static str,
     updated_at: DateTime<Utc>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     sent_at: Option<DateTime<Utc>>,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
     item: Option<NewItem<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     item_ids: Option<Vec<&'a str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     canceled: Option<bool>,
 }
 
-#[derive(Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "they are columns of the table")]
 struct NewItem<'a> {
     item: &'a str,
@@ -68,7 +59,7 @@ struct NewItem<'a> {
     failed_at: Option<DateTime<Utc>>,
     is_paid: bool,
     has_seats: bool,
-    seats: Option<u64>,
+    seats: Option<i64>,
 }
 
 impl<'a> NewRow<'a> {
@@ -117,7 +108,7 @@ impl<'a> NewRow<'a> {
             failed_at,
             is_paid,
             has_seats: item.seats.is_some(),
-            seats: item.seats.and_then(|seats| seats.0),
+            seats: item.seats.and_then(|seats| seats.0).map(|n| n.try_into().unwrap_or(i64::MAX)),
         };
         let (updated_at, sent_at) = (item.updated_at, Some(*sent_at));
         Self { kind: "item", updated_at, sent_at, item: Some(new), ..Self::default() }
@@ -136,7 +127,14 @@ pub(super) async fn record(
     if cause.is_replay && !is_change {
         return Ok(None);
     }
-    let revision = append(tx, locked.key, cause, &NewRow::of(update), is_change).await?;
+    let mut rows = NewRow::of(update).into_iter();
+    let Some(first) = rows.next() else {
+        return if is_change { log_change(tx, locked.key).await.map(Some) } else { Ok(None) };
+    };
+    let (revision, known_at) = append(tx, locked.key, cause, &first, is_change, None).await?;
+    for row in rows {
+        append(tx, locked.key, cause, &row, false, Some(known_at)).await?;
+    }
     Ok(is_change.then_some(revision))
 }
 
@@ -147,55 +145,68 @@ pub(super) async fn record_undeletion(
 ) -> Result<u64, StoreError> {
     let cause = Cause { message: "", is_replay: false };
     let row = NewRow { kind: "undeletion", updated_at: Utc::now(), ..NewRow::default() };
-    append(tx, subject_key, cause, &[row], true).await
+    Ok(append(tx, subject_key, cause, &row, true, None).await?.0)
 }
 
-/// Appends rows; for a change, also increments the subject's revision and writes a change-log row. All in one statement,
-/// because each takes a round trip while the subject is locked. Returns the revision.
+/// Appends a row; for a change, also increments the subject's revision and writes a change-log row. All in one statement,
+/// because each takes a round trip while the subject is locked. Returns the revision, and the time of the recording, which
+/// all rows of a message have.
 async fn append(
     tx: &mut PgConnection,
     subject_key: i64,
     cause: Cause<'_>,
-    rows: &[NewRow<'_>],
+    row: &NewRow<'_>,
     is_change: bool,
-) -> Result<u64, StoreError> {
-    let revision = sqlx::query_scalar!(
-        "
+    known_at: Option<DateTime<Utc>>,
+) -> Result<(u64, DateTime<Utc>), StoreError> {
+    let item = row.item.as_ref();
+    let appended = sqlx::query!(
+        r#"
         with counted as (
             update entitlements.subject set
                 revision = revision + $2::boolean::integer,
                 oldest_observed_at = coalesce(oldest_observed_at, pg_catalog.now())
             where key = $1 returning key, id, revision
         ), logged as (
-            insert into entitlements.change_log (subject, revision)
-            select id, revision from counted where $2
-        ), appended as (
-            insert into entitlements.observation
-                (subject_key, revision, message, is_replay, kind, updated_at, sent_at, item, plan, plan_id,
-                 status, free_trial, was_active, period_start, period_end, canceled_at, past_due_at,
-                 failed_at, is_paid, has_seats, seats, item_ids, canceled)
-            select counted.key, counted.revision, $3, $4, kind, updated_at, sent_at, item, plan, plan_id,
-                status, free_trial, was_active, period_start, period_end, canceled_at, past_due_at,
-                failed_at, is_paid, has_seats, seats, item_ids, canceled
-            from counted, pg_catalog.jsonb_to_recordset($5) as fact (
-                kind text, updated_at timestamptz, sent_at timestamptz, item text, plan text, plan_id text,
-                status text, free_trial boolean, was_active boolean, period_start timestamptz,
-                period_end timestamptz, canceled_at timestamptz, past_due_at timestamptz,
-                failed_at timestamptz, is_paid boolean, has_seats boolean, seats bigint, item_ids text[],
-                canceled boolean
-            )
+            insert into entitlements.change_log (subject, revision) select id, revision from counted where $2
         )
-        select revision from counted
-        ",
+        insert into entitlements.observation
+            (subject_key, revision, message, is_replay, known_at, kind, updated_at, sent_at, item_ids, canceled,
+             item, plan, plan_id, status, free_trial, was_active, period_start, period_end, canceled_at,
+             past_due_at, failed_at, is_paid, has_seats, seats)
+        select key, revision, $3, $4, coalesce($5, pg_catalog.statement_timestamp()), $6, $7, $8, $9, $10, $11,
+            $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24
+        from counted
+        returning revision, known_at
+        "#,
         subject_key,
         is_change,
         cause.message,
         cause.is_replay,
-        Json(rows) as _,
-    )
-    .fetch_one(tx)
-    .await?;
-    u64::try_from(revision).map_err(|_| StoreError::Corrupt(format!("revision {revision}")))
+        known_at,
+        row.kind,
+        row.updated_at,
+        row.sent_at,
+        row.item_ids.as_deref() as Option<&[&str]>,
+        row.canceled,
+        item.map(|item| item.item),
+        item.and_then(|item| item.plan),
+        item.and_then(|item| item.plan_id),
+        item.map(|item| item.status),
+        item.map(|item| item.free_trial),
+        item.map(|item| item.was_active),
+        item.and_then(|item| item.period_start),
+        item.and_then(|item| item.period_end),
+        item.and_then(|item| item.canceled_at),
+        item.and_then(|item| item.past_due_at),
+        item.and_then(|item| item.failed_at),
+        item.map(|item| item.is_paid),
+        item.map(|item| item.has_seats),
+        item.and_then(|item| item.seats),
+    );
+    let appended = appended.fetch_one(tx).await?;
+    let revision = u64::try_from(appended.revision);
+    Ok((revision.map_err(|_| StoreError::Corrupt("revision".into()))?, appended.known_at))
 }
 
 /// A row as it is read: the subject, and one of its observations. A subject without observations has one row.

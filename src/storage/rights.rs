@@ -18,7 +18,7 @@ const REQUIRED: [(&str, &[&str]); 16] = [
     ("table entitlements.history_retention", &["select", "update"]),
     ("table entitlements.item", &["select", "insert", "update", "delete"]),
     ("table entitlements.observation", &["select", "insert", "delete"]),
-    ("table entitlements.override", &["select", "delete"]),
+    ("table entitlements.override", &["select", "insert", "update", "delete"]),
     ("table entitlements.plan_name", &["select", "insert"]),
     ("table entitlements.snapshot", &["select", "insert", "update", "delete"]),
     ("table entitlements.subject", &["select", "insert", "update"]),

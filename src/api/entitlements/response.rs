@@ -3,7 +3,9 @@
 use crate::{
     api::pb,
     check::{CheckError, CheckErrorKind, CooperativeYield, EvaluatedAccounts, EvaluationContext},
-    domain::{Access, Denial, Explanation, Grant, Item, Question, Reason, Subject, Verdict},
+    domain::{
+        Access, Account, Denial, Explanation, Grant, Item, Question, Reason, Subject, Verdict,
+    },
     replica::FreshnessState,
 };
 use chrono::{DateTime, Utc};
@@ -54,34 +56,45 @@ pub(super) async fn account(
 ) -> pb::Account {
     let (catalog, now) = (evaluation.catalog(), evaluation.now);
     let (account, prepared) = (evaluated.first(), evaluation.prepare(evaluated));
-    let (mut entitlements, mut yielding) = (Vec::new(), CooperativeYield::default());
+    let (mut entitlements, mut denied) = (Vec::new(), Vec::new());
+    let mut yielding = CooperativeYield::default();
     for feature in account.features(catalog) {
         let decision = prepared.decide(&Question::of(feature));
+        let valid_until = instant(decision.valid_until);
         if let Verdict::Allowed { reason, plan, limit, .. } = decision.verdict {
             entitlements.push(pb::Entitlement {
                 feature: feature.to_string(),
                 reason: pb::Reason::from(reason).into(),
                 plan: text(plan),
                 limit,
-                valid_until: instant(decision.valid_until),
+                valid_until,
+                exact_limit: account.has_exact_limit(feature.as_str(), now),
             });
+        } else if decision.verdict.is_denied_by_override() {
+            denied.push(pb::DeniedFeature { feature: feature.to_string(), valid_until });
         }
         yielding.answered(prepared.items()).await;
     }
     let default_plan = account.default_plan(catalog, now);
+    pb::Account {
+        subject: account.subject.to_string(),
+        entitlements,
+        items: items(account, evaluation),
+        default_plan: default_plan.map(ToString::to_string).unwrap_or_default(),
+        deleted_at: instant(account.deleted_at),
+        denied,
+    }
+}
+
+fn items(account: &Account, evaluation: &EvaluationContext) -> Vec<pb::Item> {
+    let catalog = evaluation.catalog();
     let (plans, standing) =
         (catalog.plan_set(account.subject.kind()), account.standing(catalog.grace));
     let items = account.items.iter().map(|found| {
         let plan = plans.find(found.plan_id, found.plan).map(|(slug, _)| slug.as_str());
-        item(&found, standing.access(&found, now), plan)
+        item(&found, standing.access(&found, evaluation.now), plan)
     });
-    pb::Account {
-        subject: account.subject.to_string(),
-        entitlements,
-        items: items.collect(),
-        default_plan: default_plan.map(ToString::to_string).unwrap_or_default(),
-        deleted_at: instant(account.deleted_at),
-    }
+    items.collect()
 }
 
 /// Renders an item. Its plan is the slug in the catalog, else the slug in Clerk's payload.

@@ -3,13 +3,13 @@
 use crate::{
     api::{
         entitlements::response::{instant, item, text},
-        pb,
+        overrides, pb,
     },
     check::PastEvaluation,
     clerk::OBSERVATION_ID_PREFIX,
     domain::{
         ChangeCause, Explanation, FeatureChange, FeatureState, HistoryChange, Observation,
-        Question, Statement, Step, StepKind, Subject,
+        OverrideRecord, Question, Statement, Step, StepKind, Subject,
     },
     storage::CatalogVersion,
 };
@@ -73,7 +73,17 @@ fn step_source(evaluation: &PastEvaluation<'_>, step: &Step<'_>) -> Option<pb::S
         StepKind::DefaultPlan | StepKind::Catalog | StepKind::Staleness => {
             Some(catalog_source(evaluation.version)).filter(|source| source.catalog > 0)
         }
-        StepKind::Override(_) | StepKind::Scope => None,
+        StepKind::Override(found) => account?.record(found.id).map(override_source),
+        StepKind::Scope => None,
+    }
+}
+
+fn override_source(record: &OverrideRecord) -> pb::Source {
+    pb::Source {
+        known_at: instant(Some(record.found.set_at)),
+        effective_at: instant(Some(record.found.from)),
+        r#override: Some(overrides::response::record(record)),
+        ..pb::Source::default()
     }
 }
 
@@ -85,6 +95,7 @@ fn source(observation: &Observation) -> pb::Source {
         effective_at: instant(Some(observation.stated_at())),
         replayed: observation.is_replay,
         statement: Some(statement(&observation.statement)),
+        r#override: None,
     }
 }
 
@@ -164,12 +175,13 @@ fn causes(
 ) -> Vec<pb::Source> {
     let decisive = [evaluation, other].map(|one| {
         let steps = one.steps(question);
-        let source = steps.first().and_then(|decisive| step_source(one, decisive));
-        source.map(|source| source.message).unwrap_or_default()
+        steps.first().and_then(|decisive| step_source(one, decisive)).unwrap_or_default()
     });
-    let mut found = evaluation.difference(other);
-    found.sort_by_key(|one| !decisive.iter().any(|message| **message == *one.message));
-    let mut causes: Vec<_> = found.into_iter().take(MAX_CAUSES - 1).map(source).collect();
+    let overrides = evaluation.changed_overrides(other, question);
+    let mut causes: Vec<_> = overrides.into_iter().map(override_source).collect();
+    causes.extend(evaluation.difference(other).into_iter().map(source));
+    causes.sort_by_key(|one| !decisive.iter().any(|decisive| is_same_record(one, decisive)));
+    causes.truncate(MAX_CAUSES - 1);
     // Plan names differ with the message that names them, which may be about another subject.
     let (ours, theirs) = (evaluation.version.state(), other.version.state());
     if ours.number != theirs.number || (causes.is_empty() && ours != theirs) {
@@ -179,15 +191,31 @@ fn causes(
     causes
 }
 
+/// Whether both are the same message or override.
+fn is_same_record(one: &pb::Source, other: &pb::Source) -> bool {
+    let id = |source: &pb::Source| source.r#override.as_ref().map(|found| found.id.clone());
+    (&one.message, id(one)) == (&other.message, id(other))
+}
+
 /// Renders a change.
 pub(super) fn change(change: &HistoryChange<'_>) -> pb::Change {
     let observations = match change.cause {
         ChangeCause::Observations(observations) => observations,
-        ChangeCause::Override(_) | ChangeCause::Catalog(_) | ChangeCause::Time => &[],
+        ChangeCause::Override(_)
+        | ChangeCause::OverrideEnd(..)
+        | ChangeCause::Catalog(_)
+        | ChangeCause::Time => &[],
     };
     let catalog = match change.cause {
         ChangeCause::Catalog(number) => number,
-        ChangeCause::Observations(_) | ChangeCause::Override(_) | ChangeCause::Time => 0,
+        ChangeCause::Observations(_)
+        | ChangeCause::Override(_)
+        | ChangeCause::OverrideEnd(..)
+        | ChangeCause::Time => 0,
+    };
+    let record = match change.cause {
+        ChangeCause::Override(record) | ChangeCause::OverrideEnd(record, _) => Some(record),
+        ChangeCause::Observations(_) | ChangeCause::Catalog(_) | ChangeCause::Time => None,
     };
     pb::Change {
         cause: cause(change.cause).into(),
@@ -198,6 +226,7 @@ pub(super) fn change(change: &HistoryChange<'_>) -> pb::Change {
         statements: observations.iter().map(|found| statement(&found.statement)).collect(),
         superseded: change.is_superseded,
         features: change.features.iter().map(feature).collect(),
+        r#override: record.map(overrides::response::record),
     }
 }
 
@@ -213,6 +242,7 @@ fn cause(cause: ChangeCause<'_>) -> pb::change::Cause {
             Some(_) | None => Cause::Webhook,
         },
         ChangeCause::Override(_) => Cause::Override,
+        ChangeCause::OverrideEnd(..) => Cause::OverrideEnd,
         ChangeCause::Catalog(_) => Cause::Catalog,
         ChangeCause::Time => Cause::Time,
     }

@@ -1,7 +1,8 @@
 //! The grant and denial candidates at one instant: the best one decides. Also when that may change.
 
 use super::Verdict;
-use crate::domain::{Account, Denial, Grant, Until};
+use crate::domain::{Account, Denial, Grant, OverrideId, Until};
+use chrono::{DateTime, Utc};
 use std::cmp::Reverse;
 
 /// The best grant candidate and the best denial candidate of those added so far.
@@ -13,13 +14,16 @@ pub(super) struct Candidates<'a> {
     is_contested: bool,
     /// Whether a grant has no limit, which counts as the largest; else the largest limit; and until when it is granted.
     reach: Option<(bool, Option<u64>, Until)>,
+    /// The newest override that sets the limit exactly, with its age.
+    exact: Option<((DateTime<Utc>, OverrideId), GrantCandidate<'a>)>,
     /// Until when overrides deny.
     denied_until: Option<Until>,
-    /// When the first default plan begins to grant.
+    /// When the first override or default plan begins.
     begins: Option<Until>,
 }
 
 /// An item, a default plan or an override that grants.
+#[derive(Clone, Copy)]
 pub(super) struct GrantCandidate<'a> {
     pub reason: Grant,
     pub until: Until,
@@ -57,6 +61,19 @@ impl<'a> Candidates<'a> {
         }
     }
 
+    /// Adds an override that sets the limit exactly. The newest one counts.
+    pub fn sets(&mut self, age: (DateTime<Utc>, OverrideId), found: GrantCandidate<'a>) {
+        self.grants(found);
+        if self.exact.as_ref().is_none_or(|(newest, _)| age > *newest) {
+            self.exact = Some((age, found));
+        }
+    }
+
+    /// The override that sets the limit exactly.
+    pub fn exact(&self) -> Option<&GrantCandidate<'a>> {
+        self.exact.as_ref().map(|(_, found)| found)
+    }
+
     pub fn refuses(&mut self, reason: Denial, account: &'a Account, plan: Option<&'a str>) {
         if self.denial.is_none_or(|denial| reason > denial.reason) {
             self.denial = Some(DenialCandidate { reason, account, plan });
@@ -69,14 +86,15 @@ impl<'a> Candidates<'a> {
         self.refuses(Denial::OverrideDenies, account, None);
     }
 
-    /// Adds a default plan that will begin to grant at an instant.
+    /// Adds an override or a default plan that begins at an instant.
     pub fn begins(&mut self, at: Until) {
         self.begins = Some(self.begins.map_or(at, |begins| begins.min(at)));
     }
 
-    /// The largest limit of all grants; `None`: one of them has no limit.
+    /// The exact limit, else the largest limit of all grants; `None`: one of them has no limit.
     pub fn limit(&self) -> Option<u64> {
-        self.reach.and_then(|(_, limit, _)| limit)
+        let largest = || self.reach.and_then(|(_, limit, _)| limit);
+        self.exact().map_or_else(largest, |found| found.limit)
     }
 
     /// The next instant at which the verdict may change. While the best candidate grants, the end of another one
@@ -84,6 +102,9 @@ impl<'a> Candidates<'a> {
     pub fn next_change(&self) -> Until {
         if let Some(until) = self.denied_until {
             return until;
+        }
+        if let Some(exact) = self.exact() {
+            return self.begins.map_or(exact.until, |begins| begins.min(exact.until));
         }
         let best = self.best.as_ref();
         let ends =
@@ -94,6 +115,16 @@ impl<'a> Candidates<'a> {
 }
 
 impl<'a> GrantCandidate<'a> {
+    pub fn by_override(
+        account: &'a Account,
+        plan: Option<&'a str>,
+        limit: Option<u64>,
+        until: Until,
+    ) -> Self {
+        let (reason, steady_until) = (Grant::OverrideGrants, until);
+        Self { reason, until, steady_until, account, plan, limit }
+    }
+
     /// Overrides are first, then the grant that lasts longest. The other parts only make the order total.
     fn rank(&self) -> impl Ord + use<'a> {
         let unlimited = self.limit.is_none();

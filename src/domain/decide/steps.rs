@@ -2,12 +2,12 @@
 //! collected alone, by the functions that collect all of them for the verdict.
 
 use super::{
-    Candidates, Case, Verdict, collect_override,
+    Candidates, Case, Verdict,
     prepared::{Held, Holder},
 };
 use crate::domain::{
-    Access, Account, Catalog, Denial, Item, Override, Question, QuestionScope, Reason, Subject,
-    Until, item::Claim,
+    Access, Account, Amount, Catalog, Denial, Effect, Item, Override, OverrideId, Question,
+    QuestionScope, Reason, Subject, Until, item::Claim,
 };
 use chrono::{DateTime, Utc};
 use std::cmp::Reverse;
@@ -36,7 +36,7 @@ pub struct Step<'a> {
 pub enum StepKind<'a> {
     /// A subscription item.
     Item(Item<&'a str>),
-    /// An override of the feature.
+    /// An override of the feature or of a plan.
     Override(&'a Override),
     /// The default plan, because no item of the subject is live.
     DefaultPlan,
@@ -81,13 +81,13 @@ impl<'a> Case<'a, '_, &'a Account> {
         if account.deleted_at.is_some() {
             return steps.push(Step::refusing(StepKind::Deletion, account, Denial::SubjectDeleted));
         }
-        for found in account.overrides.iter().filter(|found| self.is_in_force(found, now)) {
+        for found in account.overrides.iter().filter(|found| found.is_in_force(now)) {
             let mut alone = Candidates::default();
-            collect_override(account, found, &mut alone);
+            self.collect_override(account, found, &mut alone);
             let until = found.until.instant();
-            steps.extend(Step::of(StepKind::Override(found), account, alone, until));
+            steps.extend(Step::of(StepKind::Override(found), account, &alone, until));
         }
-        let mut has_live_item = false;
+        let mut has_live_item = account.has_granted_plan(now);
         for (item, held) in account.items.iter().zip(account.held(self.catalog)) {
             has_live_item |= matches!(held.claim.at(now), Access::Granted(..));
             steps.push(self.item_step(account, item, &held, now));
@@ -95,7 +95,7 @@ impl<'a> Case<'a, '_, &'a Account> {
         if !has_live_item {
             let mut alone = Candidates::default();
             self.collect_default_plan(account, &mut alone);
-            let step = Step::of(StepKind::DefaultPlan, account, alone, None);
+            let step = Step::of(StepKind::DefaultPlan, account, &alone, None);
             steps.extend(step.map(|step| Step { plan: self.default_plan(account).0, ..step }));
         }
     }
@@ -114,7 +114,7 @@ impl<'a> Case<'a, '_, &'a Account> {
             Claim::Granted { until: Until::Forever, .. } | Claim::Refused(_) => None,
         };
         // An item whose plan lacks the target gives no reason by itself.
-        let alone = Step::of(StepKind::Item(item), account, alone, until);
+        let alone = Step::of(StepKind::Item(item), account, &alone, until);
         let step = alone.unwrap_or_else(|| match held.claim.at(now) {
             Access::Granted(..) => {
                 Step { until, ..Step::refusing(StepKind::Item(item), account, Denial::NotInPlan) }
@@ -137,7 +137,7 @@ impl<'a> Step<'a> {
     fn of(
         kind: StepKind<'a>,
         account: &'a Account,
-        alone: Candidates<'a>,
+        alone: &Candidates<'a>,
         until: Option<DateTime<Utc>>,
     ) -> Option<Self> {
         let limit = alone.limit();
@@ -160,6 +160,25 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// The age of an override that sets the limit exactly.
+    fn exact_age(&self) -> Option<(DateTime<Utc>, OverrideId)> {
+        match self.kind {
+            StepKind::Override(found) => match found.effect {
+                Effect::GrantFeature(_, Amount::Exactly(_)) => Some(found.age()),
+                Effect::GrantFeature(..)
+                | Effect::GrantPlan(_)
+                | Effect::DenyFeature(_)
+                | Effect::DenyPlan(_) => None,
+            },
+            StepKind::Item(_)
+            | StepKind::DefaultPlan
+            | StepKind::Deletion
+            | StepKind::Scope
+            | StepKind::Catalog
+            | StepKind::Staleness => None,
+        }
+    }
+
     /// Whether the step gives the reason of the verdict, for its subject and plan.
     fn gives(&self, verdict: &Verdict<'_>) -> bool {
         let (wanted, subject, plan) = match verdict {
@@ -174,13 +193,16 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Marks the step that decided, and moves it to the front. Of several grants, the one that lasts longest decided. If no
+/// Marks the step that decided, and moves it to the front. Of several grants, the newest exact override decided, else the
+/// one that lasts longest. If no
 /// step of an account gives the reason, the data was stale, or the catalog does not know the target.
 fn mark_decisive<'a>(verdict: &Verdict<'a>, steps: &mut Vec<Step<'a>>) {
     let giving = steps.iter().enumerate().filter(|(_, step)| step.gives(verdict));
     let lasts = |step: &Step<'_>| step.until.map_or(Until::Forever, Until::Instant);
     let decisive = match verdict {
-        Verdict::Allowed { .. } => giving.max_by_key(|(nth, step)| (lasts(step), Reverse(*nth))),
+        Verdict::Allowed { .. } => {
+            giving.max_by_key(|(nth, step)| (step.exact_age(), lasts(step), Reverse(*nth)))
+        }
         // The question names a feature or a plan that the catalog does not have.
         Verdict::Denied {
             reason: Denial::UnknownFeature | Denial::UnknownPlan,

@@ -1,6 +1,6 @@
 //! An account from any point of view: compared with a fold by the definitions, statement by statement.
 
-use super::{at, catalog, item};
+use super::{at, catalog, history_records::record, item, laws::an_override};
 use crate::domain::*;
 use chrono::{DateTime, Duration, Utc};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -72,7 +72,10 @@ fn a_statement() -> impl Strategy<Value = Statement> {
 
 prop_compose! {
     /// A history whose statements became known one after another, some on the same day.
-    fn a_history()(statements in vec((a_statement(), 0..3i64, 0..9u8), 0..14)) -> SubjectHistory {
+    fn a_history()(
+        statements in vec((a_statement(), 0..3i64, 0..9u8), 0..14),
+        overrides in vec((an_override(), 1..15u64, option::of((0..20i64, 1..9u64))), 0..4),
+    ) -> SubjectHistory {
         let (mut known_at, mut observations) = (at("2026-01-01"), Vec::new());
         for (nth, (statement, later, message)) in statements.into_iter().enumerate() {
             known_at += Duration::days(later);
@@ -83,10 +86,24 @@ prop_compose! {
             });
         }
         SubjectHistory {
-            subject: "user_ada".parse().unwrap(), is_known: true, revision: observations.len() as u64, observations, overrides: Vec::new(),
+            subject: "user_ada".parse().unwrap(), is_known: true, revision: observations.len() as u64, observations,
+            overrides: overrides.into_iter().map(|(found, revision, lasts)| a_record(found, revision, lasts)).collect(),
             complete_from: at("2026-01-01"), removed_at: None,
         }
     }
+}
+
+/// The record of an override that was ended some days and revisions after its setting.
+fn a_record(found: Override, revision: u64, lasts: Option<(i64, u64)>) -> OverrideRecord {
+    let end = lasts.map(|(days, revisions)| OverrideEnd {
+        at: found.set_at + Duration::days(days),
+        by: Actor::default(),
+        reason: "a test".into(),
+        replaced_by: None,
+        revision: revision + revisions,
+    });
+    let record = record(revision, "2026-01-01", found.effect.clone(), None);
+    OverrideRecord { found, end, ..record }
 }
 
 /// The account by the definitions: each part of an item is searched for in all statements that count.
@@ -102,6 +119,12 @@ fn folded(history: &SubjectHistory, as_of: DateTime<Utc>, known_at: DateTime<Utc
     };
     let seen: Vec<_> = history.observations.iter().filter(is_seen).collect();
     let mut account = Account::unknown(history.subject.clone());
+    let last = known_at.min(as_of);
+    let is_open = |record: &&OverrideRecord| {
+        record.found.set_at <= last && record.end.as_ref().is_none_or(|end| end.at > last)
+    };
+    account.overrides =
+        history.overrides.iter().filter(is_open).map(|record| record.found.clone()).collect();
     account.revision = seen.last().map_or(0, |last| last.revision);
     let deletion = seen.iter().rposition(|found| matches!(found.statement, Statement::Deleted(_)));
     let after = deletion.map_or(0, |nth| nth + 1);
@@ -251,8 +274,13 @@ proptest! {
     fn a_view_of_a_revision_shows_what_was_recorded_until_then(history in a_history()) {
         for (count, last) in history.observations.iter().enumerate() {
             let view = View { as_of: None, known: Known::Revision(last.revision, last.known_at) };
+            let mut overrides = history.overrides.clone();
+            overrides.retain(|record| record.revision <= last.revision);
+            for record in &mut overrides {
+                record.end = record.end.take().filter(|end| end.revision <= last.revision);
+            }
             let earlier = SubjectHistory {
-                observations: history.observations[..=count].to_vec(), revision: last.revision, ..history.clone()
+                observations: history.observations[..=count].to_vec(), revision: last.revision, overrides, ..history.clone()
             };
             let all = View { as_of: None, known: Known::All };
             prop_assert_eq!(history.view(view).unwrap().account, earlier.view(all).unwrap().account);

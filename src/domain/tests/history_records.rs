@@ -1,6 +1,6 @@
 //! Changes of a history, and views that need a removed part of it.
 
-use super::{at, item};
+use super::{at, grant, item};
 use crate::domain::*;
 
 #[test]
@@ -20,16 +20,28 @@ fn a_change_lists_the_features_that_were_gained_and_lost() {
     let canceled =
         Item { canceled_at: Some(at("2026-01-04")), updated_at: at("2026-01-04"), ..item("pro") };
     let older = Item { updated_at: at("2025-12-31"), ..item("pro") };
+    let limit = |limit| grant("projects", Amount::Exactly(limit));
+    let first = record(3, "2026-01-04T12:00", limit(8), None);
+    let ended = |day, revision, by: Option<&OverrideRecord>| OverrideEnd {
+        at: at(day),
+        by: Actor::default(),
+        reason: "a test".into(),
+        replaced_by: by.map(|record| record.found.id),
+        revision,
+    };
+    let mut second = record(4, "2026-01-07", limit(9), Some(first.found.id));
+    second.end = Some(ended("2026-01-08", 5, None));
+    let first = OverrideRecord { end: Some(ended("2026-01-07", 4, Some(&second))), ..first };
     let history = SubjectHistory {
         subject: "user_ada".parse().unwrap(),
         is_known: true,
-        revision: 2,
+        revision: 5,
         observations: vec![
             observed(1, "2026-01-01", item("pro")),
             observed(2, "2026-01-04", canceled),
-            Observation { revision: 2, ..observed(3, "2026-01-05", older) },
+            Observation { revision: 3, ..observed(3, "2026-01-05", older) },
         ],
-        overrides: Vec::new(),
+        overrides: vec![first, second],
         complete_from: at("2026-01-01"),
         removed_at: None,
     };
@@ -58,7 +70,8 @@ fn a_change_lists_the_features_that_were_gained_and_lost() {
         let cause = match change.cause {
             ChangeCause::Observations(found) => found[0].message.to_string(),
             ChangeCause::Catalog(number) => format!("catalog {number}"),
-            ChangeCause::Override(_) => "override".into(),
+            ChangeCause::Override(record) => format!("override {}", record.revision),
+            ChangeCause::OverrideEnd(_, end) => format!("end {}", end.revision),
             ChangeCause::Time => "time".into(),
         };
         let features = change.features.iter().map(|found| {
@@ -80,10 +93,34 @@ fn a_change_lists_the_features_that_were_gained_and_lost() {
             "01-02 catalog 2 projects:->5 sso:->+",
             "01-03 catalog 3 projects:5>3 reports:+>-",
             "01-04 msg_2",
+            "01-04 override 3 projects:3>8",
             "01-05 msg_3 superseded",
+            "01-07 override 4 projects:8>9",
+            "01-08 end 5 projects:9>3",
             "02-01 time projects:3>- sso:+>-",
         ]
     );
+}
+
+/// A permanent override, set at a time.
+pub(super) fn record(
+    revision: u64,
+    set_at: &str,
+    effect: Effect,
+    replaces: Option<OverrideId>,
+) -> OverrideRecord {
+    let set_at = at(set_at);
+    let id = OverrideId(uuid::Uuid::from_u64_pair(0, revision));
+    let text = || "a test".to_owned();
+    OverrideRecord {
+        subject: "user_ada".parse().unwrap(),
+        found: Override { id, effect, from: set_at, until: Until::Forever, set_at },
+        note: OverrideNote { owner: text(), reason: text(), reference: String::new() },
+        set_by: Actor::default(),
+        replaces,
+        revision,
+        end: None,
+    }
 }
 
 /// The histories in which a part was removed.

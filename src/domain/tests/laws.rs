@@ -4,6 +4,7 @@ use super::{item, org, user, with_grace};
 use crate::domain::*;
 use chrono::{DateTime, Duration, Utc};
 use proptest::{collection::vec, option, prelude::*, sample::select};
+use std::collections::BTreeSet;
 
 const STATUSES: [&str; 10] = [
     "active",
@@ -58,25 +59,44 @@ prop_compose! {
     }
 }
 
+fn an_amount() -> impl Strategy<Value = Amount> {
+    let limit = || 0..50u64;
+    prop_oneof![
+        Just(Amount::Plain),
+        Just(Amount::Unlimited),
+        limit().prop_map(Amount::AtLeast),
+        limit().prop_map(Amount::Exactly),
+    ]
+}
+
+fn an_effect() -> impl Strategy<Value = Effect> {
+    let feature = || select(&FEATURES[..6]).prop_map(|slug| slug.parse().unwrap());
+    let plan = || select(&PLANS[..]).prop_map(|slug| slug.parse().unwrap());
+    prop_oneof![
+        2 => feature().prop_map(Effect::DenyFeature),
+        4 => (feature(), an_amount()).prop_map(|(feature, amount)| Effect::GrantFeature(feature, amount)),
+        1 => plan().prop_map(Effect::DenyPlan),
+        2 => plan().prop_map(Effect::GrantPlan),
+    ]
+}
+
 prop_compose! {
     pub(super) fn an_override()(
-        feature in select(&FEATURES[..6]),
-        limit in option::of(0..50u64),
-        denies in prop::bool::weighted(0.3),
-        end in option::of(instant()),
+        effect in an_effect(),
+        from in instant(),
+        lasts in option::of(1..40i64),
+        set_at in instant(),
+        id in any::<u64>(),
     ) -> Override {
-        Override {
-            feature: feature.parse().unwrap(),
-            effect: if denies { Effect::Deny } else { Effect::Grant(limit) },
-            until: end.map_or(Until::Forever, Until::Instant),
-        }
+        let until = lasts.map_or(Until::Forever, |days| Until::Instant(from + Duration::days(days)));
+        Override { id: OverrideId(uuid::Uuid::from_u64_pair(0, id)), effect, from, until, set_at }
     }
 }
 
 prop_compose! {
-    fn an_account()(
+    pub(super) fn an_account()(
         items in vec(an_item(), 0..4),
-        overrides in vec(an_override(), 0..2),
+        overrides in vec(an_override(), 0..4),
         is_org: bool,
         deleted_at in option::weighted(0.1, instant()),
     ) -> Account {
@@ -157,7 +177,16 @@ proptest! {
             let kind = subject.kind();
             prop_assert!(accounts.iter().filter(|a| a.subject == *subject).any(|a| a.deleted_at.is_none()));
             match (reason, plan) {
-                (Grant::OverrideGrants, None) => {}
+                (Grant::OverrideGrants, plan) => {
+                    let grants = |o: &Override| match (&o.effect, plan) {
+                        (Effect::GrantFeature(..), None) => true,
+                        (Effect::GrantPlan(slug), Some(plan)) => slug.as_str() == plan,
+                        _ => false,
+                    };
+                    let of_subject = accounts.iter().filter(|a| a.subject == *subject);
+                    let mut overrides = of_subject.flat_map(|account| &account.overrides);
+                    prop_assert!(overrides.any(|o| o.is_in_force(now) && grants(o)));
+                }
                 (Grant::DefaultPlan, plan) => {
                     let default = catalog.plan_set(kind).default_plan.as_ref();
                     prop_assert_eq!(plan, default.map(Slug::as_str));
@@ -170,6 +199,27 @@ proptest! {
                 }
                 (reason, None) => prop_assert!(false, "{reason:?} without a plan"),
             }
+        }
+    }
+
+    /// Uniting the lists of a user and an organization, without what either denies, gives what a check of both allows.
+    #[test]
+    fn the_lists_of_both_without_their_denials_are_what_a_check_allows(
+        one in an_account(), other in an_account(), catalog in a_catalog(), now in instant(),
+    ) {
+        let accounts = [one, other];
+        let listed = |list: fn(&Account, &Catalog, DateTime<Utc>) -> Vec<String>| -> BTreeSet<_> {
+            accounts.iter().flat_map(|account| list(account, &catalog, now)).collect()
+        };
+        let allowed = listed(|account, catalog, now| {
+            entitlements(account, catalog, now).into_iter().map(|e| e.feature.to_string()).collect()
+        });
+        let denied = listed(|account, catalog, now| {
+            denials(account, catalog, now).into_iter().map(|e| e.feature.to_string()).collect()
+        });
+        for feature in &FEATURES[..6] {
+            let is_listed = allowed.contains(*feature) && !denied.contains(*feature);
+            prop_assert_eq!(grant_of(&ask(&accounts, &catalog, feature, now).verdict).is_some(), is_listed);
         }
     }
 
@@ -196,6 +246,49 @@ proptest! {
         let (one, other) = (ask(&items, &catalog, feature, now), ask(&reversed, &catalog, feature, now));
         prop_assert_eq!(grant_of(&one.verdict), grant_of(&other.verdict));
         prop_assert_eq!(one.valid_until, other.valid_until);
+    }
+
+    /// Which override decides, computed anew: a denial, else the newest exact limit, else the largest limit.
+    #[test]
+    fn overrides_decide_in_their_order(
+        accounts in vec(an_account(), 1..3), catalog in a_catalog(),
+        feature in select(&FEATURES[..6]), now in instant(),
+    ) {
+        let decision = ask(&accounts, &catalog, feature, now);
+        let mut in_force = Vec::new();
+        for account in accounts.iter().filter(|account| account.deleted_at.is_none()) {
+            let plans = &catalog.plan_set(account.subject.kind()).plans;
+            for found in account.overrides.iter().filter(|o| o.is_in_force(now)) {
+                let has = |plan: &Slug| plans.get(plan).is_some_and(|plan| plan.features.contains_key(feature));
+                let is_about = match &found.effect {
+                    Effect::DenyFeature(slug) | Effect::GrantFeature(slug, _) => slug.as_str() == feature,
+                    Effect::DenyPlan(plan) | Effect::GrantPlan(plan) => has(plan),
+                };
+                in_force.extend(is_about.then_some(found));
+            }
+        }
+        let denies = |o: &&&Override| matches!(o.effect, Effect::DenyFeature(_) | Effect::DenyPlan(_));
+        if in_force.iter().any(|o| denies(&o)) {
+            let is_denied = matches!(decision.verdict, Verdict::Denied { reason: Denial::OverrideDenies, .. });
+            prop_assert!(is_denied, "{:?}", decision.verdict);
+            return Ok(());
+        }
+        let without: Vec<_> = accounts.iter().map(|account| {
+            let is_number = |o: &&Override| matches!(o.effect, Effect::GrantFeature(..));
+            let kept = account.overrides.iter().filter(|o| !is_number(o)).cloned().collect();
+            Account { overrides: kept, ..account.clone() }
+        }).collect();
+        let granted = in_force.iter().filter_map(|o| match o.effect {
+            Effect::GrantFeature(_, amount) => Some((o.age(), amount)),
+            _ => None,
+        });
+        let granted: Vec<_> = granted.collect();
+        let exact = granted.iter().filter(|(_, amount)| matches!(amount, Amount::Exactly(_))).max_by_key(|(age, _)| *age);
+        let limits = granted.iter().map(|(_, amount)| amount.limit());
+        let by_plans = grant_of(&ask(&without, &catalog, feature, now).verdict).map(|(_, _, limit)| limit);
+        let largest = limits.chain(by_plans).max_by_key(|limit| (limit.is_none(), *limit));
+        let expected = exact.map(|(_, amount)| amount.limit()).or(largest);
+        prop_assert_eq!(grant_of(&decision.verdict).map(|(_, _, limit)| limit), expected);
     }
 
     /// The listed entitlements are those that a check allows.

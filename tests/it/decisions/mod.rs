@@ -4,6 +4,8 @@ pub mod explain;
 pub mod incidents;
 pub mod lifecycle_stories;
 pub mod many_items;
+pub mod override_requests;
+pub mod overrides;
 pub mod parity;
 pub mod past_due;
 pub mod plan_ids;

@@ -262,6 +262,8 @@ async fn help_is_the_manual() {
                   where it is from
       history     List what changed for a user or an organization: when it became known, and what was
                   gained or lost
+      override    Grant or deny a feature or a plan to one user or organization, list and end such
+                  overrides
       ready       Check whether the service on this machine is ready: a health check for containers
       deliveries  List, show and replay the deliveries that a running service has recorded
       keys        Create, list and revoke API keys

@@ -164,7 +164,7 @@ async fn missing_rights_are_reported_as_the_grants_that_give_them() {
         &format!("grant usage on schema entitlements to \"{role}\""),
         &format!("grant execute on function entitlements.history() to \"{role}\""),
         "grant delete, insert, select, update on table entitlements.change_log, entitlements.failed_payment, \
-         entitlements.item, entitlements.snapshot to",
+         entitlements.item, entitlements.override, entitlements.snapshot to",
         "grant select, update on table entitlements.deletion_lock, entitlements.history_retention to",
     ];
     let lines = check(&[("DATABASE_URL", &url)], 1, &[&grants]).await;

@@ -38,12 +38,13 @@ async fn every_method_needs_a_scope() {
     let check = file.create("backend", &[Scope::Check]);
     let admin = file.create("operator", &[Scope::Admin]);
     let support = file.create("alice", &[Scope::Support]);
+    let overrides = file.create("bob", &[Scope::Overrides]);
     // Each has all scopes but one.
-    let rest = [
-        file.create("no-check", &[Scope::Support, Scope::Admin]),
-        file.create("no-support", &[Scope::Check, Scope::Admin]),
-        file.create("no-admin", &[Scope::Check, Scope::Support]),
-    ];
+    let all = [Scope::Check, Scope::Support, Scope::Overrides, Scope::Admin];
+    let rest = all.map(|missing| {
+        let others: Vec<_> = all.into_iter().filter(|scope| *scope != missing).collect();
+        file.create(&format!("no-{missing}"), &others)
+    });
     let replica = file.replica(&db).await;
     let connection = raw_socket::http2(replica.bound.api).await;
     for Method { path: method, scope, .. } in methods() {
@@ -51,7 +52,8 @@ async fn every_method_needs_a_scope() {
         let (with, without) = match scope {
             Scope::Check => (&check, &rest[0]),
             Scope::Support => (&support, &rest[1]),
-            Scope::Admin => (&admin, &rest[2]),
+            Scope::Overrides => (&overrides, &rest[2]),
+            Scope::Admin => (&admin, &rest[3]),
         };
         let admitted = call(&connection, &method, &[with]).await;
         assert!(
@@ -218,7 +220,7 @@ async fn keys_are_made_listed_and_revoked_on_the_command_line() {
         (vec!["keys", "create", "other"], "--scope"),
         (
             vec!["keys", "create", "other", "--scope", "everything"],
-            "[possible values: check, support, admin]",
+            "[possible values: check, support, overrides, admin]",
         ),
         (vec!["keys", "revoke", "other"], "there is no key `other`; there are: backend, ops"),
         (vec!["keys", "list", "--callers", "no/such"], "no/such"),

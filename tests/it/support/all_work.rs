@@ -3,11 +3,12 @@
 use crate::{
     support::database::Db,
     support::fake_clerk::{Clerk, KEY},
+    support::overrides,
     support::service::{ADA, Replica, config, payload},
     support::shell::Shell,
 };
 use entitlements::{
-    api::pb,
+    api::pb::{self, Override},
     config::Config,
     storage::{Author, Compared, DeliveryFilter, Store},
 };
@@ -28,11 +29,12 @@ pub async fn all_work(db: &Db, url: &str) {
         assert_eq!(again.result(), "duplicate", "{again:?}");
     }
     replica.send("not json").await;
-    db.run(&format!(
-        "insert into entitlements.override (subject, feature, granted, reason, set_by)
-        values ('{ADA}', 'extra', true, 'a trial', 'us')"
-    ))
-    .await;
+    let extra = overrides::set_id(&replica, overrides::granted(ADA, "sso")).await;
+    let longer = Override { replaces: extra, ..overrides::granted(ADA, "sso") };
+    let extra = overrides::set_id(&replica, longer).await;
+    overrides::end(&replica, &extra).await;
+    overrides::set(&replica, overrides::granted(ADA, "sso")).await;
+    overrides::all(&replica, ADA).await;
     assert!(replica.check(ADA, "", "export").await.allowed);
     replica.account(ADA).await;
     replica.caught_up().await;

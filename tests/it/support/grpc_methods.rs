@@ -27,12 +27,13 @@ pub fn methods() -> Vec<Method> {
                 let scope = match service.name() {
                     "Admin" => Scope::Admin,
                     "Support" => Scope::Support,
+                    "Overrides" => Scope::Overrides,
                     _ => Scope::Check,
                 };
                 found.push(Method { path, scope, is_stream: method.server_streaming() });
             }
         }
     }
-    assert!(found.len() >= 26, "{}", found.len());
+    assert!(found.len() >= 29, "{}", found.len());
     found
 }

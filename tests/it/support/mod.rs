@@ -18,6 +18,7 @@ pub mod manifests;
 pub mod metrics;
 pub mod ofrep;
 pub mod oracle;
+pub mod overrides;
 pub mod process;
 pub mod proxy;
 pub mod raw_socket;

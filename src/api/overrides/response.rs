@@ -1,0 +1,75 @@
+//! Renders overrides and what they change.
+
+use crate::{
+    api::{
+        entitlements::response::{instant, text},
+        pb,
+    },
+    check::AnswerDifference,
+    domain::{Amount, Effect, OverrideEnd, OverrideId, OverrideRecord, Until},
+};
+
+/// Renders the record of an override.
+pub(in crate::api) fn record(record: &OverrideRecord) -> pb::Override {
+    use pb::r#override::{Effect as Rendered, Target};
+    let found = &record.found;
+    let feature = |slug: &crate::domain::Slug| Target::Feature(slug.to_string());
+    let plan = |slug: &crate::domain::Slug| Target::Plan(slug.to_string());
+    let grant = |number| Rendered::Grant(pb::Grant { number });
+    let (target, effect) = match &found.effect {
+        Effect::DenyFeature(slug) => (feature(slug), Rendered::Deny(pb::Deny {})),
+        Effect::DenyPlan(slug) => (plan(slug), Rendered::Deny(pb::Deny {})),
+        Effect::GrantFeature(slug, amount) => (feature(slug), grant(number(*amount))),
+        Effect::GrantPlan(slug) => (plan(slug), grant(None)),
+    };
+    pb::Override {
+        id: found.id.to_string(),
+        subject: record.subject.to_string(),
+        target: Some(target),
+        effect: Some(effect),
+        starts_at: instant(Some(found.from)),
+        expires_at: instant(found.until.instant()),
+        permanent: found.until == Until::Forever,
+        owner: record.note.owner.clone(),
+        reason: record.note.reason.clone(),
+        reference: record.note.reference.clone(),
+        on_behalf_of: record.set_by.on_behalf_of.clone(),
+        replaces: id(record.replaces),
+        set_by: record.set_by.caller.clone(),
+        set_at: instant(Some(found.set_at)),
+        end: record.end.as_ref().map(end),
+    }
+}
+
+fn number(amount: Amount) -> Option<pb::grant::Number> {
+    use pb::grant::Number;
+    match amount {
+        Amount::Plain => None,
+        Amount::Unlimited => Some(Number::Unlimited(true)),
+        Amount::AtLeast(limit) => Some(Number::AtLeast(limit)),
+        Amount::Exactly(limit) => Some(Number::Exactly(limit)),
+    }
+}
+
+fn end(end: &OverrideEnd) -> pb::OverrideEnd {
+    pb::OverrideEnd {
+        ended_at: instant(Some(end.at)),
+        ended_by: end.by.caller.clone(),
+        on_behalf_of: end.by.on_behalf_of.clone(),
+        reason: end.reason.clone(),
+        replaced_by: id(end.replaced_by),
+    }
+}
+
+fn id(id: Option<OverrideId>) -> String {
+    text(id.map(|id| id.to_string()).as_deref())
+}
+
+/// Renders the answers about one feature before and after a change.
+pub(super) fn difference(difference: AnswerDifference<'_>) -> pb::Difference {
+    pb::Difference {
+        feature: difference.feature.to_string(),
+        before: Some(difference.before.into()),
+        after: Some(difference.after.into()),
+    }
+}
