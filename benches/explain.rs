@@ -25,8 +25,11 @@ const RECORDS: &str = "
         'cplan_' || n % 3, case when n % 7 = 0 then 'active' else 'ended' end, false, true, now() - interval '2 days',
         now() + interval '2 days', true, false
     from entitlements.subject, generate_series(1, 200) n where id = 'user_of_the_explain_bench';
-    insert into entitlements.override (subject, feature, granted, reason, set_by)
-    select 'user_of_the_explain_bench', 'feature_' || n, true, 'a bench', 'a bench' from generate_series(1, 20) n";
+    insert into entitlements.override
+        (id, subject, feature, effect, starts_at, permanent, owner, reason, reference, set_by, on_behalf_of, set_at, revision)
+    select ('00000000-0000-0000-0000-' || pg_catalog.lpad(n::text, 12, '0'))::uuid, 'user_of_the_explain_bench',
+        'feature_' || n, 'grant', now() - interval '1 day', true, 'us', 'a bench', '', '', '', now() - interval '1 day', 200
+    from pg_catalog.generate_series(1, 20) n";
 
 fn main() -> anyhow::Result<()> {
     support::run(async || {

@@ -10,7 +10,13 @@ use std::{
 const ALLOWED_IMPORTS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["api", "app", "clerk", "config", "domain", "ingest", "replica", "server", "storage"]),
+    (
+        "cli",
+        &[
+            "check", "api", "app", "clerk", "config", "domain", "ingest", "replica", "server",
+            "storage",
+        ],
+    ),
     (
         "app",
         &["api", "check", "clerk", "config", "domain", "ingest", "replica", "server", "storage"],

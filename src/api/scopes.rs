@@ -41,9 +41,10 @@ impl RequiredScope {
             | "/flagd.sync.v1.FlagSyncService/FetchAllFlags"
             | "/flagd.sync.v1.FlagSyncService/GetMetadata"
             | "/envoy.service.auth.v3.Authorization/Check" => Self::Scope(Scope::Check),
-            "/entitlements.v1.Support/Explain" | "/entitlements.v1.Support/ListHistory" => {
-                Self::Scope(Scope::Support)
-            }
+            "/entitlements.v1.Support/Explain"
+            | "/entitlements.v1.Support/ListHistory"
+            | "/entitlements.v1.Support/ListSubjects"
+            | "/entitlements.v1.Support/PreviewPlan" => Self::Scope(Scope::Support),
             "/entitlements.v1.Overrides/SetOverride"
             | "/entitlements.v1.Overrides/EndOverride"
             | "/entitlements.v1.Overrides/ListOverrides" => Self::Scope(Scope::Overrides),

@@ -1,4 +1,5 @@
-//! `entitlements.v1.Support`: explains answers, and lists what changed for a subject.
+//! `entitlements.v1.Support`: explains answers, lists what changed for a subject, lists the holders of a feature, and
+//! previews plans.
 
 mod request;
 mod response;
@@ -10,8 +11,9 @@ use super::{
     pb,
 };
 use crate::{
-    check::{ExplainError, Explainer, History, Recorded},
-    domain::{Subject, ViewError},
+    check::{ExplainError, Explainer, History, PreviewError, Recorded, SubjectReports},
+    domain::{Explanation, Subject, ViewError},
+    storage::StoreError,
     telemetry::log_chain,
 };
 use request::ParsedExplain;
@@ -28,14 +30,15 @@ const MAX_CALLS: usize = 4;
 /// Implements the Support service.
 pub struct SupportApi {
     explainer: Explainer,
+    reports: SubjectReports,
     permits: Arc<Semaphore>,
 }
 
 impl SupportApi {
-    /// Creates the service on this explainer.
+    /// Creates the service on this explainer and these reports.
     #[must_use]
-    pub fn new(explainer: Explainer) -> Self {
-        Self { explainer, permits: Arc::new(Semaphore::new(MAX_CALLS)) }
+    pub fn new(explainer: Explainer, reports: SubjectReports) -> Self {
+        Self { explainer, reports, permits: Arc::new(Semaphore::new(MAX_CALLS)) }
     }
 
     /// Runs the work of a call on a thread for blocking work, since a history can be long. The permit lasts until the work
@@ -91,6 +94,55 @@ impl pb::support_server::Support for SupportApi {
         let history = history.map_err(|error| failed(&error, "subject"))?;
         Self::work(permit, move || page(&history, size, before)).await
     }
+
+    async fn list_subjects(
+        &self,
+        request: Request<pb::ListSubjectsRequest>,
+    ) -> Result<Response<pb::ListSubjectsResponse>, Status> {
+        let request = request.into_inner();
+        let (question, size) = request::holders(&request)?;
+        let _permit = self.permit().await?;
+        let render = |subject: &Subject, answer: Explanation<'_>| pb::CheckFeatureResponse {
+            subject: subject.to_string(),
+            ..answer.into()
+        };
+        let found = self.reports.holders(&question, request.page_token.clone(), size, render);
+        let (subjects, next) = found.await.map_err(|error| store_failed(&error))?;
+        let next_page_token = next.unwrap_or_default();
+        Ok(Response::new(pb::ListSubjectsResponse { subjects, next_page_token }))
+    }
+
+    async fn preview_plan(
+        &self,
+        request: Request<pb::PreviewPlanRequest>,
+    ) -> Result<Response<pb::PreviewPlanResponse>, Status> {
+        let pb::PreviewPlanRequest { subject, plan, counts } = request.into_inner();
+        let subject = subject.parse::<Subject>();
+        let subject =
+            subject.map_err(|invalid| fault(Code::InvalidArgument, "subject", invalid))?;
+        let counts = counts.into_iter().collect();
+        let preview = self.reports.preview(&subject, &plan, &counts).await;
+        let preview = preview.map_err(|error| preview_failed(&error))?;
+        Ok(Response::new(response::preview(&preview)))
+    }
+}
+
+fn preview_failed(error: &PreviewError) -> Status {
+    match error {
+        PreviewError::UnknownPlan(..) | PreviewError::TooLong(_) => {
+            fault(Code::InvalidArgument, "plan", error)
+        }
+        PreviewError::UnknownFeature(..) | PreviewError::InvalidFeature(_) => {
+            fault(Code::InvalidArgument, "counts", error)
+        }
+        PreviewError::SubjectDeleted => fault(Code::FailedPrecondition, "subject", error),
+        PreviewError::Store(error) => store_failed(error),
+    }
+}
+
+fn store_failed(error: &StoreError) -> Status {
+    tracing::error!(error = log_chain(error), "support call failed");
+    store_status(error)
 }
 
 fn explanation(
@@ -144,9 +196,6 @@ fn failed(error: &ExplainError, subject: &str) -> Status {
             tracing::error!(error = log_chain(error), "support call failed");
             Status::internal("the records of the subject cannot be read: see the log")
         }
-        ExplainError::Store(error) => {
-            tracing::error!(error = log_chain(error), "support call failed");
-            store_status(error)
-        }
+        ExplainError::Store(error) => store_failed(error),
     }
 }

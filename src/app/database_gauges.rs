@@ -1,8 +1,8 @@
-//! Refreshes the gauges that only Postgres can report: clock skew, notification queue, parked deliveries.
+//! Refreshes the gauges that only Postgres can report: clock skew, notification queue, parked deliveries, overrides.
 
 use crate::{
-    storage::Store,
-    telemetry::{Metrics, log_chain},
+    storage::{OverrideCounts, Store},
+    telemetry::{Labels, Metrics, log_chain},
 };
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::sleep;
@@ -21,6 +21,7 @@ pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) -> Infallible {
                 metrics.gauges.clock_skew.set(stats.skew);
                 metrics.gauges.notification_queue.set(stats.queue);
                 metrics.gauges.parked.set(stats.parked);
+                show_overrides(stats.overrides, &metrics);
                 if is_skewed != (stats.skew.abs() > MAX_CLOCK_SKEW_S) {
                     is_skewed = !is_skewed;
                     log_skew(is_skewed, stats.skew);
@@ -33,6 +34,14 @@ pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) -> Infallible {
         }
         sleep(REFRESH_INTERVAL).await;
     }
+}
+
+fn show_overrides(counts: OverrideCounts, metrics: &Metrics) {
+    let OverrideCounts { grants, denials, expiring_soon } = counts;
+    for (effect, count) in [("grant", grants), ("deny", denials)] {
+        metrics.gauges.overrides.get_or_create(&Labels([("effect", effect)])).set(count);
+    }
+    metrics.gauges.overrides_expiring_soon.set(expiring_soon);
 }
 
 fn log_skew(is_skewed: bool, skew_s: f64) {

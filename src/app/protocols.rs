@@ -6,7 +6,7 @@ use crate::{
         AdminApi, AuthZen, ExtAuthz, ForwardAuth, GatewayAuthorizer, Hosts, Ofrep,
         OptionalServices, OverridesApi, Protocols, SupportApi, flagd::Flagd,
     },
-    check::{Evaluator, Explainer, OverrideEditor},
+    check::{Evaluator, Explainer, OverrideEditor, SubjectReports},
     clerk::SessionVerifier,
     config::{Config, Protocol},
     domain::PublicUrl,
@@ -61,11 +61,16 @@ impl SharedState {
     fn optional_services(&self, config: &Config, deliveries: &Arc<Deliveries>) -> OptionalServices {
         let admin = config.admin;
         OptionalServices {
-            support: admin.then(|| SupportApi::new(Explainer::new(self.store.clone()))),
+            support: admin.then(|| self.support()),
             overrides: admin.then(|| OverridesApi::new(self.override_editor(config))),
             admin: admin.then(|| AdminApi::new(deliveries.clone())),
             ..OptionalServices::default()
         }
+    }
+
+    fn support(&self) -> SupportApi {
+        let reports = SubjectReports::new(self.store.clone(), self.accounts.clone());
+        SupportApi::new(Explainer::new(self.store.clone()), reports)
     }
 
     fn override_editor(&self, config: &Config) -> OverrideEditor {

@@ -6,6 +6,7 @@ mod denial_log;
 mod error;
 mod explainer;
 mod overrides;
+mod reports;
 mod subjects;
 
 pub use cooperative_yield::CooperativeYield;
@@ -16,6 +17,7 @@ pub use explainer::{
 pub use overrides::{
     AnswerDifference, OverrideEditor, OverrideEffect, OverrideError, OverrideFault,
 };
+pub use reports::{PreviewError, SubjectReports};
 pub use subjects::{SubjectError, Subjects, SubjectsBuf, SubjectsParser};
 
 use crate::{

@@ -56,7 +56,7 @@ pub struct AnswerDifference<'a> {
 pub enum OverrideFault {
     /// The catalog does not have the feature or the plan.
     #[error(
-        "is not in catalog {0}: check the spelling; a name that a later catalog will have needs `allow_unknown`"
+        "is not in catalog {0}: check the spelling; a name that a later catalog will have needs `allow_unknown` (on the command line: --unknown)"
     )]
     Unknown(u64),
     /// The feature has a scope, which overrides do not have.

@@ -1,10 +1,13 @@
 //! `entitlements catalog`: shows catalog versions, previews changes, and puts a catalog in force.
 
+mod effect;
+mod preview;
+
 use crate::{
     app::backend_api,
     clerk::BackendApi,
     config::{Backend, Database, read_catalog},
-    domain::{self, Account, Catalog, Entitlement, Kind, Subject},
+    domain::Catalog,
     ingest::reconcile::{Reconciler, Refreshed},
     ingest::{Deliveries, ServedInstance},
     replica::Accounts,
@@ -12,11 +15,11 @@ use crate::{
     telemetry::Telemetry,
 };
 use anyhow::{Context, bail};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
+use effect::PlanEffect;
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -24,9 +27,6 @@ use std::{
 
 /// Subjects per page of the query.
 pub(super) const SUBJECTS_PER_PAGE: i64 = 500;
-/// Subjects that are named as examples of a change.
-const MAX_EXAMPLES: usize = 3;
-
 /// The subcommands of `catalog`.
 #[derive(Debug, Args)]
 pub(super) struct CatalogCommand {
@@ -45,19 +45,29 @@ enum CatalogAction {
         #[arg(long)]
         remove_retired: bool,
     },
-    /// Preview a catalog file: the features that subjects would gain or lose
+    /// Preview a catalog file: the features and limits that subjects would gain or lose
     Plan {
         /// Catalog file
         file: PathBuf,
+    },
+    /// Preview another plan for a user or an organization: what it would gain and lose, and where it uses too much
+    Preview {
+        /// Id of the user or organization, `user_…` or `org_…`
+        subject: String,
+        /// Slug of the plan
+        plan: String,
+        /// Number in use, as `projects=30`; give it once for each feature
+        #[arg(long = "count", value_name = "FEATURE=NUMBER", value_parser = parse_count)]
+        counts: Vec<(String, u64)>,
     },
     /// Put a catalog file in force, even if a newer catalog has replaced it
     Apply {
         /// Catalog file
         file: PathBuf,
-        /// Apply the file even if more subjects lose a feature than --most-losses allows
+        /// Apply the file even if more subjects lose a feature or a part of a limit than --most-losses allows
         #[arg(long)]
         yes: bool,
-        /// Maximum number of subjects that may lose a feature, now or earlier than before
+        /// Maximum number of subjects that may lose a feature, now or earlier than before, or a part of a limit
         #[arg(long, value_name = "COUNT", default_value_t = 0)]
         most_losses: usize,
     },
@@ -120,19 +130,12 @@ impl CatalogCommand {
                 let (planned, now) = planned(&store, catalog).await?;
                 compare(&store, &now, &planned).await?.print();
             }
+            CatalogAction::Preview { subject, plan, counts } => {
+                preview::run(store, subject, plan, counts).await?;
+            }
             CatalogAction::Apply { file, yes, most_losses } => {
-                let (catalog, name) = read_catalog(file)?;
-                let (planned, now) = planned(&store, catalog.clone()).await?;
-                let effect = compare(&store, &now, &planned).await?;
-                effect.print();
-                let losers = effect.losers.len();
-                if losers > *most_losses && !yes {
-                    bail!(
-                        "{losers} subjects would lose a feature, now or earlier than before, so nothing was applied: add --yes to \
-                         apply it anyway"
-                    );
-                }
-                print_applied(store.apply_catalog(Author::Operator, &catalog, &name).await?);
+                let most_losses = if *yes { usize::MAX } else { *most_losses };
+                apply(&store, file, most_losses).await?;
             }
             CatalogAction::History { limit } => {
                 for version in store.catalog_history(*limit).await? {
@@ -148,6 +151,28 @@ impl CatalogCommand {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Applies a file, unless more subjects than that lose something.
+async fn apply(store: &Store, file: &Path, most_losses: usize) -> anyhow::Result<()> {
+    let (catalog, name) = read_catalog(file)?;
+    let (planned, now) = planned(store, catalog.clone()).await?;
+    let effect = compare(store, &now, &planned).await?;
+    effect.print();
+    let losers = effect.losers();
+    if losers > most_losses {
+        bail!(
+            "{losers} subjects would lose a feature, now or earlier than before, or a part of a limit, so nothing was \
+             applied: add --yes to apply it anyway"
+        );
+    }
+    print_applied(store.apply_catalog(Author::Operator, &catalog, &name).await?);
+    Ok(())
+}
+
+fn parse_count(text: &str) -> Result<(String, u64), &'static str> {
+    let parsed = text.split_once('=').and_then(|(slug, n)| Some((slug.into(), n.parse().ok()?)));
+    parsed.ok_or("needs a feature and a number, as projects=30")
 }
 
 fn missing(number: Option<u64>) -> String {
@@ -187,86 +212,15 @@ async fn planned(store: &Store, file: Catalog) -> anyhow::Result<(Catalog, Catal
     Ok((store.planned_catalog(Author::Operator, file).await?, now))
 }
 
-/// The effect of a change of the catalog on the features of all subjects.
-#[derive(Default)]
-struct PlanEffect {
-    subjects: usize,
-    features: BTreeMap<(Kind, String), FeatureEffect>,
-    losers: BTreeSet<Subject>,
-}
-
-/// The numbers of subjects for which one feature changes.
-#[derive(Default)]
-struct FeatureEffect {
-    gain: usize,
-    lose: usize,
-    lose_earlier: usize,
-    keep_longer: usize,
-    examples: Vec<Subject>,
-}
-
-impl PlanEffect {
-    /// Adds the changes of one account.
-    fn add(&mut self, account: &Account, before: &Catalog, after: &Catalog) {
-        let now = Utc::now();
-        let features = |catalog| {
-            let found = domain::entitlements(account, catalog, now);
-            let until = |e: Entitlement<'_>| (e.feature.to_string(), e.decision.valid_until);
-            found.into_iter().map(until).collect::<BTreeMap<_, _>>()
-        };
-        let (before, after) = (features(before), features(after));
-        self.subjects += 1;
-        for feature in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
-            let (then, now) = (before.get(feature), after.get(feature));
-            if then == now {
-                continue;
-            }
-            let key = (account.subject.kind(), feature.clone());
-            let effect = self.features.entry(key).or_default();
-            let losses = effect.lose + effect.lose_earlier;
-            let forever = DateTime::<Utc>::MAX_UTC;
-            let count = match (then, now) {
-                (None, _) => &mut effect.gain,
-                (Some(_), None) => &mut effect.lose,
-                (Some(then), Some(now)) if now.unwrap_or(forever) < then.unwrap_or(forever) => {
-                    &mut effect.lose_earlier
-                }
-                (Some(_), Some(_)) => &mut effect.keep_longer,
-            };
-            *count += 1;
-            if effect.lose + effect.lose_earlier > losses {
-                self.losers.insert(account.subject.clone());
-            }
-            if effect.examples.len() < MAX_EXAMPLES {
-                effect.examples.push(account.subject.clone());
-            }
-        }
-    }
-
-    fn print(&self) {
-        for ((kind, feature), effect) in &self.features {
-            let FeatureEffect { gain, lose, lose_earlier, keep_longer, examples } = effect;
-            let examples: Vec<_> = examples.iter().map(Subject::as_str).collect();
-            say!(
-                "{kind} {feature}: {gain} gain it, {lose} lose it, {lose_earlier} lose it earlier than before, \
-                 {keep_longer} keep it longer. Examples: {}",
-                examples.join(", ")
-            );
-        }
-        let (subjects, losers) = (self.subjects, self.losers.len());
-        say!("{subjects} subjects compared, {losers} lose a feature, now or earlier than before");
-    }
-}
-
 /// Evaluates every subject in the database with both catalogs.
 async fn compare(store: &Store, before: &Catalog, after: &Catalog) -> anyhow::Result<PlanEffect> {
     let (mut effect, mut from) = (PlanEffect::default(), String::new());
     loop {
-        let page = store.subjects(&from, SUBJECTS_PER_PAGE).await?;
+        let page = store.accounts(&from, SUBJECTS_PER_PAGE).await?;
         let Some(last) = page.last() else { return Ok(effect) };
-        from = last.to_string();
-        for subject in &page {
-            effect.add(&store.account(subject).await?, before, after);
+        from = last.subject.to_string();
+        for account in &page {
+            effect.add(account, before, after);
         }
     }
 }

@@ -23,6 +23,7 @@ mod reconcile;
 mod render;
 mod send;
 mod serve;
+mod subjects;
 mod times;
 
 use clap::{Parser, Subcommand};
@@ -66,6 +67,8 @@ enum Command {
     History(history::HistoryCommand),
     /// Grant or deny a feature or a plan to one user or organization, list and end such overrides
     Override(Box<overrides::OverrideCommand>),
+    /// List the users and organizations that may use a feature or have a plan, with the reason
+    Subjects(subjects::SubjectsCommand),
     /// Check whether the service on this machine is ready: a health check for containers
     Ready(ready::ReadyCommand),
     /// List, show and replay the deliveries that a running service has recorded
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
                 Command::Explain(explain) => explain.run().await,
                 Command::History(history) => history.run().await,
                 Command::Override(overriding) => overriding.run().await,
+                Command::Subjects(subjects) => subjects.run().await,
                 Command::Ready(ready) => ready.run().await,
                 Command::Deliveries(deliveries) => deliveries.run().await,
                 Command::Keys(keys) => keys.run().await,

@@ -247,19 +247,28 @@ impl<'h> Walk<'h> {
 
     /// The answers about all features of the catalog and of the overrides.
     fn answers(&self) -> BTreeMap<Slug, FeatureState> {
-        let prepared = PreparedAccounts::new([&self.account], self.catalog);
-        let features = self.account.features(self.catalog).into_iter();
-        let decided = features.map(|feature| {
-            let decision = prepared.decide(&Question::of(feature), self.at);
-            (feature.clone(), decision.verdict.into())
-        });
-        decided.collect()
+        states(&self.account, self.catalog, self.at)
     }
+}
+
+/// The answers about all features that concern an account.
+pub(super) fn states(
+    account: &Account,
+    catalog: &Catalog,
+    at: DateTime<Utc>,
+) -> BTreeMap<Slug, FeatureState> {
+    let prepared = PreparedAccounts::new([account], catalog);
+    let features = account.features(catalog).into_iter();
+    let decided = features.map(|feature| {
+        let decision = prepared.decide(&Question::of(feature), at);
+        (feature.clone(), decision.verdict.into())
+    });
+    decided.collect()
 }
 
 impl FeatureState {
     /// The answer about a feature that neither a plan for this kind of subject nor an override has.
-    const UNKNOWN: Self = Self {
+    pub(super) const UNKNOWN: Self = Self {
         allowed: false,
         reason: Reason::Denial(Denial::UnknownFeature),
         plan: None,

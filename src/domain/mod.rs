@@ -14,6 +14,7 @@ mod item;
 pub mod loopback;
 mod overrides;
 mod packed_items;
+mod preview;
 mod public_url;
 mod question;
 mod reason;
@@ -40,6 +41,7 @@ pub use overrides::{
     OverrideNote, OverrideRecord,
 };
 pub use packed_items::{PackedItems, TooLong};
+pub use preview::{OverLimit, PlanPreview, preview};
 pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use question::{InvalidSlug, Question, QuestionScope, Slug, Target};
 pub use reason::{Denial, Grant, Reason};

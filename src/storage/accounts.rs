@@ -1,6 +1,6 @@
 //! Loads the current account of a subject.
 
-use super::{Store, StoreError, override_rows::OverrideRow, pool::retry_once};
+use super::{Store, StoreError, override_rows::OverrideRow, pool::retry_once, reconciliation};
 use crate::domain::{Account, Item, Override, PackedItems, Seats, Status, Subject, TooLong};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, types::Json};
@@ -10,18 +10,29 @@ impl Store {
     pub async fn account(&self, subject: &Subject) -> Result<Account, StoreError> {
         retry_once(|| self.checks.run(async |db| load(db, subject).await)).await
     }
+
+    /// The next accounts that were not deleted, ordered by subject, after a given id.
+    pub async fn accounts(&self, after: &str, count: i64) -> Result<Vec<Account>, StoreError> {
+        let load = async |db: &mut PgConnection| {
+            let subjects = reconciliation::subjects(db, after, count).await?;
+            load_all(db, &subjects).await
+        };
+        self.background.run(load).await
+    }
 }
 
-/// Loads everything that is stored about a subject in one query.
+/// Selects everything that is stored about the subjects of a condition.
 ///
 /// Grace starts at the first failed payment since the last successful one. An item is withdrawn if the newest snapshot
 /// with items does not list it and is not older than the item. It counts as canceled if the newest of all snapshots
 /// came without items and said that the subscription is canceled.
-pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, StoreError> {
-    let rows = sqlx::query_as!(
-        AccountRow,
-        r#"
+macro_rules! account_rows {
+    ($condition:literal, $parameter:expr) => {
+        sqlx::query_as!(
+            AccountRow,
+            r#"
         select
+            s.id as subject,
             s.revision,
             s.deleted_at,
             (
@@ -74,15 +85,38 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
         left join entitlements.item i on i.subject = s.id
         left join entitlements.snapshot listing on listing.subject = s.id and listing.has_items
         left join entitlements.snapshot whole on whole.subject = s.id and not whole.has_items
-        where s.id = $1
-        order by i.period_start desc nulls last, i.id
+        where "#
+                + $condition
+                + r#"
+        order by s.id, i.period_start desc nulls last, i.id
         "#,
-        subject.as_str(),
-    )
-    .fetch_all(db)
-    .await?;
+            $parameter,
+        )
+    };
+}
 
-    let Some(first) = rows.first() else { return Ok(Account::unknown(subject.clone())) };
+/// Loads everything that is stored about a subject in one query.
+async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, StoreError> {
+    let rows = account_rows!("s.id = $1", subject.as_str()).fetch_all(db).await?;
+    if rows.is_empty() {
+        return Ok(Account::unknown(subject.clone()));
+    }
+    account(&rows)
+}
+
+/// Loads everything that is stored about some subjects in one query. The accounts are ordered by subject.
+pub(super) async fn load_all(
+    db: &mut PgConnection,
+    subjects: &[String],
+) -> Result<Vec<Account>, StoreError> {
+    let rows = account_rows!("s.id = any ($1)", subjects).fetch_all(db).await?;
+    rows.chunk_by(|row, next| row.subject == next.subject).map(account).collect()
+}
+
+/// The account of the rows of one subject.
+fn account(rows: &[AccountRow]) -> Result<Account, StoreError> {
+    let first = rows.first().ok_or_else(|| corrupt("account"))?;
+    let subject: Subject = first.subject.parse().map_err(|_| corrupt("subject"))?;
     let revision = u64::try_from(first.revision).map_err(|_| corrupt("revision"))?;
     let deleted_at = first.deleted_at;
     let overrides = first.overrides.iter().flat_map(|Json(rows)| rows).map(Override::try_from);
@@ -98,10 +132,11 @@ pub(super) async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Acc
     }
     let items = PackedItems::pack(items);
     let items = items.map_err(|TooLong(column)| corrupt(column))?;
-    Ok(Account { subject: subject.clone(), revision, deleted_at, items, overrides })
+    Ok(Account { subject, revision, deleted_at, items, overrides })
 }
 
 struct AccountRow {
+    subject: String,
     revision: i64,
     deleted_at: Option<DateTime<Utc>>,
     overrides: Option<Json<Vec<OverrideRow>>>,

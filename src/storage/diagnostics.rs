@@ -1,6 +1,6 @@
 //! Inspects the database and the rights of this role, for `doctor` and the database gauges.
 
-use super::{Schema, Store, StoreError, delivery_queries, schema};
+use super::{Schema, Store, StoreError, delivery_queries, override_rows, schema};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
 use std::time::{Duration, Instant};
@@ -42,6 +42,19 @@ pub struct DatabaseStats {
     pub queue: f64,
     /// The number of parked deliveries of the served Clerk instance, at most 10,000.
     pub parked: i64,
+    /// The overrides in force.
+    pub overrides: OverrideCounts,
+}
+
+/// The numbers of overrides in force, of at most 100,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverrideCounts {
+    /// Those that grant.
+    pub grants: i64,
+    /// Those that deny.
+    pub denials: i64,
+    /// Those that expire within seven days.
+    pub expiring_soon: i64,
 }
 
 impl Store {
@@ -66,7 +79,8 @@ async fn database_stats(db: &mut PgConnection) -> Result<DatabaseStats, StoreErr
     let queue =
         sqlx::query_scalar!(r#"select pg_catalog.pg_notification_queue_usage() as "usage!""#);
     let queue = queue.fetch_one(&mut *db).await?;
-    Ok(DatabaseStats { skew, queue, parked: delivery_queries::parked(db).await? })
+    let parked = delivery_queries::parked(&mut *db).await?;
+    Ok(DatabaseStats { skew, queue, parked, overrides: override_rows::count(db).await? })
 }
 
 async fn inspect(db: &mut PgConnection) -> Result<Inspection, StoreError> {

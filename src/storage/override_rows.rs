@@ -1,6 +1,6 @@
 //! The rows of overrides, and their form in Rust.
 
-use super::{NewOverride, OverrideFilter, StoreError};
+use super::{NewOverride, OverrideCounts, OverrideFilter, StoreError};
 use crate::domain::{
     Actor, Amount, Effect, Override, OverrideEnd, OverrideId, OverrideNote, OverrideRecord, Slug,
     Subject, Until,
@@ -202,6 +202,27 @@ pub(super) async fn of_subject(
     let mut records = list(db, &filter, None, i64::MAX).await?;
     records.sort_by_key(|record| record.revision);
     Ok(records)
+}
+
+/// Counts the overrides in force.
+pub(super) async fn count(db: &mut PgConnection) -> Result<OverrideCounts, StoreError> {
+    let counts = sqlx::query_as!(
+        OverrideCounts,
+        r#"
+        select
+            pg_catalog.count(*) filter (where effect <> 'deny') as "grants!",
+            pg_catalog.count(*) filter (where effect = 'deny') as "denials!",
+            pg_catalog.count(*) filter (where expires_at <= pg_catalog.now() + interval '7 days')
+                as "expiring_soon!"
+        from (
+            select effect, expires_at from entitlements.override
+            where ended_at is null and starts_at <= pg_catalog.now()
+                and (permanent or expires_at > pg_catalog.now())
+            limit 100000
+        ) as in_force
+        "#
+    );
+    Ok(counts.fetch_one(db).await?)
 }
 
 pub(super) async fn insert(

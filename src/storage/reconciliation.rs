@@ -70,7 +70,7 @@ impl Store {
 
     /// A page of the subjects that were not deleted, ordered by id, after a given id.
     pub async fn subjects(&self, after: &str, limit: i64) -> Result<Vec<Subject>, StoreError> {
-        self.background.run(async |db| subjects(db, after, limit).await).await
+        parsed(self.background.run(async |db| subjects(db, after, limit).await).await?)
     }
 
     /// The number of subjects that were not deleted. The query reads all of them.
@@ -145,9 +145,9 @@ struct Unknown {
     slugs: Vec<String>,
 }
 
-/// The plans of all items that the catalog does not have, for each kind of subject; a missing id or slug is "". The
-/// query skips through the index from one plan to the next instead of reading each item.
-async fn unknown(db: &mut PgConnection, catalog: &Catalog) -> Result<Unknown, StoreError> {
+/// The plans of all items: the id and the slug of each; a missing one is "". The query skips through the index from one
+/// plan to the next instead of reading each item.
+pub(super) async fn held_plans(db: &mut PgConnection) -> Result<Vec<(String, String)>, StoreError> {
     let held = sqlx::query!(
         r#"
         with recursive held as (
@@ -167,21 +167,28 @@ async fn unknown(db: &mut PgConnection, catalog: &Catalog) -> Result<Unknown, St
     )
     .fetch_all(db)
     .await?;
+    Ok(held.into_iter().map(|plan| (plan.id, plan.slug)).collect())
+}
+
+/// The plans of all items that the catalog does not have, for each kind of subject.
+async fn unknown(db: &mut PgConnection, catalog: &Catalog) -> Result<Unknown, StoreError> {
+    let held = held_plans(db).await?;
     let mut unknown = Unknown::default();
     for kind in [Kind::User, Kind::Organization] {
         let known = catalog.plan_set(kind);
         let filled = |text| Some(text).filter(|text: &&str| !text.is_empty());
-        for plan in held.iter().filter(|p| known.find(filled(&p.id), filled(&p.slug)).is_none()) {
+        let is_unknown = |id, slug| known.find(filled(id), filled(slug)).is_none();
+        for (id, slug) in held.iter().filter(|(id, slug)| is_unknown(id, slug)) {
             unknown.kinds.push(kind);
-            unknown.ids.push(plan.id.clone());
-            unknown.slugs.push(plan.slug.clone());
+            unknown.ids.push(id.clone());
+            unknown.slugs.push(slug.clone());
         }
     }
     Ok(unknown)
 }
 
 /// For each kind, the half-open range of subject ids in the database's order.
-fn ranges(kinds: &[Kind]) -> (Vec<String>, Vec<String>) {
+pub(super) fn ranges(kinds: &[Kind]) -> (Vec<String>, Vec<String>) {
     let prefixes = kinds.iter().map(|kind| kind.prefix());
     // Each prefix ends with "_", and "`" is the next character in ASCII.
     prefixes.map(|prefix| (prefix.to_owned(), prefix.replace('_', "`"))).unzip()
@@ -280,11 +287,12 @@ async fn compared(
     Ok(())
 }
 
-async fn subjects(
+/// The ids of the next subjects that were not deleted.
+pub(super) async fn subjects(
     db: &mut PgConnection,
     after: &str,
     limit: i64,
-) -> Result<Vec<Subject>, StoreError> {
+) -> Result<Vec<String>, StoreError> {
     let subjects = sqlx::query_scalar!(
         "
         select id from entitlements.subject
@@ -292,10 +300,8 @@ async fn subjects(
         ",
         after,
         limit
-    )
-    .fetch_all(db)
-    .await?;
-    parsed(subjects)
+    );
+    Ok(subjects.fetch_all(db).await?)
 }
 
 async fn instances(db: &mut PgConnection) -> Result<Vec<String>, StoreError> {

@@ -19,6 +19,10 @@ pub struct Gauges {
     pub notification_queue: Fraction,
     /// Deliveries that could not be parsed and are kept for replay.
     pub parked: Gauge,
+    /// Overrides in force, by effect.
+    pub overrides: Family<Labels<1>, Gauge>,
+    /// Overrides in force that expire within seven days.
+    pub overrides_expiring_soon: Gauge,
     /// 1 while notifications are received, 0 while the change log is polled.
     pub listening: Gauge,
     /// Accounts in the cache.
@@ -54,6 +58,10 @@ impl Gauges {
         let help =
             "Deliveries that could not be parsed and are kept for replay, counted up to 10000";
         all.register("deliveries_parked", help, self.parked.clone());
+        let help = "Overrides in force, by effect, counted up to 100000";
+        all.register("overrides", help, self.overrides.clone());
+        let help = "Overrides in force that expire within seven days, counted up to 100000";
+        all.register("overrides_expiring_soon", help, self.overrides_expiring_soon.clone());
         let help = "1 while notifications are received, 0 while the change log is polled";
         all.register("listening", help, self.listening.clone());
         all.register("cache_entries", "Accounts in the cache", self.cache_entries.clone());

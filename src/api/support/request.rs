@@ -2,12 +2,13 @@
 
 use crate::{
     api::{
+        admin::request::page_size,
         entitlements::request::{question, subjects},
         faults::{Faults, duration, instant},
         pb,
     },
     check::{Receipt, Subjects, Viewpoint},
-    domain::{InvalidRevision, Question, Revision},
+    domain::{InvalidRevision, Question, Revision, Subject},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tonic::Status;
@@ -85,6 +86,27 @@ fn receipt(receipt: &pb::Receipt, faults: &mut Faults) -> Option<Receipt> {
     }
     let stale_for = duration("receipt.stale_for", receipt.stale_for, faults);
     Some(Receipt { revision: revision?, checked_at: checked_at?, stale_for })
+}
+
+/// Parses a request for the holders of a feature or a plan: the question, and the page size.
+pub(super) fn holders(request: &pb::ListSubjectsRequest) -> Result<(Question<'_>, usize), Status> {
+    use pb::list_subjects_request::Target;
+    let mut faults = Faults::default();
+    let size = page_size(request.page_size, &mut faults);
+    if !request.page_token.is_empty() && request.page_token.parse::<Subject>().is_err() {
+        faults.add("page_token", "is not a valid page token: send a `next_page_token` unchanged");
+    }
+    let question = match &request.target {
+        Some(Target::Feature(feature)) => {
+            question("feature", Question::feature(feature), &mut faults)
+        }
+        Some(Target::Plan(plan)) => question("plan", Question::plan(plan), &mut faults),
+        None => {
+            faults.add("feature", "is absent, and so is plan: one of them is needed");
+            None
+        }
+    };
+    Ok((faults.none(question)?, size as usize))
 }
 
 /// Parses a page token: the number of changes that are older than the previous page.

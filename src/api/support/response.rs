@@ -9,7 +9,7 @@ use crate::{
     clerk::OBSERVATION_ID_PREFIX,
     domain::{
         ChangeCause, Explanation, FeatureChange, FeatureState, HistoryChange, Observation,
-        OverrideRecord, Question, Statement, Step, StepKind, Subject,
+        OverrideRecord, PlanPreview, Question, Statement, Step, StepKind, Subject,
     },
     storage::CatalogVersion,
 };
@@ -261,4 +261,24 @@ fn feature(change: &FeatureChange) -> pb::FeatureChange {
         before: Some(before),
         after: Some(after),
     }
+}
+
+/// Renders the preview of a plan.
+pub(super) fn preview(preview: &PlanPreview) -> pb::PreviewPlanResponse {
+    let mut response = pb::PreviewPlanResponse::default();
+    for change in &preview.changes {
+        let list = match (change.before.allowed, change.after.allowed) {
+            (false, _) => &mut response.gained,
+            (true, false) => &mut response.lost,
+            (true, true) => &mut response.changed,
+        };
+        list.push(feature(change));
+    }
+    let over = preview.over.iter().map(|over| pb::OverLimit {
+        feature: over.feature.to_string(),
+        count: over.count,
+        limit: over.limit,
+    });
+    response.over = over.collect();
+    response
 }

@@ -1,10 +1,12 @@
 //! Decisions: plans, periods, grace, parity with Clerk.
 
 pub mod explain;
+pub mod holders;
 pub mod incidents;
 pub mod lifecycle_stories;
 pub mod many_items;
 pub mod override_requests;
+pub mod override_times;
 pub mod overrides;
 pub mod parity;
 pub mod past_due;

@@ -91,9 +91,9 @@ async fn each_fault_of_a_request_is_named_and_nothing_changes() {
     an end in the past: InvalidArgument: override.expires_at: is in the past
     an end before the start: InvalidArgument: override.expires_at: is not after `starts_at`
     a start in the past: InvalidArgument: override.starts_at: is in the past: leave it out to start now
-    an unknown feature: InvalidArgument: override.feature: is not in catalog 1: check the spelling; a name that a later catalog will have needs `allow_unknown`
+    an unknown feature: InvalidArgument: override.feature: is not in catalog 1: check the spelling; a name that a later catalog will have needs `allow_unknown` (on the command line: --unknown)
     a scoped feature: InvalidArgument: override.feature: must be without a scope: `subject` says whose feature it is
-    an unknown plan: InvalidArgument: override.plan: is not in catalog 1: check the spelling; a name that a later catalog will have needs `allow_unknown`
+    an unknown plan: InvalidArgument: override.plan: is not in catalog 1: check the spelling; a name that a later catalog will have needs `allow_unknown` (on the command line: --unknown)
     a limit of a feature without one: InvalidArgument: override.grant: is a limit, and no plan limits the feature: leave it out
     no limit of a feature with one: InvalidArgument: override.grant: is required, because plans limit the feature: `at_least`, `exactly` or `unlimited`
     a huge limit: InvalidArgument: override.grant.exactly: must be at most 9223372036854775807

@@ -264,6 +264,8 @@ async fn help_is_the_manual() {
                   gained or lost
       override    Grant or deny a feature or a plan to one user or organization, list and end such
                   overrides
+      subjects    List the users and organizations that may use a feature or have a plan, with the
+                  reason
       ready       Check whether the service on this machine is ready: a health check for containers
       deliveries  List, show and replay the deliveries that a running service has recorded
       keys        Create, list and revoke API keys

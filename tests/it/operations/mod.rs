@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod logs;
 pub mod metrics;
 pub mod migrate;
+pub mod override_commands;
 pub mod packaging;
 pub mod settings;
 pub mod soak;

@@ -9,3 +9,4 @@ pub mod host_header;
 pub mod invalid_calls;
 pub mod ofrep;
 pub mod ofrep_events;
+pub mod overrides;
