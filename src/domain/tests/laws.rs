@@ -62,15 +62,15 @@ prop_compose! {
 fn an_amount() -> impl Strategy<Value = Amount> {
     let limit = || 0..50u64;
     prop_oneof![
-        Just(Amount::Plain),
-        Just(Amount::Unlimited),
-        limit().prop_map(Amount::AtLeast),
-        limit().prop_map(Amount::Exactly),
+        1 => Just(Amount::Plain),
+        1 => Just(Amount::Unlimited),
+        1 => limit().prop_map(Amount::AtLeast),
+        2 => limit().prop_map(Amount::Exactly),
     ]
 }
 
 fn an_effect() -> impl Strategy<Value = Effect> {
-    let feature = || select(&FEATURES[..6]).prop_map(|slug| slug.parse().unwrap());
+    let feature = || select(&FEATURES[2..5]).prop_map(|slug| slug.parse().unwrap());
     let plan = || select(&PLANS[..]).prop_map(|slug| slug.parse().unwrap());
     prop_oneof![
         2 => feature().prop_map(Effect::DenyFeature),
@@ -96,7 +96,7 @@ prop_compose! {
 prop_compose! {
     pub(super) fn an_account()(
         items in vec(an_item(), 0..4),
-        overrides in vec(an_override(), 0..4),
+        overrides in vec(an_override(), 0..5),
         is_org: bool,
         deleted_at in option::weighted(0.1, instant()),
     ) -> Account {
@@ -135,6 +135,8 @@ pub(super) fn grant_of<'a>(
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
     /// Packing items loses nothing.
     #[test]
     fn items_come_out_as_they_went_in(items in vec(an_item(), 0..5), id in "[ -~]{1,128}") {
@@ -252,7 +254,7 @@ proptest! {
     #[test]
     fn overrides_decide_in_their_order(
         accounts in vec(an_account(), 1..3), catalog in a_catalog(),
-        feature in select(&FEATURES[..6]), now in instant(),
+        feature in select(&FEATURES[2..5]), now in instant(),
     ) {
         let decision = ask(&accounts, &catalog, feature, now);
         let mut in_force = Vec::new();
