@@ -8,6 +8,7 @@ use crate::support::{
     service::{Replica, config, eventually, is_acknowledged, plain_http},
     stories::Story,
 };
+use chrono::{TimeDelta, Utc};
 use entitlements::{
     api::pb::{
         CheckFeatureRequest, CheckFeatureResponse, CheckPlanRequest, CheckPlanResponse,
@@ -15,8 +16,8 @@ use entitlements::{
         explain_request::Target, support_client::SupportClient,
     },
     config::Config,
-    domain::Catalog,
-    storage::{Author, Store},
+    domain::{Actor, Amount, Catalog, Effect, OverrideNote, Slug, Subject, Until},
+    storage::{Author, ChangeConditions, EndOverride, NewOverride, Store},
 };
 use futures_util::{StreamExt, stream};
 use std::{
@@ -136,6 +137,44 @@ impl Services {
         }
     }
 
+    /// Sets random overrides, some of which replace another one, and ends some, until all deliveries are made; returns the
+    /// number of changes.
+    async fn make_exceptions(&self, stories: &[Story], url: &str) -> usize {
+        let (store, mut rng, mut set) = (Store::new(url.parse().unwrap()), Rng::new(), Vec::new());
+        let (mut count, conditions) = (0, ChangeConditions::default());
+        while !self.is_over.load(Ordering::Relaxed) {
+            let subject: Subject = stories[rng.below(stories.len())].subject.parse().unwrap();
+            let feature: Slug = rng.pick(&["export", "sso", "no"]).parse().unwrap();
+            let effect = match rng.below(4) {
+                0 => Effect::DenyFeature(feature),
+                1 => Effect::GrantPlan(rng.pick(&["pro", "team"]).parse().unwrap()),
+                2 => Effect::GrantFeature(feature, Amount::Exactly(3)),
+                _ => Effect::GrantFeature(feature, Amount::AtLeast(7)),
+            };
+            let changed = if !set.is_empty() && rng.below(3) == 0 {
+                let (by, id) = (Actor::default(), set.swap_remove(rng.below(set.len())));
+                let end = EndOverride { id, by, reason: "over".into() };
+                store.end_override(&end, &conditions).await
+            } else {
+                let text = || "a test".to_owned();
+                let note = OverrideNote { owner: text(), reason: text(), reference: text() };
+                let from = Some(Utc::now() + TimeDelta::milliseconds(20));
+                let until = Until::Instant(Utc::now() + TimeDelta::seconds(rng.pick(&[1, 5, 30])));
+                let set_by = Actor::default();
+                let (replaces, key) = (None, None);
+                let new = NewOverride { subject, effect, from, until, note, set_by, replaces, key };
+                store.set_override(&new, &conditions).await
+            };
+            // A deleted subject gets none, and an expired one does not end.
+            if let Ok(Ok(changed)) = changed {
+                set.extend(changed.record.end.is_none().then_some(changed.record.found.id));
+                count += 1;
+            }
+        }
+        store.close().await;
+        count
+    }
+
     /// Delivers all messages in a random order, each until it is acknowledged.
     async fn deliver(&self, stories: &[Story], delivered: &AtomicUsize) {
         let (mut rng, client) = (Rng::new(), plain_http());
@@ -219,15 +258,20 @@ async fn every_answer_is_derived_again_from_its_receipt() {
         }
         store.close().await;
     };
+    let exceptions = services.make_exceptions(&stories, &db.url);
     let deliver = async {
         services.deliver(&stories, &delivered).await;
         services.is_over.store(true, Ordering::Relaxed);
     };
     let askers = (0..3).map(|seed| services.ask(&stories, seed, count / 3 + 1));
-    futures_util::join!(change, deliver, futures_util::future::join_all(askers));
+    let askers = futures_util::future::join_all(askers);
+    let ((), (), overrides, _) = futures_util::join!(change, deliver, exceptions, askers);
 
     let answered = services.answered.into_inner().unwrap();
     let allowed = answered.iter().filter(|one| one.answer.allowed).count();
+    let is_by_override = |one: &&Answered| one.answer.reason().as_str_name().contains("OVERRIDE");
+    let by_override = answered.iter().filter(is_by_override).count();
+    assert!(by_override > 0 && overrides > 0, "{by_override} answers by {overrides} overrides");
     assert!(answered.len() >= count && allowed > count / 20, "{allowed} of {}", answered.len());
     let mut config = Config { catalog: None, ..config(&db) };
     config.retention.history_after_deletion = chrono::Duration::days(10_000);
@@ -244,7 +288,8 @@ async fn every_answer_is_derived_again_from_its_receipt() {
     }
     derive_again(&replica, &answered).await;
     println!(
-        "{} answers, {messages} messages, 8 catalogs, 8 kills: all derived again",
+        "{} answers, {by_override} of them by overrides, {messages} messages, {overrides} overrides set or ended, 8 catalogs, \
+         8 kills: all derived again",
         answered.len()
     );
     replica.stop().await.unwrap();

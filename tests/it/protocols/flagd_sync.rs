@@ -3,14 +3,18 @@
 use crate::{
     support::database::Db,
     support::flagd::{CATALOG, replica, with_catalog},
+    support::overrides,
     support::service::{ACME, ADA, LINUS, Replica, payload},
 };
-use entitlements::api::flagd::pb::{
-    sync::{
-        FetchAllFlagsRequest, GetMetadataRequest, SyncFlagsRequest, SyncFlagsResponse,
-        flag_sync_service_client::FlagSyncServiceClient as Client,
+use entitlements::api::{
+    flagd::pb::{
+        sync::{
+            FetchAllFlagsRequest, GetMetadataRequest, SyncFlagsRequest, SyncFlagsResponse,
+            flag_sync_service_client::FlagSyncServiceClient as Client,
+        },
+        v2::{ResolveBooleanRequest, service_client::ServiceClient},
     },
-    v2::{ResolveBooleanRequest, service_client::ServiceClient},
+    pb::{Override, grant::Number},
 };
 use insta::assert_snapshot;
 use prost_types::{Struct, value::Kind};
@@ -155,6 +159,43 @@ async fn a_canceled_plan_ends_on_time_without_a_push() {
     ] {
         assert_eq!(evaluated(&set, flag, &[("targetingKey", ADA)], now), expected, "{flag} {now}");
     }
+}
+
+#[tokio::test]
+async fn an_override_begins_and_ends_on_time_without_a_push() {
+    let db = Db::new().await;
+    let replica = replica(&db).await;
+    let [from, until] = [4_000_000_000, 4_000_000_500];
+    let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    for found in [
+        overrides::limited(ADA, "projects", Number::Exactly(7)),
+        overrides::granted(ADA, "export"),
+        overrides::denied(ADA, "basic_reports"),
+    ] {
+        let dated =
+            Override { starts_at: at(from), expires_at: at(until), permanent: false, ..found };
+        overrides::set(&replica, dated).await;
+    }
+    let set = fetch(&replica, &format!("flagSetId={ADA}")).await.unwrap();
+    for (now, limit, is_in_force) in [
+        (NOW, 3, false),
+        (from - 1, 3, false),
+        (from, 7, true),
+        (until - 1, 7, true),
+        (until, 3, false),
+    ] {
+        let value = |flag| evaluated(&set, flag, &[("targetingKey", ADA)], now);
+        let values = [value("projects.limit"), value("export"), value("basic_reports")];
+        assert_eq!(values, [json!(limit), json!(is_in_force), json!(!is_in_force)], "{now}");
+    }
+    // Of two subjects, the denial of one counts for both.
+    replica.send(&payload("subscription.active.org-team")).await;
+    overrides::set(&replica, overrides::denied(ADA, "sso")).await;
+    let both = fetch(&replica, &format!("userId={ADA},orgId={ACME}")).await.unwrap();
+    let context = [("targetingKey", ADA), ("orgId", ACME)];
+    assert_eq!(evaluated(&both, "sso", &context, NOW), false);
+    assert!(!resolved(&replica, "sso", &context).await);
+    assert_eq!(evaluated(&both, "sso", &[("targetingKey", ACME)], NOW), true);
 }
 
 #[tokio::test]
