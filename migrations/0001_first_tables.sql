@@ -302,7 +302,7 @@ create table entitlements.override (
     plan text,
     effect text not null check (effect in ('deny', 'grant', 'unlimited', 'at_least', 'exactly')),
     "limit" bigint check ("limit" >= 0),
-    starts_at timestamptz not null,
+    starts_at timestamptz,
     expires_at timestamptz,
     permanent boolean not null,
     owner text not null check (owner <> ''),
@@ -320,13 +320,27 @@ create table entitlements.override (
     ended_on_behalf_of text,
     ended_reason text check (ended_reason <> ''),
     ended_revision bigint check (ended_revision > revision),
-    check ((feature is null) <> (plan is null)),
-    check (plan is null or effect in ('deny', 'grant')),
-    check ((effect in ('at_least', 'exactly')) = ("limit" is not null)),
-    check (permanent = (expires_at is null)),
-    check (expires_at > starts_at),
-    check ((idempotency_key is null) = (request_sha256 is null)),
-    check (pg_catalog.num_nulls(ended_at, ended_by, ended_on_behalf_of, ended_reason, ended_revision) in (0, 5)),
+    constraint override_has_one_target check ((feature is null) <> (plan is null)),
+    constraint override_of_a_plan_has_no_limit check (plan is null or effect in ('deny', 'grant')),
+    constraint override_limit_fits_effect check ((effect in ('at_least', 'exactly')) = ("limit" is not null)),
+    constraint override_is_permanent_or_expires check (permanent = (expires_at is null)),
+    constraint override_ends_after_start check (expires_at > coalesce(starts_at, set_at)),
+    constraint override_has_possible_dates check (
+        coalesce(starts_at, set_at) >= '0001-01-01 UTC' and set_at >= '0001-01-01 UTC' and set_at < '10000-01-01 UTC'
+        and coalesce(starts_at, set_at) < '10000-01-01 UTC' and expires_at < '10000-01-01 UTC'
+        and ended_at >= '0001-01-01 UTC' and ended_at < '10000-01-01 UTC'
+    ),
+    constraint override_has_short_plain_texts check (
+        pg_catalog.octet_length(owner) <= 500 and pg_catalog.octet_length(reason) <= 500
+        and pg_catalog.octet_length(reference) <= 500 and pg_catalog.octet_length(on_behalf_of) <= 500
+        and (owner || reason || reference || on_behalf_of) !~ '[[:cntrl:]]'
+    ),
+    constraint override_replaces_another check (replaces <> id),
+    constraint override_key_has_digest check ((idempotency_key is null) = (request_sha256 is null)),
+    constraint override_has_a_whole_end check (
+        pg_catalog.num_nulls(ended_at, ended_by, ended_on_behalf_of, ended_reason, ended_revision) in (0, 5)
+    ),
+    constraint override_ends_after_setting check (ended_at >= set_at),
     unique (set_by, idempotency_key)
 );
 comment on table entitlements.override is
@@ -339,7 +353,7 @@ comment on column entitlements.override.effect is
     'deny; grant (a plan, or a feature without limits); or a grant of a feature that plans limit: unlimited, at_least (the '
     'limit, unless another grant has a larger one), exactly (the limit, even then).';
 comment on column entitlements.override."limit" is 'The limit of at_least and exactly.';
-comment on column entitlements.override.starts_at is 'The first instant at which it is in force.';
+comment on column entitlements.override.starts_at is 'The first instant at which it is in force; null: when it was set.';
 comment on column entitlements.override.expires_at is 'The instant from which on it is no longer in force; null: permanent.';
 comment on column entitlements.override.permanent is 'Whether it has no end, as the operator said expressly.';
 comment on column entitlements.override.owner is 'The person or team that answers for it.';
@@ -362,6 +376,7 @@ comment on column entitlements.override.ended_revision is 'The revision of the s
 
 create index override_subject on entitlements.override (subject, set_at);
 create index override_in_force on entitlements.override (subject) where ended_at is null;
+create index override_owner on entitlements.override (owner, id);
 create index override_expires on entitlements.override (expires_at) where ended_at is null;
 create index override_feature on entitlements.override (feature, subject) where ended_at is null and feature is not null;
 create index override_plan on entitlements.override (plan, subject) where ended_at is null and plan is not null;

@@ -9,24 +9,35 @@ use super::{
     pb,
 };
 use crate::{
-    check::{OverrideEditor, OverrideEffect, OverrideError},
+    check::{EditedOverride, OverrideEditor, OverrideError},
+    domain::Actor,
     server::auth::CallerShare,
     storage::OverrideRejection,
     telemetry::log_chain,
 };
 use std::sync::Arc;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Code, Request, Response, Status};
+
+/// The maximum number of calls in progress; further ones wait. Deliveries use the same connections.
+const MAX_CALLS: usize = 4;
 
 /// Implements the Overrides service.
 pub struct OverridesApi {
     editor: OverrideEditor,
+    permits: Semaphore,
 }
 
 impl OverridesApi {
     /// Creates the service on this editor.
     #[must_use]
     pub fn new(editor: OverrideEditor) -> Self {
-        Self { editor }
+        Self { editor, permits: Semaphore::new(MAX_CALLS) }
+    }
+
+    async fn permit(&self) -> Result<SemaphorePermit<'_>, Status> {
+        let permit = self.permits.acquire().await;
+        permit.map_err(|_| Status::unavailable("the service is stopping"))
     }
 }
 
@@ -38,13 +49,15 @@ impl pb::overrides_server::Overrides for OverridesApi {
     ) -> Result<Response<pb::SetOverrideResponse>, Status> {
         let (caller, request) = (caller(&request), request.into_inner());
         let parsed = request::ParsedSet::of(request, caller)?;
+        let (by, dry_run) = (parsed.new.set_by.clone(), parsed.conditions.dry_run);
+        let _permit = self.permit().await?;
         let set = self.editor.set(parsed.new, parsed.allow_unknown, &parsed.conditions).await;
-        let set = set.map_err(|error| failed(&error, "override.replaces"))?;
-        log("override set", &set, parsed.conditions.dry_run);
+        let set = set.map_err(|error| failed(&error, "override.replaces", &by))?;
+        log("override set", &set, &by, dry_run);
         Ok(Response::new(pb::SetOverrideResponse {
-            r#override: Some(response::record(&set.record)),
+            r#override: Some(response::edited(&set, dry_run)),
             differences: set.differences(response::difference),
-            revision: set.revision,
+            revision: if dry_run { String::new() } else { set.revision },
         }))
     }
 
@@ -53,14 +66,16 @@ impl pb::overrides_server::Overrides for OverridesApi {
         request: Request<pb::EndOverrideRequest>,
     ) -> Result<Response<pb::EndOverrideResponse>, Status> {
         let (caller, request) = (caller(&request), request.into_inner());
-        let (end, conditions) = request::end(request, caller)?;
+        let (end, conditions) = request::end(&request, caller)?;
+        let (by, dry_run) = (&end.by, conditions.dry_run);
+        let _permit = self.permit().await?;
         let ended = self.editor.end(&end, &conditions).await;
-        let ended = ended.map_err(|error| failed(&error, "id"))?;
-        log("override ended", &ended, conditions.dry_run);
+        let ended = ended.map_err(|error| failed(&error, "id", by))?;
+        log("override ended", &ended, by, dry_run);
         Ok(Response::new(pb::EndOverrideResponse {
             r#override: Some(response::record(&ended.record)),
             differences: ended.differences(response::difference),
-            revision: ended.revision,
+            revision: if dry_run { String::new() } else { ended.revision },
         }))
     }
 
@@ -68,13 +83,15 @@ impl pb::overrides_server::Overrides for OverridesApi {
         &self,
         request: Request<pb::ListOverridesRequest>,
     ) -> Result<Response<pb::ListOverridesResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = (caller(&request), request.into_inner());
         let mut faults = Faults::default();
         let size = page_size(request.page_size, &mut faults);
         let before = request::page_token(&request.page_token, &mut faults);
-        let filter = request::filter(request, &mut faults);
+        let filter = request::filter(&request, &mut faults);
         faults.none(Some(()))?;
-        let failed = |error| failed(&OverrideError::Store(error), "");
+        let by = Actor { caller, ..Actor::default() };
+        let failed = |error| failed(&OverrideError::Store(error), "", &by);
+        let _permit = self.permit().await?;
         let revision = match &filter.subject {
             Some(subject) => self.editor.revision(subject).await.map_err(failed)?,
             None => String::new(),
@@ -82,6 +99,7 @@ impl pb::overrides_server::Overrides for OverridesApi {
         let found = self.editor.list(&filter, before, size.into()).await.map_err(failed)?;
         let is_full = found.len() == size as usize;
         let next = found.last().filter(|_| is_full).map(|last| last.found.id.to_string());
+        tracing::info!(caller = &*by.caller, count = found.len(), "overrides listed");
         Ok(Response::new(pb::ListOverridesResponse {
             overrides: found.iter().map(response::record).collect(),
             next_page_token: next.unwrap_or_default(),
@@ -96,34 +114,36 @@ fn caller<T>(request: &Request<T>) -> String {
     share.map(|share| share.caller.clone()).unwrap_or_default()
 }
 
-/// Logs a change, without the texts that people wrote.
-fn log(event: &'static str, changed: &OverrideEffect, dry_run: bool) {
-    let (record, id) = (&changed.record, changed.record.found.id);
-    let by = record.end.as_ref().map_or(&record.set_by, |end| &end.by);
-    let (subject, caller) = (record.subject.as_str(), &*by.caller);
-    tracing::info!(%id, subject, caller, dry_run, "{event}");
+/// Logs a change, without the reasons that people wrote.
+fn log(event: &'static str, changed: &EditedOverride, by: &Actor, dry_run: bool) {
+    let (subject, id) = (changed.record.subject.as_str(), changed.record.found.id);
+    let Actor { caller, on_behalf_of } = by;
+    tracing::info!(%id, subject, caller, on_behalf_of, dry_run, "{event}");
 }
 
-/// Renders an error; `field` is the field that names the changed or the replaced override.
-fn failed(error: &OverrideError, field: &str) -> Status {
+/// Renders and logs an error; `field` is the field that names the changed or the replaced override.
+fn failed(error: &OverrideError, field: &str, by: &Actor) -> Status {
     use OverrideRejection as R;
+    let Actor { caller, on_behalf_of } = by;
     let rejection = match error {
-        OverrideError::Invalid(field, found) => {
-            return fault(Code::InvalidArgument, field, found);
-        }
-        OverrideError::Rejected(rejection) => rejection,
         OverrideError::Store(error) => {
-            tracing::error!(error = log_chain(error), "override call failed");
+            tracing::error!(error = log_chain(error), caller, "override call failed");
             return store_status(error);
         }
+        OverrideError::Invalid(field, fault) => {
+            tracing::info!(caller, on_behalf_of, reason = %error, "override call refused");
+            return self::fault(Code::InvalidArgument, field, fault);
+        }
+        OverrideError::Rejected(rejection) => rejection,
     };
+    tracing::info!(caller, on_behalf_of, reason = %error, "override call refused");
     let (code, field) = match rejection {
         R::KeyReused => (Code::InvalidArgument, "idempotency_key"),
         R::EndsBeforeStart(_) => (Code::InvalidArgument, "override.expires_at"),
         R::NotFound(_) => (Code::NotFound, field),
         R::RevisionPassed => (Code::Aborted, "if_revision"),
         R::SubjectDeleted | R::TooMany => (Code::FailedPrecondition, "override.subject"),
-        R::OtherTarget(_) | R::Replaced(..) | R::Ended(..) | R::Expired(..) => {
+        R::OtherTarget(_) | R::Replaced(..) | R::Ended(..) | R::Expired(..) | R::Gap(_) => {
             (Code::FailedPrecondition, field)
         }
     };

@@ -11,7 +11,9 @@ use super::{
     pb,
 };
 use crate::{
-    check::{ExplainError, Explainer, History, PreviewError, Recorded, SubjectReports},
+    check::{
+        ExplainError, Explainer, History, HoldersError, PreviewError, Recorded, SubjectReports,
+    },
     domain::{Explanation, Subject, ViewError},
     storage::StoreError,
     telemetry::log_chain,
@@ -107,7 +109,13 @@ impl pb::support_server::Support for SupportApi {
             ..answer.into()
         };
         let found = self.reports.holders(&question, request.page_token.clone(), size, render);
-        let (subjects, next) = found.await.map_err(|error| store_failed(&error))?;
+        let found = found.await.map_err(|error| match error {
+            HoldersError::Unknown(_) => {
+                fault(Code::InvalidArgument, request::target_field(&request), error)
+            }
+            HoldersError::Store(error) => store_failed(&error),
+        });
+        let (subjects, next) = found?;
         let next_page_token = next.unwrap_or_default();
         Ok(Response::new(pb::ListSubjectsResponse { subjects, next_page_token }))
     }

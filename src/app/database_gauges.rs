@@ -21,7 +21,6 @@ pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) -> Infallible {
                 metrics.gauges.clock_skew.set(stats.skew);
                 metrics.gauges.notification_queue.set(stats.queue);
                 metrics.gauges.parked.set(stats.parked);
-                show_overrides(stats.overrides, &metrics);
                 if is_skewed != (stats.skew.abs() > MAX_CLOCK_SKEW_S) {
                     is_skewed = !is_skewed;
                     log_skew(is_skewed, stats.skew);
@@ -31,6 +30,10 @@ pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) -> Infallible {
             Err(error) => {
                 tracing::debug!(error = log_chain(&error), "cannot refresh the database gauges");
             }
+        }
+        match store.override_counts().await {
+            Ok(counts) => show_overrides(counts, &metrics),
+            Err(error) => tracing::debug!(error = log_chain(&error), "cannot count the overrides"),
         }
         sleep(REFRESH_INTERVAL).await;
     }

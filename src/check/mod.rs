@@ -15,9 +15,9 @@ pub use explainer::{
     ExplainError, Explainer, History, PastEvaluation, Receipt, Recorded, Viewpoint,
 };
 pub use overrides::{
-    AnswerDifference, OverrideEditor, OverrideEffect, OverrideError, OverrideFault,
+    AnswerDifference, EditedOverride, OverrideEditor, OverrideError, OverrideFault,
 };
-pub use reports::{PreviewError, SubjectReports};
+pub use reports::{HoldersError, PreviewError, SubjectReports};
 pub use subjects::{SubjectError, Subjects, SubjectsBuf, SubjectsParser};
 
 use crate::{
@@ -200,11 +200,20 @@ impl<'a> PreparedEvaluation<'a> {
     /// Decides as [`EvaluationContext::decide_at`] does.
     #[must_use]
     pub fn decide_at(&self, at: DateTime<Utc>, question: &Question<'_>) -> Decision<'a> {
-        let decision = self.accounts.decide(question, at);
+        self.unless_stale(question, self.accounts.decide(question, at))
+    }
+
+    fn unless_stale(&self, question: &Question<'_>, decision: Decision<'a>) -> Decision<'a> {
         match self.evaluated.stale_for() {
             None => decision,
             Some(_) => decision.deny_strict_if_stale(self.evaluation.catalog(), question.wanted),
         }
+    }
+
+    /// Decides as [`PreparedAccounts::decide_as_part`] does.
+    #[must_use]
+    pub fn decide_as_part(&self, question: &Question<'_>) -> Decision<'a> {
+        self.unless_stale(question, self.accounts.decide_as_part(question, self.evaluation.now))
     }
 
     /// Decides and explains, as of now.

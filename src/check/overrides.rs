@@ -2,9 +2,8 @@
 
 use crate::{
     domain::{
-        Account, Amount, Catalog, Effect, EvaluatedState, Explanation, Known, OverrideId,
-        OverrideRecord, PreparedAccounts, Question, Revision, Slug, Subject, SubjectHistory,
-        Target, Until, View,
+        Account, Amount, Catalog, Effect, EvaluatedState, Explanation, OverrideId, OverrideRecord,
+        PreparedAccounts, Question, Revision, Slug, Subject, Target, Until,
     },
     replica::Accounts,
     storage::{
@@ -15,7 +14,7 @@ use crate::{
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use std::{collections::BTreeSet, sync::Arc};
 
-/// How far the clock of a caller may be behind: an override that starts this long ago starts now.
+/// How far the clock of a caller may be off: an override that starts this long ago starts now.
 const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
 
 /// Sets, ends and lists overrides.
@@ -29,14 +28,13 @@ pub struct OverrideEditor {
 
 /// An override that was changed, or would be, with its effect.
 #[derive(Debug)]
-pub struct OverrideEffect {
+pub struct EditedOverride {
     /// The record.
     pub record: OverrideRecord,
     /// The token for the state with the change.
     pub revision: String,
-    history: SubjectHistory,
+    accounts: Option<[Account; 2]>,
     version: Arc<CatalogVersion>,
-    number: u64,
     at: DateTime<Utc>,
 }
 
@@ -115,16 +113,20 @@ impl OverrideEditor {
         mut new: NewOverride,
         allow_unknown: bool,
         conditions: &ChangeConditions,
-    ) -> Result<OverrideEffect, OverrideError> {
+    ) -> Result<EditedOverride, OverrideError> {
         let version = self.accounts.catalog().clone();
-        check_target(&new, &version, allow_unknown)?;
         let now = Utc::now();
-        self.check_times(&new, now)?;
+        // A retry is answered as before, even if it would be refused now.
+        let is_repeated = self.store.is_repeated(&new).await?.map_err(OverrideError::Rejected)?;
+        if !is_repeated {
+            check_target(&new, &version, allow_unknown)?;
+            self.check_times(&new, now)?;
+        }
         new.from = new.from.filter(|from| *from > now);
         let outcome = self.store.set_override(&new, conditions).await?;
         let changed = self.invalidate(outcome, conditions)?;
-        let at = changed.record.found.from.max(changed.record.found.set_at);
-        Ok(OverrideEffect::new(changed, version, at))
+        let at = changed.record.found.begins_at().max(changed.record.found.set_at);
+        Ok(EditedOverride::new(changed, version, at))
     }
 
     fn check_times(&self, new: &NewOverride, now: DateTime<Utc>) -> Result<(), OverrideError> {
@@ -141,7 +143,7 @@ impl OverrideEditor {
             return invalid("override.expires_at", OverrideFault::EndsBeforeStart);
         }
         match self.longest {
-            Some(longest) if until - from > longest => {
+            Some(longest) if until - from > longest + MAX_CLOCK_SKEW => {
                 invalid("override.expires_at", OverrideFault::TooLong(in_days(longest)))
             }
             Some(_) | None => Ok(()),
@@ -157,12 +159,13 @@ impl OverrideEditor {
         &self,
         end: &EndOverride,
         conditions: &ChangeConditions,
-    ) -> Result<OverrideEffect, OverrideError> {
+    ) -> Result<EditedOverride, OverrideError> {
         let version = self.accounts.catalog().clone();
         let outcome = self.store.end_override(end, conditions).await?;
         let changed = self.invalidate(outcome, conditions)?;
         let at = changed.record.end.as_ref().map_or_else(Utc::now, |end| end.at);
-        Ok(OverrideEffect::new(changed, version, at))
+        let at = at.max(changed.record.found.begins_at());
+        Ok(EditedOverride::new(changed, version, at))
     }
 
     /// This replica follows the change at once; the others follow the change log.
@@ -252,21 +255,17 @@ fn check_amount(effect: &Effect, catalog: &Catalog) -> Result<(), OverrideError>
     Err(OverrideError::Invalid("override.grant", fault))
 }
 
-impl OverrideEffect {
+impl EditedOverride {
     fn new(changed: ChangedOverride, version: Arc<CatalogVersion>, at: DateTime<Utc>) -> Self {
-        let ChangedOverride { record, history, revision: number } = changed;
-        let revision = Revision::token(version.state(), [(&record.subject, number)]);
-        Self { record, revision, history, version, number, at: at.trunc_subsecs(3) }
+        let ChangedOverride { record, accounts, revision } = changed;
+        let revision = Revision::token(version.state(), [(&record.subject, revision)]);
+        Self { record, revision, accounts, version, at: at.trunc_subsecs(3) }
     }
 
     /// Renders the answers that change, each about the subject alone, as of the beginning or the end of the override. None
     /// for a retry of a request that is so old that its history was removed.
     pub fn differences<T>(&self, render: impl Fn(AnswerDifference<'_>) -> T) -> Vec<T> {
-        let view = |revision| View { as_of: None, known: Known::Revision(revision, self.at) };
-        let viewed =
-            [self.number.saturating_sub(1), self.number].map(|n| self.history.view(view(n)));
-        let [Ok(before), Ok(after)] = viewed else { return Vec::new() };
-        let (before, after) = (&before.account, &after.account);
+        let Some([before, after]) = &self.accounts else { return Vec::new() };
         let catalog = &self.version.catalog;
         let features: BTreeSet<_> =
             before.features(catalog).into_iter().chain(after.features(catalog)).collect();

@@ -2,13 +2,13 @@
 
 use crate::{
     domain::{
-        EvaluatedState, Explanation, InvalidSlug, Kind, PlanPreview, Question, Revision, Slug,
-        Subject, Target, TooLong, Verdict, decide, preview,
+        Account, Catalog, EvaluatedState, Explanation, InvalidSlug, Kind, PlanPreview, Question,
+        QuestionScope, Revision, Slug, Subject, Target, TooLong, Verdict, decide, preview,
     },
     replica::Accounts,
-    storage::{Store, StoreError},
+    storage::{CatalogVersion, Store, StoreError},
 };
-use chrono::{SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// The most accounts that one page reads; a page may be shorter than wanted.
@@ -21,6 +21,26 @@ const MIN_BATCH: usize = 100;
 pub struct SubjectReports {
     store: Arc<Store>,
     accounts: Arc<Accounts>,
+}
+
+/// Why holders cannot be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldersError {
+    /// The catalog does not have the feature or the plan, or there is no such scope, and no override grants it.
+    #[error("is not in catalog {0}, and no override grants it: check the spelling")]
+    Unknown(u64),
+    /// The database cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn state(account: &Account, version: &CatalogVersion, checked_at: DateTime<Utc>) -> EvaluatedState {
+    let revision = Revision::token(version.state(), [(&account.subject, account.revision)]);
+    EvaluatedState { checked_at, stale_for: None, revision }
+}
+
+fn is_known(question: &Question<'_>, catalog: &Catalog) -> bool {
+    question.scope != QuestionScope::Unknown && catalog.knows(question.wanted)
 }
 
 /// Why a plan cannot be previewed.
@@ -58,14 +78,15 @@ impl SubjectReports {
     ///
     /// # Errors
     ///
-    /// If the database cannot be read.
+    /// If nothing has the feature or the plan, or the database cannot be read.
     pub async fn holders<T>(
         &self,
         question: &Question<'_>,
         mut after: String,
         size: usize,
         render: impl Fn(&Subject, Explanation<'_>) -> T,
-    ) -> Result<(Vec<T>, Option<String>), StoreError> {
+    ) -> Result<(Vec<T>, Option<String>), HoldersError> {
+        let is_first = after.is_empty();
         let version = self.accounts.catalog().clone();
         let (mut holders, mut read) = (Vec::new(), 0);
         let batch = size.clamp(MIN_BATCH, MAX_READ);
@@ -85,10 +106,11 @@ impl SubjectReports {
                 if !matches!(decision.verdict, Verdict::Allowed { .. }) {
                     continue;
                 }
-                let state = (&account.subject, account.revision);
-                let revision = Revision::token(version.state(), [state]);
-                let state = EvaluatedState { checked_at, stale_for: None, revision };
+                let state = state(account, &version, checked_at);
                 holders.push(render(&account.subject, Explanation::new(decision, state)));
+            }
+            if is_last && is_first && holders.is_empty() && !is_known(question, &version.catalog) {
+                return Err(HoldersError::Unknown(version.number));
             }
             if is_last {
                 return Ok((holders, None));

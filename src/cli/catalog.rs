@@ -162,8 +162,8 @@ async fn apply(store: &Store, file: &Path, most_losses: usize) -> anyhow::Result
     let losers = effect.losers();
     if losers > most_losses {
         bail!(
-            "{losers} subjects would lose a feature, now or earlier than before, or a part of a limit, so nothing was \
-             applied: add --yes to apply it anyway"
+            "{losers} of the subjects would lose a feature, some of its time, or a part of its limit, so nothing was applied: \
+             add --yes to apply it anyway"
         );
     }
     print_applied(store.apply_catalog(Author::Operator, &catalog, &name).await?);

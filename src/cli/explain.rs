@@ -173,7 +173,10 @@ fn step(step: &Step) -> String {
     let of = |what: String| format!("{what} of {}", step.subject);
     let name = match step.kind() {
         Kind::Item => of(format!("item {}", step.item.as_ref().map(item).unwrap_or_default())),
-        Kind::Override => of("override".into()),
+        Kind::Override => {
+            let found = step.source.as_ref().and_then(|source| source.r#override.as_ref());
+            of(format!("override {}", found.map(render::effect).unwrap_or_default()))
+        }
         Kind::DefaultPlan if step.plan.is_empty() => of("no default plan".into()),
         Kind::DefaultPlan => of(format!("default plan {}", step.plan)),
         Kind::Deletion => of("deletion".into()),

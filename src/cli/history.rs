@@ -77,9 +77,12 @@ fn cause(change: &Change) -> String {
             let found = change.r#override.as_ref();
             let said = found.map(overriding).unwrap_or_default();
             let end = found.and_then(|found| found.end.as_ref());
-            match end.filter(|_| change.cause() == Cause::OverrideEnd) {
-                Some(end) => format!("override {}; {said}", ended(end)),
-                None => format!("override {said}"),
+            let replaces = found.filter(|found| !found.replaces.is_empty());
+            let replaces = replaces.map(|found| format!(", replaces {}", found.replaces));
+            if let Some(end) = end.filter(|_| change.cause() == Cause::OverrideEnd) {
+                format!("override {}; {said}", ended(end))
+            } else {
+                format!("override {said}{}", replaces.unwrap_or_default())
             }
         }
         Cause::Unspecified => "unknown cause".into(),

@@ -6,7 +6,7 @@ mod set;
 use super::{
     catalog::DirectDatabase,
     client::{ServiceAddress, status_error},
-    render::{answer, ended, instant, overriding},
+    render::{self, answer, counted, ended, instant, overriding},
     times::parse_duration,
 };
 use crate::api::pb::{
@@ -134,7 +134,7 @@ impl ListArgs {
             page.overrides.iter().for_each(print);
             request.page_token = page.next_page_token;
             if request.page_token.is_empty() {
-                say!("{count} overrides");
+                say!("{}", counted(count, "override"));
                 return Ok(());
             }
         }
@@ -164,15 +164,23 @@ impl EndArgs {
         let mut client = OverridesClient::new(self.service.connect().await?);
         let request = EndOverrideRequest {
             id: self.id,
-            reason: self.reason,
+            reason: self.reason.clone(),
             on_behalf_of: self.on_behalf_of,
             dry_run: self.dry_run,
             if_revision: String::new(),
         };
         let ended = client.end_override(self.service.request(request)?).await;
         let ended = ended.map_err(|status| status_error(&status))?.into_inner();
-        let verb = if self.dry_run { "would end" } else { "ended" };
-        print_change(verb, ended.r#override.as_ref(), &ended.differences);
+        let end = ended.r#override.as_ref().and_then(|found| found.end.as_ref());
+        let verb = match end {
+            // Its end was noted with another reason before.
+            Some(end) if end.reason != self.reason.trim() => {
+                format!("was {} already,", render::ended(end))
+            }
+            Some(_) | None if self.dry_run => "would end".into(),
+            Some(_) | None => "ended".into(),
+        };
+        print_change(&verb, ended.r#override.as_ref(), &ended.differences);
         Ok(())
     }
 }

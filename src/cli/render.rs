@@ -67,6 +67,24 @@ pub(super) fn record(source: &Source) -> String {
 /// Renders an override without its subject, such as
 /// `0197f4c1-…: grants projects, at least 40, until 2026-12-31T00:00:00Z; owner ada; pilot, #4711`.
 pub(super) fn overriding(found: &Override) -> String {
+    let starts = match (found.starts_at, found.set_at) {
+        (starts_at, set_at) if starts_at == set_at => String::new(),
+        (starts_at, _) => format!(", from {}", instant(starts_at)),
+    };
+    let until = match found.expires_at {
+        Some(at) => format!("until {}", instant(Some(at))),
+        None => "permanent".into(),
+    };
+    let Override { owner, reason, .. } = found;
+    let reference = match &*found.reference {
+        "" => String::new(),
+        reference => format!(" ({reference})"),
+    };
+    format!("{}{starts}, {until}; owner {owner}; {reason}{reference}", effect(found))
+}
+
+/// Renders the id and the effect of an override, such as `0197f4c1-…: grants projects, at least 40`.
+pub(super) fn effect(found: &Override) -> String {
     let target = match &found.target {
         Some(Target::Feature(feature)) => feature.clone(),
         Some(Target::Plan(plan)) => format!("plan {plan}"),
@@ -83,20 +101,13 @@ pub(super) fn overriding(found: &Override) -> String {
         None => String::new(),
     };
     let verb = if matches!(found.effect, Some(Effect::Deny(_))) { "denies" } else { "grants" };
-    let starts = match (found.starts_at, found.set_at) {
-        (starts_at, set_at) if starts_at == set_at => String::new(),
-        (starts_at, _) => format!(", from {}", instant(starts_at)),
-    };
-    let until = match found.expires_at {
-        Some(at) => format!("until {}", instant(Some(at))),
-        None => "permanent".into(),
-    };
-    let Override { id, owner, reason, .. } = found;
-    let reference = match &*found.reference {
-        "" => String::new(),
-        reference => format!(" ({reference})"),
-    };
-    format!("{id}: {verb} {target}{number}{starts}, {until}; owner {owner}; {reason}{reference}")
+    let id = if found.id.is_empty() { String::new() } else { format!("{}: ", found.id) };
+    format!("{id}{verb} {target}{number}")
+}
+
+/// A number of things, such as `1 subject` or `3 subjects`.
+pub(super) fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Renders the end of an override, such as `ended 2026-12-01T00:00:00Z: the pilot is over`.

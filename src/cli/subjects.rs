@@ -2,7 +2,7 @@
 
 use super::{
     client::{ServiceAddress, status_error},
-    render::answer,
+    render::{answer, counted},
 };
 use crate::api::pb::{
     ListSubjectsRequest, list_subjects_request::Target, support_client::SupportClient,
@@ -41,7 +41,7 @@ impl SubjectsCommand {
             }
             request.page_token = page.next_page_token;
             if request.page_token.is_empty() {
-                say!("{count} subjects");
+                say!("{}", counted(count, "subject"));
                 return Ok(ExitCode::SUCCESS);
             }
         }

@@ -41,10 +41,15 @@ impl Account {
         Standing { account: self, grace, lasted: OnceCell::new() }
     }
 
-    /// Whether an override that is in force at `now` grants a plan.
+    /// Whether an override that is in force at `now` grants a plan of the catalog. Another plan counts for nothing, so that
+    /// a grant never takes the default plan away.
     #[must_use]
-    pub fn has_granted_plan(&self, now: DateTime<Utc>) -> bool {
-        let is_plan = |found: &&Override| matches!(found.effect, Effect::GrantPlan(_));
+    pub fn has_granted_plan(&self, catalog: &Catalog, now: DateTime<Utc>) -> bool {
+        let plans = catalog.plan_set(self.subject.kind());
+        let is_plan = |found: &&Override| match &found.effect {
+            Effect::GrantPlan(slug) => plans.find(None, Some(slug.as_str())).is_some(),
+            Effect::GrantFeature(..) | Effect::DenyFeature(_) | Effect::DenyPlan(_) => false,
+        };
         self.overrides.iter().filter(is_plan).any(|found| found.is_in_force(now))
     }
 
@@ -60,7 +65,7 @@ impl Account {
     #[must_use]
     pub fn next_boundary(&self, catalog: &Catalog, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let items = self.items.iter().flat_map(|item| [item.end(catalog.grace), item.period_end]);
-        let overrides = self.overrides.iter().flat_map(|o| [Some(o.from), o.until.instant()]);
+        let overrides = self.overrides.iter().flat_map(|o| [o.from, o.until.instant()]);
         items.chain(overrides).flatten().filter(|at| *at > now).min()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Account, Catalog, Denial, Observation, Override, OverrideEnd, OverrideId, OverrideRecord,
-    PreparedAccounts, Question, Reason, Slug, SubjectHistory, TooLong, Verdict, decide,
+    PreparedAccounts, Question, Reason, Slug, Statement, SubjectHistory, TooLong, Verdict, decide,
     history::Derived,
 };
 use chrono::{DateTime, Utc};
@@ -118,7 +118,7 @@ enum RecordedEvent<'h> {
 }
 
 /// The messages and overrides of a history, each with the time of its recording. A replacement ends the older override
-/// itself.
+/// itself, and a deletion ends all.
 fn recorded(history: &SubjectHistory) -> impl Iterator<Item = (DateTime<Utc>, RecordedEvent<'_>)> {
     let is_same = |a: &Observation, b: &Observation| {
         (&a.message, a.known_at, a.revision) == (&b.message, b.known_at, b.revision)
@@ -128,7 +128,12 @@ fn recorded(history: &SubjectHistory) -> impl Iterator<Item = (DateTime<Utc>, Re
     let set = history.overrides.iter();
     let set = set.map(|record| (record.found.set_at, RecordedEvent::Override(record)));
     let ended = history.overrides.iter().filter_map(|record| Some((record, record.end.as_ref()?)));
-    let ended = ended.filter(|(_, end)| end.replaced_by.is_none());
+    let is_deletion = |found: &&Observation| matches!(found.statement, Statement::Deleted(_));
+    let deletions = history.observations.iter().filter(is_deletion);
+    let deletions: BTreeSet<_> = deletions.map(|found| found.revision).collect();
+    let is_own =
+        move |end: &OverrideEnd| end.replaced_by.is_none() && !deletions.contains(&end.revision);
+    let ended = ended.filter(move |(_, end)| is_own(end));
     let ended = ended.map(|(record, end)| (end.at, RecordedEvent::OverrideEnd(record, end)));
     messages.chain(set).chain(ended)
 }
@@ -167,7 +172,7 @@ impl<'h> Walk<'h> {
             }
             RecordedEvent::Override(record) => {
                 self.replace_override(record.replaces, Some(&record.found), record.revision);
-                (ChangeCause::Override(record), at, false)
+                (ChangeCause::Override(record), record.found.begins_at(), false)
             }
             RecordedEvent::OverrideEnd(record, end) => {
                 self.replace_override(Some(record.found.id), None, end.revision);
@@ -203,7 +208,9 @@ impl<'h> Walk<'h> {
             self.derived.add(observation);
         }
         let derived = self.derived.account(self.history.subject.clone())?;
+        let is_deleted = derived.deleted_at.is_some();
         let overrides = std::mem::take(&mut self.account.overrides);
+        let overrides = if is_deleted { [].into() } else { overrides };
         let account = Account { overrides, ..derived };
         let is_changed = account.revision != self.account.revision;
         self.account = account;
@@ -235,7 +242,7 @@ impl<'h> Walk<'h> {
             let before = before.get(feature).cloned().unwrap_or(FeatureState::UNKNOWN);
             let after = self.features.get(feature).cloned();
             let after = after.unwrap_or_else(|| self.answer(feature));
-            let is_same = (before.allowed, before.limit) == (after.allowed, after.limit);
+            let is_same = before.is_same_answer(&after);
             (!is_same).then(|| FeatureChange { feature: feature.clone(), before, after })
         });
         changes.collect()
@@ -267,6 +274,11 @@ pub(super) fn states(
 }
 
 impl FeatureState {
+    /// Whether both allow with one limit, or both deny.
+    pub(super) fn is_same_answer(&self, other: &Self) -> bool {
+        (self.allowed, self.limit) == (other.allowed, other.limit)
+    }
+
     /// The answer about a feature that neither a plan for this kind of subject nor an override has.
     pub(super) const UNKNOWN: Self = Self {
         allowed: false,

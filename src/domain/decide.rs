@@ -4,9 +4,11 @@
 //! `valid_until` is found in a few steps, however many items end before it.
 
 mod candidates;
+mod listed;
 mod prepared;
 mod steps;
 
+pub use listed::{Entitlement, denials, entitlements};
 #[cfg(test)]
 pub(super) use prepared::LOOKED_AT;
 pub use prepared::PreparedAccounts;
@@ -33,6 +35,8 @@ pub enum Verdict<'a> {
         plan: Option<&'a str>,
         /// The newest exact limit of an override, else the largest limit of all grants; `None`: one of them has no limit.
         limit: Option<u64>,
+        /// Whether an override sets the limit exactly.
+        is_exact: bool,
     },
     /// The subject may not use the target.
     Denied {
@@ -62,7 +66,7 @@ pub fn decide<'a>(
     question: &Question<'_>,
     now: DateTime<Utc>,
 ) -> Decision<'a> {
-    Case { accounts, catalog, question }.decision(now)
+    Case { accounts, catalog, question }.decision(now, Verdict::is_same_answer)
 }
 
 impl Decision<'_> {
@@ -78,50 +82,6 @@ impl Decision<'_> {
     }
 }
 
-/// One feature that concerns a subject, with the decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entitlement<'a> {
-    /// The feature.
-    pub feature: &'a Slug,
-    /// The decision about the feature.
-    pub decision: Decision<'a>,
-}
-
-/// Every feature that one subject may use at `now`, sorted by slug.
-#[must_use]
-pub fn entitlements<'a>(
-    account: &'a Account,
-    catalog: &'a Catalog,
-    now: DateTime<Utc>,
-) -> Vec<Entitlement<'a>> {
-    let is_allowed = |verdict: &Verdict<'_>| matches!(verdict, Verdict::Allowed { .. });
-    decided(account, catalog, now).filter(|e| is_allowed(&e.decision.verdict)).collect()
-}
-
-/// Every feature that an override denies to one subject at `now`, sorted by slug. In a question about a user and an
-/// organization, it is denied even if the other one has it.
-#[must_use]
-pub fn denials<'a>(
-    account: &'a Account,
-    catalog: &'a Catalog,
-    now: DateTime<Utc>,
-) -> Vec<Entitlement<'a>> {
-    decided(account, catalog, now).filter(|e| e.decision.verdict.is_denied_by_override()).collect()
-}
-
-/// Every feature that concerns a subject, with the decision about it.
-fn decided<'a>(
-    account: &'a Account,
-    catalog: &'a Catalog,
-    now: DateTime<Utc>,
-) -> impl Iterator<Item = Entitlement<'a>> {
-    let prepared = PreparedAccounts::new([account], catalog);
-    account.features(catalog).into_iter().map(move |feature| Entitlement {
-        feature,
-        decision: prepared.decide(&Question::of(feature), now),
-    })
-}
-
 impl Account {
     /// The default plan, if it applies at `now`: no item grants access, no override grants a plan, and the subject is not
     /// deleted.
@@ -129,7 +89,10 @@ impl Account {
     pub fn default_plan<'c>(&self, catalog: &'c Catalog, now: DateTime<Utc>) -> Option<&'c Slug> {
         let standing = self.standing(catalog.grace);
         let live = |item: Item<&str>| matches!(standing.access(&item, now), Access::Granted(..));
-        if self.deleted_at.is_some() || self.has_granted_plan(now) || self.items.iter().any(live) {
+        if self.deleted_at.is_some()
+            || self.has_granted_plan(catalog, now)
+            || self.items.iter().any(live)
+        {
             return None;
         }
         catalog.plan_set(self.subject.kind()).default_plan.as_ref()
@@ -143,8 +106,18 @@ impl Verdict<'_> {
         matches!(self, Self::Denied { reason: Denial::OverrideDenies, .. })
     }
 
+    /// Whether both count alike in a question about several subjects: only a denial by an override and an exact limit reach
+    /// beyond their own subject.
+    fn is_same_part(&self, other: &Self) -> bool {
+        let reach = |verdict: &Self| {
+            let is_exact = matches!(verdict, Self::Allowed { is_exact: true, .. });
+            (is_exact, verdict.is_denied_by_override())
+        };
+        self.is_same_answer(other) && reach(self) == reach(other)
+    }
+
     /// Whether both allow with equal subject, plan and limit, or both deny. The reasons may differ.
-    fn same_answer(&self, other: &Self) -> bool {
+    fn is_same_answer(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Denied { .. }, Self::Denied { .. }) => true,
             (
@@ -166,12 +139,16 @@ struct Case<'a, 'q, H> {
 impl<'a, H: Holder<'a>> Case<'a, '_, H> {
     /// The verdict, and the first instant at which the answer changes. The search takes few steps: each goes to the end
     /// of an override or of the best grant, or to the beginning of an override or of a default plan.
-    fn decision(&self, now: DateTime<Utc>) -> Decision<'a> {
+    fn decision(
+        &self,
+        now: DateTime<Utc>,
+        is_same: fn(&Verdict<'a>, &Verdict<'a>) -> bool,
+    ) -> Decision<'a> {
         let (verdict, mut next) = self.verdict(now);
         let valid_until = loop {
             let Until::Instant(at) = next else { break None };
             let (then, after) = self.verdict(at);
-            if !then.same_answer(&verdict) {
+            if !is_same(&then, &verdict) {
                 break Some(at);
             }
             next = after;
@@ -188,7 +165,10 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         }
         let verdict = match (&candidates.best, candidates.denial) {
             (_, Some(denial)) if denial.reason == Denial::OverrideDenies => denial.into(),
-            (Some(best), _) => candidates.exact().unwrap_or(best).allows(candidates.limit()),
+            (Some(best), _) => match candidates.exact() {
+                Some(exact) => exact.allows(exact.limit, true),
+                None => best.allows(candidates.limit(), false),
+            },
             (None, denial) => self.denied(denial),
         };
         (verdict, candidates.next_change())
@@ -263,23 +243,26 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         let mut live_until = None;
         for found in &account.overrides {
             if found.is_in_force(now) {
-                if matches!(found.effect, Effect::GrantPlan(_)) {
+                if self.collect_override(account, found, candidates) {
                     live_until = live_until.max(Some(found.until));
                 }
-                self.collect_override(account, found, candidates);
-            } else if found.from > now && found.effect.may_concern(self.question) {
-                candidates.begins(Until::Instant(found.from));
+            } else if let Some(from) = found.from
+                && from > now
+                && found.effect.may_concern(self.question)
+            {
+                candidates.begins(Until::Instant(from));
             }
         }
         live_until
     }
 
+    /// Adds an override; returns whether it grants a plan of the catalog.
     fn collect_override(
         &self,
         account: &'a Account,
         found: &'a Override,
         candidates: &mut Candidates<'a>,
-    ) {
+    ) -> bool {
         let until = found.until;
         let granted = |plan, limit| GrantCandidate::by_override(account, plan, limit, until);
         let plans = self.catalog.plan_set(account.subject.kind());
@@ -305,8 +288,10 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
                         candidates.refuses(Denial::UnknownPlan, account, named);
                     }
                 }
+                return plan.is_some();
             }
         }
+        false
     }
 
     /// Adds the default plan, for an account without a live item.

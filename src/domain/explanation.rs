@@ -41,7 +41,7 @@ impl<'a> Explanation<'a> {
     pub fn new(decision: Decision<'a>, state: EvaluatedState) -> Self {
         let Decision { verdict, valid_until } = decision;
         match verdict {
-            Verdict::Allowed { reason, subject, plan, limit } => {
+            Verdict::Allowed { reason, subject, plan, limit, .. } => {
                 let (reason, subject) = (Reason::Grant(reason), Some(subject));
                 Self { allowed: true, reason, subject, plan, limit, valid_until, state }
             }

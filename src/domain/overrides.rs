@@ -3,7 +3,7 @@
 //! A record is never changed: an extension or a correction is a new record that replaces an older one, and the end of a
 //! record is noted once. So the overrides of any time can be derived.
 
-use super::{Account, Catalog, Question, Slug, Subject, Target, Until};
+use super::{Catalog, Question, Slug, Subject, Target, Until};
 use chrono::{DateTime, Utc};
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
@@ -38,8 +38,9 @@ pub struct Override {
     pub id: OverrideId,
     /// The grant or denial.
     pub effect: Effect,
-    /// The first instant at which it is in force.
-    pub from: DateTime<Utc>,
+    /// The first instant at which it is in force; `None`: it was in force when it was set, whatever the clock of a replica
+    /// says.
+    pub from: Option<DateTime<Utc>>,
     /// The instant from which on it is no longer in force.
     pub until: Until,
     /// When it was set. Of several overrides that set an exact limit, the newest counts.
@@ -124,11 +125,18 @@ impl Override {
     /// Whether the override is in force at `now`.
     #[must_use]
     pub fn is_in_force(&self, now: DateTime<Utc>) -> bool {
-        self.from <= now && self.until > Until::Instant(now)
+        self.from.is_none_or(|from| from <= now) && self.until > Until::Instant(now)
+    }
+
+    /// The beginning.
+    #[must_use]
+    pub fn begins_at(&self) -> DateTime<Utc> {
+        self.from.unwrap_or(self.set_at)
     }
 
     /// Orders overrides by their time of setting; ids break ties.
-    pub(super) fn age(&self) -> (DateTime<Utc>, OverrideId) {
+    #[must_use]
+    pub fn age(&self) -> (DateTime<Utc>, OverrideId) {
         (self.set_at, self.id)
     }
 }
@@ -189,21 +197,6 @@ pub struct OverrideEnd {
 
 /// The longest texts of a record, in bytes.
 pub const MAX_OVERRIDE_TEXT: usize = 500;
-
-impl Account {
-    /// Whether an override that is in force sets the limit of a feature exactly.
-    #[must_use]
-    pub fn has_exact_limit(&self, feature: &str, now: DateTime<Utc>) -> bool {
-        let is_exact = |found: &&Override| match &found.effect {
-            Effect::GrantFeature(slug, Amount::Exactly(_)) => slug.as_str() == feature,
-            Effect::GrantFeature(..)
-            | Effect::DenyFeature(_)
-            | Effect::DenyPlan(_)
-            | Effect::GrantPlan(_) => false,
-        };
-        self.overrides.iter().filter(is_exact).any(|found| found.is_in_force(now))
-    }
-}
 
 impl Catalog {
     /// Whether a plan of either kind limits a feature.

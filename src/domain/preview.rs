@@ -55,7 +55,7 @@ pub fn preview(
     let over = over.collect();
     let changes = after.into_iter().filter_map(|(feature, after)| {
         let before = before.get(&feature).cloned().unwrap_or(FeatureState::UNKNOWN);
-        let is_same = (before.allowed, before.limit) == (after.allowed, after.limit);
+        let is_same = before.is_same_answer(&after);
         (!is_same).then_some(FeatureChange { feature, before, after })
     });
     Ok(PlanPreview { changes: changes.collect(), over })

@@ -75,11 +75,11 @@ fn account(subject: &str, items: impl IntoIterator<Item = Item>) -> Account {
 
 /// Adds an override that is in force from 2026-01-01.
 fn overriding(account: Account, effect: Effect, until: Until) -> Account {
-    let from = at("2026-01-01");
+    let set_at = at("2026-01-01");
     let nth = u64::try_from(account.overrides.len()).unwrap();
     let id = OverrideId(uuid::Uuid::from_u64_pair(0, nth));
-    let found =
-        Override { id, effect, from, until, set_at: from + Duration::seconds(nth.cast_signed()) };
+    let set_at = set_at + Duration::seconds(nth.cast_signed());
+    let found = Override { id, effect, from: None, until, set_at };
     let overrides = account.overrides.into_iter().chain([found]).collect();
     Account { overrides, ..account }
 }
@@ -91,7 +91,7 @@ fn grant(feature: &str, amount: Amount) -> Effect {
 /// A decision in one line, in the format of the tests.
 fn line_of(decision: &Decision<'_>) -> String {
     let line = match decision.verdict {
-        Verdict::Allowed { reason, subject, plan, limit } => {
+        Verdict::Allowed { reason, subject, plan, limit, .. } => {
             let plan = plan.unwrap_or("-");
             let limit = limit.map(|n| format!(" limit {n}")).unwrap_or_default();
             format!("allowed {reason:?} {plan} of {subject}{limit}")

@@ -35,15 +35,10 @@ macro_rules! account_rows {
             s.id as subject,
             s.revision,
             s.deleted_at,
-            (
-                -- Those that expired long ago are left out, whatever the clock of the replica says.
-                select pg_catalog.json_agg(o) from (
-                    select id, feature, plan, effect, "limit", starts_at, expires_at, set_at
-                    from entitlements.override
-                    where subject = s.id and ended_at is null
-                        and (expires_at is null or expires_at > pg_catalog.now() - interval '1 day')
-                ) o
-            ) as "overrides: Json<Vec<OverrideRow>>",
+            -- On one row of the subject only.
+            case when s.overrides is not null and i.id is not distinct from
+                (select pg_catalog.min(first.id) from entitlements.item first where first.subject = s.id)
+                then s.overrides end as "overrides: Json<Vec<OverrideRow>>",
             i.id as "id?",
             i.plan,
             i.plan_id,
@@ -81,13 +76,25 @@ macro_rules! account_rows {
                             <= (whole.updated_at, whole.sent_at)),
                 false
             ) as "canceled!"
-        from entitlements.subject s
+        from (
+            select id, revision, deleted_at, (
+                -- Those that expired long ago are left out, whatever the clock of the replica says.
+                select pg_catalog.json_agg(o) from (
+                    select id, feature, plan, effect, "limit", starts_at, expires_at, set_at
+                    from entitlements.override
+                    where override.subject = subject.id and ended_at is null
+                        and (expires_at is null or expires_at > pg_catalog.now() - interval '1 day')
+                ) o
+            ) as overrides
+            from entitlements.subject
+            where "#
+                + $condition
+                + r#"
+            offset 0 -- or the overrides would be collected for each item
+        ) s
         left join entitlements.item i on i.subject = s.id
         left join entitlements.snapshot listing on listing.subject = s.id and listing.has_items
         left join entitlements.snapshot whole on whole.subject = s.id and not whole.has_items
-        where "#
-                + $condition
-                + r#"
         order by s.id, i.period_start desc nulls last, i.id
         "#,
             $parameter,
@@ -97,7 +104,7 @@ macro_rules! account_rows {
 
 /// Loads everything that is stored about a subject in one query.
 async fn load(db: &mut PgConnection, subject: &Subject) -> Result<Account, StoreError> {
-    let rows = account_rows!("s.id = $1", subject.as_str()).fetch_all(db).await?;
+    let rows = account_rows!("id = $1", subject.as_str()).fetch_all(db).await?;
     if rows.is_empty() {
         return Ok(Account::unknown(subject.clone()));
     }
@@ -109,7 +116,7 @@ pub(super) async fn load_all(
     db: &mut PgConnection,
     subjects: &[String],
 ) -> Result<Vec<Account>, StoreError> {
-    let rows = account_rows!("s.id = any ($1)", subjects).fetch_all(db).await?;
+    let rows = account_rows!("id = any ($1)", subjects).fetch_all(db).await?;
     rows.chunk_by(|row, next| row.subject == next.subject).map(account).collect()
 }
 
@@ -119,7 +126,8 @@ fn account(rows: &[AccountRow]) -> Result<Account, StoreError> {
     let subject: Subject = first.subject.parse().map_err(|_| corrupt("subject"))?;
     let revision = u64::try_from(first.revision).map_err(|_| corrupt("revision"))?;
     let deleted_at = first.deleted_at;
-    let overrides = first.overrides.iter().flat_map(|Json(rows)| rows).map(Override::try_from);
+    let overrides = rows.iter().flat_map(|row| &row.overrides).flat_map(|Json(all)| all);
+    let overrides = overrides.map(Override::try_from);
     let overrides = overrides.collect::<Result<_, _>>()?;
     let mut items = rows.iter().filter_map(AccountRow::item).collect();
     PackedItems::bound(&mut items);

@@ -42,8 +42,6 @@ pub struct DatabaseStats {
     pub queue: f64,
     /// The number of parked deliveries of the served Clerk instance, at most 10,000.
     pub parked: i64,
-    /// The overrides in force.
-    pub overrides: OverrideCounts,
 }
 
 /// The numbers of overrides in force, of at most 100,000.
@@ -68,6 +66,11 @@ impl Store {
         self.background.run(database_stats).await
     }
 
+    /// Counts the overrides in force.
+    pub async fn override_counts(&self) -> Result<OverrideCounts, StoreError> {
+        self.background.run(override_rows::count).await
+    }
+
     /// Compares the migrations of the database with those of this build.
     pub async fn migrated(&self) -> Result<Migrated, StoreError> {
         self.background.run(migrated).await
@@ -79,8 +82,7 @@ async fn database_stats(db: &mut PgConnection) -> Result<DatabaseStats, StoreErr
     let queue =
         sqlx::query_scalar!(r#"select pg_catalog.pg_notification_queue_usage() as "usage!""#);
     let queue = queue.fetch_one(&mut *db).await?;
-    let parked = delivery_queries::parked(&mut *db).await?;
-    Ok(DatabaseStats { skew, queue, parked, overrides: override_rows::count(db).await? })
+    Ok(DatabaseStats { skew, queue, parked: delivery_queries::parked(db).await? })
 }
 
 async fn inspect(db: &mut PgConnection) -> Result<Inspection, StoreError> {

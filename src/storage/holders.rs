@@ -32,10 +32,18 @@ struct Holding {
     ids: Vec<String>,
     slugs: Vec<String>,
     default_of: Vec<Kind>,
+    /// The plans that overrides grant: the kind of their holders, and the slug, each at the same index.
+    granted_of: Vec<Kind>,
+    granted: Vec<String>,
 }
 
 impl Holding {
-    fn of(catalog: &Catalog, question: &Question<'_>, held: &[(String, String)]) -> Self {
+    fn of(
+        catalog: &Catalog,
+        question: &Question<'_>,
+        held: &[(String, String)],
+        granted: &[String],
+    ) -> Self {
         let mut holding = Self::default();
         let filled = |text| Some(text).filter(|text: &&str| !text.is_empty());
         for kind in [Kind::User, Kind::Organization] {
@@ -55,6 +63,10 @@ impl Holding {
                 holding.ids.push(id.clone());
                 holding.slugs.push(slug.clone());
             }
+            for slug in granted.iter().filter(|slug| has(None, Some(slug.as_str()))) {
+                holding.granted_of.push(kind);
+                holding.granted.push(slug.clone());
+            }
             if plans.default_plan.as_ref().is_some_and(|slug| has(None, Some(slug.as_str()))) {
                 holding.default_of.push(kind);
             }
@@ -70,10 +82,11 @@ async fn candidates(
     after: &str,
     count: i64,
 ) -> Result<Vec<String>, StoreError> {
-    let held = held_plans(db).await?;
-    let Holding { kinds, ids, slugs, default_of } = Holding::of(catalog, question, &held);
-    let (from, to) = ranges(&kinds);
-    let (default_from, default_to) = ranges(&default_of);
+    let (held, granted) = (held_plans(db).await?, granted_plans(db).await?);
+    let Holding { kinds, ids, slugs, default_of, granted_of, granted } =
+        Holding::of(catalog, question, &held, &granted);
+    let ((from, to), (default_from, default_to)) = (ranges(&kinds), ranges(&default_of));
+    let (granted_from, granted_to) = ranges(&granted_of);
     let feature = match question.wanted {
         Target::Feature(feature) => Some(feature),
         Target::Plan(_) => None,
@@ -98,9 +111,20 @@ async fn candidates(
                 where id >= kind.first and id < kind.after and id > $7 order by id limit $8
             ) as owner
             union
-            select subject from entitlements.override
-            where ended_at is null and effect <> 'deny' and subject > $7
-                and (feature = $9 or plan is not null)
+            (
+                select distinct on (feature, subject) subject from entitlements.override
+                where ended_at is null and feature = $9 and effect <> 'deny' and subject > $7
+                order by feature, subject limit $8
+            )
+            union
+            select granted.subject from rows from (
+                pg_catalog.unnest($10::text[]), pg_catalog.unnest($11::text[]), pg_catalog.unnest($12::text[])
+            ) as comp (first, after, plan) cross join lateral (
+                select distinct on (plan, subject) subject from entitlements.override
+                where ended_at is null and plan = comp.plan and effect <> 'deny'
+                    and subject >= comp.first and subject < comp.after and subject > $7
+                order by plan, subject limit $8
+            ) as granted
         ) as candidate
         order by subject collate "C" limit $8
         "#,
@@ -113,6 +137,30 @@ async fn candidates(
         after,
         count,
         feature,
+        &granted_from,
+        &granted_to,
+        &granted,
     );
     Ok(found.fetch_all(db).await?)
+}
+
+/// The plans that overrides grant or deny, each once. The query skips through the index from one plan to the next.
+async fn granted_plans(db: &mut PgConnection) -> Result<Vec<String>, StoreError> {
+    let plans = sqlx::query_scalar!(
+        r#"
+        with recursive granted as (
+            (
+                select plan from entitlements.override
+                where ended_at is null and plan is not null order by plan limit 1
+            )
+            union all
+            select next.plan from granted cross join lateral (
+                select plan from entitlements.override
+                where ended_at is null and plan is not null and plan > granted.plan order by plan limit 1
+            ) as next
+        )
+        select plan as "plan!" from granted
+        "#
+    );
+    Ok(plans.fetch_all(db).await?)
 }

@@ -21,6 +21,7 @@ mod holders;
 mod notifier;
 mod observations;
 mod other_roles;
+mod override_checks;
 mod override_dump;
 mod override_rows;
 mod overrides;
@@ -40,10 +41,11 @@ pub use diagnostics::{DatabaseStats, Inspection, Migrated, OverrideCounts};
 pub use error::StoreError;
 pub use notifier::{Changed, Notification};
 pub use other_roles::{OtherRoles, Stranger};
+pub use override_checks::OverrideRejection;
 pub use override_dump::Imported;
 pub use overrides::{
     ChangeConditions, ChangedOverride, EndOverride, IdempotencyKey, NewOverride, OverrideFilter,
-    OverrideOutcome, OverrideRejection,
+    OverrideOutcome,
 };
 pub use pool::PoolStatus;
 pub use reconciliation::{Compared, UnknownPlan};

@@ -10,12 +10,17 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// The changes of an import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Imported {
     /// The number of overrides that were added.
     pub added: usize,
     /// The number of overrides whose end was noted.
     pub ended: usize,
+    /// The number of overrides that were there already.
+    pub known: usize,
+    /// Overrides that cannot be added: the subject was deleted, the row has another content, a later request has the key, or another override replaces
+    /// the same one, or the replaced one is missing.
+    pub conflicting: Vec<Uuid>,
 }
 
 impl Store {
@@ -43,13 +48,18 @@ async fn import_all(
     subject: &Subject,
     rows: &[Value],
 ) -> Result<TxOutcome<Imported>, StoreError> {
-    let key = lock(tx, subject).await?.key;
+    let locked = lock(tx, subject).await?;
     let mut done = Imported::default();
-    let revision = log_change(tx, key).await?;
+    let revision = log_change(tx, locked.key).await?;
     for row in rows {
-        done.added += usize::from(import(tx, row, revision).await?);
+        let is_deleted = locked.deleted_at.is_some();
+        match import(tx, row, revision, is_deleted).await? {
+            (_, true) => done.added += 1,
+            (id, false) if is_known(tx, id, row).await? => done.known += 1,
+            (id, false) => done.conflicting.push(id),
+        }
     }
-    let revision = log_change(tx, key).await?;
+    let revision = log_change(tx, locked.key).await?;
     for row in rows {
         done.ended += usize::from(import_end(tx, row, revision).await?);
     }
@@ -73,20 +83,57 @@ async fn export(
     Ok(rows.map(|row| (row.id, row.row)).collect())
 }
 
-/// Adds a row of an export without its end, unless it is there; returns whether it was added.
-async fn import(tx: &mut PgConnection, row: &Value, revision: u64) -> Result<bool, StoreError> {
+/// Adds a row of an export without its end, unless the subject `is_deleted` or the row conflicts with another one; returns
+/// its id and whether it was added.
+async fn import(
+    tx: &mut PgConnection,
+    row: &Value,
+    revision: u64,
+    is_deleted: bool,
+) -> Result<(Uuid, bool), StoreError> {
     let added = sqlx::query!(
-        "
-        insert into entitlements.override
-        select (pg_catalog.jsonb_populate_record(null::entitlements.override, $1::jsonb
-            || pg_catalog.jsonb_build_object('revision', $2::bigint, 'ended_at', null, 'ended_by', null,
-                'ended_on_behalf_of', null, 'ended_reason', null, 'ended_revision', null))).*
-        on conflict (id) do nothing
-        ",
+        r#"
+        with given as (
+            select (pg_catalog.jsonb_populate_record(null::entitlements.override, $1::jsonb
+                || pg_catalog.jsonb_build_object('revision', $2::bigint, 'ended_at', null, 'ended_by', null,
+                    'ended_on_behalf_of', null, 'ended_reason', null, 'ended_revision', null))).*
+        ), added as (
+            insert into entitlements.override
+            select * from given
+            where not $3 and (replaces is null or exists (
+                select from entitlements.override older
+                where older.id = given.replaces and older.subject = given.subject
+            ))
+            on conflict do nothing
+            returning id
+        )
+        select given.id, added.id is not null as "is_added!" from given left join added on true
+        "#,
         row,
-        stored(revision)
+        stored(revision),
+        is_deleted,
     );
-    Ok(added.execute(tx).await?.rows_affected() > 0)
+    let added = added.fetch_one(tx).await?;
+    let id = added.id.ok_or_else(|| StoreError::Corrupt("an override without an id".into()))?;
+    Ok((id, added.is_added))
+}
+
+/// Whether the table has the row, apart from its revisions and its end.
+async fn is_known(tx: &mut PgConnection, id: Uuid, row: &Value) -> Result<bool, StoreError> {
+    let is_known = sqlx::query_scalar!(
+        r#"
+        with ignored as (
+            select '{revision,ended_at,ended_by,ended_on_behalf_of,ended_reason,ended_revision}'::text[] as fields
+        )
+        select exists (
+            select from entitlements.override o, ignored
+            where id = $1 and pg_catalog.to_jsonb(o) - fields = $2::jsonb - fields
+        ) as "is_known!"
+        "#,
+        id,
+        row
+    );
+    Ok(is_known.fetch_one(tx).await?)
 }
 
 /// Notes the end that a row of an export has, unless it is noted; returns whether it was noted.

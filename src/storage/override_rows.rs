@@ -19,7 +19,7 @@ pub(super) struct OverrideRow {
     plan: Option<String>,
     effect: String,
     limit: Option<u64>,
-    starts_at: DateTime<Utc>,
+    starts_at: Option<DateTime<Utc>>,
     expires_at: Option<DateTime<Utc>>,
     set_at: DateTime<Utc>,
 }
@@ -81,7 +81,7 @@ struct RecordRow {
     plan: Option<String>,
     effect: String,
     limit: Option<i64>,
-    starts_at: DateTime<Utc>,
+    starts_at: Option<DateTime<Utc>>,
     expires_at: Option<DateTime<Utc>>,
     owner: String,
     reason: String,
@@ -171,14 +171,14 @@ pub(super) async fn list(
             and ($3::text is null or o.plan = $3)
             and ($4::text is null or o.owner = $4)
             and ($5::timestamptz is null or o.expires_at <= $5)
-            and ($6 or o.ended_at is null and (o.permanent or o.expires_at > pg_catalog.now()))
+            and ($6 or o.ended_at is null and (o.expires_at is null or o.expires_at > pg_catalog.now()))
             and ($7::uuid is null or o.id < $7)
             and ($8::uuid is null or o.id = $8)
         order by o.id desc limit $9
         "#,
         filter.subject.as_ref().map(Subject::as_str),
-        filter.feature,
-        filter.plan,
+        filter.feature.as_ref().map(Slug::as_str),
+        filter.plan.as_ref().map(Slug::as_str),
         filter.owner,
         filter.expires_until,
         filter.with_ended,
@@ -200,7 +200,7 @@ pub(super) async fn of_subject(
         ..OverrideFilter::default()
     };
     let mut records = list(db, &filter, None, i64::MAX).await?;
-    records.sort_by_key(|record| record.revision);
+    records.sort_by_key(|record| record.found.age());
     Ok(records)
 }
 
@@ -216,8 +216,8 @@ pub(super) async fn count(db: &mut PgConnection) -> Result<OverrideCounts, Store
                 as "expiring_soon!"
         from (
             select effect, expires_at from entitlements.override
-            where ended_at is null and starts_at <= pg_catalog.now()
-                and (permanent or expires_at > pg_catalog.now())
+            where ended_at is null and (starts_at is null or starts_at <= pg_catalog.now())
+                and (expires_at is null or expires_at > pg_catalog.now())
             limit 100000
         ) as in_force
         "#
@@ -247,7 +247,7 @@ pub(super) async fn insert(
         new.effect.plan().map(Slug::as_str),
         effect,
         limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)),
-        new.from.unwrap_or(set_at),
+        new.from,
         expires_at,
         expires_at.is_none(),
         new.note.owner,
@@ -297,7 +297,7 @@ pub(super) async fn note_end(
     Ok(())
 }
 
-/// Ends all overrides of a subject that is deleted: the revision of the deletion is the next one.
+/// Ends all overrides of a subject that is deleted, unless they have expired: the revision of the deletion is the next one.
 pub(super) async fn end_all(tx: &mut PgConnection, subject: &Subject) -> Result<(), StoreError> {
     sqlx::query!(
         "
@@ -306,6 +306,7 @@ pub(super) async fn end_all(tx: &mut PgConnection, subject: &Subject) -> Result<
             ended_reason = 'Clerk deleted the subject', ended_revision = s.revision + 1
         from entitlements.subject s
         where s.id = $1 and o.subject = s.id and o.ended_at is null
+            and (o.expires_at is null or o.expires_at > pg_catalog.now())
         ",
         subject.as_str()
     )

@@ -1,23 +1,21 @@
 //! Overrides: sets, ends, reads and lists them. A row is never changed, except that its end is noted once.
 
 use super::{
-    Store, StoreError,
-    apply_update::{LockedSubject, lock},
+    OverrideRejection, Store, StoreError, accounts,
+    apply_update::lock,
     change_log::log_change,
     observations,
+    override_checks::{check_new, ended, is_passed, text_of},
     override_rows::{find, insert, list, note_end},
     pool::TxOutcome,
 };
 use crate::domain::{
-    Actor, Effect, OverrideEnd, OverrideId, OverrideNote, OverrideRecord, Revision, Subject,
-    SubjectHistory, Until,
+    Account, Actor, Effect, Known, OverrideId, OverrideNote, OverrideRecord, Revision, Slug,
+    Subject, Until, View,
 };
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
-
-/// The most overrides of a subject that have neither ended nor been replaced: every check reads them.
-const MAX_OPEN: i64 = 1_000;
 
 /// An override to set.
 #[derive(Debug, Clone)]
@@ -74,49 +72,10 @@ pub struct ChangeConditions {
 pub struct ChangedOverride {
     /// The record after the change.
     pub record: OverrideRecord,
-    /// The history of the subject with the change.
-    pub history: SubjectHistory,
+    /// The account of the subject before and after the change; `None`: the change is so old that its history was removed.
+    pub accounts: Option<[Account; 2]>,
     /// The revision of the change.
     pub revision: u64,
-}
-
-/// Why an override cannot be set or ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OverrideRejection {
-    /// The subject was deleted.
-    #[error("was deleted by Clerk: a deleted user or organization is denied everything")]
-    SubjectDeleted,
-    /// The key belongs to another request.
-    #[error(
-        "was used for another request: use a new key for each request, and the same one only for retries"
-    )]
-    KeyReused,
-    /// The subject has changed.
-    #[error(
-        "is not the newest revision of the subject: read the overrides again, and decide again"
-    )]
-    RevisionPassed,
-    /// There is no such override.
-    #[error("there is no override {0}")]
-    NotFound(OverrideId),
-    /// The override is of another subject, or of another feature or plan.
-    #[error("override {0} is of another subject, feature or plan: end it, and set a new one")]
-    OtherTarget(OverrideId),
-    /// The override was replaced.
-    #[error("override {0} was replaced by {1}: use that one")]
-    Replaced(OverrideId, OverrideId),
-    /// The override was ended.
-    #[error("override {0} was ended at {1}: set a new one")]
-    Ended(OverrideId, String),
-    /// The override is over.
-    #[error("override {0} expired at {1}: nothing is left to end")]
-    Expired(OverrideId, String),
-    /// The end is not after the start.
-    #[error("is not after the start, {0}")]
-    EndsBeforeStart(String),
-    /// The subject has too many overrides.
-    #[error("has {MAX_OPEN} overrides already, the maximum: end some")]
-    TooMany,
 }
 
 /// The result of a change: the changed override, or why there is none.
@@ -130,9 +89,9 @@ pub struct OverrideFilter {
     /// Of this subject.
     pub subject: Option<Subject>,
     /// Of this feature.
-    pub feature: Option<String>,
+    pub feature: Option<Slug>,
     /// Of this plan.
-    pub plan: Option<String>,
+    pub plan: Option<Slug>,
     /// Of this owner.
     pub owner: Option<String>,
     /// That expire until this instant.
@@ -148,7 +107,7 @@ impl Store {
         new: &NewOverride,
         conditions: &ChangeConditions,
     ) -> Result<OverrideOutcome, StoreError> {
-        let set = || self.background.transact(async |tx| set(tx, new, conditions).await);
+        let set = || self.webhooks.transact(async |tx| set(tx, new, conditions).await);
         let outcome = match set().await {
             // A concurrent request with this key about another subject was first.
             Err(StoreError::Rejected(_)) if new.key.is_some() => set().await,
@@ -157,13 +116,25 @@ impl Store {
         self.notify_of(outcome, conditions)
     }
 
+    /// Whether an earlier request with this key set an override, or why it was another request.
+    pub async fn is_repeated(
+        &self,
+        new: &NewOverride,
+    ) -> Result<Result<bool, OverrideRejection>, StoreError> {
+        if new.key.is_none() {
+            return Ok(Ok(false));
+        }
+        let found = self.webhooks.run(async |db| repeated(db, new).await).await?;
+        Ok(found.transpose().map(|record| record.is_some()))
+    }
+
     /// Ends an override. One that was ended already stays as it is, so that a retry succeeds.
     pub async fn end_override(
         &self,
         end: &EndOverride,
         conditions: &ChangeConditions,
     ) -> Result<OverrideOutcome, StoreError> {
-        let outcome = self.background.transact(async |tx| self::end(tx, end, conditions).await);
+        let outcome = self.webhooks.transact(async |tx| self::end(tx, end, conditions).await);
         self.notify_of(outcome.await, conditions)
     }
 
@@ -214,77 +185,64 @@ async fn set(
     conditions: &ChangeConditions,
 ) -> Result<TxOutcome<OverrideOutcome>, StoreError> {
     let locked = lock(tx, &new.subject).await?;
-    if let Some(key) = &new.key
-        && let Some((id, digest)) = find_key(tx, &new.set_by.caller, &key.key).await?
-    {
-        return Ok(match find(tx, id).await? {
-            Some(record) if digest == key.digest && record.subject == new.subject => {
+    if let Some(repeated) = repeated(tx, new).await? {
+        return Ok(match repeated {
+            Ok(record) if record.subject == new.subject => {
                 let revision = record.revision;
-                let history = observations::history(tx, &record.subject).await?;
-                TxOutcome::RollBack(Ok(ChangedOverride { record, history, revision }))
+                TxOutcome::RollBack(Ok(past(tx, record, revision).await?))
             }
-            Some(_) | None => reject(OverrideRejection::KeyReused),
+            Ok(_) => reject(OverrideRejection::KeyReused),
+            Err(why) => reject(why),
         });
     }
     let set_at = now(tx).await?;
     if let Err(why) = check_new(tx, new, &locked, conditions, set_at).await? {
         return Ok(reject(why));
     }
+    let before = account(tx, &new.subject).await?;
     let id = OverrideId(Uuid::now_v7());
     let revision = log_change(tx, locked.key).await?;
     if let Some(replaced) = new.replaces {
         note_end(tx, replaced, &new.set_by, &new.note.reason, revision, set_at).await?;
     }
     insert(tx, id, new, revision, set_at).await?;
-    changed(tx, id, revision, conditions).await
+    changed(tx, id, before, revision, conditions).await
 }
 
-/// Whether a new override can be set.
-async fn check_new(
+/// The override that an earlier request with this key set, if there is one.
+async fn repeated(
     tx: &mut PgConnection,
     new: &NewOverride,
-    locked: &LockedSubject,
-    conditions: &ChangeConditions,
-    set_at: DateTime<Utc>,
-) -> Result<Result<(), OverrideRejection>, StoreError> {
-    if locked.deleted_at.is_some() {
-        return Ok(Err(OverrideRejection::SubjectDeleted));
-    }
-    if is_passed(&new.subject, locked, conditions) {
-        return Ok(Err(OverrideRejection::RevisionPassed));
-    }
-    let from = new.from.unwrap_or(set_at);
-    if new.until <= Until::Instant(from) {
-        return Ok(Err(OverrideRejection::EndsBeforeStart(from.to_rfc3339())));
-    }
-    let Some(replaced) = new.replaces else {
-        let is_full = count_open(tx, &new.subject).await? >= MAX_OPEN;
-        return Ok(if is_full { Err(OverrideRejection::TooMany) } else { Ok(()) });
+) -> Result<Option<Result<OverrideRecord, OverrideRejection>>, StoreError> {
+    let Some(key) = &new.key else { return Ok(None) };
+    let Some((id, digest)) = find_key(tx, &new.set_by.caller, &key.key).await? else {
+        return Ok(None);
     };
-    let Some(record) = find(tx, replaced).await? else {
-        return Ok(Err(OverrideRejection::NotFound(replaced)));
-    };
-    if record.subject != new.subject || record.found.effect.target() != new.effect.target() {
-        return Ok(Err(OverrideRejection::OtherTarget(replaced)));
-    }
-    Ok(record.end.map_or(Ok(()), |end| Err(ended(replaced, &end))))
+    let is_same = digest == key.digest;
+    let record = if is_same { find(tx, id).await? } else { None };
+    Ok(Some(record.ok_or(OverrideRejection::KeyReused)))
 }
 
-/// Whether the subject has changed since the caller read it.
-fn is_passed(
-    subject: &Subject,
-    locked: &LockedSubject,
-    ChangeConditions { if_revision, .. }: &ChangeConditions,
-) -> bool {
-    let newest = u64::try_from(locked.revision).ok();
-    if_revision.as_ref().is_some_and(|wanted| wanted.of(subject.id()) != newest)
+/// An earlier change, with the accounts of its time if they can still be derived.
+async fn past(
+    tx: &mut PgConnection,
+    record: OverrideRecord,
+    revision: u64,
+) -> Result<ChangedOverride, StoreError> {
+    let history = observations::history(tx, &record.subject).await?;
+    let at = record.found.set_at;
+    let view = |revision| View { as_of: None, known: Known::Revision(revision, at) };
+    let viewed = [revision.saturating_sub(1), revision].map(|n| history.view(view(n)));
+    let accounts = match viewed {
+        [Ok(before), Ok(after)] => Some([before.account, after.account]),
+        [..] => None,
+    };
+    Ok(ChangedOverride { record, accounts, revision })
 }
 
-fn ended(id: OverrideId, end: &OverrideEnd) -> OverrideRejection {
-    match end.replaced_by {
-        Some(by) => OverrideRejection::Replaced(id, by),
-        None => OverrideRejection::Ended(id, end.at.to_rfc3339()),
-    }
+async fn account(tx: &mut PgConnection, subject: &Subject) -> Result<Account, StoreError> {
+    let found = accounts::load_all(tx, &[subject.to_string()]).await?.pop();
+    Ok(found.unwrap_or_else(|| Account::unknown(subject.clone())))
 }
 
 async fn end(
@@ -296,43 +254,43 @@ async fn end(
         return Ok(reject(OverrideRejection::NotFound(end.id)));
     };
     let locked = lock(tx, &record.subject).await?;
-    let (record, ended_at) = (existing(tx, end.id).await?, now(tx).await?);
+    let Some(record) = find(tx, end.id).await? else {
+        return Ok(reject(OverrideRejection::NotFound(end.id)));
+    };
+    let ended_at = now(tx).await?;
     match (&record.end, record.found.until) {
         (Some(was), _) if was.replaced_by.is_some() => return Ok(reject(ended(end.id, was))),
         (Some(was), _) => {
             let revision = was.revision;
-            let history = observations::history(tx, &record.subject).await?;
-            return Ok(TxOutcome::RollBack(Ok(ChangedOverride { record, history, revision })));
+            return Ok(TxOutcome::RollBack(Ok(past(tx, record, revision).await?)));
         }
         (None, Until::Instant(until)) if until <= ended_at => {
-            return Ok(reject(OverrideRejection::Expired(end.id, until.to_rfc3339())));
+            return Ok(reject(OverrideRejection::Expired(end.id, text_of(until))));
         }
         (None, Until::Instant(_) | Until::Forever) => {}
     }
     if is_passed(&record.subject, &locked, conditions) {
         return Ok(reject(OverrideRejection::RevisionPassed));
     }
+    let before = account(tx, &record.subject).await?;
     let revision = log_change(tx, locked.key).await?;
     note_end(tx, end.id, &end.by, &end.reason, revision, ended_at).await?;
-    changed(tx, end.id, revision, conditions).await
+    changed(tx, end.id, before, revision, conditions).await
 }
 
 /// The end of a transaction that changed an override.
 async fn changed(
     tx: &mut PgConnection,
     id: OverrideId,
+    before: Account,
     revision: u64,
     conditions: &ChangeConditions,
 ) -> Result<TxOutcome<OverrideOutcome>, StoreError> {
-    let record = existing(tx, id).await?;
-    let history = observations::history(tx, &record.subject).await?;
-    let changed = Ok(ChangedOverride { record, history, revision });
-    Ok(if conditions.dry_run { TxOutcome::RollBack(changed) } else { TxOutcome::Commit(changed) })
-}
-
-async fn existing(tx: &mut PgConnection, id: OverrideId) -> Result<OverrideRecord, StoreError> {
     let missing = || StoreError::Corrupt(format!("override {id} is missing"));
-    find(tx, id).await?.ok_or_else(missing)
+    let record = find(tx, id).await?.ok_or_else(missing)?;
+    let accounts = Some([before, account(tx, &record.subject).await?]);
+    let changed = Ok(ChangedOverride { record, accounts, revision });
+    Ok(if conditions.dry_run { TxOutcome::RollBack(changed) } else { TxOutcome::Commit(changed) })
 }
 
 /// The time of the database, in whole milliseconds.
@@ -357,16 +315,4 @@ async fn find_key(
         key
     );
     Ok(found.fetch_optional(tx).await?.map(|row| (OverrideId(row.id), row.digest)))
-}
-
-async fn count_open(tx: &mut PgConnection, subject: &Subject) -> Result<i64, StoreError> {
-    let count = sqlx::query_scalar!(
-        r#"
-        select pg_catalog.count(*) as "count!" from entitlements.override
-        where subject = $1 and ended_at is null
-            and (expires_at is null or expires_at > pg_catalog.now())
-        "#,
-        subject.as_str()
-    );
-    Ok(count.fetch_one(tx).await?)
 }

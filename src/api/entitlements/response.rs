@@ -59,16 +59,16 @@ pub(super) async fn account(
     let (mut entitlements, mut denied) = (Vec::new(), Vec::new());
     let mut yielding = CooperativeYield::default();
     for feature in account.features(catalog) {
-        let decision = prepared.decide(&Question::of(feature));
+        let decision = prepared.decide_as_part(&Question::of(feature));
         let valid_until = instant(decision.valid_until);
-        if let Verdict::Allowed { reason, plan, limit, .. } = decision.verdict {
+        if let Verdict::Allowed { reason, plan, limit, is_exact, .. } = decision.verdict {
             entitlements.push(pb::Entitlement {
                 feature: feature.to_string(),
                 reason: pb::Reason::from(reason).into(),
                 plan: text(plan),
                 limit,
                 valid_until,
-                exact_limit: account.has_exact_limit(feature.as_str(), now),
+                exact_limit: is_exact,
             });
         } else if decision.verdict.is_denied_by_override() {
             denied.push(pb::DeniedFeature { feature: feature.to_string(), valid_until });

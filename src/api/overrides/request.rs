@@ -10,11 +10,14 @@ use crate::{
     },
     storage::{ChangeConditions, EndOverride, IdempotencyKey, NewOverride, OverrideFilter},
 };
-use chrono::{DateTime, Datelike, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::{str::FromStr, time::Duration};
 use tonic::Status;
+
+/// The end of the year 9999, the last time of protobuf.
+const LAST: DateTime<Utc> = DateTime::from_timestamp(253_402_300_799, 0).expect("it is in range");
 
 /// A parsed request to set an override.
 pub(super) struct ParsedSet {
@@ -35,7 +38,7 @@ impl ParsedSet {
         let from = time("override.starts_at", given.starts_at, &mut faults);
         let until = until(&given, &mut faults);
         let note = note(&given, &mut faults);
-        let on_behalf_of = text("override.on_behalf_of", given.on_behalf_of, false, &mut faults);
+        let on_behalf_of = text("override.on_behalf_of", &given.on_behalf_of, false, &mut faults);
         let replaces = optional("override.replaces", &given.replaces, &mut faults);
         let set_by = Actor { caller, on_behalf_of };
         let (dry_run, allow_unknown) = (request.dry_run, request.allow_unknown);
@@ -56,14 +59,27 @@ impl ParsedSet {
 
 /// The key, with the digest of everything else that the request says.
 fn key(request: &pb::SetOverrideRequest, faults: &mut Faults) -> Option<IdempotencyKey> {
-    let key = text("idempotency_key", request.idempotency_key.clone(), false, faults);
-    let bound = pb::SetOverrideRequest { dry_run: false, ..request.clone() };
+    let key = text("idempotency_key", &request.idempotency_key, false, faults);
+    let mut bound = pb::SetOverrideRequest { dry_run: false, ..request.clone() };
+    if let Some(found) = &mut bound.r#override {
+        // The fields of answers are ignored.
+        *found = pb::Override {
+            id: String::new(),
+            set_by: String::new(),
+            set_at: None,
+            end: None,
+            ..found.clone()
+        };
+    }
     let digest = Sha256::digest(bound.encode_to_vec()).to_vec();
     (!key.is_empty()).then_some(IdempotencyKey { key, digest })
 }
 
 fn effect(given: &pb::Override, faults: &mut Faults) -> Option<Effect> {
     use pb::r#override::{Effect as Given, Target};
+    if given.effect.is_none() {
+        faults.add("override.effect", "is required: `deny` or `grant`");
+    }
     let (field, slug) = match &given.target {
         Some(Target::Feature(slug)) => ("override.feature", slug),
         Some(Target::Plan(slug)) => ("override.plan", slug),
@@ -78,10 +94,7 @@ fn effect(given: &pb::Override, faults: &mut Faults) -> Option<Effect> {
         Some(Given::Deny(_)) if is_plan => return Some(Effect::DenyPlan(slug)),
         Some(Given::Deny(_)) => return Some(Effect::DenyFeature(slug)),
         Some(Given::Grant(grant)) => grant.number,
-        None => {
-            faults.add("override.effect", "is required: `deny` or `grant`");
-            return None;
-        }
+        None => return None,
     };
     if !is_plan {
         return Some(Effect::GrantFeature(slug, amount(number, faults)));
@@ -136,22 +149,32 @@ fn until(given: &pb::Override, faults: &mut Faults) -> Option<Until> {
 
 fn note(given: &pb::Override, faults: &mut Faults) -> OverrideNote {
     OverrideNote {
-        owner: text("override.owner", given.owner.clone(), true, faults),
-        reason: text("override.reason", given.reason.clone(), true, faults),
-        reference: text("override.reference", given.reference.clone(), false, faults),
+        owner: text("override.owner", &given.owner, true, faults),
+        reason: text("override.reason", &given.reason, true, faults),
+        reference: text("override.reference", &given.reference, false, faults),
     }
 }
 
-/// A text that people wrote.
-fn text(field: &str, text: String, is_required: bool, faults: &mut Faults) -> String {
-    if is_required && text.trim().is_empty() {
+/// A text that people wrote, without surrounding blanks.
+fn text(field: &str, text: &str, is_required: bool, faults: &mut Faults) -> String {
+    let text = text.trim();
+    if is_required && text.is_empty() {
         faults.add(field, "is required");
     }
-    if text.len() > MAX_OVERRIDE_TEXT || text.chars().any(|c| c.is_control() && c != '\n') {
+    if text.len() > MAX_OVERRIDE_TEXT || text.chars().any(is_layout) {
         let most = MAX_OVERRIDE_TEXT;
-        faults.add(field, format!("must be at most {most} bytes, without control characters"));
+        faults.add(
+            field,
+            format!("must be one line of at most {most} bytes, without control characters"),
+        );
     }
-    text
+    text.to_owned()
+}
+
+/// Whether a character could make a text look like other output on a terminal.
+fn is_layout(c: char) -> bool {
+    let is_direction = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_direction || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// An instant in whole milliseconds.
@@ -177,14 +200,14 @@ fn optional<T: FromStr<Err: std::fmt::Display>>(
 
 /// Parses a request to end an override.
 pub(super) fn end(
-    request: pb::EndOverrideRequest,
+    request: &pb::EndOverrideRequest,
     caller: String,
 ) -> Result<(EndOverride, ChangeConditions), Status> {
     let mut faults = Faults::default();
     let id = request.id.parse::<OverrideId>();
     let id = id.map_err(|invalid| faults.add("id", invalid)).ok();
-    let reason = text("reason", request.reason, true, &mut faults);
-    let on_behalf_of = text("on_behalf_of", request.on_behalf_of, false, &mut faults);
+    let reason = text("reason", &request.reason, true, &mut faults);
+    let on_behalf_of = text("on_behalf_of", &request.on_behalf_of, false, &mut faults);
     let if_revision = optional("if_revision", &request.if_revision, &mut faults);
     let by = Actor { caller, on_behalf_of };
     let id = faults.none(id)?;
@@ -193,23 +216,26 @@ pub(super) fn end(
 }
 
 /// Parses which overrides a request selects.
-pub(super) fn filter(request: pb::ListOverridesRequest, faults: &mut Faults) -> OverrideFilter {
-    let given = |text: String| Some(text).filter(|text| !text.is_empty());
+pub(super) fn filter(request: &pb::ListOverridesRequest, faults: &mut Faults) -> OverrideFilter {
+    let slug = |field, text: &str, faults: &mut Faults| optional::<Slug>(field, text, faults);
+    let owner = text("owner", &request.owner, false, faults);
     let within = duration("expiring_within", request.expiring_within, faults);
     OverrideFilter {
         id: None,
         subject: optional("subject", &request.subject, faults),
-        feature: given(request.feature),
-        plan: given(request.plan),
-        owner: given(request.owner),
-        expires_until: within.and_then(from_now),
+        feature: slug("feature", &request.feature, faults),
+        plan: slug("plan", &request.plan, faults),
+        owner: Some(owner).filter(|owner| !owner.is_empty()),
+        expires_until: within.map(from_now),
         with_ended: request.include_ended,
     }
 }
 
-/// The instant after this time; `None`: it is too far away to be stored, as if there were no limit.
-fn from_now(within: Duration) -> Option<DateTime<Utc>> {
-    Utc::now().checked_add_signed(TimeDelta::from_std(within).ok()?).filter(|at| at.year() <= 9999)
+/// The instant after this time, at most the end of the year 9999.
+fn from_now(within: Duration) -> DateTime<Utc> {
+    let within = TimeDelta::from_std(within).unwrap_or(TimeDelta::MAX);
+    let at = Utc::now().checked_add_signed(within).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    at.min(LAST)
 }
 
 /// Parses a page token: the id of the last override of the previous page.

@@ -5,7 +5,7 @@ use crate::{
         entitlements::response::{instant, text},
         pb,
     },
-    check::AnswerDifference,
+    check::{AnswerDifference, EditedOverride},
     domain::{Amount, Effect, OverrideEnd, OverrideId, OverrideRecord, Until},
 };
 
@@ -27,7 +27,7 @@ pub(in crate::api) fn record(record: &OverrideRecord) -> pb::Override {
         subject: record.subject.to_string(),
         target: Some(target),
         effect: Some(effect),
-        starts_at: instant(Some(found.from)),
+        starts_at: instant(Some(found.begins_at())),
         expires_at: instant(found.until.instant()),
         permanent: found.until == Until::Forever,
         owner: record.note.owner.clone(),
@@ -39,6 +39,12 @@ pub(in crate::api) fn record(record: &OverrideRecord) -> pb::Override {
         set_at: instant(Some(found.set_at)),
         end: record.end.as_ref().map(end),
     }
+}
+
+/// Renders an override that was set; one that was not set has no id.
+pub(super) fn edited(edited: &EditedOverride, dry_run: bool) -> pb::Override {
+    let found = record(&edited.record);
+    if dry_run { pb::Override { id: String::new(), ..found } } else { found }
 }
 
 fn number(amount: Amount) -> Option<pb::grant::Number> {

@@ -109,6 +109,15 @@ pub(super) fn holders(request: &pb::ListSubjectsRequest) -> Result<(Question<'_>
     Ok((faults.none(question)?, size as usize))
 }
 
+/// The field that names the feature or the plan.
+pub(super) fn target_field(request: &pb::ListSubjectsRequest) -> &'static str {
+    use pb::list_subjects_request::Target;
+    match request.target {
+        Some(Target::Plan(_)) => "plan",
+        Some(Target::Feature(_)) | None => "feature",
+    }
+}
+
 /// Parses a page token: the number of changes that are older than the previous page.
 pub(super) fn position(token: &str, faults: &mut Faults) -> Option<usize> {
     if token.is_empty() {

@@ -81,7 +81,7 @@ fn step_source(evaluation: &PastEvaluation<'_>, step: &Step<'_>) -> Option<pb::S
 fn override_source(record: &OverrideRecord) -> pb::Source {
     pb::Source {
         known_at: instant(Some(record.found.set_at)),
-        effective_at: instant(Some(record.found.from)),
+        effective_at: instant(Some(record.found.begins_at())),
         r#override: Some(overrides::response::record(record)),
         ..pb::Source::default()
     }

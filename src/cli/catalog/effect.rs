@@ -1,5 +1,6 @@
 //! The effect of another catalog on the features and limits of all subjects.
 
+use crate::cli::render::counted;
 use crate::domain::{self, Account, Catalog, Kind, Subject, Verdict};
 use chrono::{DateTime, Utc};
 use std::{
@@ -76,8 +77,8 @@ impl PlanEffect {
             say!("{kind} {feature}: {}. Examples: {}", counts.join(", "), examples.join(", "));
         }
         say!(
-            "{} subjects compared, {} lose a feature, now or earlier than before, or a part of a limit",
-            self.subjects,
+            "{} compared, of which {} would lose a feature, some of its time, or a part of its limit",
+            counted(self.subjects, "subject"),
             self.losers()
         );
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     check::{PreviewError, SubjectReports},
+    cli::render::counted,
     domain::{FeatureChange, FeatureState, Subject},
     replica::Accounts,
     storage::Store,
@@ -35,10 +36,11 @@ pub(super) async fn run(
         say!("{}", line(change));
     }
     for over in &preview.over {
-        say!("! {}: {} in use, and the limit is {}", over.feature, over.count, over.limit);
+        say!("! {}: {} in use, and {} would be allowed", over.feature, over.count, over.limit);
     }
     let (changes, over) = (preview.changes.len(), preview.over.len());
-    say!("{subject} on {plan}: {changes} features change, {over} over the limit");
+    let changes = counted(changes, "feature");
+    say!("{subject} on {plan}: {changes} would change, {over} would be over the limit");
     Ok(())
 }
 

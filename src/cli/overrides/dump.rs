@@ -1,7 +1,12 @@
 //! `override export` and `override import`.
 
-use crate::{domain::Subject, storage::Store};
-use anyhow::{Context, bail};
+use crate::{
+    cli::render::counted,
+    domain::Subject,
+    storage::{Imported, Store, StoreError},
+};
+use anyhow::{Context, anyhow, bail};
+use chrono::{DateTime, Datelike, Utc};
 use serde_json::Value;
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -23,22 +28,52 @@ pub(super) async fn import(store: &Store, file: &Path) -> anyhow::Result<()> {
     let text = fs::read_to_string(file);
     let text = text.with_context(|| format!("cannot read {}", file.display()))?;
     let subjects = parse(&text, file)?;
-    let (mut added, mut ended, mut known) = (0, 0, 0);
+    let mut all = Imported::default();
     for (subject, rows) in &subjects {
         let done = store.import_overrides(subject, rows).await;
+        let done = done.map_err(|error| match &error {
+            // Its text would name a line of Postgres's own code.
+            StoreError::Rejected(sqlx::Error::Database(answer)) => anyhow!("{}", answer.message()),
+            _ => error.into(),
+        });
         let done = done.with_context(|| format!("cannot import the overrides of {subject}"))?;
-        added += done.added;
-        ended += done.ended;
-        known += rows.len() - done.added;
+        all.added += done.added;
+        all.ended += done.ended;
+        all.known += done.known;
+        all.conflicting.extend(done.conflicting);
     }
+    for id in &all.conflicting {
+        say!(
+            "override {id} was not added: its subject was deleted, the database has it with another content, a later \
+             request has its key, another override replaces the same one, or the replaced one is missing"
+        );
+    }
+    let Imported { added, ended, known, conflicting } = all;
     say!(
-        "{added} overrides added, {ended} ends noted, {known} overrides were there already, of {} subjects",
-        subjects.len()
+        "{} added, {} noted, {known} there already, {}, of {}",
+        counted(added, "override"),
+        counted(ended, "end"),
+        counted(conflicting.len(), "conflict"),
+        counted(subjects.len(), "subject")
     );
     Ok(())
 }
 
-/// The rows of each subject, in the order of the file. Nothing is imported if a line is wrong.
+/// The fields with dates.
+const DATES: [&str; 4] = ["starts_at", "expires_at", "set_at", "ended_at"];
+
+/// Whether a field is a date or absent. Postgres would accept more, such as `infinity`.
+fn is_date(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(value) => {
+            let date = value.as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
+            date.is_some_and(|date| (1..=9999).contains(&date.year()))
+        }
+    }
+}
+
+/// The rows of each subject, in the order of their setting. Nothing is imported if a line is wrong.
 fn parse(text: &str, file: &Path) -> anyhow::Result<BTreeMap<Subject, Vec<Value>>> {
     let mut subjects = BTreeMap::<Subject, Vec<Value>>::new();
     for (nth, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -48,7 +83,15 @@ fn parse(text: &str, file: &Path) -> anyhow::Result<BTreeMap<Subject, Vec<Value>
             bail!("{}: it has no `subject`: give the output of `override export`", place());
         };
         let subject = subject.parse::<Subject>().with_context(place)?;
+        if let Some(date) = DATES.iter().find(|date| !is_date(row.get(**date))) {
+            bail!("{}: `{date}` must be a date of the years 1 to 9999, as in the export", place());
+        }
         subjects.entry(subject).or_default().push(row);
+    }
+    // A replaced override comes first.
+    let set_at = |row: &Value| row.get("set_at").and_then(Value::as_str).map(str::to_owned);
+    for rows in subjects.values_mut() {
+        rows.sort_by_key(set_at);
     }
     Ok(subjects)
 }

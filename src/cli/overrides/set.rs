@@ -13,10 +13,11 @@ use crate::{
         times::{parse_duration, parse_time, timestamp},
     },
 };
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use std::time::Duration;
+use uuid::Uuid;
 
 #[derive(Debug, Args)]
 pub(super) struct GrantArgs {
@@ -143,7 +144,7 @@ impl OverrideArgs {
     }
 
     fn request(&self, effect: Effect) -> anyhow::Result<SetOverrideRequest> {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let subject = subject(self.user.as_deref(), self.org.as_deref())?;
         let target = self.feature.clone().map(Target::Feature);
         let begins = self.from.unwrap_or_else(Utc::now);
         let lasts = self.r#for.map(|lasts| {
@@ -154,7 +155,7 @@ impl OverrideArgs {
         let until = self.until.or(lasts.transpose()?);
         Ok(SetOverrideRequest {
             r#override: Some(Override {
-                subject: text(&self.user) + &text(&self.org),
+                subject,
                 target: target.or(self.plan.clone().map(Target::Plan)),
                 effect: Some(effect),
                 starts_at: self.from.map(timestamp),
@@ -167,10 +168,21 @@ impl OverrideArgs {
                 replaces: self.replaces.clone(),
                 ..Override::default()
             }),
-            idempotency_key: String::new(),
+            // If a proxy repeats the call, nothing is set twice.
+            idempotency_key: Uuid::now_v7().to_string(),
             dry_run: self.dry_run,
             if_revision: String::new(),
             allow_unknown: self.unknown,
         })
     }
+}
+
+/// The id of one of both flags, which must be of its kind.
+fn subject(user: Option<&str>, org: Option<&str>) -> anyhow::Result<String> {
+    for (flag, prefix, id) in [("--user", "user_", user), ("--org", "org_", org)] {
+        if id.is_some_and(|id| !id.starts_with(prefix)) {
+            bail!("{flag} needs an id that begins with `{prefix}`");
+        }
+    }
+    Ok(user.or(org).unwrap_or_default().into())
 }

@@ -141,9 +141,9 @@ impl<'a> GrantCandidate<'a> {
         self.plan == other.plan && std::ptr::eq(self.account, other.account)
     }
 
-    pub fn allows(&self, limit: Option<u64>) -> Verdict<'a> {
+    pub fn allows(&self, limit: Option<u64>, is_exact: bool) -> Verdict<'a> {
         let (reason, subject, plan) = (self.reason, &self.account.subject, self.plan);
-        Verdict::Allowed { reason, subject, plan, limit }
+        Verdict::Allowed { reason, subject, plan, limit, is_exact }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Items with the facts that do not depend on the question: the claim of each, and its plan in the catalog. For one
 //! question they are computed while the items are read; for many questions they are computed once.
 
-use super::{Case, Decision};
+use super::{Case, Decision, Verdict};
 use crate::domain::{Account, Catalog, Plan, Question, Slug, item::Claim};
 use chrono::{DateTime, Utc};
 
@@ -82,7 +82,15 @@ impl<'a> PreparedAccounts<'a> {
     #[must_use]
     pub fn decide(&self, question: &Question<'_>, now: DateTime<Utc>) -> Decision<'a> {
         let Self { accounts, catalog } = self;
-        Case { accounts, catalog, question }.decision(now)
+        Case { accounts, catalog, question }.decision(now, Verdict::is_same_answer)
+    }
+
+    /// Decides for a list of one subject that a caller may unite with that of another: `valid_until` is also the end of a
+    /// denial by an override and of an exact limit, which count for both.
+    #[must_use]
+    pub fn decide_as_part(&self, question: &Question<'_>, now: DateTime<Utc>) -> Decision<'a> {
+        let Self { accounts, catalog } = self;
+        Case { accounts, catalog, question }.decision(now, Verdict::is_same_part)
     }
 
     /// The number of items that each question examines.

@@ -87,7 +87,7 @@ impl<'a> Case<'a, '_, &'a Account> {
             let until = found.until.instant();
             steps.extend(Step::of(StepKind::Override(found), account, &alone, until));
         }
-        let mut has_live_item = account.has_granted_plan(now);
+        let mut has_live_item = account.has_granted_plan(self.catalog, now);
         for (item, held) in account.items.iter().zip(account.held(self.catalog)) {
             has_live_item |= matches!(held.claim.at(now), Access::Granted(..));
             steps.push(self.item_step(account, item, &held, now));
@@ -194,8 +194,7 @@ impl<'a> Step<'a> {
 }
 
 /// Marks the step that decided, and moves it to the front. Of several grants, the newest exact override decided, else the
-/// one that lasts longest. If no
-/// step of an account gives the reason, the data was stale, or the catalog does not know the target.
+/// one that lasts longest. If no step of an account gives the reason, the data was stale, or the catalog does not know the target.
 fn mark_decisive<'a>(verdict: &Verdict<'a>, steps: &mut Vec<Step<'a>>) {
     let giving = steps.iter().enumerate().filter(|(_, step)| step.gives(verdict));
     let lasts = |step: &Step<'_>| step.until.map_or(Until::Forever, Until::Instant);

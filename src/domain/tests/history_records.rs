@@ -114,7 +114,7 @@ pub(super) fn record(
     let text = || "a test".to_owned();
     OverrideRecord {
         subject: "user_ada".parse().unwrap(),
-        found: Override { id, effect, from: set_at, until: Until::Forever, set_at },
+        found: Override { id, effect, from: None, until: Until::Forever, set_at },
         note: OverrideNote { owner: text(), reason: text(), reference: String::new() },
         set_by: Actor::default(),
         replaces,

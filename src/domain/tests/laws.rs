@@ -4,7 +4,6 @@ use super::{item, org, user, with_grace};
 use crate::domain::*;
 use chrono::{DateTime, Duration, Utc};
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use std::collections::BTreeSet;
 
 const STATUSES: [&str; 10] = [
     "active",
@@ -83,13 +82,14 @@ fn an_effect() -> impl Strategy<Value = Effect> {
 prop_compose! {
     pub(super) fn an_override()(
         effect in an_effect(),
-        from in instant(),
+        starts in option::of(instant()),
         lasts in option::of(1..40i64),
         set_at in instant(),
         id in any::<u64>(),
     ) -> Override {
+        let from = starts.unwrap_or(set_at);
         let until = lasts.map_or(Until::Forever, |days| Until::Instant(from + Duration::days(days)));
-        Override { id: OverrideId(uuid::Uuid::from_u64_pair(0, id)), effect, from, until, set_at }
+        Override { id: OverrideId(uuid::Uuid::from_u64_pair(0, id)), effect, from: starts, until, set_at }
     }
 }
 
@@ -207,21 +207,38 @@ proptest! {
     /// Uniting the lists of a user and an organization, without what either denies, gives what a check of both allows.
     #[test]
     fn the_lists_of_both_without_their_denials_are_what_a_check_allows(
-        one in an_account(), other in an_account(), catalog in a_catalog(), now in instant(),
+        one in an_account(), other in an_account(), catalog in a_catalog(), now in instant(), later in 0..100i64,
     ) {
         let accounts = [one, other];
-        let listed = |list: fn(&Account, &Catalog, DateTime<Utc>) -> Vec<String>| -> BTreeSet<_> {
-            accounts.iter().flat_map(|account| list(account, &catalog, now)).collect()
-        };
-        let allowed = listed(|account, catalog, now| {
-            entitlements(account, catalog, now).into_iter().map(|e| e.feature.to_string()).collect()
-        });
-        let denied = listed(|account, catalog, now| {
-            denials(account, catalog, now).into_iter().map(|e| e.feature.to_string()).collect()
-        });
         for feature in &FEATURES[..6] {
-            let is_listed = allowed.contains(*feature) && !denied.contains(*feature);
-            prop_assert_eq!(grant_of(&ask(&accounts, &catalog, feature, now).verdict).is_some(), is_listed);
+            let is_it = |entry: &Entitlement<'_>| entry.feature.as_str() == *feature;
+            let parts = accounts.each_ref().map(|account| {
+                let allowed = entitlements(account, &catalog, now).into_iter().find(is_it);
+                let denied = denials(account, &catalog, now).into_iter().find(is_it);
+                (allowed.map(|entry| entry.decision), denied.map(|entry| entry.decision))
+            });
+            let is_denied = parts.iter().any(|(_, denied)| denied.is_some());
+            let allowed: Vec<_> = parts.iter().filter_map(|(allowed, _)| *allowed).collect();
+            let answer = |at| grant_of(&ask(&accounts, &catalog, feature, at).verdict).map(|(_, _, limit)| limit);
+            let is_allowed = !is_denied && !allowed.is_empty();
+            prop_assert_eq!(answer(now).is_some(), is_allowed, "{}", feature);
+            let limits = |exact: bool| allowed.iter().filter_map(move |decision| match decision.verdict {
+                Verdict::Allowed { limit, is_exact, .. } if is_exact == exact => Some(limit),
+                _ => None,
+            });
+            let exact: Vec<_> = limits(true).collect();
+            let largest = limits(false).max_by_key(|limit| (limit.is_none(), *limit));
+            // Of two exact limits, the lists do not tell which one is newer.
+            if is_allowed && exact.len() < 2 {
+                prop_assert_eq!(answer(now), exact.first().copied().or(largest));
+            }
+            // While the entries of both hold, so does the answer.
+            let entries: Vec<_> = parts.iter().filter_map(|(allowed, denied)| allowed.or(*denied)).collect();
+            let until = entries.iter().filter_map(|entry| entry.valid_until).min();
+            let then = now + Duration::hours(later * 12);
+            if entries.len() == 2 && until.is_none_or(|until| then < until) && exact.len() < 2 {
+                prop_assert_eq!(answer(then), answer(now), "{} at {}", feature, then);
+            }
         }
     }
 
@@ -303,7 +320,9 @@ proptest! {
             let found = listed.iter().find(|e| e.feature.as_str() == *feature).map(|e| &e.decision);
             let asked = ask(std::slice::from_ref(&account), &catalog, feature, now);
             let allowed = grant_of(&asked.verdict).is_some();
-            prop_assert_eq!(found, allowed.then_some(&asked));
+            prop_assert_eq!(found.map(|found| found.verdict), allowed.then_some(asked.verdict));
+            let end = |decision: &Decision<'_>| decision.valid_until.map_or(Until::Forever, Until::Instant);
+            prop_assert!(found.is_none_or(|found| end(found) <= end(&asked)));
         }
     }
 }

@@ -30,10 +30,16 @@ fn a_denying_override_outranks_a_granting_one_and_that_outranks_plans() {
 }
 
 #[test]
+fn an_override_from_now_is_in_force_also_where_the_clock_is_behind() {
+    let ada = overriding(user([item("pro")]), Effect::DenyFeature(slug("export")), Until::Forever);
+    check(&[&ada], "export", "2025-12-31", "denied OverrideDenies");
+}
+
+#[test]
 fn an_override_begins_at_its_start_and_the_answer_before_ends_there() {
     let ada = overriding(user([item("pro")]), Effect::DenyFeature(slug("export")), Until::Forever);
     let mut overrides = ada.overrides.clone();
-    overrides[0].from = at("2026-01-20");
+    overrides[0].from = Some(at("2026-01-20"));
     let ada = Account { overrides, ..ada };
     check(&[&ada], "export", "2026-01-15", "allowed Plan pro of user_ada until 2026-01-20");
     check(&[&ada], "export", "2026-01-20", "denied OverrideDenies");

@@ -7,7 +7,7 @@ use crate::support::{
     overrides::{
         client, end, granted, limited, plan_granted, replica, set, set_id, try_set, until,
     },
-    service::{ADA, GRACE, Replica, config},
+    service::{ADA, GRACE, Replica, config, eventually},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use entitlements::{
@@ -85,7 +85,7 @@ async fn each_fault_of_a_request_is_named_and_nothing_changes() {
     let refusals = refusals.join("\n");
     let refusals = without_instants(&refusals);
     assert_snapshot!(refusals, @r"
-    nothing: InvalidArgument: override.subject: must be a Clerk user id: `user_` and then letters, digits, `_` or `-`, at most 128 bytes; override.target: is required: `feature` or `plan`; override.expires_at: is required: say when the override ends, or say `permanent`; override.owner: is required; override.reason: is required
+    nothing: InvalidArgument: override.subject: must be a Clerk user id: `user_` and then letters, digits, `_` or `-`, at most 128 bytes; override.effect: is required: `deny` or `grant`; override.target: is required: `feature` or `plan`; override.expires_at: is required: say when the override ends, or say `permanent`; override.owner: is required; override.reason: is required
     no end: InvalidArgument: override.expires_at: is required: say when the override ends, or say `permanent`
     an end and permanent: InvalidArgument: override.permanent: excludes `expires_at`: leave one of them out
     an end in the past: InvalidArgument: override.expires_at: is in the past
@@ -101,7 +101,7 @@ async fn each_fault_of_a_request_is_named_and_nothing_changes() {
     a limit of a plan: InvalidArgument: override.grant: must be without a number: a plan has its own limits
     an empty owner: InvalidArgument: override.owner: is required
     an empty reason: InvalidArgument: override.reason: is required
-    a long reason: InvalidArgument: override.reason: must be at most 500 bytes, without control characters
+    a long reason: InvalidArgument: override.reason: must be one line of at most 500 bytes, without control characters
     a replaced id that is none: InvalidArgument: override.replaces: must be the id of an override, a UUID such as 0197f4c1-8f60-7cc3-98c4-dc0c0c07398f
     an unknown replaced id: NotFound: override.replaces: there is no override 00000000-0000-0000-0000-000000000000
     another target: FailedPrecondition: override.replaces: override KEPT is of another subject, feature or plan: end it, and set a new one
@@ -121,6 +121,43 @@ fn without_instants(text: &str) -> String {
         if is_instant { "INSTANT" } else { word }
     });
     words.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn a_retry_is_answered_although_the_request_would_be_refused_by_now() {
+    let db = Db::new().await;
+    let replica = replica(&db).await;
+    let found = until(granted(ADA, "export"), Utc::now() + TimeDelta::milliseconds(400));
+    let request = SetOverrideRequest {
+        r#override: Some(found),
+        idempotency_key: "ticket".into(),
+        ..Default::default()
+    };
+    let set = try_set(&replica, request.clone()).await.unwrap().r#override.unwrap();
+    eventually("it has expired", async || !replica.check(ADA, "", "export").await.allowed).await;
+    let again = try_set(&replica, request.clone()).await.unwrap();
+    assert_eq!(again.r#override.as_ref(), Some(&set));
+    let other = SetOverrideRequest { idempotency_key: "another".into(), ..request };
+    assert_eq!(try_set(&replica, other).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_replacement_leaves_no_gap_and_none_of_two_at_once_is_lost() {
+    let db = Db::new().await;
+    let replica = replica(&db).await;
+    let old = set_id(&replica, granted(ADA, "export")).await;
+    let later = Some(timestamp(Utc::now() + TimeDelta::days(1)));
+    let found = Override { replaces: old.clone(), starts_at: later, ..granted(ADA, "export") };
+    let request = SetOverrideRequest { r#override: Some(found), ..Default::default() };
+    let status = try_set(&replica, request).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    assert!(status.message().contains("would end now"), "{status:?}");
+    let found = Override { replaces: old, ..granted(ADA, "export") };
+    let request = SetOverrideRequest { r#override: Some(found), ..Default::default() };
+    let calls = (0..8).map(|_| try_set(&replica, request.clone()));
+    let answers = futures_util::future::join_all(calls).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1, "{answers:?}");
+    assert_eq!(db.count("override").await, 2);
 }
 
 #[tokio::test]

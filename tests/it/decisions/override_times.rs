@@ -163,6 +163,8 @@ async fn a_dry_run_tells_what_happens() {
         let before = all(&replica, &subject).await;
         let same = before.iter().find(|old| old.end.is_none() && old.target == found.target);
         let replaces = same.filter(|_| rng.below(2) == 0).map(|old| old.id.clone());
+        // A replacement must not start later.
+        let starts_at = starts_at.filter(|_| replaces.is_none());
         let found = Override { starts_at, replaces: replaces.unwrap_or_default(), ..found };
         let request = SetOverrideRequest { r#override: Some(found), ..Default::default() };
         let dry_run = SetOverrideRequest { dry_run: true, ..request.clone() };

@@ -203,6 +203,11 @@ async fn a_deletion_ends_all_overrides_and_a_deleted_subject_gets_none() {
         SetOverrideRequest { r#override: Some(granted(ADA, "sso")), ..Default::default() };
     let status = try_set(&replica, request).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    let request = ListHistoryRequest { subject: ADA.into(), ..Default::default() };
+    let history = SupportClient::new(replica.channel.clone()).list_history(request).await;
+    let newest = history.unwrap().into_inner().changes.swap_remove(0);
+    assert_eq!((newest.cause(), newest.superseded), (Cause::Webhook, false), "{newest:?}");
+    assert!(newest.features.iter().any(|found| found.feature == "sso"), "{newest:?}");
     replica.send(&payload("subscriptionItem.active")).await;
     assert_eq!(db.count("override").await, 1);
 }

@@ -272,7 +272,7 @@ async fn a_catalog_is_planned_before_it_is_applied_and_losses_are_asked_about() 
     for line in [
         format!("user api_access: 1 lose it. Examples: {ADA}\n"),
         format!("user beta: 1 gain it. Examples: {ADA}\n"),
-        "2 subjects compared, 1 lose a feature, now or earlier than before, or a part of a limit\n"
+        "2 subjects compared, of which 1 would lose a feature, some of its time, or a part of its limit\n"
             .into(),
     ] {
         assert!(stdout.contains(&line), "{stdout}");

@@ -3,8 +3,9 @@
 
 use crate::support::{
     database::Db,
+    flagd::with_catalog,
     overrides::{all, end, granted, limited, replica, set, set_id, until},
-    service::{ADA, GRACE, Replica},
+    service::{ADA, GRACE, Replica, payload},
     shell::Shell,
 };
 use chrono::{TimeDelta, Utc};
@@ -58,9 +59,10 @@ impl Names {
 #[tokio::test]
 async fn a_day_at_the_support_desk_goes_as_the_page_shows() {
     let db = Db::new().await;
-    let replica = replica(&db).await;
-    let shell = shell(&db, &replica);
     let page = fs::read_to_string(PAGE).unwrap();
+    let catalog = page.split_once("```toml").unwrap().1.split_once("```").unwrap().0;
+    let replica = Replica::start_with(with_catalog(catalog, &db)).await;
+    let shell = shell(&db, &replica);
     let (before, rest) = page.split_once("## A day at the support desk").unwrap();
     let (day, after) = rest.split_once("## Twenty incidents").unwrap();
     let (mut names, mut new, mut is_output) = (Names::default(), Vec::new(), false);
@@ -109,7 +111,7 @@ async fn a_restore_and_an_import_lose_no_override() {
     let backup = shell(&old, &replica).run(&["override", "export"]).await.1;
     set(
         &replica,
-        Override { replaces: first, reason: "ä \"longer\"\n".into(), ..granted(ADA, "export") },
+        Override { replaces: first, reason: "ä \"longer\"".into(), ..granted(ADA, "export") },
     )
     .await;
     end(&replica, &ended).await;
@@ -124,11 +126,11 @@ async fn a_restore_and_an_import_lose_no_override() {
     let import = async |file| shell.run(&["override", "import", file]).await;
     let (code, stdout, stderr) = import("backup.jsonl").await;
     assert_eq!(code, 0, "{stderr}");
-    assert_snapshot!(stdout, @"3 overrides added, 0 ends noted, 0 overrides were there already, of 2 subjects");
+    assert_snapshot!(stdout, @"3 overrides added, 0 ends noted, 0 there already, 0 conflicts, of 2 subjects");
     let stdout = import("export.jsonl").await.1;
-    assert_snapshot!(stdout, @"2 overrides added, 2 ends noted, 3 overrides were there already, of 3 subjects");
+    assert_snapshot!(stdout, @"2 overrides added, 2 ends noted, 3 there already, 0 conflicts, of 3 subjects");
     let stdout = import("export.jsonl").await.1;
-    assert_snapshot!(stdout, @"0 overrides added, 0 ends noted, 5 overrides were there already, of 3 subjects");
+    assert_snapshot!(stdout, @"0 overrides added, 0 ends noted, 5 there already, 0 conflicts, of 3 subjects");
     let mut lost = 0;
     for subject in [ADA, GRACE, "org_new"] {
         let (before, after) = (all(&replica, subject).await, all(&restored, subject).await);
@@ -148,6 +150,69 @@ async fn a_restore_and_an_import_lose_no_override() {
     let (code, _, stderr) = import("bad.jsonl").await;
     assert!(code == 2 && stderr.contains("cannot import the overrides of user_a"), "{stderr}");
     assert_eq!(new.count("override").await, 5);
+}
+
+#[tokio::test]
+async fn an_import_reports_what_conflicts_and_adds_the_rest() {
+    let (old, new) = (Db::new().await, Db::new().await);
+    let replicas = [replica(&old).await, crate::support::overrides::replica(&new).await];
+    let first = set_id(&replicas[0], granted(ADA, "export")).await;
+    let backup = shell(&old, &replicas[0]).run(&["override", "export"]).await.1;
+    let extension = |replaces| Override { replaces, ..granted(ADA, "export") };
+    let lost = set_id(&replicas[0], extension(first.clone())).await;
+    set(&replicas[0], granted(GRACE, "export")).await;
+    set(&replicas[0], granted("user_deleted", "export")).await;
+    let export = shell(&old, &replicas[0]).run(&["override", "export"]).await.1;
+
+    let shell = shell(&new, &replicas[1]);
+    shell.write("backup.jsonl", &backup);
+    shell.write("export.jsonl", &export);
+    assert_eq!(shell.run(&["override", "import", "backup.jsonl"]).await.0, 0);
+    // After the restore, an operator extends the override again, and Clerk deletes a user.
+    set(&replicas[1], extension(first)).await;
+    replicas[1].send(&payload("user.deleted").replace(ADA, "user_deleted")).await;
+    let (code, stdout, stderr) = shell.run(&["override", "import", "export.jsonl"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains(&format!("override {lost} was not added")), "{stdout}");
+    assert!(
+        stdout.ends_with(
+            "1 override added, 0 ends noted, 1 there already, 2 conflicts, of 3 subjects\n"
+        ),
+        "{stdout}"
+    );
+    for (name, from, to, words) in [
+        (
+            "a date",
+            "\"expires_at\": null",
+            "\"expires_at\": \"infinity\"",
+            "line 1: `expires_at` must be a date",
+        ),
+        (
+            "a text",
+            "\"owner\": \"ada\"",
+            "\"owner\": \"a\\u001bb\"",
+            "override_has_short_plain_texts",
+        ),
+        (
+            "an end",
+            "\"permanent\": true",
+            "\"permanent\": false",
+            "override_is_permanent_or_expires",
+        ),
+    ] {
+        let id = uuid::Uuid::now_v7().to_string();
+        let line = backup.lines().next().unwrap();
+        let line = line.replace("\": ", "\":").replace("\":", "\": ");
+        let old = line.split("\"id\": \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        shell.write("bad.jsonl", &line.replace(&old, &id).replace(from, to));
+        let (code, stdout, stderr) = shell.run(&["override", "import", "bad.jsonl"]).await;
+        assert!(code == 2 && stderr.contains(words), "{name}: {stdout}{stderr}");
+    }
+    shell.write("other.jsonl", &backup.replace("a test", "another reason"));
+    let (_, stdout, _) = shell.run(&["override", "import", "other.jsonl"]).await;
+    assert!(stdout.contains("1 conflict"), "{stdout}");
+    assert!(replicas[1].check(ADA, "", "export").await.allowed);
+    assert!(!replicas[1].check("user_deleted", "", "export").await.allowed);
 }
 
 #[tokio::test]
