@@ -282,7 +282,7 @@ pub(super) async fn note_end(
     sqlx::query!(
         "
         update entitlements.override set
-            ended_at = $2, ended_by = $3, ended_on_behalf_of = $4, ended_reason = $5, ended_revision = $6
+            ended_at = greatest($2, set_at), ended_by = $3, ended_on_behalf_of = $4, ended_reason = $5, ended_revision = $6
         where id = $1 and ended_at is null
         ",
         id.0,
@@ -302,7 +302,7 @@ pub(super) async fn end_all(tx: &mut PgConnection, subject: &Subject) -> Result<
     sqlx::query!(
         "
         update entitlements.override o set
-            ended_at = pg_catalog.statement_timestamp(), ended_by = '', ended_on_behalf_of = '',
+            ended_at = greatest(pg_catalog.statement_timestamp(), set_at), ended_by = '', ended_on_behalf_of = '',
             ended_reason = 'Clerk deleted the subject', ended_revision = s.revision + 1
         from entitlements.subject s
         where s.id = $1 and o.subject = s.id and o.ended_at is null
