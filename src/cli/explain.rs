@@ -175,7 +175,8 @@ fn step(step: &Step) -> String {
         Kind::Item => of(format!("item {}", step.item.as_ref().map(item).unwrap_or_default())),
         Kind::Override => {
             let found = step.source.as_ref().and_then(|source| source.r#override.as_ref());
-            of(format!("override {}", found.map(render::effect).unwrap_or_default()))
+            let found = found.map(|found| format!(" {} ({})", found.id, render::effect(found)));
+            of(format!("override{}", found.unwrap_or_default()))
         }
         Kind::DefaultPlan if step.plan.is_empty() => of("no default plan".into()),
         Kind::DefaultPlan => of(format!("default plan {}", step.plan)),

@@ -80,10 +80,12 @@ pub(super) fn overriding(found: &Override) -> String {
         "" => String::new(),
         reference => format!(" ({reference})"),
     };
-    format!("{}{starts}, {until}; owner {owner}; {reason}{reference}", effect(found))
+    // A dry run has no id.
+    let id = if found.id.is_empty() { String::new() } else { format!("{}: ", found.id) };
+    format!("{id}{}{starts}, {until}; owner {owner}; {reason}{reference}", effect(found))
 }
 
-/// Renders the id and the effect of an override, such as `0197f4c1-…: grants projects, at least 40`.
+/// Renders the effect of an override, such as `grants projects, at least 40`.
 pub(super) fn effect(found: &Override) -> String {
     let target = match &found.target {
         Some(Target::Feature(feature)) => feature.clone(),
@@ -101,8 +103,7 @@ pub(super) fn effect(found: &Override) -> String {
         None => String::new(),
     };
     let verb = if matches!(found.effect, Some(Effect::Deny(_))) { "denies" } else { "grants" };
-    let id = if found.id.is_empty() { String::new() } else { format!("{}: ", found.id) };
-    format!("{id}{verb} {target}{number}")
+    format!("{verb} {target}{number}")
 }
 
 /// A number of things, such as `1 subject` or `3 subjects`.
