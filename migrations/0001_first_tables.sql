@@ -59,6 +59,7 @@ create index delivery_subject on entitlements.delivery (subject, received_at);
 create index delivery_parked on entitlements.delivery (subject) where result = 'parked';
 create index delivery_with_body on entitlements.delivery (received_at) where body is not null;
 
+-- Every delivery updates rows of `subject` and `item`: with room on its page, an update writes no index.
 create table entitlements.subject (
     id text collate "C" primary key,
     revision bigint not null check (revision >= 0),
@@ -71,7 +72,7 @@ create table entitlements.subject (
     key bigint generated always as identity unique,
     oldest_observed_at timestamptz default pg_catalog.now(),
     history_removed_at timestamptz
-);
+) with (fillfactor = 70);
 comment on table entitlements.subject is 'The subjects: Clerk users and organizations that can hold a subscription.';
 comment on column entitlements.subject.id is 'Clerk''s id: user_… or org_….';
 comment on column entitlements.subject.revision is
@@ -128,7 +129,7 @@ create table entitlements.item (
     primary key (subject, id),
     check ((plan_updated_at is null) = (plan_sent_at is null)),
     check ((last_period_end is null) = (last_period_end_at is null))
-);
+) with (fillfactor = 80);
 comment on table entitlements.item is
     'The subscription items: the newest observation of each, and the facts that only earlier observations contain.';
 comment on column entitlements.item.subject is 'The subject that pays for the item.';
@@ -333,7 +334,9 @@ create table entitlements.override (
     constraint override_has_short_plain_texts check (
         pg_catalog.octet_length(owner) <= 500 and pg_catalog.octet_length(reason) <= 500
         and pg_catalog.octet_length(reference) <= 500 and pg_catalog.octet_length(on_behalf_of) <= 500
-        and (owner || reason || reference || on_behalf_of) !~ '[[:cntrl:]]'
+        and pg_catalog.octet_length(coalesce(feature, plan)) between 1 and 128
+        and (coalesce(feature, plan) || owner || reason || reference || on_behalf_of || set_by || coalesce(ended_by, '')
+            || coalesce(ended_on_behalf_of, '') || coalesce(ended_reason, '')) !~ '[[:cntrl:]]'
     ),
     constraint override_replaces_another check (replaces <> id),
     constraint override_key_has_digest check ((idempotency_key is null) = (request_sha256 is null)),

@@ -56,7 +56,7 @@ impl pb::overrides_server::Overrides for OverridesApi {
         log("override set", &set, &by, dry_run);
         Ok(Response::new(pb::SetOverrideResponse {
             r#override: Some(response::edited(&set, dry_run)),
-            differences: set.differences(response::difference),
+            differences: set.differences(|found| response::difference(found, dry_run)),
             revision: if dry_run { String::new() } else { set.revision },
         }))
     }
@@ -74,7 +74,7 @@ impl pb::overrides_server::Overrides for OverridesApi {
         log("override ended", &ended, by, dry_run);
         Ok(Response::new(pb::EndOverrideResponse {
             r#override: Some(response::record(&ended.record)),
-            differences: ended.differences(response::difference),
+            differences: ended.differences(|found| response::difference(found, dry_run)),
             revision: if dry_run { String::new() } else { ended.revision },
         }))
     }

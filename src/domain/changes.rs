@@ -97,6 +97,7 @@ pub fn changes<'h>(
         account: Account::unknown(history.subject.clone()),
         catalog: initial.map_or(none, |catalog| catalog.catalog),
         features: BTreeMap::new(),
+        override_revisions: override_revisions(history),
         at: first,
         changes: Vec::new(),
     };
@@ -138,6 +139,12 @@ fn recorded(history: &SubjectHistory) -> impl Iterator<Item = (DateTime<Utc>, Re
     messages.chain(set).chain(ended)
 }
 
+fn override_revisions(history: &SubjectHistory) -> BTreeSet<u64> {
+    let set = history.overrides.iter().map(|record| record.revision);
+    let ended = history.overrides.iter().filter_map(|record| record.end.as_ref());
+    set.chain(ended.map(|end| end.revision)).collect()
+}
+
 /// The state of a subject while its events are applied one after another.
 struct Walk<'h> {
     history: &'h SubjectHistory,
@@ -145,6 +152,8 @@ struct Walk<'h> {
     account: Account,
     catalog: &'h Catalog,
     features: BTreeMap<Slug, FeatureState>,
+    /// The revisions that changes of overrides made.
+    override_revisions: BTreeSet<u64>,
     at: DateTime<Utc>,
     changes: Vec<HistoryChange<'h>>,
 }
@@ -171,11 +180,11 @@ impl<'h> Walk<'h> {
                 (ChangeCause::Observations(observations), stated_at.unwrap_or(at), is_superseded)
             }
             RecordedEvent::Override(record) => {
-                self.replace_override(record.replaces, Some(&record.found), record.revision);
+                self.replace_override(record.replaces, Some(&record.found));
                 (ChangeCause::Override(record), record.found.begins_at(), false)
             }
             RecordedEvent::OverrideEnd(record, end) => {
-                self.replace_override(Some(record.found.id), None, end.revision);
+                self.replace_override(Some(record.found.id), None);
                 (ChangeCause::OverrideEnd(record, end), at, false)
             }
             RecordedEvent::Catalog(dated) => {
@@ -190,13 +199,7 @@ impl<'h> Walk<'h> {
         Ok(())
     }
 
-    fn replace_override(
-        &mut self,
-        removed: Option<OverrideId>,
-        added: Option<&Override>,
-        revision: u64,
-    ) {
-        self.account.revision = revision;
+    fn replace_override(&mut self, removed: Option<OverrideId>, added: Option<&Override>) {
         let overrides = std::mem::take(&mut self.account.overrides).into_iter();
         let kept = overrides.filter(|found| Some(found.id) != removed);
         self.account.overrides = kept.chain(added.cloned()).collect();
@@ -212,7 +215,10 @@ impl<'h> Walk<'h> {
         let overrides = std::mem::take(&mut self.account.overrides);
         let overrides = if is_deleted { [].into() } else { overrides };
         let account = Account { overrides, ..derived };
-        let is_changed = account.revision != self.account.revision;
+        // A superseded message has the revision of an earlier record.
+        let is_changed = is_deleted
+            || (account.revision != self.account.revision
+                && !self.override_revisions.contains(&account.revision));
         self.account = account;
         Ok(is_changed)
     }

@@ -6,7 +6,7 @@ use super::{
     history::Derived,
 };
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 /// Everything that was recorded about one subject.
 #[derive(Debug, Clone)]
@@ -151,6 +151,16 @@ impl SubjectHistory {
         at.ok().map(|at| &self.observations[at])
     }
 
+    /// When the subject reached the newest of its recorded revisions up to this one. Later records of it changed nothing.
+    fn reached_at(&self, revision: u64) -> Option<DateTime<Utc>> {
+        let observed = self.observations.iter().map(|found| (found.revision, found.known_at));
+        let set = self.overrides.iter().map(|record| (record.revision, record.found.set_at));
+        let ended = self.overrides.iter().filter_map(|record| record.end.as_ref());
+        let all = observed.chain(set).chain(ended.map(|end| (end.revision, end.at)));
+        let all = all.filter(|(reached, _)| *reached <= revision);
+        all.max_by_key(|(reached, at)| (*reached, Reverse(*at))).map(|(_, at)| at)
+    }
+
     /// Returns an error if the view needs an observation that was removed.
     fn ensure_complete(&self, view: View) -> Result<(), ViewError> {
         let first = self.complete_from;
@@ -164,8 +174,8 @@ impl SubjectHistory {
                 if self.revision < revision {
                     return Err(ViewError::NoRevision);
                 }
-                let last = self.seen(view).last().map(|last| last.known_at - MAX_CLOCK_SKEW);
-                if last.is_some_and(|last| last > checked_at) {
+                let reached_at = self.reached_at(revision).map(|at| at - MAX_CLOCK_SKEW);
+                if reached_at.is_some_and(|at| at > checked_at) {
                     return Err(ViewError::LaterRevision);
                 }
                 // Observations of this revision may be removed if a later one is as old.

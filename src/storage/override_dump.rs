@@ -49,19 +49,28 @@ async fn import_all(
     rows: &[Value],
 ) -> Result<TxOutcome<Imported>, StoreError> {
     let locked = lock(tx, subject).await?;
-    let mut done = Imported::default();
+    let (mut done, mut present, mut lost) = (Imported::default(), Vec::new(), Vec::new());
     let revision = log_change(tx, locked.key).await?;
     for row in rows {
-        let is_deleted = locked.deleted_at.is_some();
-        match import(tx, row, revision, is_deleted).await? {
-            (_, true) => done.added += 1,
-            (id, false) if is_known(tx, id, row).await? => done.known += 1,
-            (id, false) => done.conflicting.push(id),
+        let (id, is_added) = import(tx, row, revision, locked.deleted_at.is_some()).await?;
+        if is_added {
+            done.added += 1;
+        } else if is_known(tx, id, row).await? {
+            done.known += 1;
+        } else {
+            done.conflicting.push(id);
+            lost.push(&row["replaces"]);
+            continue;
         }
+        present.push(row);
     }
-    let revision = log_change(tx, locked.key).await?;
-    for row in rows {
-        done.ended += usize::from(import_end(tx, row, revision).await?);
+    // What a conflicting override replaced does not end.
+    present.retain(|row| !lost.contains(&&row["id"]));
+    if present.iter().any(|row| !row["ended_at"].is_null()) {
+        let revision = log_change(tx, locked.key).await?;
+        for row in present {
+            done.ended += usize::from(import_end(tx, row, revision).await?);
+        }
     }
     let is_changed = done.added + done.ended > 0;
     Ok(if is_changed { TxOutcome::Commit(done) } else { TxOutcome::RollBack(done) })

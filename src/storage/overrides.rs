@@ -188,14 +188,14 @@ async fn set(
     if let Some(repeated) = repeated(tx, new).await? {
         return Ok(match repeated {
             Ok(record) if record.subject == new.subject => {
-                let revision = record.revision;
-                TxOutcome::RollBack(Ok(past(tx, record, revision).await?))
+                let (revision, at) = (record.revision, record.found.set_at);
+                TxOutcome::RollBack(Ok(past(tx, record, revision, at).await?))
             }
             Ok(_) => reject(OverrideRejection::KeyReused),
             Err(why) => reject(why),
         });
     }
-    let set_at = now(tx).await?;
+    let set_at = next_time(tx, &new.subject).await?;
     if let Err(why) = check_new(tx, new, &locked, conditions, set_at).await? {
         return Ok(reject(why));
     }
@@ -228,9 +228,9 @@ async fn past(
     tx: &mut PgConnection,
     record: OverrideRecord,
     revision: u64,
+    at: DateTime<Utc>,
 ) -> Result<ChangedOverride, StoreError> {
     let history = observations::history(tx, &record.subject).await?;
-    let at = record.found.set_at;
     let view = |revision| View { as_of: None, known: Known::Revision(revision, at) };
     let viewed = [revision.saturating_sub(1), revision].map(|n| history.view(view(n)));
     let accounts = match viewed {
@@ -257,12 +257,12 @@ async fn end(
     let Some(record) = find(tx, end.id).await? else {
         return Ok(reject(OverrideRejection::NotFound(end.id)));
     };
-    let ended_at = now(tx).await?;
+    let ended_at = next_time(tx, &record.subject).await?;
     match (&record.end, record.found.until) {
         (Some(was), _) if was.replaced_by.is_some() => return Ok(reject(ended(end.id, was))),
         (Some(was), _) => {
-            let revision = was.revision;
-            return Ok(TxOutcome::RollBack(Ok(past(tx, record, revision).await?)));
+            let (revision, at) = (was.revision, was.at);
+            return Ok(TxOutcome::RollBack(Ok(past(tx, record, revision, at).await?)));
         }
         (None, Until::Instant(until)) if until <= ended_at => {
             return Ok(reject(OverrideRejection::Expired(end.id, text_of(until))));
@@ -293,12 +293,20 @@ async fn changed(
     Ok(if conditions.dry_run { TxOutcome::RollBack(changed) } else { TxOutcome::Commit(changed) })
 }
 
-/// The time of the database, in whole milliseconds.
-async fn now(tx: &mut PgConnection) -> Result<DateTime<Utc>, StoreError> {
-    let now = sqlx::query_scalar!(
-        r#"select pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp()) as "now!""#
+/// The time of the database in whole milliseconds, or later: after all changes of the subject's overrides, because the
+/// newest exact limit counts, and the clock may have been set back.
+async fn next_time(tx: &mut PgConnection, subject: &Subject) -> Result<DateTime<Utc>, StoreError> {
+    let next = sqlx::query_scalar!(
+        r#"
+        select greatest(
+            pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp()),
+            pg_catalog.max(greatest(set_at, ended_at)) + interval '1 millisecond'
+        ) as "next!"
+        from entitlements.override where subject = $1
+        "#,
+        subject.as_str()
     );
-    Ok(now.fetch_one(tx).await?)
+    Ok(next.fetch_one(tx).await?)
 }
 
 async fn find_key(

@@ -83,6 +83,7 @@ pub(super) async fn account(
         default_plan: default_plan.map(ToString::to_string).unwrap_or_default(),
         deleted_at: instant(account.deleted_at),
         denied,
+        valid_until: instant(account.next_boundary(catalog, now)),
     }
 }
 

@@ -71,11 +71,15 @@ fn id(id: Option<OverrideId>) -> String {
     text(id.map(|id| id.to_string()).as_deref())
 }
 
-/// Renders the answers about one feature before and after a change.
-pub(super) fn difference(difference: AnswerDifference<'_>) -> pb::Difference {
+/// Renders the answers about one feature before and after a change. A state that was only tried has no revision.
+pub(super) fn difference(difference: AnswerDifference<'_>, dry_run: bool) -> pb::Difference {
+    let mut after = pb::CheckFeatureResponse::from(difference.after);
+    if dry_run {
+        after.revision = String::new();
+    }
     pb::Difference {
         feature: difference.feature.to_string(),
         before: Some(difference.before.into()),
-        after: Some(difference.after.into()),
+        after: Some(after),
     }
 }

@@ -89,9 +89,8 @@ fn parse(text: &str, file: &Path) -> anyhow::Result<BTreeMap<Subject, Vec<Value>
         subjects.entry(subject).or_default().push(row);
     }
     // A replaced override comes first.
-    let set_at = |row: &Value| row.get("set_at").and_then(Value::as_str).map(str::to_owned);
     for rows in subjects.values_mut() {
-        rows.sort_by_key(set_at);
+        rows.sort_by_key(|row| row.get("revision").and_then(Value::as_i64));
     }
     Ok(subjects)
 }

@@ -181,15 +181,18 @@ impl<'a> Step<'a> {
 
     /// Whether the step gives the reason of the verdict, for its subject and plan.
     fn gives(&self, verdict: &Verdict<'_>) -> bool {
-        let (wanted, subject, plan) = match verdict {
+        match *verdict {
             Verdict::Allowed { reason, subject, plan, .. } => {
-                (Reason::Grant(*reason), Some(*subject), *plan)
+                self.reason == Reason::Grant(reason)
+                    && self.subject == Some(subject)
+                    && self.plan == plan
             }
-            Verdict::Denied { reason, subject, plan } => (Reason::Denial(*reason), *subject, *plan),
-        };
-        self.reason == wanted
-            && (subject.is_none() || self.subject == subject)
-            && (plan.is_none() || self.plan == plan)
+            Verdict::Denied { reason, subject, plan } => {
+                self.reason == Reason::Denial(reason)
+                    && (subject.is_none() || self.subject == subject)
+                    && (plan.is_none() || self.plan == plan)
+            }
+        }
     }
 }
 
@@ -199,9 +202,9 @@ fn mark_decisive<'a>(verdict: &Verdict<'a>, steps: &mut Vec<Step<'a>>) {
     let giving = steps.iter().enumerate().filter(|(_, step)| step.gives(verdict));
     let lasts = |step: &Step<'_>| step.until.map_or(Until::Forever, Until::Instant);
     let decisive = match verdict {
-        Verdict::Allowed { .. } => {
-            giving.max_by_key(|(nth, step)| (step.exact_age(), lasts(step), Reverse(*nth)))
-        }
+        Verdict::Allowed { .. } => giving.max_by_key(|(nth, step)| {
+            (step.exact_age(), lasts(step), step.limit.is_none(), step.limit, Reverse(*nth))
+        }),
         // The question names a feature or a plan that the catalog does not have.
         Verdict::Denied {
             reason: Denial::UnknownFeature | Denial::UnknownPlan,
