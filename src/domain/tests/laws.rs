@@ -135,7 +135,7 @@ pub(super) fn grant_of<'a>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(1_000)))]
 
     /// Packing items loses nothing.
     #[test]
