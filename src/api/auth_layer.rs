@@ -47,7 +47,8 @@ pub struct Authenticated<S> {
 }
 
 impl<S> Authenticated<S> {
-    fn admit(&self, request: &Request<Incoming>) -> Result<Admitted, Status> {
+    /// Admits a call, or returns its error. The caller of a method that records callers becomes a part of the request.
+    fn admit(&self, request: &mut Request<Incoming>) -> Result<Admitted, Status> {
         let Some(session) = &self.session else { return Ok(Admitted::Open) };
         let method = request.uri().path();
         let required = RequiredScope::of(method);
@@ -67,6 +68,9 @@ impl<S> Authenticated<S> {
                 Admitted::Call(share),
             ) => {
                 tracing::info!(caller = share.caller, method, "{scope} call");
+                if scope == Scope::Overrides {
+                    request.extensions_mut().insert(share.clone());
+                }
                 Ok(entry)
             }
             (RequiredScope::Scope(_) | RequiredScope::Caller | RequiredScope::Nothing, _) => {
@@ -108,13 +112,9 @@ where
     >;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        match self.admit(&request) {
+        match self.admit(&mut request) {
             Ok(Admitted::Open) => Either::Left(Either::Left(self.service.call(request))),
             Ok(Admitted::Call(share)) => {
-                if RequiredScope::of(request.uri().path()) == RequiredScope::Scope(Scope::Overrides)
-                {
-                    request.extensions_mut().insert(share.clone()); // it is recorded
-                }
                 let limits = LoadLimits { caller: Some(share.loads()), protocol: None };
                 Either::Left(Either::Right(limits.scope(self.service.call(request))))
             }

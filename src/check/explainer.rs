@@ -321,11 +321,7 @@ impl<'r> PastEvaluation<'r> {
     /// The observations that only one of two evaluations has, the newest first.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Vec<&'r Observation> {
-        let ids = |seen: &[&Observation]| seen.iter().map(|one| one.id).collect::<BTreeSet<_>>();
-        let (ours, theirs) = (ids(&self.seen), ids(&other.seen));
-        let only = self.seen.iter().filter(|one| !theirs.contains(&one.id));
-        let mut only: Vec<_> =
-            only.chain(other.seen.iter().filter(|one| !ours.contains(&one.id))).copied().collect();
+        let mut only = only_in_one(&self.seen, &other.seen, |one| one.id);
         only.sort_by_key(|one| Reverse((one.known_at, one.id)));
         only
     }
@@ -337,12 +333,8 @@ impl<'r> PastEvaluation<'r> {
         other: &Self,
         question: &Question<'_>,
     ) -> Vec<&'r OverrideRecord> {
-        let (ours, theirs) = (self.overrides(), other.overrides());
-        let ids = |all: &[&OverrideRecord]| all.iter().map(|o| o.found.id).collect::<BTreeSet<_>>();
-        let (our_ids, their_ids) = (ids(&ours), ids(&theirs));
-        let only = ours.into_iter().filter(|o| !their_ids.contains(&o.found.id));
-        let only = only.chain(theirs.into_iter().filter(|o| !our_ids.contains(&o.found.id)));
-        let mut only: Vec<_> = only.filter(|o| o.found.effect.may_concern(question)).collect();
+        let mut only = only_in_one(&self.overrides(), &other.overrides(), |o| o.found.id);
+        only.retain(|o| o.found.effect.may_concern(question));
         only.sort_by_key(|o| Reverse(o.found.set_at));
         only
     }
@@ -393,4 +385,13 @@ impl<'r> PastEvaluation<'r> {
         let state = EvaluatedState { checked_at: at, stale_for: self.stale_for, revision };
         Explanation::new(decision, state)
     }
+}
+
+/// The records that only one of two lists has.
+fn only_in_one<T: Copy, K: Ord>(ours: &[T], theirs: &[T], id: impl Fn(T) -> K) -> Vec<T> {
+    let ids = |all: &[T]| all.iter().map(|one| id(*one)).collect::<BTreeSet<_>>();
+    let (our_ids, their_ids) = (ids(ours), ids(theirs));
+    let only_ours = ours.iter().filter(|one| !their_ids.contains(&id(**one)));
+    let only_theirs = theirs.iter().filter(|one| !our_ids.contains(&id(**one)));
+    only_ours.chain(only_theirs).copied().collect()
 }

@@ -183,6 +183,16 @@ impl EvaluationContext {
     }
 }
 
+/// The state of an account that was read from the database for this answer.
+fn fresh_state(
+    account: &Account,
+    version: &CatalogVersion,
+    checked_at: DateTime<Utc>,
+) -> EvaluatedState {
+    let revision = Revision::token(version.state(), [(&account.subject, account.revision)]);
+    EvaluatedState { checked_at, stale_for: None, revision }
+}
+
 /// Accounts prepared for many questions at one instant.
 pub struct PreparedEvaluation<'a> {
     evaluation: &'a EvaluationContext,

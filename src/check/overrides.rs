@@ -1,8 +1,9 @@
 //! Sets and ends overrides, by the rules of the catalog in force, and computes what changes for the subject.
 
+use super::fresh_state;
 use crate::{
     domain::{
-        Account, Amount, Catalog, Effect, EvaluatedState, Explanation, OverrideId, OverrideRecord,
+        Account, Amount, Catalog, Effect, Explanation, OverrideId, OverrideRecord,
         PreparedAccounts, Question, Revision, Slug, Subject, Target, Until,
     },
     replica::Accounts,
@@ -279,16 +280,10 @@ impl EditedOverride {
             }
             differences.push(render(AnswerDifference {
                 feature: feature.clone(),
-                before: Explanation::new(then, self.state(before)),
-                after: Explanation::new(now, self.state(after)),
+                before: Explanation::new(then, fresh_state(before, &self.version, self.at)),
+                after: Explanation::new(now, fresh_state(after, &self.version, self.at)),
             }));
         }
         differences
-    }
-
-    fn state(&self, account: &Account) -> EvaluatedState {
-        let revision =
-            Revision::token(self.version.state(), [(&account.subject, account.revision)]);
-        EvaluatedState { checked_at: self.at, stale_for: None, revision }
     }
 }

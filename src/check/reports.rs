@@ -1,14 +1,15 @@
 //! Reports for support about subjects: who holds a feature or a plan, and what another plan would change.
 
+use super::fresh_state;
 use crate::{
     domain::{
-        Account, Catalog, EvaluatedState, Explanation, InvalidSlug, Kind, PlanPreview, Question,
-        QuestionScope, Revision, Slug, Subject, Target, TooLong, Verdict, decide, preview,
+        Catalog, Explanation, InvalidSlug, Kind, PlanPreview, Question, QuestionScope, Slug,
+        Subject, Target, TooLong, Verdict, decide, preview,
     },
     replica::Accounts,
-    storage::{CatalogVersion, Store, StoreError},
+    storage::{Store, StoreError},
 };
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{SubsecRound, Utc};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// The most accounts that one page reads; a page may be shorter than wanted.
@@ -32,11 +33,6 @@ pub enum HoldersError {
     /// The database cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-fn state(account: &Account, version: &CatalogVersion, checked_at: DateTime<Utc>) -> EvaluatedState {
-    let revision = Revision::token(version.state(), [(&account.subject, account.revision)]);
-    EvaluatedState { checked_at, stale_for: None, revision }
 }
 
 fn is_known(question: &Question<'_>, catalog: &Catalog) -> bool {
@@ -106,7 +102,7 @@ impl SubjectReports {
                 if !matches!(decision.verdict, Verdict::Allowed { .. }) {
                     continue;
                 }
-                let state = state(account, &version, checked_at);
+                let state = fresh_state(account, &version, checked_at);
                 holders.push(render(&account.subject, Explanation::new(decision, state)));
             }
             if is_last && is_first && holders.is_empty() && !is_known(question, &version.catalog) {

@@ -7,7 +7,6 @@ use super::{
     catalog::DirectDatabase,
     client::{ServiceAddress, status_error},
     render::{self, answer, counted, ended, instant, overriding},
-    times::parse_duration,
 };
 use crate::api::pb::{
     Difference, EndOverrideRequest, ListOverridesRequest, Override,
@@ -65,7 +64,7 @@ struct ListArgs {
     owner: Option<String>,
 
     /// Only overrides that expire within this time, such as 14d
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     expiring: Option<Duration>,
 
     /// Also those that have expired, ended or been replaced
@@ -85,7 +84,7 @@ struct EndArgs {
     #[arg(long, value_name = "TEXT")]
     reason: String,
 
-    /// Person for whom you end it
+    /// Person on whose behalf you end it
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     on_behalf_of: String,
 

@@ -1,8 +1,7 @@
-//! Parses times and durations of the command line.
+//! Parses times of the command line.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use prost_types::Timestamp;
-use std::time::Duration;
 
 /// Parses an instant.
 pub(super) fn parse_instant(text: &str) -> Result<DateTime<Utc>, &'static str> {
@@ -17,11 +16,6 @@ pub(super) fn parse_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
             "needs a date, as 2026-12-31, or a date with a time and a zone, as 2026-12-31T18:00:00Z"
         }),
     }
-}
-
-/// Parses a duration, such as `14d`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, humantime::DurationError> {
-    humantime::parse_duration(text)
 }
 
 /// The instant in a request.

@@ -176,7 +176,7 @@ pub struct OverrideNote {
 pub struct Actor {
     /// The name of the authenticated caller.
     pub caller: String,
-    /// The person for whom the caller acted, as the caller says; may be empty.
+    /// The person on whose behalf the caller acted, as the caller says; may be empty.
     pub on_behalf_of: String,
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn history(
 ) -> Result<SubjectHistory, StoreError> {
     let mut history = read(db, subject).await?;
     let mut overrides = override_rows::of_subject(db, subject).await?;
-    // What was written since the first statement belongs to later revisions.
+    // Rows that were written since the first statement belong to later revisions.
     overrides.retain(|record| record.revision <= history.revision);
     for record in &mut overrides {
         record.end = record.end.take().filter(|end| end.revision <= history.revision);

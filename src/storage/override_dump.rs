@@ -64,7 +64,7 @@ async fn import_all(
         }
         present.push(row);
     }
-    // What a conflicting override replaced does not end.
+    // An override that a conflicting one replaced does not end.
     present.retain(|row| !lost.contains(&&row["id"]));
     if present.iter().any(|row| !row["ended_at"].is_null()) {
         let revision = log_change(tx, locked.key).await?;

@@ -217,14 +217,13 @@ pub(super) fn end(
 
 /// Parses which overrides a request selects.
 pub(super) fn filter(request: &pb::ListOverridesRequest, faults: &mut Faults) -> OverrideFilter {
-    let slug = |field, text: &str, faults: &mut Faults| optional::<Slug>(field, text, faults);
     let owner = text("owner", &request.owner, false, faults);
     let within = duration("expiring_within", request.expiring_within, faults);
     OverrideFilter {
         id: None,
         subject: optional("subject", &request.subject, faults),
-        feature: slug("feature", &request.feature, faults),
-        plan: slug("plan", &request.plan, faults),
+        feature: optional("feature", &request.feature, faults),
+        plan: optional("plan", &request.plan, faults),
         owner: Some(owner).filter(|owner| !owner.is_empty()),
         expires_until: within.map(from_now),
         with_ended: request.include_ended,

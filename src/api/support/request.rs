@@ -47,9 +47,21 @@ fn target<'r>(
 ) -> Option<Question<'r>> {
     use pb::explain_request::Target;
     match target {
-        Some(Target::Feature(feature)) => question("feature", Question::feature(feature), faults),
-        Some(Target::Plan(plan)) => question("plan", Question::plan(plan), faults),
-        None => {
+        Some(Target::Feature(feature)) => feature_or_plan(Some(feature), None, faults),
+        Some(Target::Plan(plan)) => feature_or_plan(None, Some(plan), faults),
+        None => feature_or_plan(None, None, faults),
+    }
+}
+
+fn feature_or_plan<'r>(
+    feature: Option<&'r str>,
+    plan: Option<&'r str>,
+    faults: &mut Faults,
+) -> Option<Question<'r>> {
+    match (feature, plan) {
+        (Some(feature), _) => question("feature", Question::feature(feature), faults),
+        (None, Some(plan)) => question("plan", Question::plan(plan), faults),
+        (None, None) => {
             faults.add("feature", "is absent, and so is plan: one of them is needed");
             None
         }
@@ -97,14 +109,9 @@ pub(super) fn holders(request: &pb::ListSubjectsRequest) -> Result<(Question<'_>
         faults.add("page_token", "is not a valid page token: send a `next_page_token` unchanged");
     }
     let question = match &request.target {
-        Some(Target::Feature(feature)) => {
-            question("feature", Question::feature(feature), &mut faults)
-        }
-        Some(Target::Plan(plan)) => question("plan", Question::plan(plan), &mut faults),
-        None => {
-            faults.add("feature", "is absent, and so is plan: one of them is needed");
-            None
-        }
+        Some(Target::Feature(feature)) => feature_or_plan(Some(feature), None, &mut faults),
+        Some(Target::Plan(plan)) => feature_or_plan(None, Some(plan), &mut faults),
+        None => feature_or_plan(None, None, &mut faults),
     };
     Ok((faults.none(question)?, size as usize))
 }

@@ -10,7 +10,7 @@ use crate::{
     },
     cli::{
         client::{ServiceAddress, status_error},
-        times::{parse_duration, parse_time, timestamp},
+        times::{parse_time, timestamp},
     },
 };
 use anyhow::{Context, bail};
@@ -69,7 +69,7 @@ struct OverrideArgs {
     until: Option<DateTime<Utc>>,
 
     /// Duration, such as 14d
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, group = "end")]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, group = "end")]
     r#for: Option<Duration>,
 
     /// Without an end
@@ -92,7 +92,7 @@ struct OverrideArgs {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reference: String,
 
-    /// Person for whom you set it
+    /// Person on whose behalf you set it
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     on_behalf_of: String,
 
