@@ -19,7 +19,7 @@ LABEL org.opencontainers.image.title="entitlements" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/entitlements /entitlements
 # Listen on all addresses: the loopback address of a container is not reachable from outside.
-ENV API_LISTEN=0.0.0.0:50051 WEBHOOK_LISTEN=0.0.0.0:8080 OPERATOR_LISTEN=0.0.0.0:9090
+ENV ENTITLEMENTS_API_LISTEN=0.0.0.0:50051 ENTITLEMENTS_WEBHOOK_LISTEN=0.0.0.0:8080 ENTITLEMENTS_OPERATOR_LISTEN=0.0.0.0:9090
 EXPOSE 50051 8080 9090
 USER 65532:65532
 STOPSIGNAL SIGTERM

@@ -93,7 +93,7 @@ comment on column entitlements.subject.reconcile_tries is
 create index subject_reconcile on entitlements.subject (reconcile_at) where reconcile_for is not null;
 comment on column entitlements.subject.key is 'A short key, which observations have instead of the id.';
 comment on column entitlements.subject.oldest_observed_at is
-    'When the oldest observation was recorded that was not looked at by HISTORY_RETENTION; null: there is none.';
+    'When the oldest observation was recorded that was not looked at by ENTITLEMENTS_HISTORY_RETENTION; null: there is none.';
 comment on column entitlements.subject.history_removed_at is
     'When the observations of the deleted subject were last removed; null: never.';
 

@@ -184,9 +184,12 @@ impl Server {
             .args(flags)
             .env("DATABASE_URL", database)
             .env("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
-            .env("CATALOG", concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"))
-            .env("CALLERS", file)
-            .envs([("API_LISTEN", &grpc), ("WEBHOOK_LISTEN", &http)])
+            .env(
+                "ENTITLEMENTS_CATALOG",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"),
+            )
+            .env("ENTITLEMENTS_CALLERS", file)
+            .envs([("ENTITLEMENTS_API_LISTEN", &grpc), ("ENTITLEMENTS_WEBHOOK_LISTEN", &http)])
             .stderr(fs::File::create(log)?)
             .spawn()?;
         Ok(Self { child, grpc, http, key, _callers: callers })

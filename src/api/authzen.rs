@@ -171,8 +171,7 @@ impl AuthZen {
 /// and a cache may hand the answer to other clients.
 async fn configuration(State(authzen): State<Arc<AuthZen>>) -> Result<Reply, AuthZenError> {
     let Some(base) = &authzen.public_url else {
-        let reason =
-            "PUBLIC_URL is not set: set it to the URL that callers use to reach this service";
+        let reason = "ENTITLEMENTS_PUBLIC_URL is not set: set it to the URL that callers use to reach this service";
         let status = StatusCode::NOT_FOUND;
         return Err(AuthZenError { status, reason: reason.into(), result: "refused" });
     };

@@ -89,7 +89,7 @@ fn log(before: &'static str, now: FreshnessState) {
         FreshnessState::Expired => tracing::error!(
             before,
             freshness,
-            "expired: Postgres was unreachable for longer than MAX_STALENESS; all checks fail"
+            "expired: Postgres was unreachable for longer than ENTITLEMENTS_MAX_STALENESS; all checks fail"
         ),
     }
 }

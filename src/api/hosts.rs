@@ -18,10 +18,11 @@ use http::{StatusCode, header, uri::Authority};
 use std::net::SocketAddr;
 
 /// The error for a request with another name in its Host header.
-const MISDIRECTED: &str = "the Host header names neither this machine nor PUBLIC_URL: use `localhost` or \
-     `127.0.0.1` as the host, or set PUBLIC_URL";
+const MISDIRECTED: &str = "the Host header names neither this machine nor ENTITLEMENTS_PUBLIC_URL: use `localhost` or \
+     `127.0.0.1` as the host, or set ENTITLEMENTS_PUBLIC_URL";
 
-/// The host names that a listener accepts in the Host header: those of this machine, and the host of `PUBLIC_URL`.
+/// The host names that a listener accepts in the Host header: those of this machine, and the host of
+/// `ENTITLEMENTS_PUBLIC_URL`.
 #[derive(Debug, Clone)]
 pub struct Hosts {
     public: Option<Box<str>>,

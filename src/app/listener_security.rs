@@ -73,9 +73,19 @@ fn all_tls(files: &ListenerFiles) -> [anyhow::Result<Option<Arc<Tls>>>; 3] {
     let (api, webhook, operator) =
         (files.api.as_ref(), files.webhook.as_ref(), files.operator.as_ref());
     [
-        tls(["API_TLS_CERT", "API_TLS_KEY"], api, clients, Alpn::Http2),
-        tls(["WEBHOOK_TLS_CERT", "WEBHOOK_TLS_KEY"], webhook, None, Alpn::Http1),
-        tls(["OPERATOR_TLS_CERT", "OPERATOR_TLS_KEY"], operator, clients, Alpn::Http1),
+        tls(["ENTITLEMENTS_API_TLS_CERT", "ENTITLEMENTS_API_TLS_KEY"], api, clients, Alpn::Http2),
+        tls(
+            ["ENTITLEMENTS_WEBHOOK_TLS_CERT", "ENTITLEMENTS_WEBHOOK_TLS_KEY"],
+            webhook,
+            None,
+            Alpn::Http1,
+        ),
+        tls(
+            ["ENTITLEMENTS_OPERATOR_TLS_CERT", "ENTITLEMENTS_OPERATOR_TLS_KEY"],
+            operator,
+            clients,
+            Alpn::Http1,
+        ),
     ]
 }
 
@@ -89,7 +99,7 @@ fn tls(
     let files = TlsFiles {
         certificate: (settings[0], certificate),
         key: (settings[1], key),
-        clients: clients.map(|clients| ("API_CLIENT_CA", clients.to_path_buf())),
+        clients: clients.map(|clients| ("ENTITLEMENTS_API_CLIENT_CA", clients.to_path_buf())),
     };
     Ok(Some(Arc::new(Tls::read(files, protocol)?)))
 }

@@ -160,7 +160,8 @@ impl Service {
         self.shared.store.close().await;
         self.shared.telemetry.traces.end().await;
         served?;
-        drained.context("stopped, but calls were still in flight after STOP_WITHIN")??;
+        drained
+            .context("stopped, but calls were still in flight after ENTITLEMENTS_STOP_WITHIN")??;
         tracing::info!("stopped");
         Ok(())
     }
@@ -248,9 +249,12 @@ struct BoundListeners {
 
 impl BoundListeners {
     async fn bind(config: &Config, security: &ListenerSecurity) -> anyhow::Result<(Self, Bound)> {
-        let api = bind("API_LISTEN", config.api, security.api.clone()).await?;
-        let webhook = bind("WEBHOOK_LISTEN", config.webhook, security.webhook.clone()).await?;
-        let operator = bind("OPERATOR_LISTEN", config.operator, security.operator.clone()).await?;
+        let api = bind("ENTITLEMENTS_API_LISTEN", config.api, security.api.clone()).await?;
+        let webhook =
+            bind("ENTITLEMENTS_WEBHOOK_LISTEN", config.webhook, security.webhook.clone()).await?;
+        let operator =
+            bind("ENTITLEMENTS_OPERATOR_LISTEN", config.operator, security.operator.clone())
+                .await?;
         let bound = Bound {
             api: api.local_addr()?,
             webhook: webhook.local_addr()?,

@@ -126,7 +126,7 @@ async fn apply_catalog(store: &Store, catalog: &Catalog, source: &str) -> Result
 async fn warn_without_catalog(store: &Store) -> Result<(), StoreError> {
     if retry_while_unavailable(store, || store.catalog()).await?.is_none() {
         tracing::warn!(
-            "there is no catalog: every feature is unknown; set CATALOG to a catalog file"
+            "there is no catalog: every feature is unknown; set ENTITLEMENTS_CATALOG to a catalog file"
         );
     }
     Ok(())

@@ -13,9 +13,9 @@ pub(super) fn log(config: &Config, security: &ListenerSecurity) {
     several_secrets(config.signing_secrets.len());
     unverified_database(&config.database);
     let serves_checks = config.protocols.iter().any(|p| p.is_on_operator_listener());
-    open_checks("API_LISTEN", config.api, security);
+    open_checks("ENTITLEMENTS_API_LISTEN", config.api, security);
     if serves_checks {
-        open_checks("OPERATOR_LISTEN", config.operator, security);
+        open_checks("ENTITLEMENTS_OPERATOR_LISTEN", config.operator, security);
     }
     open_metrics(config.operator);
     keys(config, security, serves_checks);
@@ -61,7 +61,7 @@ fn open_metrics(operator: SocketAddr) {
     if !is_loopback(operator.ip()) {
         tracing::warn!(
             %operator,
-            "OPERATOR_LISTEN {operator} can be reached from other machines, and serves metrics without \
+            "ENTITLEMENTS_OPERATOR_LISTEN {operator} can be reached from other machines, and serves metrics without \
              authentication: let only your monitoring reach it"
         );
     }
@@ -73,7 +73,7 @@ fn keys(config: &Config, security: &ListenerSecurity, serves_checks: bool) {
     if !callers.has_keys() {
         if config.listeners.client_ca.is_none() {
             tracing::warn!(
-                "CALLERS has no keys yet, so every call is rejected: `entitlements keys create` makes a key"
+                "ENTITLEMENTS_CALLERS has no keys yet, so every call is rejected: `entitlements keys create` makes a key"
             );
         }
         return;

@@ -1,4 +1,4 @@
-//! Logs a sample of denied checks with subject and reason, for support. Off by default (`LOG_DENIALS`).
+//! Logs a sample of denied checks with subject and reason, for support. Off by default (`ENTITLEMENTS_LOG_DENIALS`).
 
 use super::Subjects;
 use crate::{

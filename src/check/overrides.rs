@@ -78,7 +78,7 @@ pub enum OverrideFault {
     EndsBeforeStart,
     /// The override is too long.
     #[error(
-        "is more than {0} after the start, which OVERRIDES_LONGEST forbids: choose an earlier end, or `permanent`"
+        "is more than {0} after the start, which ENTITLEMENTS_OVERRIDES_LONGEST forbids: choose an earlier end, or `permanent`"
     )]
     TooLong(String),
 }
@@ -263,8 +263,8 @@ impl EditedOverride {
         Self { record, revision, accounts, version, at: at.trunc_subsecs(3) }
     }
 
-    /// Renders the answers that change, each about the subject alone, as of the beginning or the end of the override. None
-    /// for a retry of a request that is so old that its history was removed.
+    /// Renders the answers that change, each about the subject alone, as of the beginning or the end of the override.
+    /// None for a retry of a request that is so old that its history was removed.
     pub fn differences<T>(&self, render: impl Fn(AnswerDifference<'_>) -> T) -> Vec<T> {
         let Some([before, after]) = &self.accounts else { return Vec::new() };
         let catalog = &self.version.catalog;

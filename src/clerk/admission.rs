@@ -49,7 +49,7 @@ impl TrustedClaims {
             (Some(header), _) => header.objection().map_or(Ok(()), |why| Err(refused(why)))?,
             (None, Some(_)) => {
                 return Err(refused(
-                    "`jwt_authn` passed no token header: set its `header_in_metadata` to EXT_AUTHZ_JWT_HEADER",
+                    "`jwt_authn` passed no token header: set its `header_in_metadata` to ENTITLEMENTS_EXT_AUTHZ_JWT_HEADER",
                 ));
             }
             // Without the header the token's category is unknown. Only a session token has a `sid` by default.

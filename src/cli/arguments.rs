@@ -1,9 +1,11 @@
 //! Parses flags and variables. A variable that is empty or blank counts as unset: Docker Compose and other tools pass
 //! an unset variable as an empty one.
 
-use super::Cli;
+use super::{Cli, variables};
 use clap::{
-    Arg, Command, CommandFactory, FromArgMatches, Parser, builder::Resettable, error::ErrorKind,
+    Arg, Command, CommandFactory, FromArgMatches, Parser,
+    builder::Resettable,
+    error::{ContextKind, ErrorKind},
 };
 use std::env;
 
@@ -14,7 +16,7 @@ pub(super) fn parse() -> Cli {
     let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches));
     parsed.unwrap_or_else(|error| match error.kind() {
         ErrorKind::DisplayHelp => Cli::parse(), // so that help lists empty variables too
-        _ => exit_with(&error.format(&mut command)),
+        _ => exit_with(error.format(&mut command), &command),
     })
 }
 
@@ -31,14 +33,19 @@ fn without_empty_variables(command: Command) -> Command {
 }
 
 /// Prints the error and ends the process. Arguments that contain a URL are masked: the URL can contain a password.
-fn exit_with(error: &clap::Error) -> ! {
-    let urls: Vec<_> = env::args().skip(1).filter(|argument| argument.contains("://")).collect();
+fn exit_with(mut error: clap::Error, command: &Command) -> ! {
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        error.remove(ContextKind::Usage); // it would list variables that are set as required flags
+    }
+    let flags: Vec<_> = env::args().skip(1).collect();
     let text = error.render().to_string();
-    if !urls.iter().any(|url| text.contains(&**url)) {
+    let named = variables::name_variable(&text, command, &flags);
+    let urls = flags.iter().filter(|argument| argument.contains("://"));
+    let masked = urls.fold(named, |text, url| text.replace(&**url, "<a URL>"));
+    if masked == text {
         error.exit();
     }
-    let text = urls.iter().fold(text, |text, url| text.replace(&**url, "<a URL>"));
-    eprint!("{text}");
+    eprint!("{masked}");
     #[expect(clippy::disallowed_methods, reason = "nothing has started yet")]
     std::process::exit(error.exit_code());
 }

@@ -2,13 +2,13 @@
 
 use super::{
     send::{DEV_FOLDER, SECRET_FILE},
-    serve::stop_signal,
+    serve::{start_log, stop_signal},
 };
 use crate::{
     app::{Bound, Service},
     config::{Protocol, Settings},
     storage::NotMigrated,
-    telemetry::{LogFormat, start_logging},
+    telemetry::LogFormat,
 };
 use anyhow::{Context, anyhow, bail};
 use aws_lc_rs::rand;
@@ -42,8 +42,7 @@ pub(super) struct DevCommand {
 
 impl DevCommand {
     pub(super) async fn run(mut self) -> anyhow::Result<ExitCode> {
-        let format = self.settings.log_format.unwrap_or(LogFormat::Text);
-        start_logging(&self.settings.log, format)?;
+        start_log(&self.settings, LogFormat::Text)?;
         let stop = stop_signal()?;
         let folder = folder()?;
         self.settings.migrate = true;

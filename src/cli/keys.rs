@@ -57,7 +57,7 @@ enum KeysAction {
 #[derive(Debug, Args)]
 struct File {
     /// Callers file; `create` creates it if it does not exist
-    #[arg(long, env, value_name = "FILE")]
+    #[arg(long, env = "ENTITLEMENTS_CALLERS", value_name = "FILE")]
     callers: PathBuf,
 }
 
@@ -65,11 +65,11 @@ struct File {
 #[derive(Debug, Args)]
 struct RunningService {
     /// Operator listener of `serve` on this machine, which is asked whether the file is in force
-    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090")]
+    #[arg(long, env = "ENTITLEMENTS_OPERATOR_LISTEN", value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090")]
     operator_listen: SocketAddr,
 
     /// Use TLS if this is set, as `serve` does; the file is not read
-    #[arg(long, env, value_name = "FILE")]
+    #[arg(long, env = "ENTITLEMENTS_OPERATOR_TLS_CERT", value_name = "FILE")]
     operator_tls_cert: Option<PathBuf>,
 }
 

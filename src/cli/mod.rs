@@ -25,6 +25,7 @@ mod send;
 mod serve;
 mod subjects;
 mod times;
+mod variables;
 
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -81,6 +82,18 @@ enum Command {
     Reconcile(reconcile::ReconcileCommand),
 }
 
+impl Command {
+    /// Whether the command reports unknown variables itself.
+    fn reports_variables(&self) -> bool {
+        match self {
+            #[cfg(feature = "dev")]
+            Self::Dev(_) => true,
+            Self::Serve(_) | Self::Doctor(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Prints a line. If the output is closed, ends the process with the exit code that SIGPIPE would cause.
 #[expect(clippy::disallowed_methods, reason = "the output is closed")]
 fn say(line: fmt::Arguments<'_>) {
@@ -105,6 +118,11 @@ fn forbid_core_dumps() {
 pub fn main() -> ExitCode {
     forbid_core_dumps();
     let cli = arguments::parse();
+    if !cli.command.reports_variables() {
+        for found in variables::unknown() {
+            eprintln!("warning: {}", found.warning());
+        }
+    }
     let runtime = tokio::runtime::Runtime::new();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(async {

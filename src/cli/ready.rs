@@ -13,11 +13,11 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 #[command(verbatim_doc_comment)]
 pub(super) struct ReadyCommand {
     /// Operator listener of `serve` on this machine
-    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090")]
+    #[arg(long, env = "ENTITLEMENTS_OPERATOR_LISTEN", value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090")]
     operator_listen: SocketAddr,
 
     /// Use TLS if this is set, as `serve` does; the file is not read
-    #[arg(long, env, value_name = "FILE")]
+    #[arg(long, env = "ENTITLEMENTS_OPERATOR_TLS_CERT", value_name = "FILE")]
     operator_tls_cert: Option<PathBuf>,
 }
 

@@ -20,7 +20,11 @@ pub(super) struct SendCommand {
     files: Vec<String>,
 
     /// URL of the webhook endpoint
-    #[arg(long, env = "WEBHOOK_URL", default_value = "http://127.0.0.1:8080/webhooks/clerk")]
+    #[arg(
+        long,
+        env = "ENTITLEMENTS_WEBHOOK_URL",
+        default_value = "http://127.0.0.1:8080/webhooks/clerk"
+    )]
     url: String,
 
     /// Signing secret [default: the first of `CLERK_WEBHOOK_SIGNING_SECRET`, else the secret of `dev` in this folder]

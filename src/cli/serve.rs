@@ -1,5 +1,6 @@
 //! `entitlements serve` and `entitlements migrate`.
 
+use super::variables;
 use crate::{
     app::Service,
     config::{Database, Settings},
@@ -20,13 +21,19 @@ pub(super) struct ServeCommand {
 
 impl ServeCommand {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let format = self.settings.log_format.unwrap_or(LogFormat::Json);
-        start_logging(&self.settings.log, format)?;
+        start_log(&self.settings, LogFormat::Json)?;
         let config = self.settings.check()?;
         let stop = stop_signal()?;
         Service::start(config).await?.run(stop).await?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Starts logging, by default in this format, and warns of unknown variables.
+pub(super) fn start_log(settings: &Settings, default: LogFormat) -> anyhow::Result<()> {
+    start_logging(&settings.log, settings.log_format.unwrap_or(default))?;
+    variables::log_unknown();
+    Ok(())
 }
 
 /// The `migrate` command.

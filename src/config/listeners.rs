@@ -1,5 +1,5 @@
 //! Authentication of callers, and TLS of the listeners. A listener that other machines can reach is rejected, unless
-//! callers are authenticated or the setting `INSECURE` allows it.
+//! callers are authenticated or the setting `ENTITLEMENTS_INSECURE` allows it.
 
 use super::parse::switch;
 use crate::domain::loopback::is_loopback;
@@ -11,13 +11,14 @@ use std::{net::SocketAddr, path::PathBuf};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Callers and TLS")]
 pub struct ListenerSettings {
-    /// File of the callers that may use gRPC and `PROTOCOLS`, written by `entitlements keys`; reloaded when it changes
-    #[arg(long, env, value_name = "FILE")]
+    /// File of the callers that may use gRPC and `ENTITLEMENTS_PROTOCOLS`, written by `entitlements keys`; reloaded
+    /// when it changes
+    #[arg(long, env = "ENTITLEMENTS_CALLERS", value_name = "FILE")]
     pub callers: Option<PathBuf>,
 
-    /// Serve gRPC and `PROTOCOLS` without authentication on an address that other machines can reach; only for networks
-    /// that are protected by other means
-    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
+    /// Serve gRPC and `ENTITLEMENTS_PROTOCOLS` without authentication on an address that other machines can reach; only
+    /// for networks that are protected by other means
+    #[arg(long, env = "ENTITLEMENTS_INSECURE", value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1)]
     #[arg(
         require_equals = true,
         default_missing_value = "true",
@@ -27,32 +28,57 @@ pub struct ListenerSettings {
     pub insecure: bool,
 
     /// TLS certificate chain of the API listener (PEM); enables TLS; reloaded when it changes
-    #[arg(long, env, value_name = "FILE", requires = "api_tls_key")]
+    #[arg(long, env = "ENTITLEMENTS_API_TLS_CERT", value_name = "FILE", requires = "api_tls_key")]
     pub api_tls_cert: Option<PathBuf>,
 
-    /// Private key of `API_TLS_CERT` (PEM)
-    #[arg(long, env, value_name = "FILE", requires = "api_tls_cert")]
+    /// Private key of `ENTITLEMENTS_API_TLS_CERT` (PEM)
+    #[arg(long, env = "ENTITLEMENTS_API_TLS_KEY", value_name = "FILE", requires = "api_tls_cert")]
     pub api_tls_key: Option<PathBuf>,
 
-    /// Certificate authorities (PEM) whose client certificates may use the API listener and, if `OPERATOR_TLS_CERT` is
-    /// set, the operator listener
-    #[arg(long, env, value_name = "FILE", requires = "api_tls_cert")]
+    /// Certificate authorities (PEM) whose client certificates may use the API listener and, if
+    /// `ENTITLEMENTS_OPERATOR_TLS_CERT` is set, the operator listener
+    #[arg(
+        long,
+        env = "ENTITLEMENTS_API_CLIENT_CA",
+        value_name = "FILE",
+        requires = "api_tls_cert"
+    )]
     pub api_client_ca: Option<PathBuf>,
 
     /// TLS certificate chain of the webhook listener (PEM); enables TLS; reloaded when it changes
-    #[arg(long, env, value_name = "FILE", requires = "webhook_tls_key")]
+    #[arg(
+        long,
+        env = "ENTITLEMENTS_WEBHOOK_TLS_CERT",
+        value_name = "FILE",
+        requires = "webhook_tls_key"
+    )]
     pub webhook_tls_cert: Option<PathBuf>,
 
-    /// Private key of `WEBHOOK_TLS_CERT` (PEM)
-    #[arg(long, env, value_name = "FILE", requires = "webhook_tls_cert")]
+    /// Private key of `ENTITLEMENTS_WEBHOOK_TLS_CERT` (PEM)
+    #[arg(
+        long,
+        env = "ENTITLEMENTS_WEBHOOK_TLS_KEY",
+        value_name = "FILE",
+        requires = "webhook_tls_cert"
+    )]
     pub webhook_tls_key: Option<PathBuf>,
 
     /// TLS certificate chain of the operator listener (PEM); enables TLS; reloaded when it changes
-    #[arg(long, env, value_name = "FILE", requires = "operator_tls_key")]
+    #[arg(
+        long,
+        env = "ENTITLEMENTS_OPERATOR_TLS_CERT",
+        value_name = "FILE",
+        requires = "operator_tls_key"
+    )]
     pub operator_tls_cert: Option<PathBuf>,
 
-    /// Private key of `OPERATOR_TLS_CERT` (PEM)
-    #[arg(long, env, value_name = "FILE", requires = "operator_tls_cert")]
+    /// Private key of `ENTITLEMENTS_OPERATOR_TLS_CERT` (PEM)
+    #[arg(
+        long,
+        env = "ENTITLEMENTS_OPERATOR_TLS_KEY",
+        value_name = "FILE",
+        requires = "operator_tls_cert"
+    )]
     pub operator_tls_key: Option<PathBuf>,
 }
 

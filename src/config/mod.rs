@@ -12,7 +12,7 @@ pub use checked::{Config, Retention};
 pub use database::Database;
 pub use listeners::{CertificateFiles, ListenerFiles, ListenerSettings};
 pub use parse::address;
-use parse::{duration, positive_duration, switch};
+use parse::{duration, mebibytes, positive_duration, switch};
 pub use sessions::{KeySource, SessionConfig, SessionSettings};
 
 use crate::{
@@ -49,39 +49,52 @@ pub struct Settings {
     /// Verification of session tokens, for the gateway protocols.
     pub sessions: SessionSettings,
 
-    /// Catalog file: the features of each plan, and the grace periods. `serve` puts it in force at start if its content is new
-    #[arg(long, env, value_name = "FILE", help_heading = "Catalog")]
+    /// Catalog file: the features of each plan, and the grace periods. `serve` puts it in force at start if its content
+    /// is new
+    #[arg(long, env = "ENTITLEMENTS_CATALOG", value_name = "FILE", help_heading = "Catalog")]
     pub catalog: Option<PathBuf>,
 
     /// Address of the API listener: gRPC
-    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:50051", help_heading = "Listeners")]
+    #[arg(long, env = "ENTITLEMENTS_API_LISTEN", value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:50051", help_heading = "Listeners")]
     pub api_listen: SocketAddr,
 
     /// Address of the webhook listener: webhooks and probes; the only listener that Clerk must reach
-    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:8080", help_heading = "Listeners")]
+    #[arg(long, env = "ENTITLEMENTS_WEBHOOK_LISTEN", value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:8080", help_heading = "Listeners")]
     pub webhook_listen: SocketAddr,
 
     /// Address of the operator listener: /metrics, probes and the HTTP protocols; for your own services only
-    #[arg(long, env, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090", help_heading = "Listeners")]
+    #[arg(long, env = "ENTITLEMENTS_OPERATOR_LISTEN", value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090", help_heading = "Listeners")]
     pub operator_listen: SocketAddr,
 
     /// Protocols to serve in addition to the service's own gRPC API, separated by commas [default: in `dev` all that
     /// the other settings allow, in `serve` none]
-    #[arg(long, env, value_name = "PROTOCOL", value_delimiter = ',', help_heading = "Protocols")]
+    #[arg(
+        long,
+        env = "ENTITLEMENTS_PROTOCOLS",
+        value_name = "PROTOCOL",
+        value_delimiter = ',',
+        help_heading = "Protocols"
+    )]
     pub protocols: Vec<Protocol>,
 
     /// URL at which callers reach the operator listener, such as `https://entitlements.example.com`; the `AuthZEN`
     /// discovery document contains it [default: the listener's own address]
-    #[arg(long, env, value_name = "URL", help_heading = "Listeners")]
+    #[arg(long, env = "ENTITLEMENTS_PUBLIC_URL", value_name = "URL", help_heading = "Listeners")]
     pub public_url: Option<String>, // parsed later: clap would print a wrong value, which may contain a password
 
     /// Origins (CORS) whose web pages may use OFREP, such as `https://app.example.com`, separated by commas; `*`
     /// allows all
-    #[arg(long, env, value_name = "ORIGIN", value_delimiter = ',', help_heading = "Protocols")]
+    #[arg(
+        long,
+        env = "ENTITLEMENTS_OFREP_CORS_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        help_heading = "Protocols"
+    )]
     pub ofrep_cors_origins: Vec<String>,
 
     /// Apply missing database migrations at start; always on in `dev`
-    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1, help_heading = "Database")]
+    #[arg(long, env = "ENTITLEMENTS_MIGRATE", value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1, help_heading = "Database")]
     #[arg(
         require_equals = true,
         default_missing_value = "true",
@@ -91,29 +104,29 @@ pub struct Settings {
     pub migrate: bool,
 
     /// How long checks are answered from memory while Postgres is unreachable
-    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "1h", help_heading = "Checks")]
+    #[arg(long, env = "ENTITLEMENTS_MAX_STALENESS", value_name = "DURATION", value_parser = duration, default_value = "1h", help_heading = "Checks")]
     pub max_staleness: Span,
 
     /// How long a check waits for Postgres if the account is not in the cache
-    #[arg(long, env, value_name = "DURATION", value_parser = positive_duration, default_value = "240ms", help_heading = "Checks")]
+    #[arg(long, env = "ENTITLEMENTS_CHECK_TIMEOUT", value_name = "DURATION", value_parser = positive_duration, default_value = "240ms", help_heading = "Checks")]
     pub check_timeout: Span,
 
     /// How long the bodies of deliveries are kept; their hashes and results stay
-    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "30days", help_heading = "Database")]
+    #[arg(long, env = "ENTITLEMENTS_BODY_RETENTION", value_name = "DURATION", value_parser = duration, default_value = "30days", help_heading = "Database")]
     pub body_retention: Span,
 
     /// How long any account can be derived as it was known at an earlier time; `0s`: for ever
-    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "400days", help_heading = "Database")]
+    #[arg(long, env = "ENTITLEMENTS_HISTORY_RETENTION", value_name = "DURATION", value_parser = duration, default_value = "400days", help_heading = "Database")]
     pub history_retention: Span,
 
     /// How long the history of a deleted subject is kept: ids, plans and dates, without names and addresses
-    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "30days", help_heading = "Database")]
+    #[arg(long, env = "ENTITLEMENTS_HISTORY_AFTER_DELETION", value_name = "DURATION", value_parser = duration, default_value = "30days", help_heading = "Database")]
     pub history_after_deletion: Span,
 
     /// Serve entitlements.v1.Admin, which shows the bodies of deliveries, entitlements.v1.Overrides and
-    /// entitlements.v1.Support to every client of the API listener. Always on in `dev`; with `CALLERS` or `API_CLIENT_CA`,
-    /// always served to callers with the scope `admin`, `overrides` or `support`
-    #[arg(long, env, value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1, help_heading = "Protocols")]
+    /// entitlements.v1.Support to every client of the API listener. Always on in `dev`; with `ENTITLEMENTS_CALLERS` or
+    /// `ENTITLEMENTS_API_CLIENT_CA`, always served to callers with the scope `admin`, `overrides` or `support`
+    #[arg(long, env = "ENTITLEMENTS_ADMIN", value_name = "BOOL", value_parser = switch, action = ArgAction::Set, num_args = 0..=1, help_heading = "Protocols")]
     #[arg(
         require_equals = true,
         default_missing_value = "true",
@@ -123,31 +136,37 @@ pub struct Settings {
     pub admin: bool,
 
     /// Longest time for which an override may be in force unless it is permanent; `0s`: any time
-    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "0s", help_heading = "Checks")]
+    #[arg(long, env = "ENTITLEMENTS_OVERRIDES_LONGEST", value_name = "DURATION", value_parser = duration, default_value = "0s", help_heading = "Checks")]
     pub overrides_longest: Span,
 
     /// Maximum memory of cached accounts, in MiB
-    #[arg(long, env, value_name = "MIB", default_value_t = 256, help_heading = "Checks")]
+    #[arg(
+        long,
+        env = "ENTITLEMENTS_CACHE_MIB",
+        value_name = "MIB",
+        value_parser = mebibytes, default_value = "256",
+        help_heading = "Checks"
+    )]
     pub cache_mib: u64,
 
     /// Approximate maximum age of a gRPC connection. The caller is then asked to reconnect, so that callers spread over
     /// new replicas
-    #[arg(long, env, value_name = "DURATION", value_parser = positive_duration, default_value = "10m", help_heading = "Listeners")]
+    #[arg(long, env = "ENTITLEMENTS_CONNECTION_AGE", value_name = "DURATION", value_parser = positive_duration, default_value = "10m", help_heading = "Listeners")]
     pub connection_age: Span,
 
     /// How long open calls may take to finish during shutdown
-    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "10s", help_heading = "Shutdown")]
+    #[arg(long, env = "ENTITLEMENTS_STOP_WITHIN", value_name = "DURATION", value_parser = duration, default_value = "10s", help_heading = "Shutdown")]
     pub stop_within: Span,
 
     /// How long the service reports that it is not ready before it stops accepting connections
-    #[arg(long, env, value_name = "DURATION", value_parser = duration, default_value = "0s", help_heading = "Shutdown")]
+    #[arg(long, env = "ENTITLEMENTS_STOP_DELAY", value_name = "DURATION", value_parser = duration, default_value = "0s", help_heading = "Shutdown")]
     pub stop_delay: Span,
 
     /// Log filter: a level, or directives such as `debug,sqlx=debug`. A level without a target applies to this service;
     /// libraries, which may log headers and payloads, then log only warnings and errors
     #[arg(
         long,
-        env,
+        env = "ENTITLEMENTS_LOG",
         value_name = "FILTER",
         default_value = "info",
         help_heading = "Logs and traces"
@@ -156,7 +175,12 @@ pub struct Settings {
 
     /// Log denied checks with subject and reason: a share such as `1%`, or a maximum rate such as `10/s` [default:
     /// none]
-    #[arg(long, env, value_name = "SHARE", help_heading = "Logs and traces")]
+    #[arg(
+        long,
+        env = "ENTITLEMENTS_LOG_DENIALS",
+        value_name = "SHARE",
+        help_heading = "Logs and traces"
+    )]
     pub log_denials: Option<crate::telemetry::SampleRate>,
 
     /// URL of the trace collector (OTLP over gRPC), as `http://host:4317` [default: no traces]
@@ -164,7 +188,12 @@ pub struct Settings {
     pub otel_exporter_otlp_endpoint: Option<String>,
 
     /// Format of log lines [default: text in `dev`, json in `serve`]
-    #[arg(long, env, value_name = "FORMAT", help_heading = "Logs and traces")]
+    #[arg(
+        long,
+        env = "ENTITLEMENTS_LOG_FORMAT",
+        value_name = "FORMAT",
+        help_heading = "Logs and traces"
+    )]
     pub log_format: Option<crate::telemetry::LogFormat>,
 
     #[command(flatten)]
@@ -175,22 +204,22 @@ pub struct Settings {
 /// A protocol that is served in addition to the service's own gRPC API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
-    /// flagd's evaluation protocol, for `OpenFeature` SDKs, on `API_LISTEN`
+    /// flagd's evaluation protocol, for `OpenFeature` SDKs, on `ENTITLEMENTS_API_LISTEN`
     Flagd,
-    /// flagd's sync protocol: the flags of one subject, for in-process evaluation, on `API_LISTEN`
+    /// flagd's sync protocol: the flags of one subject, for in-process evaluation, on `ENTITLEMENTS_API_LISTEN`
     FlagdSync,
-    /// OFREP, `OpenFeature`'s remote evaluation protocol, on `OPERATOR_LISTEN`
+    /// OFREP, `OpenFeature`'s remote evaluation protocol, on `ENTITLEMENTS_OPERATOR_LISTEN`
     Ofrep,
-    /// `AuthZEN`, the `OpenID` Foundation's Authorization API, on `OPERATOR_LISTEN`
+    /// `AuthZEN`, the `OpenID` Foundation's Authorization API, on `ENTITLEMENTS_OPERATOR_LISTEN`
     Authzen,
-    /// Forward authentication for nginx, Caddy and Traefik: `/auth/{feature}` on `OPERATOR_LISTEN`
+    /// Forward authentication for nginx, Caddy and Traefik: `/auth/{feature}` on `ENTITLEMENTS_OPERATOR_LISTEN`
     ForwardAuth,
-    /// Envoy's external authorization (`ext_authz`), on `API_LISTEN`
+    /// Envoy's external authorization (`ext_authz`), on `ENTITLEMENTS_API_LISTEN`
     ExtAuthz,
 }
 
 impl Protocol {
-    /// Whether the protocol answers checks on `OPERATOR_LISTEN`.
+    /// Whether the protocol answers checks on `ENTITLEMENTS_OPERATOR_LISTEN`.
     #[must_use]
     pub fn is_on_operator_listener(self) -> bool {
         match self {
@@ -260,8 +289,11 @@ impl Settings {
             check_timeout: *self.check_timeout,
             retention: self.retention()?,
             admin: self.admin || listeners.require_callers(),
-            overrides_longest: Some(to_chrono(self.overrides_longest, "OVERRIDES_LONGEST")?)
-                .filter(|longest| !longest.is_zero()),
+            overrides_longest: Some(to_chrono(
+                self.overrides_longest,
+                "ENTITLEMENTS_OVERRIDES_LONGEST",
+            )?)
+            .filter(|longest| !longest.is_zero()),
             listeners,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
             log_denials: self.log_denials,
@@ -274,12 +306,12 @@ impl Settings {
 
     fn retention(&self) -> anyhow::Result<Retention> {
         Ok(Retention {
-            bodies: to_chrono(self.body_retention, "BODY_RETENTION")?,
-            history: Some(to_chrono(self.history_retention, "HISTORY_RETENTION")?)
+            bodies: to_chrono(self.body_retention, "ENTITLEMENTS_BODY_RETENTION")?,
+            history: Some(to_chrono(self.history_retention, "ENTITLEMENTS_HISTORY_RETENTION")?)
                 .filter(|retention| !retention.is_zero()),
             history_after_deletion: to_chrono(
                 self.history_after_deletion,
-                "HISTORY_AFTER_DELETION",
+                "ENTITLEMENTS_HISTORY_AFTER_DELETION",
             )?,
         })
     }
@@ -287,9 +319,9 @@ impl Settings {
     /// Rejects two listeners with one address. The error of `bind` would not name the other setting.
     fn check_distinct_listeners(&self) -> anyhow::Result<()> {
         let listeners = [
-            ("API_LISTEN", self.api_listen),
-            ("WEBHOOK_LISTEN", self.webhook_listen),
-            ("OPERATOR_LISTEN", self.operator_listen),
+            ("ENTITLEMENTS_API_LISTEN", self.api_listen),
+            ("ENTITLEMENTS_WEBHOOK_LISTEN", self.webhook_listen),
+            ("ENTITLEMENTS_OPERATOR_LISTEN", self.operator_listen),
         ];
         for ((one, address), (other, same)) in
             [(0, 1), (0, 2), (1, 2)].map(|(a, b)| (listeners[a], listeners[b]))
@@ -302,9 +334,9 @@ impl Settings {
     }
 
     fn check_exposed_listeners(&self) -> anyhow::Result<()> {
-        self.listeners.check_exposed("API_LISTEN", self.api_listen)?;
+        self.listeners.check_exposed("ENTITLEMENTS_API_LISTEN", self.api_listen)?;
         if self.protocols.iter().any(|p| p.is_on_operator_listener()) {
-            self.listeners.check_exposed("OPERATOR_LISTEN", self.operator_listen)?;
+            self.listeners.check_exposed("ENTITLEMENTS_OPERATOR_LISTEN", self.operator_listen)?;
         }
         Ok(())
     }
@@ -318,16 +350,16 @@ impl Settings {
 
     fn public_url(&self) -> anyhow::Result<Option<PublicUrl>> {
         let url = self.public_url.as_deref().filter(|url| !url.is_empty());
-        url.map(PublicUrl::from_str).transpose().context("PUBLIC_URL")
+        url.map(PublicUrl::from_str).transpose().context("ENTITLEMENTS_PUBLIC_URL")
     }
 
     fn ofrep_cors(&self) -> anyhow::Result<Vec<AllowedOrigin>> {
         let origins = self.ofrep_cors_origins.iter().filter(|origin| !origin.trim().is_empty());
         let origins = origins.map(|origin| origin.parse()).collect::<Result<Vec<_>, _>>();
-        let origins = origins.context("OFREP_CORS_ORIGINS")?;
+        let origins = origins.context("ENTITLEMENTS_OFREP_CORS_ORIGINS")?;
         ensure!(
             origins.is_empty() || self.protocols.contains(&Protocol::Ofrep),
-            "OFREP_CORS_ORIGINS is set, but OFREP is not served: add `ofrep` to PROTOCOLS"
+            "ENTITLEMENTS_OFREP_CORS_ORIGINS is set, but OFREP is not served: add `ofrep` to ENTITLEMENTS_PROTOCOLS"
         );
         Ok(origins)
     }
@@ -335,7 +367,7 @@ impl Settings {
     /// Parses the catalog file, if one is set; returns the catalog and the name of the file.
     pub fn catalog_file(&self) -> anyhow::Result<Option<(Catalog, String)>> {
         let path = self.catalog.as_ref().filter(|path| !path.as_os_str().is_empty());
-        path.map(|path| read_catalog(path).context("CATALOG")).transpose()
+        path.map(|path| read_catalog(path).context("ENTITLEMENTS_CATALOG")).transpose()
     }
 }
 

@@ -21,6 +21,11 @@ pub(super) fn positive_duration(text: &str) -> Result<Span, &'static str> {
     if duration.is_zero() { Err("must be longer than 0s") } else { Ok(duration) }
 }
 
+/// Parses a number of mebibytes.
+pub(super) fn mebibytes(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "must be a number of MiB without a unit, such as 256")
+}
+
 /// Parses a boolean in any of the usual spellings.
 pub(super) fn switch(text: &str) -> Result<bool, &'static str> {
     match &*text.trim().to_ascii_lowercase() {

@@ -43,12 +43,12 @@ pub struct SessionSettings {
 
     /// Trust the claims that Envoy's `jwt_authn` filter stores under this name (`payload_in_metadata`); only for
     /// ext-authz
-    #[arg(long, env, value_name = "NAME")]
+    #[arg(long, env = "ENTITLEMENTS_EXT_AUTHZ_JWT_PAYLOAD", value_name = "NAME")]
     pub ext_authz_jwt_payload: Option<String>,
 
     /// Name under which `jwt_authn` stores the header of the token (`header_in_metadata`): the header distinguishes
     /// session tokens from tokens of JWT templates and of machines [default: claims without `sid` are rejected]
-    #[arg(long, env, value_name = "NAME")]
+    #[arg(long, env = "ENTITLEMENTS_EXT_AUTHZ_JWT_HEADER", value_name = "NAME")]
     pub ext_authz_jwt_header: Option<String>,
 }
 
@@ -126,8 +126,8 @@ impl SessionSettings {
         match protocols.iter().find(|protocol| !self.suffice_for(**protocol)) {
             None => Ok(()),
             Some(_) => bail!(
-                "PROTOCOLS names forward-auth or ext-authz, which verify Clerk's session tokens: set \
-                 CLERK_JWT_KEY, or CLERK_JWKS_URL (or, for ext-authz behind jwt_authn, EXT_AUTHZ_JWT_PAYLOAD)"
+                "ENTITLEMENTS_PROTOCOLS names forward-auth or ext-authz, which verify Clerk's session tokens: set \
+                 CLERK_JWT_KEY, or CLERK_JWKS_URL (or, for ext-authz behind jwt_authn, ENTITLEMENTS_EXT_AUTHZ_JWT_PAYLOAD)"
             ),
         }
     }

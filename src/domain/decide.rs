@@ -83,19 +83,19 @@ impl Decision<'_> {
 }
 
 impl Account {
-    /// The default plan, if it applies at `now`: no item grants access, no override grants a plan, and the subject is not
-    /// deleted.
+    /// The default plan, if it applies at `now`: no item grants access and no override grants a plan, or the plan of an
+    /// item that grants access is unknown. It does not apply to a deleted subject.
     #[must_use]
     pub fn default_plan<'c>(&self, catalog: &'c Catalog, now: DateTime<Utc>) -> Option<&'c Slug> {
-        let standing = self.standing(catalog.grace);
-        let live = |item: Item<&str>| matches!(standing.access(&item, now), Access::Granted(..));
-        if self.deleted_at.is_some()
-            || self.has_granted_plan(catalog, now)
-            || self.items.iter().any(live)
-        {
-            return None;
-        }
-        catalog.plan_set(self.subject.kind()).default_plan.as_ref()
+        let (standing, plans) =
+            (self.standing(catalog.grace), catalog.plan_set(self.subject.kind()));
+        let is_live = |item: &Item<&str>| matches!(standing.access(item, now), Access::Granted(..));
+        let is_unknown = |item: Item<&str>| plans.find(item.plan_id, item.plan).is_none();
+        let has_live_plan =
+            || self.has_granted_plan(catalog, now) || self.items.iter().any(|item| is_live(&item));
+        let has_unknown_plan = || self.items.iter().filter(is_live).any(is_unknown);
+        let applies = self.deleted_at.is_none() && (!has_live_plan() || has_unknown_plan());
+        plans.default_plan.as_ref().filter(|_| applies)
     }
 }
 
@@ -222,14 +222,41 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
                     limit,
                 });
             }
-            (Access::Granted(..), Included::UnknownPlan) => {
-                candidates.refuses(Denial::UnknownPlan, account, plan);
+            (Access::Granted(_, until), Included::UnknownPlan) => {
+                self.collect_stand_in(account, plan, until, candidates);
             }
             (Access::Refused(reason), Included::Yes(_)) => {
                 candidates.refuses(reason, account, plan);
             }
             (Access::Granted(..), Included::No)
             | (Access::Refused(_), Included::No | Included::UnknownPlan) => {}
+        }
+    }
+
+    /// Adds the default plan in place of the unknown plan of a live item: no paying subject has less than one that pays
+    /// nothing.
+    fn collect_stand_in(
+        &self,
+        account: &'a Account,
+        unknown: Option<&'a str>,
+        until: Until,
+        candidates: &mut Candidates<'a>,
+    ) {
+        let (reason, steady_until) = (Grant::DefaultForUnknownPlan, until);
+        match self.default_plan(account) {
+            (plan, Included::Yes(limit)) => {
+                candidates.grants(GrantCandidate {
+                    reason,
+                    until,
+                    steady_until,
+                    account,
+                    plan,
+                    limit,
+                });
+            }
+            (_, Included::No | Included::UnknownPlan) => {
+                candidates.refuses(Denial::UnknownPlan, account, unknown);
+            }
         }
     }
 

@@ -111,6 +111,7 @@ impl Grant {
             Self::PastDueInGrace => "REASON_PAST_DUE_IN_GRACE",
             Self::RenewalOverdue => "REASON_RENEWAL_OVERDUE",
             Self::DefaultPlan => "REASON_DEFAULT_PLAN",
+            Self::DefaultForUnknownPlan => "REASON_DEFAULT_FOR_UNKNOWN_PLAN",
             Self::OverrideGrants => "REASON_OVERRIDE_GRANTS",
         }
     }

@@ -14,6 +14,8 @@ pub enum Reason {
 pub enum Grant {
     /// No item grants access, and the default plan includes the target.
     DefaultPlan,
+    /// The catalog does not have the plan of the live item, and the default plan, which stands in, includes the target.
+    DefaultForUnknownPlan,
     /// The item is canceled, and its period is not over.
     CanceledButPaid,
     /// A payment failed, and the grace is not over yet.
@@ -69,8 +71,9 @@ pub enum Denial {
 
 impl Grant {
     /// All reasons to allow, in ascending order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::DefaultPlan,
+        Self::DefaultForUnknownPlan,
         Self::CanceledButPaid,
         Self::PastDueInGrace,
         Self::RenewalOverdue,

@@ -275,16 +275,22 @@ fn a_paid_period_that_ends_hands_over_to_the_default_plan() {
 }
 
 #[test]
-fn a_denial_holds_until_the_default_plan_would_grant() {
+fn beyond_the_default_plan_an_unknown_plan_grants_nothing() {
     let ada = user([Item { plan: None, ..with_status("pro", "canceled") }]);
-    check(&[&ada], "reports", "2026-01-15", "denied UnknownPlan until 2026-02-01");
+    check(&[&ada], "export", "2026-01-15", "denied UnknownPlan");
 }
 
 #[test]
-fn an_unknown_plan_grants_nothing_and_keeps_the_default_plan_away() {
+fn the_default_plan_stands_in_for_an_unknown_plan() {
     let ada = user([item("gold")]);
-    check(&[&ada], "reports", "2026-01-15", "denied UnknownPlan");
+    let granted = "allowed DefaultForUnknownPlan free of user_ada";
+    check(&[&ada], "reports", "2026-01-15", granted);
     check(&[&ada], "export", "2026-01-15", "denied UnknownPlan");
+    check_plan(&[&ada], "free", "2026-01-15", granted);
+    assert_eq!(ada.default_plan(catalog(), at("2026-01-15")), Some(&"free".parse().unwrap()));
+    let canceled = user([with_status("gold", "canceled")]);
+    check(&[&canceled], "reports", "2026-01-15", granted);
+    check(&[&canceled], "reports", "2026-02-01", "allowed DefaultPlan free of user_ada");
 }
 
 #[test]
@@ -386,12 +392,4 @@ fn a_plan_is_held_like_a_feature() {
     check_plan(&[&ada], "free", "2026-01-15", "denied NotInPlan");
     check_plan(&[&user([])], "free", "2026-01-15", "allowed DefaultPlan free of user_ada");
     check_plan(&[&ada], "gold", "2026-01-15", "denied UnknownPlan");
-}
-
-#[test]
-fn entitlements_are_all_features_that_a_check_would_allow() {
-    let ada = overriding(user([item("pro")]), grant("beta", Amount::Plain), Until::Forever);
-    let found = entitlements(&ada, catalog(), at("2026-01-15"));
-    let features: Vec<_> = found.iter().map(|e| e.feature.as_str()).collect();
-    assert_eq!(features, ["beta", "export", "projects", "reports"]);
 }

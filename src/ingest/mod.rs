@@ -235,7 +235,7 @@ impl Deliveries {
         }
     }
 
-    /// Warns of plans that are not in the catalog: they grant nothing, and customers may be paying for them.
+    /// Warns of plans that are not in the catalog: they grant no more than the default plan, and customers may be paying for them.
     fn report_unknown_plans(&self, event: &WebhookEvent) {
         let Parsed::Update(update) = &event.parsed else { return };
         let subject = update.subject().as_str();
@@ -245,7 +245,7 @@ impl Deliveries {
             tracing::warn!(
                 plan,
                 subject,
-                "the plan `{plan}` is not in the catalog and grants nothing"
+                "the plan `{plan}` is not in the catalog: it grants only the default plan"
             );
         }
     }

@@ -72,7 +72,7 @@ pub fn fingerprint(content: &[u8]) -> u64 {
 }
 
 /// The setting that names the file of callers.
-const SETTING: &str = "CALLERS";
+const SETTING: &str = "ENTITLEMENTS_CALLERS";
 
 /// All callers, as the current content of the file lists them.
 pub struct Callers {

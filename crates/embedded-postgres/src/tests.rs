@@ -182,7 +182,7 @@ async fn an_error_about_broken_binaries_names_the_variable() {
         postgres_index: None,
     };
     let error = Embedded::temporary(&binaries).await.unwrap_err().to_string();
-    assert!(error.starts_with("POSTGRES_BIN="), "{error}");
+    assert!(error.starts_with("ENTITLEMENTS_POSTGRES_BIN="), "{error}");
 }
 
 #[tokio::test]

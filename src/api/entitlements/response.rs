@@ -143,6 +143,7 @@ impl From<Grant> for pb::Reason {
             Grant::PastDueInGrace => Self::PastDueInGrace,
             Grant::RenewalOverdue => Self::RenewalOverdue,
             Grant::DefaultPlan => Self::DefaultPlan,
+            Grant::DefaultForUnknownPlan => Self::DefaultForUnknownPlan,
             Grant::OverrideGrants => Self::OverrideGrants,
         }
     }

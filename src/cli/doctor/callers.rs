@@ -39,7 +39,7 @@ fn compare(file: &Path, service: &str, on_disk: u64, in_force: Option<u64>) -> F
         Some(0) => Finding::fail(
             WHAT,
             format!("the service on {service} has no callers file, so {file} is not in force"),
-            "start the service with CALLERS, or unset CALLERS here",
+            "start the service with ENTITLEMENTS_CALLERS, or unset ENTITLEMENTS_CALLERS here",
         ),
         Some(in_force) => Finding::fail(
             WHAT,

@@ -1,7 +1,7 @@
 //! Checks of the database: connection, server, rights, schema, notifications and content.
 
 use super::{
-    finding::{CHECK_TIMEOUT, Finding, within},
+    finding::{ENTITLEMENTS_CHECK_TIMEOUT, Finding, within},
     settings::count,
 };
 use crate::{
@@ -283,7 +283,7 @@ async fn parked(store: &Store) -> Finding {
 }
 
 async fn catalog(store: &Store, settings: &Settings, report: &mut impl FnMut(Finding)) {
-    match timeout(CHECK_TIMEOUT, store.catalog()).await {
+    match timeout(ENTITLEMENTS_CHECK_TIMEOUT, store.catalog()).await {
         Ok(Ok(Some(version))) => {
             let CatalogVersion { number, source, catalog, .. } = &version;
             let plans = count(catalog.plans(), "plan");
@@ -300,7 +300,7 @@ async fn catalog(store: &Store, settings: &Settings, report: &mut impl FnMut(Fin
             let fix = if is_configured {
                 "`serve` puts a catalog in force at start"
             } else {
-                "set CATALOG to a catalog file"
+                "set ENTITLEMENTS_CATALOG to a catalog file"
             };
             report(Finding::warn(CATALOG, detail, fix));
         }
@@ -323,7 +323,7 @@ async fn plans_held(store: &Store, version: &CatalogVersion) -> Finding {
             Finding::warn(
                 PLANS,
                 detail,
-                "they grant nothing until the catalog has them: add them to the catalog",
+                "they grant no more than the default plan until the catalog has them: add them to the catalog",
             )
         }
     }

@@ -3,6 +3,7 @@
 use super::finding::Finding;
 use crate::{
     app,
+    cli::variables,
     config::Settings,
     telemetry::{self, error_chain},
 };
@@ -19,6 +20,11 @@ const REST: &str = "settings";
 
 pub(super) fn all(settings: &Settings) -> Vec<Finding> {
     let mut found = vec![secrets(settings), catalog(settings)];
+    found.extend(
+        variables::unknown()
+            .iter()
+            .map(|unknown| Finding::warn(REST, unknown.is_ignored(), unknown.fix())),
+    );
     let faults = faults(settings);
     if faults.is_empty() {
         found.push(Finding::ok(REST, "all are valid"));

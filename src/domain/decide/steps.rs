@@ -6,7 +6,7 @@ use super::{
     prepared::{Held, Holder},
 };
 use crate::domain::{
-    Access, Account, Amount, Catalog, Denial, Effect, Item, Override, OverrideId, Question,
+    Access, Account, Amount, Catalog, Denial, Effect, Grant, Item, Override, OverrideId, Question,
     QuestionScope, Reason, Subject, Until, item::Claim,
 };
 use chrono::{DateTime, Utc};
@@ -123,7 +123,10 @@ impl<'a> Case<'a, '_, &'a Account> {
                 Step { until, ..Step::refusing(StepKind::Item(item), account, denial) }
             }
         });
-        Step { plan: held.named, ..step }
+        match step.reason {
+            Reason::Grant(Grant::DefaultForUnknownPlan) => step,
+            Reason::Grant(_) | Reason::Denial(_) => Step { plan: held.named, ..step },
+        }
     }
 }
 

@@ -189,7 +189,7 @@ proptest! {
                     let mut overrides = of_subject.flat_map(|account| &account.overrides);
                     prop_assert!(overrides.any(|o| o.is_in_force(now) && grants(o)));
                 }
-                (Grant::DefaultPlan, plan) => {
+                (Grant::DefaultPlan | Grant::DefaultForUnknownPlan, plan) => {
                     let default = catalog.plan_set(kind).default_plan.as_ref();
                     prop_assert_eq!(plan, default.map(Slug::as_str));
                 }

@@ -98,3 +98,11 @@ fn an_override_of_a_plan_that_the_catalog_lost_grants_nothing_and_says_so() {
     let ada = overriding(user([]), Effect::GrantPlan(slug("gold")), Until::Forever);
     check(&[&ada], "export", "2026-01-15", "denied UnknownPlan");
 }
+
+#[test]
+fn entitlements_are_all_features_that_a_check_would_allow() {
+    let ada = overriding(user([item("pro")]), grant("beta", Amount::Plain), Until::Forever);
+    let found = entitlements(&ada, super::catalog(), at("2026-01-15"));
+    let features: Vec<_> = found.iter().map(|e| e.feature.as_str()).collect();
+    assert_eq!(features, ["beta", "export", "projects", "reports"]);
+}

@@ -25,7 +25,7 @@ const NEW_FILE: u32 = 0o644;
 const HEAD: &str = "\
 # Callers. `entitlements serve` reloads this file when it changes; `entitlements keys` edits the keys.
 #
-# A client certificate that API_CLIENT_CA trusts has the scope `check`. To give it other scopes, list a name in it: a
+# A client certificate that ENTITLEMENTS_API_CLIENT_CA trusts has the scope `check`. To give it other scopes, list a name in it: a
 # URI, a DNS name in lower case, or a common name as `cn:NAME`. With `scopes = []` the certificate is rejected.
 #
 #   [certificates.\"spiffe://example.org/billing\"]

@@ -170,7 +170,7 @@ async fn a_longer_override_than_the_setting_allows_must_be_permanent() {
         ..Default::default()
     };
     let status = try_set(&replica, lasting(91)).await.unwrap_err();
-    assert_snapshot!(status.message(), @"override.expires_at: is more than 90 days after the start, which OVERRIDES_LONGEST forbids: choose an earlier end, or `permanent`");
+    assert_snapshot!(status.message(), @"override.expires_at: is more than 90 days after the start, which ENTITLEMENTS_OVERRIDES_LONGEST forbids: choose an earlier end, or `permanent`");
     try_set(&replica, lasting(89)).await.unwrap();
     set(&replica, granted(ADA, "export")).await;
 }

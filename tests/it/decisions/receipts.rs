@@ -30,7 +30,7 @@ use std::{
 use tonic::{Status, transport::Channel};
 
 /// The stories are deleted long ago, and their histories must stay.
-const KEEPS_HISTORY: [(&str, &str); 1] = [("HISTORY_AFTER_DELETION", "10000days")];
+const KEEPS_HISTORY: [(&str, &str); 1] = [("ENTITLEMENTS_HISTORY_AFTER_DELETION", "10000days")];
 
 /// A question, and the answer that it got.
 #[derive(Debug, Clone)]
@@ -137,8 +137,8 @@ impl Services {
         }
     }
 
-    /// Sets random overrides, some of which replace another one, and ends some, until all deliveries are made; returns the
-    /// number of changes.
+    /// Sets random overrides, some of which replace another one, and ends some, until all deliveries are made; returns
+    /// the number of changes.
     async fn make_exceptions(&self, stories: &[Story], url: &str) -> usize {
         let (store, mut rng, mut set) = (Store::new(url.parse().unwrap()), Rng::new(), Vec::new());
         let (mut count, conditions) = (0, ChangeConditions::default());
@@ -275,6 +275,7 @@ async fn every_answer_is_derived_again_from_its_receipt() {
     assert!(answered.len() >= count && allowed > count / 20, "{allowed} of {}", answered.len());
     let mut config = Config { catalog: None, ..config(&db) };
     config.retention.history_after_deletion = chrono::Duration::days(10_000);
+    config.connection_age = std::time::Duration::from_hours(24); // one connection for all explanations
     let replica = Replica::start_with(config).await;
     derive_again(&replica, &answered).await;
     let mut page_token = String::new();

@@ -33,9 +33,9 @@ async fn doctor(db: &Db, variables: &[(&'static str, &str)]) -> String {
     let mut all = vec![
         ("DATABASE_URL", &*db.url),
         ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
-        ("API_LISTEN", "127.0.0.1:0"),
-        ("WEBHOOK_LISTEN", "127.0.0.1:0"),
-        ("OPERATOR_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_API_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_WEBHOOK_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_OPERATOR_LISTEN", "127.0.0.1:0"),
     ];
     all.extend(variables);
     Shell::new(&all).run(&["doctor"]).await.1

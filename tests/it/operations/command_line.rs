@@ -17,9 +17,9 @@ const NOWHERE: &str = "postgres://me:hunter2@127.0.0.1:1/nothing";
 /// Checks that `serve` with these variables ends with this exit code and error.
 async fn check_refused(variables: &[(&'static str, &str)], code: i32, words: &str) {
     let any = [
-        ("API_LISTEN", "127.0.0.1:0"),
-        ("WEBHOOK_LISTEN", "127.0.0.1:0"),
-        ("OPERATOR_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_API_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_WEBHOOK_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_OPERATOR_LISTEN", "127.0.0.1:0"),
     ];
     let given = |name| variables.iter().any(|(given, _)| *given == name);
     let mut all: Vec<_> = any.into_iter().filter(|(name, _)| !given(*name)).collect();
@@ -42,7 +42,10 @@ async fn serve_refuses_to_start_on_settings_that_cannot_work_and_names_them() {
     let taken = taken.local_addr().unwrap().to_string();
     let secret = ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET);
     let database = ("DATABASE_URL", NOWHERE);
-    let both = [("WEBHOOK_LISTEN", "127.0.0.1:8080"), ("OPERATOR_LISTEN", "127.0.0.1:8080")];
+    let both = [
+        ("ENTITLEMENTS_WEBHOOK_LISTEN", "127.0.0.1:8080"),
+        ("ENTITLEMENTS_OPERATOR_LISTEN", "127.0.0.1:8080"),
+    ];
     let key = ("CLERK_SECRET_KEY", "sk_test_x");
     for (variables, words) in [
         (vec![secret], "DATABASE_URL is not set"),
@@ -52,24 +55,45 @@ async fn serve_refuses_to_start_on_settings_that_cannot_work_and_names_them() {
         (vec![database, ("CLERK_WEBHOOK_SIGNING_SECRET", "changeme")], "fewer than 16 bytes"),
         (vec![database, ("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_AQ==")], "fewer than 16 bytes"),
         (vec![database, ("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_!")], "is not base64"),
-        (vec![database, secret, ("CATALOG", "absent.toml")], "CATALOG: cannot read absent.toml"),
-        (vec![database, secret, ("CATALOG", "bad.toml")], "unknown field `feature`"),
         (
-            vec![database, secret, ("CATALOG", "default.toml")],
+            vec![database, secret, ("ENTITLEMENTS_CATALOG", "absent.toml")],
+            "ENTITLEMENTS_CATALOG: cannot read absent.toml",
+        ),
+        (vec![database, secret, ("ENTITLEMENTS_CATALOG", "bad.toml")], "unknown field `feature`"),
+        (
+            vec![database, secret, ("ENTITLEMENTS_CATALOG", "default.toml")],
             "user.default_plan: user.plans has no plan `pro`",
         ),
-        (vec![database, secret, ("API_LISTEN", &taken)], "API_LISTEN: cannot listen on"),
-        (vec![database, secret, ("OPERATOR_LISTEN", &taken)], "OPERATOR_LISTEN: cannot"),
-        (vec![database, secret, ("LOG", "a=b=c")], "LOG is not a log filter"),
-        (vec![database, secret, ("WEBHOOK_LISTEN", "here")], "--webhook-listen"),
-        (vec![database, secret, ("API_LISTEN", ":50051")], "must be ADDRESS:PORT"),
-        (vec![database, secret, both[0], both[1]], "WEBHOOK_LISTEN and OPERATOR_LISTEN are both"),
         (
-            vec![database, secret, ("WEBHOOK_LISTEN", "192.0.2.1:80")],
-            "WEBHOOK_LISTEN: cannot listen on",
+            vec![database, secret, ("ENTITLEMENTS_API_LISTEN", &taken)],
+            "ENTITLEMENTS_API_LISTEN: cannot listen on",
         ),
-        (vec![database, secret, ("MAX_STALENESS", "3600")], "must be a duration such as 250ms"),
-        (vec![database, secret, ("CHECK_TIMEOUT", "0s")], "must be longer than 0s"),
+        (
+            vec![database, secret, ("ENTITLEMENTS_OPERATOR_LISTEN", &taken)],
+            "ENTITLEMENTS_OPERATOR_LISTEN: cannot",
+        ),
+        (
+            vec![database, secret, ("ENTITLEMENTS_LOG", "a=b=c")],
+            "ENTITLEMENTS_LOG is not a log filter",
+        ),
+        (
+            vec![database, secret, ("ENTITLEMENTS_WEBHOOK_LISTEN", "here")],
+            "'here' for ENTITLEMENTS_WEBHOOK_LISTEN: must be ADDRESS:PORT",
+        ),
+        (vec![database, secret, ("ENTITLEMENTS_API_LISTEN", ":50051")], "must be ADDRESS:PORT"),
+        (
+            vec![database, secret, both[0], both[1]],
+            "ENTITLEMENTS_WEBHOOK_LISTEN and ENTITLEMENTS_OPERATOR_LISTEN are both",
+        ),
+        (
+            vec![database, secret, ("ENTITLEMENTS_WEBHOOK_LISTEN", "192.0.2.1:80")],
+            "ENTITLEMENTS_WEBHOOK_LISTEN: cannot listen on",
+        ),
+        (
+            vec![database, secret, ("ENTITLEMENTS_MAX_STALENESS", "3600")],
+            "must be a duration such as 250ms",
+        ),
+        (vec![database, secret, ("ENTITLEMENTS_CHECK_TIMEOUT", "0s")], "must be longer than 0s"),
         (vec![secret, ("DATABASE_URL", "mysql://me@here/db")], "DATABASE_URL is not a Postgres"),
         (vec![database, secret, ("CLERK_SECRET_KEY", "pk_test_x")], "is not a secret key (sk_…)"),
         (vec![database, secret, ("CLERK_PUBLISHABLE_KEY", "sk_live_x")], "not a publishable key"),
@@ -122,9 +146,9 @@ async fn migrate_then_serve_then_stop() {
     let shell = Shell::new(&[
         ("DATABASE_URL", &db.url),
         ("CLERK_WEBHOOK_SIGNING_SECRET", &secrets),
-        ("API_LISTEN", "127.0.0.1:0"),
-        ("WEBHOOK_LISTEN", "127.0.0.1:0"),
-        ("OPERATOR_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_API_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_WEBHOOK_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_OPERATOR_LISTEN", "127.0.0.1:0"),
     ]);
     for _ in 0..2 {
         let (code, stdout, stderr) = shell.run(&["migrate"]).await;
@@ -153,7 +177,8 @@ async fn send_reports_the_outcome_of_each_body() {
     let db = Db::new().await;
     let replica = Replica::start(&db).await;
     let url = format!("http://{}/webhooks/clerk", replica.bound.webhook);
-    let shell = Shell::new(&[("CLERK_WEBHOOK_SIGNING_SECRET", SECRET), ("WEBHOOK_URL", &url)]);
+    let shell =
+        Shell::new(&[("CLERK_WEBHOOK_SIGNING_SECRET", SECRET), ("ENTITLEMENTS_WEBHOOK_URL", &url)]);
     let (code, stdout, _) = shell.run(&["send", PAYLOAD, PAYLOAD]).await;
     let results: Vec<_> = stdout.lines().map(|line| line.split_once(": ").unwrap().1).collect();
     assert_eq!(code, 0, "{stdout}");

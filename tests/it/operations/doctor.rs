@@ -21,10 +21,10 @@ const CATALOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml
 async fn examined(variables: &[(&'static str, &str)]) -> (i32, Vec<String>) {
     let usual = [
         ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
-        ("CATALOG", CATALOG),
-        ("API_LISTEN", "127.0.0.1:0"),
-        ("WEBHOOK_LISTEN", "127.0.0.1:0"),
-        ("OPERATOR_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_CATALOG", CATALOG),
+        ("ENTITLEMENTS_API_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_WEBHOOK_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_OPERATOR_LISTEN", "127.0.0.1:0"),
     ];
     let given = |name| variables.iter().any(|(given, _)| *given == name);
     let mut all: Vec<_> = usual.into_iter().filter(|(name, _)| !given(*name)).collect();
@@ -107,15 +107,20 @@ async fn settings_that_cannot_work_are_named() {
     check(&[url, short], 0, &[&["warn", "signing secrets", "16 bytes", "24"]]).await;
     let word = ("CLERK_WEBHOOK_SIGNING_SECRET", "changeme");
     check(&[url, word], 1, &[&["fail", "signing secrets", "fewer than 16 bytes"]]).await;
-    let absent = ("CATALOG", "absent.toml");
+    let absent = ("ENTITLEMENTS_CATALOG", "absent.toml");
     check(&[url, absent], 1, &[&["fail", "catalog file", "cannot read absent.toml"]]).await;
     let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("broken.toml");
     std::fs::write(&broken, "[user]\nplan = 1\n").unwrap();
-    let broken = ("CATALOG", broken.to_str().unwrap());
+    let broken = ("ENTITLEMENTS_CATALOG", broken.to_str().unwrap());
     let place = "TOML parse error at line 2, column 1: unknown field `plan`";
     check(&[url, broken], 1, &[&["fail", "catalog file", place]]).await;
-    check(&[url, ("LOG", "a=b=c")], 1, &[&["fail", "settings", "LOG is not a log filter"]]).await;
+    check(
+        &[url, ("ENTITLEMENTS_LOG", "a=b=c")],
+        1,
+        &[&["fail", "settings", "ENTITLEMENTS_LOG is not a log filter"]],
+    )
+    .await;
     let none = ("DATABASE_URL", "");
     check(&[none], 1, &[&["fail", "database", "DATABASE_URL is not set"]]).await;
 }
@@ -141,7 +146,12 @@ async fn a_schema_mismatch_is_reported_with_its_versions() {
     let url = ("DATABASE_URL", &*db.url);
     let behind = ["fail", "migrations", "at 0, behind", "entitlements migrate"];
     check(&[url], 1, &[&behind]).await;
-    check(&[url, ("MIGRATE", "true")], 0, &[&["warn", "migrations", "serve --migrate"]]).await;
+    check(
+        &[url, ("ENTITLEMENTS_MIGRATE", "true")],
+        0,
+        &[&["warn", "migrations", "serve --migrate"]],
+    )
+    .await;
     let db = in_use().await;
     let later = "insert into entitlements._sqlx_migrations
         (version, description, success, checksum, execution_time) values (999, '', true, '', 0)";
@@ -233,9 +243,13 @@ async fn plain_text_to_another_machine_and_missing_notifications_are_warnings() 
 #[tokio::test]
 async fn a_catalog_that_is_missing_or_lacks_plans_is_a_warning() {
     let db = Db::new().await;
-    let (url, no_catalog) = (("DATABASE_URL", &*db.url), ("CATALOG", ""));
-    check(&[url, no_catalog], 0, &[&["warn", "catalog", "no catalog is in force", "set CATALOG"]])
-        .await;
+    let (url, no_catalog) = (("DATABASE_URL", &*db.url), ("ENTITLEMENTS_CATALOG", ""));
+    check(
+        &[url, no_catalog],
+        0,
+        &[&["warn", "catalog", "no catalog is in force", "set ENTITLEMENTS_CATALOG"]],
+    )
+    .await;
     let mut config = config(&db);
     let catalog = Catalog::from_toml("[organization.plans.pro]\nfeatures = [\"sso\"]").unwrap();
     config.catalog = Some((catalog, "other.toml".into()));
@@ -243,7 +257,7 @@ async fn a_catalog_that_is_missing_or_lacks_plans_is_a_warning() {
     replica.send(&payload("subscriptionItem.active")).await;
     replica.send("not json").await;
     replica.stop().await.unwrap();
-    let held = ["warn", "plans held", "user.plans.pro", "grant nothing"];
+    let held = ["warn", "plans held", "user.plans.pro", "no more than the default plan"];
     let parked = ["warn", "parked", "1 delivery", "deliveries list --result parked"];
     check(&[url], 0, &[&held, &parked, &["ok", "catalog", "1 is in force, from other.toml"]]).await;
 }
@@ -253,16 +267,21 @@ async fn addresses_in_use_are_reported_unless_this_service_uses_them() {
     let db = Db::new().await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap().to_string();
-    let (url, listen) = (("DATABASE_URL", &*db.url), ("WEBHOOK_LISTEN", &*at));
+    let (url, listen) = (("DATABASE_URL", &*db.url), ("ENTITLEMENTS_WEBHOOK_LISTEN", &*at));
     check(&[url, listen], 1, &[&["fail", "webhook listener", &at, "in use by another process"]])
         .await;
-    let away = ("OPERATOR_LISTEN", "192.0.2.1:9090");
+    let away = ("ENTITLEMENTS_OPERATOR_LISTEN", "192.0.2.1:9090");
     check(&[url, away], 1, &[&["fail", "operator listener", "cannot listen on 192.0.2.1"]]).await;
     let replica = Replica::start(&db).await;
     let (grpc, http) = (replica.bound.api.to_string(), replica.bound.webhook.to_string());
     let running = ["ok", "API listener", &*grpc, "this service is running there"];
-    check(&[url, ("API_LISTEN", &grpc)], 0, &[&running]).await;
-    check(&[url, ("API_LISTEN", &grpc), ("WEBHOOK_LISTEN", &http)], 0, &[&running]).await;
+    check(&[url, ("ENTITLEMENTS_API_LISTEN", &grpc)], 0, &[&running]).await;
+    check(
+        &[url, ("ENTITLEMENTS_API_LISTEN", &grpc), ("ENTITLEMENTS_WEBHOOK_LISTEN", &http)],
+        0,
+        &[&running],
+    )
+    .await;
     let authority = Authority::new();
     let listeners =
         ListenerFiles { webhook: Some(authority.listener()), ..ListenerFiles::default() };
@@ -270,9 +289,11 @@ async fn addresses_in_use_are_reported_unless_this_service_uses_them() {
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| authority.path(name));
     let http = replica.bound.webhook.to_string();
     let running = ["ok", "webhook listener", &*http, "this service is running there"];
-    let tls =
-        [("WEBHOOK_TLS_CERT", cert.to_str().unwrap()), ("WEBHOOK_TLS_KEY", key.to_str().unwrap())];
-    check(&[url, ("WEBHOOK_LISTEN", &http), tls[0], tls[1]], 0, &[&running]).await;
+    let tls = [
+        ("ENTITLEMENTS_WEBHOOK_TLS_CERT", cert.to_str().unwrap()),
+        ("ENTITLEMENTS_WEBHOOK_TLS_KEY", key.to_str().unwrap()),
+    ];
+    check(&[url, ("ENTITLEMENTS_WEBHOOK_LISTEN", &http), tls[0], tls[1]], 0, &[&running]).await;
 }
 
 #[tokio::test]

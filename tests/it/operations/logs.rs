@@ -13,7 +13,7 @@ use serde_json::Value;
 use tonic::Code;
 
 /// A long timeout, so that a check is answered on a busy machine.
-const PATIENT: (&str, &str) = ("CHECK_TIMEOUT", "1m");
+const PATIENT: (&str, &str) = ("ENTITLEMENTS_CHECK_TIMEOUT", "1m");
 
 fn question(user: &str, feature: &str) -> CheckFeatureRequest {
     CheckFeatureRequest { user_id: user.into(), feature: feature.into(), ..Default::default() }
@@ -71,7 +71,7 @@ async fn a_check_leaves_no_line_unless_log_denials_is_set() {
     let db = Db::new().await;
     let silent = Process::start(&db.url, &[PATIENT]).await;
     deliver_to(&silent, "msg_1", &payload("subscriptionItem.active")).await;
-    let some = Process::start(&db.url, &[PATIENT, ("LOG_DENIALS", "10%")]).await;
+    let some = Process::start(&db.url, &[PATIENT, ("ENTITLEMENTS_LOG_DENIALS", "10%")]).await;
     for (process, denials) in [(&silent, 0), (&some, 10)] {
         let mut client = process.client();
         let before = process.log_lines().len();
@@ -93,7 +93,7 @@ async fn a_check_leaves_no_line_unless_log_denials_is_set() {
 #[tokio::test]
 async fn a_logged_denial_has_subject_target_and_reason() {
     let db = Db::new().await;
-    let process = Process::start(&db.url, &[PATIENT, ("LOG_DENIALS", "100%")]).await;
+    let process = Process::start(&db.url, &[PATIENT, ("ENTITLEMENTS_LOG_DENIALS", "100%")]).await;
     let mut client = process.client();
     deliver_to(&process, "msg_1", &payload("subscriptionItem.ended")).await;
     let request =
@@ -156,7 +156,7 @@ async fn each_change_of_state_has_one_line_and_failing_checks_do_not_flood_the_l
 
 #[tokio::test]
 async fn an_invalid_sample_rate_of_denials_is_rejected() {
-    let shell = Shell::new(&[("LOG_DENIALS", "some")]);
+    let shell = Shell::new(&[("ENTITLEMENTS_LOG_DENIALS", "some")]);
     let (code, _, stderr) = shell.run(&["serve"]).await;
     assert_eq!(code, 2);
     assert!(stderr.contains("a share such as `1%`, or a rate such as `10/s`"), "{stderr}");

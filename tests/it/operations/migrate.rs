@@ -110,7 +110,14 @@ async fn dev_rejects_the_database_of_an_earlier_version_and_names_its_folder() {
     let dev = || {
         let mut dev = tokio::process::Command::new(env!("CARGO_BIN_EXE_entitlements"));
         dev.arg("dev").current_dir(here.path()).kill_on_drop(true);
-        dev.envs(["API_LISTEN", "WEBHOOK_LISTEN", "OPERATOR_LISTEN"].map(|v| (v, "127.0.0.1:0")));
+        dev.envs(
+            [
+                "ENTITLEMENTS_API_LISTEN",
+                "ENTITLEMENTS_WEBHOOK_LISTEN",
+                "ENTITLEMENTS_OPERATOR_LISTEN",
+            ]
+            .map(|v| (v, "127.0.0.1:0")),
+        );
         let output = fs::File::create(&log).unwrap();
         dev.stdout(output.try_clone().unwrap()).stderr(output).stdin(Stdio::null());
         dev.spawn().unwrap()

@@ -11,3 +11,4 @@ pub mod packaging;
 pub mod settings;
 pub mod soak;
 pub mod traces;
+pub mod wrong_settings;

@@ -25,13 +25,13 @@ const WEBHOOKS: &str = "/webhooks/clerk";
 /// The settings of access control. They need secrets, so the tests start `serve` without them, which is allowed only on
 /// loopback addresses.
 const ACCESS: [&str; 7] = [
-    "CALLERS",
-    "API_TLS_CERT",
-    "API_TLS_KEY",
-    "API_CLIENT_CA",
-    "OPERATOR_TLS_CERT",
-    "OPERATOR_TLS_KEY",
-    "INSECURE",
+    "ENTITLEMENTS_CALLERS",
+    "ENTITLEMENTS_API_TLS_CERT",
+    "ENTITLEMENTS_API_TLS_KEY",
+    "ENTITLEMENTS_API_CLIENT_CA",
+    "ENTITLEMENTS_OPERATOR_TLS_CERT",
+    "ENTITLEMENTS_OPERATOR_TLS_KEY",
+    "ENTITLEMENTS_INSECURE",
 ];
 
 /// The variables of a subcommand, from its `--help`.
@@ -79,17 +79,20 @@ async fn the_health_check_of_containers_says_whether_the_service_is_ready() {
     let internal = replica.bound.operator;
     let everywhere = format!("0.0.0.0:{}", internal.port());
     for address in [internal.to_string(), everywhere] {
-        let (code, stdout, _) = Shell::new(&[("OPERATOR_LISTEN", &address)]).run(&["ready"]).await;
+        let (code, stdout, _) =
+            Shell::new(&[("ENTITLEMENTS_OPERATOR_LISTEN", &address)]).run(&["ready"]).await;
         assert_eq!((code, &*stdout), (0, "ready\n"), "{address}");
     }
     let nowhere = "postgres://me@127.0.0.1:1/none".parse().unwrap();
     let waiting = Replica::launch(Config { database: nowhere, ..config(&Db::absent()) }).await;
     let address = waiting.bound.operator.to_string();
-    let (code, stdout, _) = Shell::new(&[("OPERATOR_LISTEN", &address)]).run(&["ready"]).await;
+    let (code, stdout, _) =
+        Shell::new(&[("ENTITLEMENTS_OPERATOR_LISTEN", &address)]).run(&["ready"]).await;
     assert_eq!((code, &*stdout), (1, "has not read the database yet\n"));
     replica.stop().await.unwrap();
     let address = internal.to_string();
-    let (code, _, stderr) = Shell::new(&[("OPERATOR_LISTEN", &address)]).run(&["ready"]).await;
+    let (code, _, stderr) =
+        Shell::new(&[("ENTITLEMENTS_OPERATOR_LISTEN", &address)]).run(&["ready"]).await;
     assert_eq!(code, 1);
     assert!(stderr.contains("is `entitlements serve` running?"), "{stderr}");
 }
@@ -104,9 +107,9 @@ async fn the_health_check_speaks_tls_where_the_service_does() {
     };
     let replica = Replica::start_with(Config { listeners, ..config(&Db::new().await) }).await;
     let address = format!("0.0.0.0:{}", replica.bound.operator.port());
-    let plain = ("OPERATOR_LISTEN", &*address);
+    let plain = ("ENTITLEMENTS_OPERATOR_LISTEN", &*address);
     let (code, stdout, _) =
-        Shell::new(&[plain, ("OPERATOR_TLS_CERT", "cert.pem")]).run(&["ready"]).await;
+        Shell::new(&[plain, ("ENTITLEMENTS_OPERATOR_TLS_CERT", "cert.pem")]).run(&["ready"]).await;
     assert_eq!((code, &*stdout), (0, "ready\n"));
     let (code, _, stderr) = Shell::new(&[plain]).run(&["ready"]).await;
     assert_eq!(code, 1);
@@ -129,7 +132,7 @@ fn probes_and_scrapes_of_the_chart_speak_tls_where_the_service_does() {
         let pod = &chart.one("Deployment")["spec"]["template"]["spec"];
         let variables = Container::of_pod(pod, &Image::read()).variables;
         let speaks_tls = scheme == "HTTPS";
-        for name in ["OPERATOR_TLS_CERT", "OPERATOR_TLS_KEY"] {
+        for name in ["ENTITLEMENTS_OPERATOR_TLS_CERT", "ENTITLEMENTS_OPERATOR_TLS_KEY"] {
             assert_eq!(variables.contains_key(name), speaks_tls, "{access}: {name}");
         }
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
@@ -255,11 +258,11 @@ async fn compose_starts_the_service_beside_its_database() {
     for (path, name) in container.files() {
         let folder = path.rsplit_once('/').unwrap().0;
         // A file that is replaced at run time must be mounted by its folder: a mounted file keeps its old content.
-        let is_replaced = name == "CALLERS";
+        let is_replaced = name == "ENTITLEMENTS_CALLERS";
         let is_mounted = sources.contains_key(if is_replaced { folder } else { path });
         assert!(is_mounted, "{name} names {path}: not mounted");
     }
-    let catalog = &*container.variables["CATALOG"];
+    let catalog = &*container.variables["ENTITLEMENTS_CATALOG"];
     let files = BTreeMap::from([(catalog.to_owned(), file(sources[catalog]))]);
     let process = start(&container, &image, &files).await;
     assert!(process.terminate().await);
@@ -310,7 +313,8 @@ async fn the_chart_starts_the_service_as_it_is() {
     let span = |name| *container.variables[name].parse::<humantime::Duration>().unwrap();
     let grace_period = pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
     assert!(
-        (span("STOP_DELAY") + span("STOP_WITHIN")).as_secs() < grace_period,
+        (span("ENTITLEMENTS_STOP_DELAY") + span("ENTITLEMENTS_STOP_WITHIN")).as_secs()
+            < grace_period,
         "killed while draining"
     );
 

@@ -46,8 +46,9 @@ async fn an_empty_variable_is_an_unset_one_for_every_command() {
 #[tokio::test]
 async fn serve_starts_with_all_its_optional_variables_empty() {
     let db = Db::new().await;
-    let needed = ["DATABASE_URL", "CLERK_WEBHOOK_SIGNING_SECRET", "LOG"];
-    let listeners = ["API_LISTEN", "WEBHOOK_LISTEN", "OPERATOR_LISTEN"];
+    let needed = ["DATABASE_URL", "CLERK_WEBHOOK_SIGNING_SECRET", "ENTITLEMENTS_LOG"];
+    let listeners =
+        ["ENTITLEMENTS_API_LISTEN", "ENTITLEMENTS_WEBHOOK_LISTEN", "ENTITLEMENTS_OPERATOR_LISTEN"];
     let is_optional = |name: &&str| !needed.contains(name) && !listeners.contains(name);
     let all = variables(&["serve"]).await;
     for empty in ["", " "] {
@@ -59,13 +60,17 @@ async fn serve_starts_with_all_its_optional_variables_empty() {
 
 #[tokio::test]
 async fn help_names_the_variables_that_are_empty_too() {
-    let (code, help, _) = Shell::new(&[("CATALOG", "")]).run(&["serve", "--help"]).await;
-    assert!(code == 0 && help.contains("[env: CATALOG="), "{help}");
+    let (code, help, _) =
+        Shell::new(&[("ENTITLEMENTS_CATALOG", "")]).run(&["serve", "--help"]).await;
+    assert!(code == 0 && help.contains("[env: ENTITLEMENTS_CATALOG="), "{help}");
 }
 
 /// Whether a switch is on, seen by which of two errors a public listener causes.
 async fn is_on(variables: &[(&'static str, &str)], flags: &[&str]) -> Option<bool> {
-    let usual = [("API_LISTEN", "0.0.0.0:0"), ("DATABASE_URL", "postgres://me@127.0.0.1:1/none")];
+    let usual = [
+        ("ENTITLEMENTS_API_LISTEN", "0.0.0.0:0"),
+        ("DATABASE_URL", "postgres://me@127.0.0.1:1/none"),
+    ];
     let shell = Shell::new(&[&usual[..], variables].concat());
     let arguments: Vec<_> = ["serve"].into_iter().chain(flags.iter().copied()).collect();
     let (code, _, stderr) = shell.run(&arguments).await;
@@ -105,17 +110,21 @@ async fn a_switch_is_written_as_people_and_tools_write_it() {
         ("-1", None),
         ("truee", None),
     ] {
-        assert_eq!(is_on(&[("INSECURE", text)], &[]).await, expected, "INSECURE={text:?}");
+        assert_eq!(
+            is_on(&[("ENTITLEMENTS_INSECURE", text)], &[]).await,
+            expected,
+            "ENTITLEMENTS_INSECURE={text:?}"
+        );
         if !text.is_empty() {
             let flag = format!("--insecure={text}");
             assert_eq!(is_on(&[], &[&flag]).await, expected, "{flag}");
-            let both = is_on(&[("INSECURE", "true")], &[&flag]).await;
+            let both = is_on(&[("ENTITLEMENTS_INSECURE", "true")], &[&flag]).await;
             assert_eq!(both, expected, "the flag {flag} counts");
         }
     }
     assert_eq!(is_on(&[], &["--insecure"]).await, Some(true));
-    assert_eq!(is_on(&[("INSECURE", "off")], &["--insecure"]).await, Some(true));
-    for name in ["MIGRATE", "ADMIN"] {
+    assert_eq!(is_on(&[("ENTITLEMENTS_INSECURE", "off")], &["--insecure"]).await, Some(true));
+    for name in ["ENTITLEMENTS_MIGRATE", "ENTITLEMENTS_ADMIN"] {
         let variables = [(name, "Yes"), ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)];
         let (_, _, stderr) = Shell::new(&variables).run(&["serve"]).await;
         assert!(stderr.contains("DATABASE_URL is not set"), "{name}: {stderr}");
@@ -136,7 +145,8 @@ async fn an_invalid_public_url_is_rejected() {
         ("https://example.com/#there", false),
         ("https://me:hunter2@example.com", false),
     ] {
-        let (code, _, stderr) = Shell::new(&[("PUBLIC_URL", url)]).run(&["serve"]).await;
+        let (code, _, stderr) =
+            Shell::new(&[("ENTITLEMENTS_PUBLIC_URL", url)]).run(&["serve"]).await;
         let words =
             if is_good { "DATABASE_URL is not set" } else { "must be a URL such as https://" };
         assert!(code == 2 && stderr.contains(words), "{url}: {stderr}");
@@ -155,7 +165,7 @@ async fn a_catalog_file_without_plans_or_that_is_a_pipe_is_rejected() {
     {
         for command in ["serve", "doctor"] {
             let shell = Shell::new(&[
-                ("CATALOG", file.to_str().unwrap()),
+                ("ENTITLEMENTS_CATALOG", file.to_str().unwrap()),
                 ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
                 ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
             ]);

@@ -145,7 +145,11 @@ async fn a_delivery_that_needs_an_operator_is_answered_500_and_nothing_is_record
 async fn a_running_service_survives_a_locked_out_role_and_a_read_only_primary() {
     let db = Db::new().await;
     let (role, url) = db.service_role().await;
-    let service = Process::start(&url, &[("CHECK_TIMEOUT", "2s"), ("MIGRATE", "false")]).await;
+    let service = Process::start(
+        &url,
+        &[("ENTITLEMENTS_CHECK_TIMEOUT", "2s"), ("ENTITLEMENTS_MIGRATE", "false")],
+    )
+    .await;
     let name = db.name();
     let end_sessions =
         format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'");

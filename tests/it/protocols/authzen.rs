@@ -220,7 +220,10 @@ async fn discovery_names_the_public_url_whatever_host_is_asked() {
     for host in &hosts {
         let response = client.ask(Method::GET, path, host, "").await;
         assert_eq!(response.status, 404, "{response:?}");
-        assert!(response.body.as_str().unwrap().contains("PUBLIC_URL"), "{response:?}");
+        assert!(
+            response.body.as_str().unwrap().contains("ENTITLEMENTS_PUBLIC_URL"),
+            "{response:?}"
+        );
     }
 }
 

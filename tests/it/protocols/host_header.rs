@@ -67,7 +67,10 @@ async fn without_callers_a_loopback_listener_accepts_only_host_names_of_this_mac
     assert_eq!(status(&replica, Method::GET, "/auth/export", "app.example.com").await, 401);
     let response =
         HttpClient::of(&replica).ask(Method::GET, "/metrics", &[("host", "x")], "").await;
-    assert!(response.body["error"].as_str().unwrap().contains("set PUBLIC_URL"), "{response:?}");
+    assert!(
+        response.body["error"].as_str().unwrap().contains("set ENTITLEMENTS_PUBLIC_URL"),
+        "{response:?}"
+    );
 }
 
 #[tokio::test]

@@ -293,6 +293,7 @@ async fn protocols_that_are_not_enabled_are_not_served() {
 fn reasons_have_the_names_of_the_grpc_contract() {
     let grants = [
         Grant::DefaultPlan,
+        Grant::DefaultForUnknownPlan,
         Grant::CanceledButPaid,
         Grant::PastDueInGrace,
         Grant::RenewalOverdue,

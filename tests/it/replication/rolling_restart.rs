@@ -36,7 +36,10 @@ impl Seat {
     }
 
     async fn start(&self, postgres: &Postgres) -> Process {
-        let addresses = [("API_LISTEN", self.grpc.as_str()), ("WEBHOOK_LISTEN", &self.http)];
+        let addresses = [
+            ("ENTITLEMENTS_API_LISTEN", self.grpc.as_str()),
+            ("ENTITLEMENTS_WEBHOOK_LISTEN", &self.http),
+        ];
         Process::start(&postgres.url(), &addresses).await
     }
 

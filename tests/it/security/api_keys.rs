@@ -166,7 +166,7 @@ async fn a_broken_file_is_logged_once_and_changes_nothing() {
     let (db, file) = (Db::new().await, CallersFile::new());
     let key = file.create("operator", &[Scope::Check, Scope::Admin]);
     let path = file.path();
-    let variables = [("CALLERS", path.to_str().unwrap())];
+    let variables = [("ENTITLEMENTS_CALLERS", path.to_str().unwrap())];
     let process = Process::start(&db.url, &variables).await;
     let connection =
         raw_socket::http2(process.grpc.strip_prefix("http://").unwrap().parse().unwrap()).await;
@@ -194,7 +194,10 @@ async fn a_broken_file_is_logged_once_and_changes_nothing() {
 
 #[tokio::test]
 async fn keys_are_made_listed_and_revoked_on_the_command_line() {
-    let shell = Shell::new(&[("CALLERS", "callers.toml"), ("OPERATOR_LISTEN", "127.0.0.1:1")]);
+    let shell = Shell::new(&[
+        ("ENTITLEMENTS_CALLERS", "callers.toml"),
+        ("ENTITLEMENTS_OPERATOR_LISTEN", "127.0.0.1:1"),
+    ]);
     let (code, key, stderr) = shell.run(&["keys", "create", "backend", "--scope", "check"]).await;
     assert!(code == 0 && key.starts_with("ent_backend_") && stderr.contains("Keep it"), "{stderr}");
     let scopes = ["keys", "create", "ops", "--scope", "check", "--scope", "admin"];
@@ -257,25 +260,25 @@ async fn commands_present_the_key() {
 
 #[tokio::test]
 async fn an_address_that_others_reach_is_served_only_to_callers() {
-    let ways = ["error: API_LISTEN", "keys create", "--api-client-ca", "--insecure"];
+    let ways = ["error: ENTITLEMENTS_API_LISTEN", "keys create", "--api-client-ca", "--insecure"];
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051"] {
-        check_refused(&[("API_LISTEN", address)], &ways).await;
+        check_refused(&[("ENTITLEMENTS_API_LISTEN", address)], &ways).await;
     }
-    let inside = ("OPERATOR_LISTEN", "0.0.0.0:0");
-    let ways = ["error: OPERATOR_LISTEN", "keys create", "--insecure"];
-    check_refused(&[inside, ("PROTOCOLS", "ofrep")], &ways).await;
-    let everywhere = ("API_LISTEN", "0.0.0.0:0");
-    let absent = [everywhere, ("CALLERS", "absent.toml")];
-    check_refused(&absent, &["error: CALLERS: cannot read absent.toml"]).await;
-    check_refused(&[("API_CLIENT_CA", "ca.pem")], &["--api-tls-cert"]).await;
+    let inside = ("ENTITLEMENTS_OPERATOR_LISTEN", "0.0.0.0:0");
+    let ways = ["error: ENTITLEMENTS_OPERATOR_LISTEN", "keys create", "--insecure"];
+    check_refused(&[inside, ("ENTITLEMENTS_PROTOCOLS", "ofrep")], &ways).await;
+    let everywhere = ("ENTITLEMENTS_API_LISTEN", "0.0.0.0:0");
+    let absent = [everywhere, ("ENTITLEMENTS_CALLERS", "absent.toml")];
+    check_refused(&absent, &["error: ENTITLEMENTS_CALLERS: cannot read absent.toml"]).await;
+    check_refused(&[("ENTITLEMENTS_API_CLIENT_CA", "ca.pem")], &["--api-tls-cert"]).await;
 
     let (db, file) = (Db::new().await, CallersFile::new());
-    let insecure = Process::start(&db.url, &[everywhere, ("INSECURE", "true")]).await;
+    let insecure = Process::start(&db.url, &[everywhere, ("ENTITLEMENTS_INSECURE", "true")]).await;
     assert!(insecure.log().contains("answers checks without authentication"), "{}", insecure.log());
     let path = file.path();
-    let callers = ("CALLERS", path.to_str().unwrap());
+    let callers = ("ENTITLEMENTS_CALLERS", path.to_str().unwrap());
     let empty = Process::start(&db.url, &[everywhere, callers, inside]).await;
-    assert!(empty.log().contains("CALLERS has no keys yet"), "{}", empty.log());
+    assert!(empty.log().contains("ENTITLEMENTS_CALLERS has no keys yet"), "{}", empty.log());
     assert!(empty.log().contains("let only your monitoring reach it"), "{}", empty.log());
     file.create("backend", &[Scope::Check]);
     let keyed = Process::start(&db.url, &[everywhere, callers]).await;

@@ -270,7 +270,7 @@ impl Siege {
     /// Starts a service whose connections become too old after 10 s or, for a run of a few seconds, after 10 min.
     async fn new(db: &Db, becomes_old: bool) -> Self {
         let age = if becomes_old { "10s" } else { "10m" };
-        let process = Process::start(&db.url, &[("CONNECTION_AGE", age)]).await;
+        let process = Process::start(&db.url, &[("ENTITLEMENTS_CONNECTION_AGE", age)]).await;
         let at = |url: &str| url.trim_start_matches("http://").parse().unwrap();
         let target = Target { grpc: at(&process.grpc), http: at(&process.http) };
         Self { process, target, becomes_old }

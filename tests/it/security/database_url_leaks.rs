@@ -98,11 +98,11 @@ async fn check(url: &str, words: &str, command: &[&str], as_flag: bool) {
         ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
         ("CLERK_SECRET_KEY", "sk_test_x"),
         ("ENTITLEMENTS_ADDR", "http://127.0.0.1:1"),
-        ("API_LISTEN", "127.0.0.1:0"),
-        ("WEBHOOK_LISTEN", "127.0.0.1:0"),
-        ("OPERATOR_LISTEN", "127.0.0.1:0"),
-        ("LOG", "trace"),
-        ("LOG_FORMAT", "json"),
+        ("ENTITLEMENTS_API_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_WEBHOOK_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_OPERATOR_LISTEN", "127.0.0.1:0"),
+        ("ENTITLEMENTS_LOG", "trace"),
+        ("ENTITLEMENTS_LOG_FORMAT", "json"),
     ];
     let mut arguments = command.to_vec();
     let flag = format!("--database-url={url}");

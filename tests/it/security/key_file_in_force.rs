@@ -30,7 +30,8 @@ fn on_disk(path: &Path) -> u64 {
 }
 
 async fn serve(db: &Db, file: &Path) -> (Process, String) {
-    let process = Process::start(&db.url, &[("CALLERS", file.to_str().unwrap())]).await;
+    let process =
+        Process::start(&db.url, &[("ENTITLEMENTS_CALLERS", file.to_str().unwrap())]).await;
     let internal = process.internal.strip_prefix("http://").unwrap().to_owned();
     (process, internal)
 }
@@ -98,22 +99,23 @@ async fn commands_report_whether_the_running_service_uses_the_change() {
     let (db, file) = (Db::new().await, CallersFile::new());
     let (path, create) = (file.path(), ["keys", "create", "a", "--scope", "check"]);
     let (_process, internal) = serve(&db, &path).await;
-    let callers = ("CALLERS", path.to_str().unwrap());
-    let shell = Shell::new(&[callers, ("OPERATOR_LISTEN", &internal)]);
+    let callers = ("ENTITLEMENTS_CALLERS", path.to_str().unwrap());
+    let shell = Shell::new(&[callers, ("ENTITLEMENTS_OPERATOR_LISTEN", &internal)]);
     let in_force = format!("In force on http://{internal}");
     let (code, _, stderr) = shell.run(&create).await;
     assert!(code == 0 && stderr.contains(&in_force), "{stderr}");
     let (code, _, stderr) = shell.run(&["keys", "revoke", "a"]).await;
     assert!(code == 0 && stderr.contains(&in_force), "{stderr}");
 
-    let nowhere = Shell::new(&[callers, ("OPERATOR_LISTEN", "127.0.0.1:1")]);
+    let nowhere = Shell::new(&[callers, ("ENTITLEMENTS_OPERATOR_LISTEN", "127.0.0.1:1")]);
     let (code, _, stderr) = nowhere.run(&create).await;
     let number = format!("entitlements_callers_in_force is {}", on_disk(&path));
     assert!(code == 0 && stderr.contains("No service answers"), "{stderr}");
     assert!(stderr.contains(&number), "{stderr}");
 
     let open = Replica::start(&db).await;
-    let open = Shell::new(&[callers, ("OPERATOR_LISTEN", &open.bound.operator.to_string())]);
+    let open =
+        Shell::new(&[callers, ("ENTITLEMENTS_OPERATOR_LISTEN", &open.bound.operator.to_string())]);
     let (code, _, stderr) = open.run(&["keys", "revoke", "a"]).await;
     assert!(code == 0 && stderr.contains("has no callers file"), "{stderr}");
 }
@@ -126,7 +128,10 @@ async fn a_service_that_keeps_the_old_file_is_reported() {
     let (path, mounted) = (file.path(), file.path().with_file_name("mounted.toml"));
     fs::hard_link(&path, &mounted).unwrap();
     let (process, internal) = serve(&db, &mounted).await;
-    let shell = Shell::new(&[("CALLERS", path.to_str().unwrap()), ("OPERATOR_LISTEN", &internal)]);
+    let shell = Shell::new(&[
+        ("ENTITLEMENTS_CALLERS", path.to_str().unwrap()),
+        ("ENTITLEMENTS_OPERATOR_LISTEN", &internal),
+    ]);
     let doctor = async || shell.run(&["doctor"]).await.1;
     let well = doctor().await;
     assert!(well.contains("is in force on http://"), "{well}");

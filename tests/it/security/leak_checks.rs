@@ -243,8 +243,8 @@ async fn secrets_and_people_are_in_no_log_answer_metric_or_table() {
     assert!(url.contains(PASSWORD), "{url}");
     let clerk = format!("http://{clerk}/v1");
     let variables = [
-        ("LOG", "trace"),
-        ("ADMIN", "true"),
+        ("ENTITLEMENTS_LOG", "trace"),
+        ("ENTITLEMENTS_ADMIN", "true"),
         ("CLERK_SECRET_KEY", KEY),
         ("CLERK_API_URL", &clerk),
         ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
@@ -303,7 +303,7 @@ async fn failing_commands_and_the_manual_print_no_secret() {
             ("CLERK_API_URL", &clerk),
             ("ENTITLEMENTS_KEY", TOKEN),
             ("ENTITLEMENTS_ADDR", "http://127.0.0.1:1"),
-            ("LOG", "trace"),
+            ("ENTITLEMENTS_LOG", "trace"),
         ];
         run(&variables, &["migrate"], "DATABASE_URL", &mut outputs).await;
         run(&variables, &["reconcile", ADA], "error: ", &mut outputs).await;

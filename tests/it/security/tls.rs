@@ -181,7 +181,8 @@ async fn certificates_are_replaced_without_a_restart_and_broken_ones_are_rejecte
     authority.serve_as("first.test");
     let paths = ["cert.pem", "key.pem", "ca.pem"].map(|name| authority.path(name));
     let [cert, key, ca] = &paths;
-    let names = ["API_TLS_CERT", "API_TLS_KEY", "API_CLIENT_CA"];
+    let names =
+        ["ENTITLEMENTS_API_TLS_CERT", "ENTITLEMENTS_API_TLS_KEY", "ENTITLEMENTS_API_CLIENT_CA"];
     let variables: Vec<_> =
         names.into_iter().zip(paths.iter().map(|p| p.to_str().unwrap())).collect();
     let process = Process::start(&db.url, &variables).await;
@@ -198,7 +199,7 @@ async fn certificates_are_replaced_without_a_restart_and_broken_ones_are_rejecte
 
     fs::write(cert, authority.issue(&[Name::Dns("localhost")]).0).unwrap();
     let occurrences = |words: &str| process.log().matches(words).count();
-    let kept = "API_TLS_CERT: reload failed";
+    let kept = "ENTITLEMENTS_API_TLS_CERT: reload failed";
     eventually("a certificate without its key is logged", async || occurrences(kept) > 0).await;
     fs::write(key, "nonsense").unwrap();
     eventually("a broken key is logged", async || occurrences("has no private key in PEM") > 0)
@@ -333,26 +334,37 @@ async fn invalid_certificate_files_are_named_at_start() {
     let broken = "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n";
     fs::write(authority.path("broken.pem"), broken).unwrap();
     for (certificate, key, clients, words) in [
-        ("absent.pem", "key.pem", None, "API_TLS_CERT: cannot read"),
-        ("cert.pem", "absent.pem", None, "API_TLS_KEY: cannot read"),
-        ("cert.pem", "key.pem", Some("absent.pem"), "API_CLIENT_CA: cannot read"),
-        ("empty.pem", "key.pem", None, "API_TLS_CERT: has no certificate in PEM"),
-        ("key.pem", "key.pem", None, "API_TLS_CERT: has no certificate in PEM"),
-        ("broken.pem", "key.pem", None, "API_TLS_CERT: the certificate or its key cannot be used"),
-        ("cert.pem", "cert.pem", None, "API_TLS_KEY: has no private key in PEM"),
-        ("other.pem", "key.pem", None, "the private key of API_TLS_KEY do not match"),
+        ("absent.pem", "key.pem", None, "ENTITLEMENTS_API_TLS_CERT: cannot read"),
+        ("cert.pem", "absent.pem", None, "ENTITLEMENTS_API_TLS_KEY: cannot read"),
+        ("cert.pem", "key.pem", Some("absent.pem"), "ENTITLEMENTS_API_CLIENT_CA: cannot read"),
+        ("empty.pem", "key.pem", None, "ENTITLEMENTS_API_TLS_CERT: has no certificate in PEM"),
+        ("key.pem", "key.pem", None, "ENTITLEMENTS_API_TLS_CERT: has no certificate in PEM"),
+        (
+            "broken.pem",
+            "key.pem",
+            None,
+            "ENTITLEMENTS_API_TLS_CERT: the certificate or its key cannot be used",
+        ),
+        ("cert.pem", "cert.pem", None, "ENTITLEMENTS_API_TLS_KEY: has no private key in PEM"),
+        ("other.pem", "key.pem", None, "the private key of ENTITLEMENTS_API_TLS_KEY do not match"),
         (
             "old.pem",
             "key.pem",
             None,
-            "API_TLS_CERT: the certificate expired at 2021-02-01T00:00:00Z",
+            "ENTITLEMENTS_API_TLS_CERT: the certificate expired at 2021-02-01T00:00:00Z",
         ),
-        ("cert.pem", "key.pem", Some("empty.pem"), "API_CLIENT_CA: has no certificate"),
+        (
+            "cert.pem",
+            "key.pem",
+            Some("empty.pem"),
+            "ENTITLEMENTS_API_CLIENT_CA: has no certificate",
+        ),
     ] {
         let path = |name: &str| authority.path(name).to_str().unwrap().to_owned();
         let (cert, key, clients) = (path(certificate), path(key), clients.map(path));
-        let mut variables = vec![("API_TLS_CERT", cert.as_str()), ("API_TLS_KEY", &key)];
-        variables.extend(clients.as_deref().map(|clients| ("API_CLIENT_CA", clients)));
+        let mut variables =
+            vec![("ENTITLEMENTS_API_TLS_CERT", cert.as_str()), ("ENTITLEMENTS_API_TLS_KEY", &key)];
+        variables.extend(clients.as_deref().map(|clients| ("ENTITLEMENTS_API_CLIENT_CA", clients)));
         check_refused(&variables, &[words]).await;
     }
 }

@@ -108,8 +108,16 @@ impl Checkout {
     pub fn dev(&self) -> Command {
         let mut dev = Command::new(self.binary());
         dev.arg("dev").current_dir(&self.below).env_clear();
-        dev.env("POSTGRES_BIN", &self.postgres.bin).env("LOG_FORMAT", "json");
-        dev.envs(["API_LISTEN", "WEBHOOK_LISTEN", "OPERATOR_LISTEN"].map(|v| (v, "127.0.0.1:0")));
+        dev.env("ENTITLEMENTS_POSTGRES_BIN", &self.postgres.bin)
+            .env("ENTITLEMENTS_LOG_FORMAT", "json");
+        dev.envs(
+            [
+                "ENTITLEMENTS_API_LISTEN",
+                "ENTITLEMENTS_WEBHOOK_LISTEN",
+                "ENTITLEMENTS_OPERATOR_LISTEN",
+            ]
+            .map(|v| (v, "127.0.0.1:0")),
+        );
         if self.user.is_some() {
             let (uid, gid) = self.ids();
             dev.uid(uid).gid(gid);

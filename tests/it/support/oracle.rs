@@ -117,7 +117,8 @@ pub fn expected_state(messages: &[Message], catalog: &Value, kind: &str, now: i6
             },
         );
     let mut live: BTreeSet<_> = live.map(|(plan, ..)| plan).collect();
-    if live.is_empty() {
+    let is_unknown = |plan: &String| catalog[kind]["plans"].get(plan).is_none();
+    if live.is_empty() || live.iter().any(is_unknown) {
         live.extend(catalog[kind]["default_plan"].as_str().map(str::to_owned));
     }
     let features =

@@ -189,9 +189,19 @@ impl Process {
         serve
             .env("DATABASE_URL", database)
             .env("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
-            .env("CATALOG", concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"))
-            .envs([("MIGRATE", "true"), ("LOG", "info,sqlx=off")])
-            .envs(["API_LISTEN", "WEBHOOK_LISTEN", "OPERATOR_LISTEN"].map(|v| (v, "127.0.0.1:0")))
+            .env(
+                "ENTITLEMENTS_CATALOG",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml"),
+            )
+            .envs([("ENTITLEMENTS_MIGRATE", "true"), ("ENTITLEMENTS_LOG", "info,sqlx=off")])
+            .envs(
+                [
+                    "ENTITLEMENTS_API_LISTEN",
+                    "ENTITLEMENTS_WEBHOOK_LISTEN",
+                    "ENTITLEMENTS_OPERATOR_LISTEN",
+                ]
+                .map(|v| (v, "127.0.0.1:0")),
+            )
             .envs(variables.iter().copied())
             .stderr(fs::File::create(log).unwrap())
             .stdout(Stdio::null())

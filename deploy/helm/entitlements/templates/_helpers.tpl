@@ -46,27 +46,27 @@ capabilities:
 {{- if and $access.operatorTls (not $access.tlsSecret) }}{{ fail "access.operatorTls needs access.tlsSecret" }}{{ end -}}
 {{- if not (or $access.callersSecret $access.clientCertificates $access.insecure) }}{{ fail "nobody may call yet: set access.callersSecret (API keys), access.tlsSecret and access.clientCertificates, or access.insecure=true" }}{{ end -}}
 {{- if $access.callersSecret }}
-- name: CALLERS
+- name: ENTITLEMENTS_CALLERS
   value: /etc/entitlements/callers/callers.toml
 {{- end }}
 {{- if $access.tlsSecret }}
-- name: API_TLS_CERT
+- name: ENTITLEMENTS_API_TLS_CERT
   value: /etc/entitlements/tls/tls.crt
-- name: API_TLS_KEY
+- name: ENTITLEMENTS_API_TLS_KEY
   value: /etc/entitlements/tls/tls.key
 {{- end }}
 {{- if $access.operatorTls }}
-- name: OPERATOR_TLS_CERT
+- name: ENTITLEMENTS_OPERATOR_TLS_CERT
   value: /etc/entitlements/tls/tls.crt
-- name: OPERATOR_TLS_KEY
+- name: ENTITLEMENTS_OPERATOR_TLS_KEY
   value: /etc/entitlements/tls/tls.key
 {{- end }}
 {{- if $access.clientCertificates }}
-- name: API_CLIENT_CA
+- name: ENTITLEMENTS_API_CLIENT_CA
   value: /etc/entitlements/tls/ca.crt
 {{- end }}
 {{- if $access.insecure }}
-- name: INSECURE
+- name: ENTITLEMENTS_INSECURE
   value: "true"
 {{- end }}
 {{- end }}
