@@ -10,7 +10,8 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo auditable build --release --locked --no-default-features --bin entitlements && \
-    install -D target/release/entitlements /out/entitlements
+    install -D target/release/entitlements /out/entitlements && \
+    mkdir /out/config
 
 # The base has libc, libgcc, the certificate authorities that verify Clerk's Backend API, and the user 65532.
 FROM gcr.io/distroless/cc-debian12:nonroot
@@ -18,6 +19,8 @@ LABEL org.opencontainers.image.title="entitlements" \
       org.opencontainers.image.description="Answers over gRPC what a Clerk Billing subscription entitles to" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/entitlements /entitlements
+# For a volume that `entitlements init /config` fills. An empty named volume takes the owner of the folder in the image.
+COPY --from=build --chown=65532:65532 /out/config /config
 # Listen on all addresses: the loopback address of a container is not reachable from outside.
 ENV ENTITLEMENTS_API_LISTEN=0.0.0.0:50051 ENTITLEMENTS_WEBHOOK_LISTEN=0.0.0.0:8080 ENTITLEMENTS_OPERATOR_LISTEN=0.0.0.0:9090
 EXPOSE 50051 8080 9090

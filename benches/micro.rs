@@ -15,7 +15,7 @@ use entitlements::{
     },
     ingest::{Deliveries, ServedInstance},
     replica::{Accounts, Consistency},
-    storage::{self, Author, Store},
+    storage::{self, Author, Origin, Store},
     telemetry::Telemetry,
 };
 use futures_util::FutureExt;
@@ -47,7 +47,7 @@ async fn checks() -> anyhow::Result<Evaluator> {
     storage::migrate(&options).await?;
     let (store, telemetry) = (Store::new(options), Telemetry::default());
     let catalog = Catalog::from_toml(include_str!("../catalog.example.toml"))?;
-    store.apply_catalog(Author::File, &catalog, "the example").await?;
+    store.apply_catalog(Author::Replica, &catalog, Origin::service("the example")).await?;
     let day = Duration::from_hours(24);
     let accounts = Arc::new(Accounts::new(store.clone(), 1 << 20, day, day, telemetry.clone()));
     accounts.reload_catalog().await?;

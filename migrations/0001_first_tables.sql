@@ -414,6 +414,8 @@ create table entitlements.catalog_version (
     file_content text,
     clerk_content text,
     source text not null,
+    applied_by text not null default '',
+    reason text not null default '',
     applied_at timestamptz not null default pg_catalog.clock_timestamp(),
     check (file_content is not null or clerk_content is not null)
 );
@@ -426,6 +428,9 @@ comment on column entitlements.catalog_version.file_content is
 comment on column entitlements.catalog_version.clerk_content is
     'The plans of Clerk''s Backend API, as JSON. Null: none were fetched.';
 comment on column entitlements.catalog_version.source is 'The origin of the version, such as the name of a file.';
+comment on column entitlements.catalog_version.applied_by is
+    'The person or deployment that applied the version; empty for a version of the service itself.';
+comment on column entitlements.catalog_version.reason is 'The reason to apply the version, as given; may be empty.';
 comment on column entitlements.catalog_version.applied_at is 'The time at which the version came into force.';
 
 create table entitlements.plan_name (

@@ -19,7 +19,7 @@ use entitlements::{
     ingest::{Deliveries, ServedInstance},
     replica::{Accounts, Consistency},
     server::grpc::CallMetrics,
-    storage::{self, Author, Store},
+    storage::{self, Author, Origin, Store},
     telemetry::Telemetry,
 };
 use futures_util::FutureExt;
@@ -65,7 +65,7 @@ async fn checks() -> (Evaluator, Embedded) {
     storage::migrate(&options).await.unwrap();
     let (store, telemetry) = (Store::new(options), Telemetry::default());
     let catalog = Catalog::from_toml(include_str!("../catalog.example.toml")).unwrap();
-    store.apply_catalog(Author::File, &catalog, "the example").await.unwrap();
+    store.apply_catalog(Author::Replica, &catalog, Origin::service("the example")).await.unwrap();
     let hour = Duration::from_hours(1);
     let accounts = Accounts::new(store.clone(), 1 << 20, hour, hour, telemetry.clone());
     let accounts = Arc::new(accounts);

@@ -18,10 +18,12 @@ const NAMES: [&str; 2] = ["", pb::entitlements_server::SERVICE_NAME];
 /// The name that is `SERVING` only while this replica is up to date, for callers that prefer another replica otherwise.
 const FRESHNESS: &str = "freshness";
 
-/// Updates the health status until `stop`; reports `NOT_SERVING` while `draining`. No other task writes it.
+/// Updates the health status until `stop`; reports `NOT_SERVING` while `draining`. No other task writes it. Cancels `ready`
+/// once checks can be answered.
 pub async fn watch(
     reporter: HealthReporter,
     accounts: Arc<Accounts>,
+    ready: CancellationToken,
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
@@ -40,6 +42,9 @@ pub async fn watch(
             set(&reporter, serving).await;
             reporter.set_service_status(FRESHNESS, status(fresh)).await;
             last_reported = Some((serving, fresh));
+            if serving {
+                ready.cancel();
+            }
         }
         tokio::select! {
             () = stop.cancelled() => {}

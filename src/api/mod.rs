@@ -34,7 +34,7 @@ pub use overrides::OverridesApi;
 pub use probes::ProbeState;
 pub use proto::{envoy, pb};
 pub use routes::{serve_operators, serve_webhooks};
-pub use support::SupportApi;
+pub use support::{SupportApi, preview_response};
 pub use webhook::Webhooks;
 
 use crate::server::{

@@ -1,6 +1,7 @@
 //! The probes `/livez` and `/readyz`, and `/metrics`.
 
 use crate::{
+    domain::Catalog,
     replica::{Accounts, FreshnessState},
     server::auth::Callers,
     storage::Store,
@@ -25,6 +26,8 @@ pub struct ProbeState {
     pub calls_in_progress: Box<dyn Fn() -> usize + Send + Sync>,
     /// The earliest expiry of the listeners' certificates; `None` without any.
     pub certificate_expires_at: Box<dyn Fn() -> Option<DateTime<Utc>> + Send + Sync>,
+    /// The catalog file of this replica, if it has one.
+    pub catalog_file: Box<dyn Fn() -> Option<Arc<Catalog>> + Send + Sync>,
     /// The callers, if they are authenticated.
     pub callers: Option<Arc<Callers>>,
     /// Cancelled when the service begins to stop.
@@ -81,6 +84,10 @@ fn refresh_gauges(probed: &ProbeState) {
     gauges.callers_in_force.set(whole(in_force.unwrap_or(0)));
     let is_broken = callers.is_some_and(|callers| callers.is_broken());
     gauges.callers_broken.set(i64::from(is_broken));
+    let in_force = probed.accounts.catalog();
+    let differs = (probed.catalog_file)()
+        .is_some_and(|file| in_force.number > 0 && in_force.differs_from_file(&file));
+    gauges.catalog_file_differs.set(i64::from(differs));
     for (name, pool) in probed.store.pools() {
         let labels = Labels([("pool", name)]);
         gauges.pool_size.get_or_create(&labels).set(pool.size.into());

@@ -4,6 +4,8 @@
 mod request;
 mod response;
 
+pub use response::preview as preview_response;
+
 use super::{
     admin::{request::page_size, store_status},
     entitlements::response::instant,

@@ -1,5 +1,6 @@
 //! Wiring: builds each part of the service once, runs all parts as tasks, and stops them.
 
+mod catalog_file;
 mod database_gauges;
 mod listener_security;
 mod opened;
@@ -24,6 +25,7 @@ use crate::{
     telemetry::{Metrics, SampleRate, Telemetry, Traces},
 };
 use anyhow::{Context, anyhow};
+use catalog_file::CatalogFile;
 use futures_util::FutureExt;
 use listener_security::ListenerSecurity;
 use opened::Opened;
@@ -70,6 +72,8 @@ struct SharedState {
     accounts: Arc<Accounts>,
     telemetry: Telemetry,
     security: ListenerSecurity,
+    /// Cancelled when checks can be answered.
+    ready: CancellationToken,
     /// Cancelled when the service is asked to stop: clients should send new requests to another replica.
     draining: CancellationToken,
     /// Cancelled when the listeners stop accepting connections.
@@ -84,7 +88,7 @@ impl Service {
     /// If a file, key or URL of the settings cannot be used, a listener cannot be bound, or the trace exporter or gRPC
     /// reflection cannot be set up.
     pub async fn start(mut config: Config) -> anyhow::Result<Self> {
-        let Opened { security, backend_api, sessions } = Opened::new(&config)?;
+        let Opened { security, backend_api, sessions, catalog } = Opened::new(&config)?;
         let (listeners, bound) = BoundListeners::bind(&config, &security).await?;
         let Config { connection_age: age, stop_within, stop_delay, .. } = config;
         let traces = Traces::start(config.otlp_endpoint.as_deref())?;
@@ -101,7 +105,7 @@ impl Service {
         let telemetry = shared.telemetry.clone();
         let webhooks = Webhooks::new(verifier, deliveries.clone(), telemetry.clone());
         let call_metrics = Arc::new(CallMetrics::new(telemetry, api::pb::DESCRIPTOR));
-        let probe_state = Arc::new(shared.probe_state(call_metrics.clone()));
+        let probe_state = Arc::new(shared.probe_state(call_metrics.clone(), catalog.clone()));
         let reconciler = backend_api.map(|api| shared.reconciler(api, deliveries.clone()));
         let auth_layer = AuthLayer::new(shared.security.callers.clone(), shared.metrics());
         let (mut tasks, stop) = (Tasks::new(), || shared.stop.clone());
@@ -111,11 +115,12 @@ impl Service {
         spawn(&mut tasks, "webhook listener", webhook);
         let operator = api::serve_operators(listeners.operator, protocols, probe_state, stop());
         spawn(&mut tasks, "operator listener", operator);
-        let (accounts, draining) = (shared.accounts.clone(), shared.draining.clone());
-        spawn(&mut tasks, "health", api::watch_health(health, accounts, draining, stop()));
+        let (accounts, ready) = (shared.accounts.clone(), shared.ready.clone());
+        let health = api::watch_health(health, accounts, ready, shared.draining.clone(), stop());
+        spawn(&mut tasks, "health", health);
         spawn(&mut tasks, "keys and certificates", shared.security.clone().watch(stop()));
         let migrate = config.migrate.then_some(config.database);
-        let startup = Startup { store: shared.store.clone(), migrate, catalog: config.catalog };
+        let startup = Startup { store: shared.store.clone(), migrate, catalog };
         shared.spawn_after(&mut tasks, startup, config.retention, reconciler);
         Ok(Self { bound, shared, tasks, stop_within, stop_delay })
     }
@@ -128,12 +133,7 @@ impl Service {
 
     /// Resolves when checks can be answered.
     pub fn ready(&self) -> impl Future<Output = ()> + use<> {
-        let accounts = self.shared.accounts.clone();
-        async move {
-            while !accounts.freshness().can_answer() {
-                sleep(Duration::from_millis(10)).await;
-            }
-        }
+        self.shared.ready.clone().cancelled_owned()
     }
 
     /// Runs until `asked_to_stop` resolves, then drains open calls.
@@ -142,10 +142,7 @@ impl Service {
     /// If a task ends unexpectedly, or if calls are still open after `stop_within`.
     pub async fn run(mut self, asked_to_stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Bound { api, webhook, operator } = self.bound;
-        tracing::info!(
-            %api, %webhook, %operator,
-            "serving gRPC on {api}, webhooks on {webhook}, metrics on {operator}"
-        );
+        tracing::info!(%api, %webhook, %operator, "serving");
         let served = tokio::select! {
             () = asked_to_stop => Ok(()),
             ended = self.tasks.join_next() => Err(ended_early(ended)),
@@ -179,8 +176,8 @@ impl SharedState {
             telemetry.clone(),
         );
         let accounts = Arc::new(accounts);
-        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        Self { store, accounts, telemetry, security, draining, stop }
+        let [ready, draining, stop] = std::array::from_fn(|_| CancellationToken::new());
+        Self { store, accounts, telemetry, security, ready, draining, stop }
     }
 
     fn metrics(&self) -> Arc<Metrics> {
@@ -225,7 +222,11 @@ impl SharedState {
         spawn_fallible(tasks, "start-up", startup.run(prepared, stop));
     }
 
-    fn probe_state(&self, call_metrics: Arc<CallMetrics>) -> ProbeState {
+    fn probe_state(
+        &self,
+        call_metrics: Arc<CallMetrics>,
+        catalog: Option<Arc<CatalogFile>>,
+    ) -> ProbeState {
         let certificates = self.security.certificates();
         let expires_at = move || certificates.iter().filter_map(|tls| tls.expires_at()).min();
         ProbeState {
@@ -234,6 +235,7 @@ impl SharedState {
             store: self.store.clone(),
             calls_in_progress: Box::new(move || call_metrics.in_progress()),
             certificate_expires_at: Box::new(expires_at),
+            catalog_file: Box::new(move || catalog.as_ref().map(|file| file.current())),
             callers: self.security.callers.clone(),
             draining: self.draining.clone(),
         }
@@ -266,7 +268,7 @@ impl BoundListeners {
 
 async fn bind(name: &str, address: SocketAddr, tls: Option<Arc<Tls>>) -> anyhow::Result<Listener> {
     let bound = Listener::bind(address, tls).await;
-    bound.with_context(|| format!("{name}: cannot listen on {address}"))
+    bound.with_context(|| format!("{name}: cannot listen on {address}; choose another port, or end the process that has it"))
 }
 
 /// Spawns a task that returns no error.

@@ -1,11 +1,12 @@
 //! Opens what the settings name: key files, certificates, and clients of Clerk's APIs.
 
-use super::{listener_security::ListenerSecurity, startup_warnings};
+use super::{catalog_file::CatalogFile, listener_security::ListenerSecurity, startup_warnings};
 use crate::{
     clerk::{BackendApi, SessionKeys, SessionVerifier},
     config::{BackendAccess, Config, KeySource, ListenerFiles, SessionConfig},
 };
 use anyhow::Context;
+use std::sync::Arc;
 
 /// The objects that a service opens before it starts.
 pub(super) struct Opened {
@@ -15,6 +16,8 @@ pub(super) struct Opened {
     pub backend_api: Option<BackendApi>,
     /// Verifies session tokens; `None` without a key.
     pub sessions: Option<SessionVerifier>,
+    /// The catalog file; `None` without one.
+    pub catalog: Option<Arc<CatalogFile>>,
 }
 
 impl Opened {
@@ -27,7 +30,8 @@ impl Opened {
         startup_warnings::log(config, &security);
         let backend_api = config.backend_api.as_ref().map(backend_api).transpose()?;
         let sessions = config.sessions.clone().map(sessions).transpose()?;
-        Ok(Self { security, backend_api, sessions })
+        let catalog = CatalogFile::open(config)?.map(Arc::new);
+        Ok(Self { security, backend_api, sessions, catalog })
     }
 }
 

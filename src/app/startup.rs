@@ -1,8 +1,8 @@
 //! Start-up: waits for the database, migrates it if configured, and puts the catalog file in force.
 
+use super::catalog_file::CatalogFile;
 use crate::{
-    domain::Catalog,
-    storage::{Applied, Author, Schema, Store, StoreError, migrate},
+    storage::{Schema, Store, StoreError, migrate},
     telemetry::log_chain,
 };
 use anyhow::{Context, ensure};
@@ -32,8 +32,8 @@ pub(super) struct Startup {
     pub store: Arc<Store>,
     /// The connection options for migrating; `None` if migrating is not configured.
     pub migrate: Option<PgConnectOptions>,
-    /// The content and the name of the catalog file.
-    pub catalog: Option<(Catalog, String)>,
+    /// The catalog file, if one is set.
+    pub catalog: Option<Arc<CatalogFile>>,
 }
 
 impl Startup {
@@ -43,9 +43,13 @@ impl Startup {
         prepared: CancellationToken,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
+        let (file, store) = (self.catalog.clone(), self.store.clone());
         if let Some(done) = stop.run_until_cancelled(self.prepare()).await {
             done?;
             prepared.cancel();
+            if let Some(file) = file {
+                stop.run_until_cancelled(file.follow(&store)).await;
+            }
             stop.cancelled().await;
         }
         Ok(())
@@ -68,8 +72,9 @@ impl Startup {
              ROLE`, or: {}",
             missing.join("; ")
         );
+        wait_until_writable(&self.store).await?;
         match &self.catalog {
-            Some((catalog, source)) => apply_catalog(&self.store, catalog, source).await?,
+            Some(file) => retry_while_unavailable(&self.store, || file.start(&self.store)).await?,
             None => warn_without_catalog(&self.store).await?,
         }
         Ok(())
@@ -102,23 +107,19 @@ where
     }
 }
 
-async fn apply_catalog(store: &Store, catalog: &Catalog, source: &str) -> Result<(), StoreError> {
-    match retry_while_unavailable(store, || store.apply_catalog(Author::File, catalog, source))
-        .await?
-    {
-        Applied::New(number) => {
-            tracing::info!(
-                number,
-                plans = catalog.plans(),
-                "catalog {number} from {source} is in force now"
+/// Waits until the database accepts writes, as after the promotion of a standby; logs once that it does not.
+async fn wait_until_writable(store: &Store) -> Result<(), StoreError> {
+    let mut has_logged = false;
+    while retry_while_unavailable(store, || store.is_read_only()).await? {
+        if !has_logged {
+            tracing::error!(
+                database = store.describe_database(),
+                "the database accepts no writes, waiting: DATABASE_URL leads to a standby, or \
+                 default_transaction_read_only is on"
             );
         }
-        Applied::InForce(number) => tracing::info!(number, "catalog {number} is in force"),
-        Applied::Replaced { then, now } => tracing::warn!(
-            then,
-            now,
-            "{source} is not put in force: its content was catalog {then}, which catalog {now} has replaced"
-        ),
+        has_logged = true;
+        sleep(DATABASE_RETRY_INTERVAL).await;
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! Source: <https://docs.svix.com/receiving/verifying-payloads/how-manual>. The `svix` crate verifies signatures. This
 //! file first rejects requests that the crate wrongly accepts: ids with dots, two families of headers, weak keys.
 
+use anyhow::anyhow;
+use aws_lc_rs::rand;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
@@ -40,6 +42,17 @@ impl SigningSecret {
             Ok(_) => Err(InvalidSigningSecret("has fewer than 16 bytes")),
             Err(_) => Err(InvalidSigningSecret("is not base64 after `whsec_`")),
         }
+    }
+
+    /// A new random secret, `whsec_…`.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no random bytes.
+    pub fn generate() -> anyhow::Result<SecretString> {
+        let mut random = [0; 32];
+        rand::fill(&mut random).map_err(|_| anyhow!("cannot read random bytes from the system"))?;
+        Ok(format!("whsec_{}", STANDARD.encode(random)).into())
     }
 
     /// The length of the key, in bytes.

@@ -1,34 +1,38 @@
 //! `entitlements catalog`: shows catalog versions, previews changes, and puts a catalog in force.
 
+mod change;
 mod effect;
 mod preview;
 
+use super::{
+    output::{Format, STRONG, Table, paint, print_line, print_text, say_json},
+    render::counted,
+};
 use crate::{
-    app::backend_api,
+    app::{WrongSchema, backend_api},
     clerk::BackendApi,
-    config::{Backend, Database, read_catalog},
-    domain::Catalog,
-    ingest::reconcile::{Reconciler, Refreshed},
-    ingest::{Deliveries, ServedInstance},
+    config::{Backend, Database},
+    ingest::{Deliveries, ServedInstance, reconcile::Reconciler},
     replica::Accounts,
-    storage::{Applied, Author, CatalogVersion, Store},
+    storage::{CatalogVersion, Schema, Store},
     telemetry::Telemetry,
 };
-use anyhow::{Context, bail};
+use anyhow::Context;
+use change::{ApplyArgs, CatalogEdit, print_changes};
 use chrono::SecondsFormat;
-use clap::{Args, Subcommand};
-use effect::PlanEffect;
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 /// Subjects per page of the query.
 pub(super) const SUBJECTS_PER_PAGE: i64 = 500;
 /// The subcommands of `catalog`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  entitlements catalog plan catalog.toml --subjects
+  entitlements catalog apply catalog.toml --most-losses 3 --by ci --reason 'new prices'
+  entitlements catalog show 4 > catalog-4.toml
+  entitlements catalog diff 4 5")]
 pub(super) struct CatalogCommand {
     #[command(subcommand)]
     action: CatalogAction,
@@ -39,16 +43,51 @@ pub(super) struct CatalogCommand {
 
 #[derive(Debug, Subcommand)]
 enum CatalogAction {
+    /// Show how a catalog file differs from the catalog in force, and which subjects would gain and lose by it
+    Plan {
+        /// Catalog file
+        file: PathBuf,
+        /// List what each subject would gain and lose
+        #[arg(long)]
+        subjects: bool,
+    },
+    /// Put a catalog file in force, forward and back alike: the step of a deployment
+    ///
+    /// Exits with 0 if the file is in force, 1 if too many subjects would lose something, 2 for any other error.
+    Apply {
+        /// Catalog file
+        file: PathBuf,
+        #[command(flatten)]
+        args: ApplyArgs,
+    },
     /// Import the plans from Clerk's Backend API and put the result in force; plans of the catalog file take precedence
     Pull {
         /// Remove plans that Clerk no longer lists; without this flag their holders keep them
         #[arg(long)]
         remove_retired: bool,
+        #[command(flatten)]
+        args: ApplyArgs,
     },
-    /// Preview a catalog file: the features and limits that subjects would gain or lose
-    Plan {
-        /// Catalog file
-        file: PathBuf,
+    /// List catalog versions, newest first, with the person who applied each, and why
+    History {
+        /// Maximum number of versions to list
+        #[arg(long, default_value_t = 20)]
+        limit: i64,
+    },
+    /// Print a catalog version as a file that `catalog apply` takes
+    Show {
+        /// Number of the version [default: the version in force]
+        number: Option<u64>,
+        /// Part of the version [default: the catalog file, if it has one; else Clerk's plans]
+        #[arg(long, value_name = "PART")]
+        part: Option<CatalogPart>,
+    },
+    /// Show the differences between two catalog versions
+    Diff {
+        /// Number of the version before
+        before: u64,
+        /// Number of the version after [default: the version in force]
+        after: Option<u64>,
     },
     /// Preview another plan for a user or an organization: what it would gain and lose, and where it uses too much
     Preview {
@@ -60,28 +99,17 @@ enum CatalogAction {
         #[arg(long = "count", value_name = "FEATURE=NUMBER", value_parser = parse_count)]
         counts: Vec<(String, u64)>,
     },
-    /// Put a catalog file in force, even if a newer catalog has replaced it
-    Apply {
-        /// Catalog file
-        file: PathBuf,
-        /// Apply the file even if more subjects lose a feature or a part of a limit than --most-losses allows
-        #[arg(long)]
-        yes: bool,
-        /// Maximum number of subjects that may lose a feature, now or earlier than before, or a part of a limit
-        #[arg(long, value_name = "COUNT", default_value_t = 0)]
-        most_losses: usize,
-    },
-    /// List catalog versions, newest first
-    History {
-        /// Maximum number of versions to list
-        #[arg(long, default_value_t = 20)]
-        limit: i64,
-    },
-    /// Show the content of a catalog version
-    Show {
-        /// Number of the version [default: the version in force]
-        number: Option<u64>,
-    },
+}
+
+/// A part of a catalog version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CatalogPart {
+    /// The catalog file
+    File,
+    /// The plans of Clerk's Backend API
+    Clerk,
+    /// Both, as they are in force. If it is applied, Clerk no longer changes these plans
+    All,
 }
 
 /// Settings of commands that use the database directly, not through a running service.
@@ -95,8 +123,14 @@ pub(super) struct DirectDatabase {
 }
 
 impl DirectDatabase {
-    pub(super) fn store(&self) -> anyhow::Result<Arc<Store>> {
-        Ok(Store::new(self.database.options()?))
+    /// Opens the database, whose schema must fit this release.
+    pub(super) async fn store(&self) -> anyhow::Result<Arc<Store>> {
+        let store = Store::new(self.database.options()?);
+        match store.schema().await? {
+            Schema::Fits => Ok(store),
+            Schema::Behind => Err(WrongSchema::Behind.into()),
+            Schema::Ahead => Err(WrongSchema::Ahead.into()),
+        }
     }
 
     fn api(&self) -> anyhow::Result<BackendApi> {
@@ -106,8 +140,8 @@ impl DirectDatabase {
         backend_api(&access)
     }
 
-    pub(super) fn reconciler(&self) -> anyhow::Result<Reconciler> {
-        let (store, telemetry) = (self.store()?, Telemetry::default());
+    pub(super) async fn reconciler(&self) -> anyhow::Result<Reconciler> {
+        let (store, telemetry) = (self.store().await?, Telemetry::default());
         let accounts =
             Accounts::new(store.clone(), 0, Duration::ZERO, Duration::ZERO, telemetry.clone());
         let accounts = Arc::new(accounts);
@@ -119,108 +153,118 @@ impl DirectDatabase {
 }
 
 impl CatalogCommand {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let store = self.direct.store()?;
+    pub(super) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let store = self.direct.store().await?;
         match &self.action {
-            CatalogAction::Pull { remove_retired } => {
-                print_refreshed(&self.direct.reconciler()?.refresh(*remove_retired).await?);
+            CatalogAction::Plan { file, subjects } => {
+                CatalogEdit::of_file(store, file, *subjects, format).await?.show();
             }
-            CatalogAction::Plan { file } => {
-                let (catalog, _) = read_catalog(file)?;
-                let (planned, now) = planned(&store, catalog).await?;
-                compare(&store, &now, &planned).await?.print();
+            CatalogAction::Apply { file, args } => {
+                return CatalogEdit::of_file(store, file, false, format).await?.apply(args).await;
             }
-            CatalogAction::Preview { subject, plan, counts } => {
-                preview::run(store, subject, plan, counts).await?;
-            }
-            CatalogAction::Apply { file, yes, most_losses } => {
-                let most_losses = if *yes { usize::MAX } else { *most_losses };
-                apply(&store, file, most_losses).await?;
+            CatalogAction::Pull { remove_retired, args } => {
+                let edit = CatalogEdit::of_clerk(&self.direct, *remove_retired, format).await?;
+                return edit.apply(args).await;
             }
             CatalogAction::History { limit } => {
-                for version in store.catalog_history(*limit).await? {
-                    say!("{}", line(&version));
-                }
+                history(&store.catalog_history(*limit).await?, format);
             }
-            CatalogAction::Show { number } => {
-                let versions = store.catalog_history(i64::MAX).await?;
-                let found = versions.into_iter().find(|v| number.is_none_or(|n| n == v.number));
-                let version = found.with_context(|| missing(*number))?;
-                say!("{}\n{}", line(&version), version.catalog.to_json());
+            CatalogAction::Show { number, part } => {
+                show(&found(&store, *number).await?, *part, format)?;
+            }
+            CatalogAction::Diff { before, after } => {
+                let before = found(&store, Some(*before)).await?;
+                diff(&before, &found(&store, *after).await?, format);
+            }
+            CatalogAction::Preview { subject, plan, counts } => {
+                preview::run(store, subject, plan, counts, format).await?;
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Applies a file, unless more subjects than that lose something.
-async fn apply(store: &Store, file: &Path, most_losses: usize) -> anyhow::Result<()> {
-    let (catalog, name) = read_catalog(file)?;
-    let (planned, now) = planned(store, catalog.clone()).await?;
-    let effect = compare(store, &now, &planned).await?;
-    effect.print();
-    let losers = effect.losers();
-    if losers > most_losses {
-        bail!(
-            "{losers} of the subjects would lose a feature, some of its time, or a part of its limit, so nothing was applied: \
-             add --yes to apply it anyway"
-        );
+/// The version with a number; without one, the version in force.
+async fn found(store: &Store, number: Option<u64>) -> anyhow::Result<CatalogVersion> {
+    match number {
+        Some(number) => store.catalog_version(number).await?.with_context(|| {
+            format!("there is no catalog {number}: `catalog history` lists all catalogs")
+        }),
+        None => store
+            .catalog()
+            .await?
+            .context("there is no catalog yet: create one with `catalog apply FILE`"),
     }
-    print_applied(store.apply_catalog(Author::Operator, &catalog, &name).await?);
+}
+
+fn history(versions: &[CatalogVersion], format: Format) {
+    if format == Format::Json {
+        return versions.iter().for_each(|version| say_json(&described(version)));
+    }
+    let mut table = Table::new(&["catalog", "applied", "from", "plans", "by", "reason"]);
+    for version in versions {
+        let (number, plans) = (version.number.to_string(), version.catalog.plans().to_string());
+        let [source, by, reason] =
+            [&version.source, &version.applied_by, &version.reason].map(Clone::clone);
+        table.push([number, applied_at(version), source, plans, by, reason]);
+    }
+    table.print();
+    say!("{}", counted(versions.len(), "version"));
+}
+
+fn show(version: &CatalogVersion, part: Option<CatalogPart>, format: Format) -> anyhow::Result<()> {
+    let part = match part {
+        None => version.file.as_ref().or(version.clerk.as_ref()),
+        Some(CatalogPart::File) => version.file.as_ref(),
+        Some(CatalogPart::Clerk) => version.clerk.as_ref(),
+        Some(CatalogPart::All) => Some(&version.catalog),
+    };
+    let part = part.with_context(|| format!("catalog {} has no such part", version.number))?;
+    let toml = part.to_toml();
+    if format == Format::Json {
+        let mut json = described(version);
+        json["toml"] = json!(toml);
+        say_json(&json);
+        return Ok(());
+    }
+    // The name of a file may have any character; a line break would end the comment.
+    let (number, source) = (version.number, version.source.escape_debug());
+    print_line(&format!("# catalog {number}, from {source}, applied {}", applied_at(version)));
+    print_text(&toml);
     Ok(())
+}
+
+fn diff(before: &CatalogVersion, after: &CatalogVersion, format: Format) {
+    let changes = before.catalog.changes(&after.catalog);
+    if format == Format::Json {
+        let (before, after) = (before.number, after.number);
+        return say_json(&json!({ "before": before, "after": after, "changes": changes }));
+    }
+    let title = format!("catalog {} -> catalog {}", before.number, after.number);
+    say!("{}", paint(STRONG, &title));
+    print_changes(&changes);
+    if changes.is_empty() {
+        say!("nothing changes");
+    }
+}
+
+/// A version as JSON, without its content.
+fn described(version: &CatalogVersion) -> Value {
+    json!({
+        "number": version.number,
+        "appliedAt": applied_at(version),
+        "source": version.source,
+        "plans": version.catalog.plans(),
+        "appliedBy": version.applied_by,
+        "reason": version.reason,
+    })
+}
+
+fn applied_at(version: &CatalogVersion) -> String {
+    version.applied_at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 fn parse_count(text: &str) -> Result<(String, u64), &'static str> {
     let parsed = text.split_once('=').and_then(|(slug, n)| Some((slug.into(), n.parse().ok()?)));
     parsed.ok_or("needs a feature and a number, as projects=30")
-}
-
-fn missing(number: Option<u64>) -> String {
-    match number {
-        Some(number) => {
-            format!("there is no catalog {number}: `catalog history` lists all catalogs")
-        }
-        None => "there is no catalog yet: create one with `catalog apply FILE`".into(),
-    }
-}
-
-fn print_refreshed(refreshed: &Refreshed) {
-    for why in &refreshed.left_out {
-        say!("plan not refreshed: {why}");
-    }
-    print_applied(refreshed.applied);
-}
-
-fn print_applied(applied: Applied) {
-    match applied {
-        Applied::New(number) => say!("catalog {number} is in force now"),
-        Applied::InForce(number) => say!("catalog {number} is in force already, with this content"),
-        Applied::Replaced { then, now } => {
-            say!("not applied: catalog {then} had this content, and catalog {now} has replaced it");
-        }
-    }
-}
-
-fn line(version: &CatalogVersion) -> String {
-    let since = version.applied_at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    format!("{}  {since}  {}  {} plans", version.number, version.source, version.catalog.plans())
-}
-
-/// The catalog that would be in force with this file, and the one that is in force now.
-async fn planned(store: &Store, file: Catalog) -> anyhow::Result<(Catalog, Catalog)> {
-    let now = store.catalog().await?.unwrap_or_else(CatalogVersion::none).catalog;
-    Ok((store.planned_catalog(Author::Operator, file).await?, now))
-}
-
-/// Evaluates every subject in the database with both catalogs.
-async fn compare(store: &Store, before: &Catalog, after: &Catalog) -> anyhow::Result<PlanEffect> {
-    let (mut effect, mut from) = (PlanEffect::default(), String::new());
-    loop {
-        let page = store.accounts(&from, SUBJECTS_PER_PAGE).await?;
-        let Some(last) = page.last() else { return Ok(effect) };
-        from = last.subject.to_string();
-        for account in &page {
-            effect.add(account, before, after);
-        }
-    }
 }

@@ -2,7 +2,9 @@
 
 use super::{
     client::{ServiceAddress, status_error},
-    render::instant,
+    output::{BAD, Format, GOOD, ProtoJson, Table, WARN, paint, print_line, say_json},
+    render::{counted, instant},
+    times::{parse_past, timestamp},
 };
 use crate::api::pb::{
     Delivery, DeliveryFilter, GetDeliveryRequest, ListDeliveriesRequest, ReplayDeliveriesRequest,
@@ -11,14 +13,21 @@ use crate::api::pb::{
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use prost_types::Timestamp;
+use serde_json::json;
 use std::process::ExitCode;
 
 /// The subcommands of `deliveries`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  entitlements deliveries list --subject user_2x --from yesterday
+  entitlements deliveries list --result parked
+  entitlements deliveries replay --result parked --dry-run")]
 pub(super) struct DeliveriesCommand {
     #[command(subcommand)]
     action: DeliveriesAction,
+
+    #[command(flatten)]
+    service: ServiceAddress,
 }
 
 #[derive(Debug, Subcommand)]
@@ -27,8 +36,6 @@ enum DeliveriesAction {
     List {
         #[command(flatten)]
         which: Which,
-        #[command(flatten)]
-        service: ServiceAddress,
         /// Maximum number of deliveries to list
         #[arg(long, default_value_t = 100)]
         limit: usize,
@@ -37,15 +44,11 @@ enum DeliveriesAction {
     Show {
         /// svix-id of the delivery
         id: String,
-        #[command(flatten)]
-        service: ServiceAddress,
     },
     /// Read recorded deliveries again with the release that runs now, and apply those that it can parse
     Replay {
         #[command(flatten)]
         which: Which,
-        #[command(flatten)]
-        service: ServiceAddress,
         /// Show the results without changing anything
         #[arg(long)]
         dry_run: bool,
@@ -67,73 +70,103 @@ struct Which {
     #[arg(long, value_name = "RESULT")]
     result: Option<String>,
 
-    /// Only deliveries received at or after this time, as 2026-11-23T00:00:00Z
-    #[arg(long, value_name = "INSTANT")]
+    /// Only deliveries received at or after this time: a date, an instant, `yesterday`, or `3h` for 3 hours ago
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     from: Option<DateTime<Utc>>,
 
     /// Only deliveries received before this time
-    #[arg(long, value_name = "INSTANT")]
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     until: Option<DateTime<Utc>>,
 }
 
 impl Which {
     fn filter(&self) -> DeliveryFilter {
-        let instant = |at: Option<DateTime<Utc>>| {
-            at.map(|at| Timestamp { seconds: at.timestamp(), nanos: 0 })
-        };
         DeliveryFilter {
             svix_id: self.id.clone().unwrap_or_default(),
             subject: self.subject.clone().unwrap_or_default(),
             result: self.result.clone().unwrap_or_default(),
-            received_from: instant(self.from),
-            received_until: instant(self.until),
+            received_from: self.from.map(timestamp),
+            received_until: self.until.map(timestamp),
         }
     }
 }
 
 impl DeliveriesCommand {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        match self.action {
-            DeliveriesAction::List { which, service, limit } => list(&which, &service, limit).await,
-            DeliveriesAction::Show { id, service } => show(id, &service).await,
-            DeliveriesAction::Replay { which, service, dry_run } => {
-                replay(&which, &service, dry_run).await
+    pub(super) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let Self { action, service } = self;
+        match action {
+            DeliveriesAction::List { which, limit } => list(&which, &service, limit, format).await,
+            DeliveriesAction::Show { id } => show(id, &service, format).await,
+            DeliveriesAction::Replay { which, dry_run } => {
+                replay(&which, &service, dry_run, format).await
             }
         }
     }
 }
 
-async fn list(which: &Which, service: &ServiceAddress, limit: usize) -> anyhow::Result<ExitCode> {
+async fn list(
+    which: &Which,
+    service: &ServiceAddress,
+    limit: usize,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
     let mut client = AdminClient::new(service.connect().await?);
-    let (mut page_token, mut left) = (String::new(), limit);
-    while left > 0 {
-        let page_size = u32::try_from(left.min(1000))?;
+    let (json, mut found, mut page_token) = (ProtoJson::new(), Vec::new(), String::new());
+    while found.len() < limit {
+        let page_size = u32::try_from((limit - found.len()).min(1000))?;
         let page = ListDeliveriesRequest { filter: Some(which.filter()), page_size, page_token };
         let page =
             client.list_deliveries(service.request(page)?).await.map_err(|s| status_error(&s))?;
         let page = page.into_inner();
-        page.deliveries.iter().for_each(|delivery| say!("{}", line(delivery)));
-        left = left.saturating_sub(page.deliveries.len());
+        found.extend(page.deliveries);
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
         }
     }
+    match format {
+        Format::Json => found.iter().for_each(|one| say_json(&json.of("Delivery", one))),
+        Format::Text => {
+            let mut table = table();
+            for delivery in &found {
+                table.push(row(delivery));
+            }
+            table.print();
+            say!("{}", summary(found.len(), !page_token.is_empty()));
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(svix_id: String, service: &ServiceAddress) -> anyhow::Result<ExitCode> {
+fn summary(count: usize, has_more: bool) -> String {
+    match (counted(count, "delivery"), has_more) {
+        (count, true) => format!("the newest {count}: for more, use a larger --limit"),
+        (count, false) => count,
+    }
+}
+
+async fn show(
+    svix_id: String,
+    service: &ServiceAddress,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
     let mut client = AdminClient::new(service.connect().await?);
     let request = service.request(GetDeliveryRequest { svix_id })?;
     let found = client.get_delivery(request).await.map_err(|s| status_error(&s))?.into_inner();
     let delivery = found.delivery.context("the answer of the service has no delivery")?;
-    say!("{}", line(&delivery));
+    let body = found.body.map(|body| String::from_utf8_lossy(&body).into_owned());
+    if format == Format::Json {
+        let delivery = ProtoJson::new().of("Delivery", &delivery);
+        say_json(&json!({ "delivery": delivery, "body": body }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = table();
+    table.push(row(&delivery));
+    table.print();
     say!("sha256 {}", delivery.body_sha256);
-    match found.body {
-        Some(body) => say!("{}", String::from_utf8_lossy(&body)),
-        None => {
-            say!("the body was removed: its retention is over, or its subject was deleted");
-        }
+    match body {
+        Some(body) => print_line(&body),
+        None => say!("the body was removed: its retention is over, or its subject was deleted"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -142,35 +175,48 @@ async fn replay(
     which: &Which,
     service: &ServiceAddress,
     dry_run: bool,
+    format: Format,
 ) -> anyhow::Result<ExitCode> {
     let mut client = AdminClient::new(service.connect().await?);
-    let mut page_token = String::new();
+    let (json, mut page_token, mut count, mut changed) = (ProtoJson::new(), String::new(), 0, 0);
     loop {
         let filter = Some(which.filter());
         let page = ReplayDeliveriesRequest { filter, dry_run, page_size: 100, page_token };
         let page =
             client.replay_deliveries(service.request(page)?).await.map_err(|s| status_error(&s))?;
         let page = page.into_inner();
+        count += page.replayed.len();
+        changed += page.replayed.iter().filter(|done| done.before != done.after).count();
         for done in page.replayed {
-            let parts = [done.svix_id, format!("{} -> {}", done.before, done.after), done.detail];
-            say!("{}", parts.join("  ").trim_end());
+            if format == Format::Json {
+                say_json(&json.of("ReplayedDelivery", &done));
+            } else {
+                let change = format!("{} -> {}", done.before, done.after);
+                say!("{}", [done.svix_id, change, done.detail].join("  ").trim_end());
+            }
         }
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            return Ok(ExitCode::SUCCESS);
+            break;
         }
     }
+    if format == Format::Text {
+        let verb = if dry_run { "would be read again" } else { "read again" };
+        say!("{} {verb}, {changed} with another result", counted(count, "delivery"));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Renders a delivery in one line.
-fn line(delivery: &Delivery) -> String {
-    let parts = [
-        &*instant(delivery.received_at),
-        &delivery.result,
-        &delivery.svix_id,
-        &delivery.event,
-        &delivery.subject,
-        &delivery.detail,
-    ];
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+fn table() -> Table {
+    Table::new(&["received", "result", "id", "event", "subject", "detail"])
+}
+
+fn row(delivery: &Delivery) -> [String; 6] {
+    let Delivery { received_at, result, svix_id, event, subject, detail, .. } = delivery.clone();
+    let style = match &*result {
+        "applied" => GOOD,
+        "parked" => BAD,
+        _ => WARN,
+    };
+    [instant(received_at), paint(style, &result), svix_id, event, subject, detail]
 }

@@ -1,18 +1,19 @@
 //! `entitlements dev`: the service for a first try, with its own Postgres, reachable from this machine only.
 
 use super::{
+    banner::Banner,
+    init::EXAMPLE_CATALOG,
     send::{DEV_FOLDER, SECRET_FILE},
     serve::{start_log, stop_signal},
 };
 use crate::{
-    app::{Bound, Service},
-    config::{Protocol, Settings},
+    app::Service,
+    clerk::SigningSecret,
+    config::{CatalogUse, Protocol, Settings},
     storage::NotMigrated,
     telemetry::LogFormat,
 };
 use anyhow::{Context, anyhow, bail};
-use aws_lc_rs::rand;
-use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::{Args, ValueEnum};
 use embedded_postgres::{
     Binaries, Embedded,
@@ -20,15 +21,11 @@ use embedded_postgres::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::{
-    convert::Infallible,
     env, fs,
     io::{Read, Write},
     path::Path,
     process::ExitCode,
 };
-
-/// The catalog that `dev` uses if none is configured.
-const EXAMPLE_CATALOG: &str = include_str!("../../catalog.example.toml");
 
 /// The `dev` command.
 #[derive(Debug, Args)]
@@ -45,25 +42,19 @@ impl DevCommand {
         start_log(&self.settings, LogFormat::Text)?;
         let stop = stop_signal()?;
         let folder = folder()?;
-        self.settings.migrate = true;
-        self.settings.admin = true;
-        if self.settings.protocols.is_empty() {
-            let can_work = |protocol: &Protocol| self.settings.sessions.suffice_for(*protocol);
-            let all = Protocol::value_variants().iter().copied();
-            self.settings.protocols = all.filter(can_work).collect();
-        }
+        self.enable_all();
         self.fill_secret(&folder)?;
         self.fill_catalog(folder.path())?;
         let embedded = self.fill_database(folder.path()).await?;
 
-        let config = self.settings.check()?;
+        let mut config = self.settings.check()?;
+        if let (CatalogUse::Compare(path), true) = (config.catalog_use.clone(), embedded.is_some())
+        {
+            config.catalog_use = CatalogUse::Apply(path);
+        }
+        let banner = Banner::new(&config, embedded.as_ref());
         let service = Service::start(config).await?;
-        let (bound, ready) = (service.bound(), service.ready());
-        let welcome_when_ready = async {
-            ready.await;
-            welcome(bound);
-            std::future::pending::<Infallible>().await
-        };
+        let welcome_when_ready = banner.print_when(service.ready(), service.bound());
         let postgres_exited = async {
             match &embedded {
                 Some(embedded) => embedded.exited().await,
@@ -81,14 +72,28 @@ impl DevCommand {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Serves all that can work.
+    fn enable_all(&mut self) {
+        self.settings.migrate = true;
+        self.settings.admin = true;
+        if self.settings.protocols.is_empty() {
+            let can_work = |protocol: &Protocol| self.settings.sessions.suffice_for(*protocol);
+            let all = Protocol::value_variants().iter().copied();
+            self.settings.protocols = all.filter(can_work).collect();
+        }
+    }
+
     async fn fill_database(&mut self, folder: &Path) -> anyhow::Result<Option<Embedded>> {
         let url = &mut self.settings.database.database_url;
         if url.as_ref().is_some_and(|url| !url.expose_secret().is_empty()) {
+            tracing::info!(
+                "DATABASE_URL is set, so `dev` starts no Postgres: unset it for one of its own"
+            );
             return Ok(None);
         }
         let embedded = Embedded::persistent(folder, &self.binaries).await?;
         let database = embedded.url("entitlements");
-        tracing::info!(database, "{}", embedded.describe());
+        tracing::info!("{}", embedded.describe());
         *url = Some(database.into());
         Ok(Some(embedded))
     }
@@ -146,25 +151,8 @@ fn kept_secret(folder: &Folder) -> anyhow::Result<SecretString> {
     let mut text = String::new();
     file.read_to_string(&mut text).context(SECRET_FILE)?;
     if text.is_empty() {
-        let mut random = [0; 32];
-        rand::fill(&mut random).map_err(|_| anyhow!("cannot read random bytes from the system"))?;
-        text = format!("whsec_{}\n", STANDARD.encode(random));
+        text = format!("{}\n", SigningSecret::generate()?.expose_secret());
         file.write_all(text.as_bytes())?;
     }
     Ok(text.trim().to_owned().into())
-}
-
-/// Prints commands to try.
-fn welcome(bound: Bound) {
-    let Bound { api: grpc, webhook: http, .. } = bound;
-    say!(
-        "
-Everything runs. Try, in another terminal:
-
-  cargo run -- send tests/payloads/subscriptionItem.active.json --url http://{http}/webhooks/clerk
-  cargo run -- check export --user user_3jKRaOPcHB95IyjLKz2dmcVGvBR --addr http://{grpc}
-  grpcurl -plaintext -emit-defaults -d '{{\"user_id\":\"user_3jKRaOPcHB95IyjLKz2dmcVGvBR\",\"feature\":\"export\"}}' \\
-    {grpc} entitlements.v1.Entitlements/CheckFeature
-"
-    );
 }

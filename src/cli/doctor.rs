@@ -9,27 +9,45 @@ mod finding;
 mod listeners;
 mod settings;
 
+use super::{
+    output::{BAD, Format, GOOD, WARN, paint, say_json},
+    render::counted,
+};
 use crate::{config::Settings, storage::Store};
 use clap::Args;
 use finding::{Finding, Severity};
 use serde_json::json;
 use std::process::ExitCode;
 
-/// The `doctor` command.
+/// Checks settings, listeners, database and Clerk's API as `serve` uses them, and reports each problem with its fix.
+///
+/// Exits with 0 if `serve` would work, 1 if it would not.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  entitlements doctor
+  entitlements doctor --json | jq 'select(.verdict != \"ok\")'")]
 pub(super) struct DoctorCommand {
-    /// Print one JSON object per line instead of text
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
     settings: Settings,
 }
 
 impl DoctorCommand {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let report = if self.json { in_json } else { in_words };
-        let worst = examine(&self.settings, report).await;
+    pub(super) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let (mut worst, mut counts) = (Severity::Ok, [0; 3]);
+        examine(&self.settings, |finding| {
+            worst = worst.max(finding.verdict);
+            counts[finding.verdict as usize] += 1;
+            match format {
+                Format::Text => in_words(finding),
+                Format::Json => in_json(finding),
+            }
+        })
+        .await;
+        if format == Format::Text {
+            let [ok, warnings, failures] = counts;
+            let (checks, warnings) = (ok + warnings + failures, counted(warnings, "warning"));
+            say!("{}: {warnings}, {}", counted(checks, "check"), counted(failures, "failure"));
+        }
         Ok(ExitCode::from(u8::from(worst == Severity::Fail)))
     }
 }
@@ -37,22 +55,22 @@ impl DoctorCommand {
 fn in_words(finding: &Finding) {
     let Finding { what, verdict, detail, fix } = finding;
     let fix = fix.as_ref().map(|fix| format!(" -> {fix}")).unwrap_or_default();
-    say!("{:<4}  {what:<17}  {detail}{fix}", verdict.name());
+    let style = match verdict {
+        Severity::Ok => GOOD,
+        Severity::Warn => WARN,
+        Severity::Fail => BAD,
+    };
+    say!("{}  {what:<17}  {detail}{fix}", paint(style, &format!("{:<4}", verdict.name())));
 }
 
 fn in_json(finding: &Finding) {
     let Finding { what, verdict, detail, fix } = finding;
-    let line = json!({ "verdict": verdict.name(), "check": what, "detail": detail, "fix": fix });
-    say!("{line}");
+    say_json(&json!({ "verdict": verdict.name(), "check": what, "detail": detail, "fix": fix }));
 }
 
-/// Runs all checks, one after another, and reports each finding at once; returns the worst severity.
-async fn examine(settings: &Settings, mut report: impl FnMut(&Finding)) -> Severity {
-    let mut worst = Severity::Ok;
-    let mut found = |finding: Finding| {
-        worst = worst.max(finding.verdict);
-        report(&finding);
-    };
+/// Runs all checks, one after another, and reports each finding at once.
+async fn examine(settings: &Settings, mut report: impl FnMut(&Finding)) {
+    let mut found = |finding: Finding| report(&finding);
     settings::all(settings).into_iter().for_each(&mut found);
     for finding in listeners::all(settings).await {
         found(finding);
@@ -73,5 +91,4 @@ async fn examine(settings: &Settings, mut report: impl FnMut(&Finding)) -> Sever
         }
     }
     clerk::check(settings, &instances, &mut found).await;
-    worst
 }

@@ -2,8 +2,9 @@
 
 use super::{
     client::{ServiceAddress, status_error},
+    output::{Format, ProtoJson, STRONG, paint, say_json},
     render::{self, answer, instant, list, record, source},
-    times::{parse_instant, timestamp},
+    times::{parse_past, timestamp},
 };
 use crate::api::pb::{
     CatalogVersion, CheckFeatureResponse, Comparison, ExplainRequest, ExplainResponse, Item,
@@ -20,9 +21,14 @@ const MAX_STEPS: usize = 7;
 const MAX_LATER: usize = 3;
 const MAX_CAUSES: usize = 4;
 
+/// Derives an answer again, with everything that was weighed.
+///
 /// Exits with 0 if the feature or plan is or was allowed, 1 if it is denied, 2 if it cannot be explained.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  entitlements explain export --user user_2x
+  entitlements explain export --user user_2x --at '2026-11-03 14:03'
+  entitlements explain sso --org org_5y --as-of 'in 30days'")]
 pub(super) struct ExplainCommand {
     /// Feature, optionally with a scope: `sso`, `org:sso`, `user:export`
     #[arg(required_unless_present = "plan")]
@@ -40,16 +46,17 @@ pub(super) struct ExplainCommand {
     #[arg(long, value_name = "ID")]
     org: Option<String>,
 
-    /// The answer that a check got at this time, as 2026-11-03T14:03:00Z: short for --as-of and --known-at
-    #[arg(long, value_name = "INSTANT", value_parser = parse_instant, conflicts_with_all = ["as_of", "known_at", "revision"])]
+    /// The answer that a check got at this time: short for --as-of and --known-at. A time is a date, an instant such as
+    /// 2026-11-03T14:03:00Z, `yesterday`, `3h` for 3 hours ago, or `in 3h`
+    #[arg(long, value_name = "TIME", value_parser = parse_past, conflicts_with_all = ["as_of", "known_at", "revision"])]
     at: Option<DateTime<Utc>>,
 
     /// Use only changes that had taken effect at this time; it may be in the future
-    #[arg(long, value_name = "INSTANT", value_parser = parse_instant, conflicts_with = "revision")]
+    #[arg(long, value_name = "TIME", value_parser = parse_past, conflicts_with = "revision")]
     as_of: Option<DateTime<Utc>>,
 
     /// Use only what was known at this time
-    #[arg(long, value_name = "INSTANT", value_parser = parse_instant, conflicts_with = "revision")]
+    #[arg(long, value_name = "TIME", value_parser = parse_past, conflicts_with = "revision")]
     known_at: Option<DateTime<Utc>>,
 
     /// Receipt: `revision` of an earlier answer
@@ -57,7 +64,7 @@ pub(super) struct ExplainCommand {
     revision: Option<String>,
 
     /// Receipt: `checked_at` of the answer
-    #[arg(long, value_name = "INSTANT", value_parser = parse_instant, requires = "revision")]
+    #[arg(long, value_name = "TIME", value_parser = parse_past, requires = "revision")]
     checked_at: Option<DateTime<Utc>>,
 
     /// Receipt: `stale_for` of the answer, such as 12s; omit it if the answer had none
@@ -69,19 +76,27 @@ pub(super) struct ExplainCommand {
 }
 
 impl ExplainCommand {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let mut client = SupportClient::new(self.service.connect().await?);
         let request = self.service.request(self.request()?)?;
         let explained = client.explain(request).await.map_err(|status| status_error(&status))?;
         let explained = explained.into_inner();
+        let allowed = explained.answer.as_ref().map(|answer| answer.allowed);
+        match format {
+            Format::Json => say_json(&ProtoJson::new().of("ExplainResponse", &explained)),
+            Format::Text => self.print(&explained),
+        }
+        let allowed = allowed.context("the response of the service is incomplete")?;
+        Ok(ExitCode::from(u8::from(!allowed)))
+    }
+
+    fn print(&self, explained: &ExplainResponse) {
         let target = self.feature.as_deref().or(self.plan.as_deref()).unwrap_or_default();
-        let allowed = print(target, &explained);
+        print(target, explained);
         if let Some(comparison) = &explained.comparison {
             let is_earlier = self.known_at.or(self.at).is_some() || self.revision.is_some();
             compare(comparison, is_earlier, self.stale_for.is_some());
         }
-        let allowed = allowed.context("the response of the service is incomplete")?;
-        Ok(ExitCode::from(u8::from(!allowed)))
     }
 
     fn request(&self) -> anyhow::Result<ExplainRequest> {
@@ -102,14 +117,13 @@ impl ExplainCommand {
     }
 }
 
-/// Prints an explanation; returns whether the target is allowed, or `None` if the answer is missing.
-fn print(target: &str, explained: &ExplainResponse) -> Option<bool> {
-    let (said, catalog) = (explained.answer.as_ref()?, explained.catalog.as_ref()?);
+fn print(target: &str, explained: &ExplainResponse) {
+    let (Some(said), Some(catalog)) = (&explained.answer, &explained.catalog) else { return };
     say!("{target}: {}", answer(said));
     let stale = said.stale_for.map(|age| format!(", {} s behind the database", age.seconds));
     say!("  as of {}{}", instant(said.checked_at), stale.unwrap_or_default());
     say!("  {}", catalog_line(catalog));
-    say!("weighed:");
+    say!("{}", paint(STRONG, "weighed:"));
     let (decisive, others): (Vec<_>, Vec<_>) = explained.steps.iter().partition(|s| s.decisive);
     for found in decisive {
         say!("> {}", step(found));
@@ -120,13 +134,12 @@ fn print(target: &str, explained: &ExplainResponse) -> Option<bool> {
     }
     list("  ", &others, MAX_STEPS, |found| step(found));
     if !explained.later.is_empty() {
-        say!("later, by time alone:");
+        say!("{}", paint(STRONG, "later, by time alone:"));
         let line = |later: &&CheckFeatureResponse| {
             format!("{}: {}", instant(later.checked_at), answer(later))
         };
         list("  ", &explained.later.iter().collect::<Vec<_>>(), MAX_LATER, line);
     }
-    Some(said.allowed)
 }
 
 /// Prints the answer by other knowledge: by that of now if the explained answer `is_earlier`. That answer may have been

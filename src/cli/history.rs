@@ -2,6 +2,7 @@
 
 use super::{
     client::{ServiceAddress, status_error},
+    output::{BAD, Format, GOOD, ProtoJson, WARN, paint, say_json},
     render::{ended, instant, overriding, statement},
 };
 use crate::api::pb::{
@@ -14,7 +15,9 @@ use std::process::ExitCode;
 /// Prints the time at which each change became known, its cause, and the features that were gained (+), lost (-) or
 /// changed (~), newest first.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  entitlements history user_2x
+  entitlements history org_5y --limit 100 --json")]
 pub(super) struct HistoryCommand {
     /// Id of the user or organization, `user_…` or `org_…`
     subject: String,
@@ -28,26 +31,33 @@ pub(super) struct HistoryCommand {
 }
 
 impl HistoryCommand {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let mut client = SupportClient::new(self.service.connect().await?);
-        let (mut page_token, mut left) = (String::new(), self.limit);
+        let (json, mut page_token, mut left) = (ProtoJson::new(), String::new(), self.limit);
         while left > 0 {
             let page_size = left.min(1000);
             let page = ListHistoryRequest { subject: self.subject.clone(), page_size, page_token };
             let page = client.list_history(self.service.request(page)?).await;
             let page = page.map_err(|status| status_error(&status))?.into_inner();
-            page.changes.iter().for_each(print);
+            for change in &page.changes {
+                match format {
+                    Format::Text => print(change),
+                    Format::Json => say_json(&json.of("Change", change)),
+                }
+            }
             left = left.saturating_sub(u32::try_from(page.changes.len())?);
             page_token = page.next_page_token;
             if page_token.is_empty() {
-                say!(
-                    "complete since {}; older changes may be missing",
-                    instant(page.complete_from)
-                );
+                let complete_from = instant(page.complete_from);
+                if format == Format::Text {
+                    say!("complete since {complete_from}; older changes may be missing");
+                }
                 return Ok(ExitCode::SUCCESS);
             }
         }
-        say!("and older changes: use a larger --limit");
+        if format == Format::Text {
+            say!("and older changes: use a larger --limit");
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -100,8 +110,8 @@ fn feature(change: &FeatureChange) -> String {
     let reason = after.map_or("", |state| state.reason().as_str_name());
     let name = &change.feature;
     match (is_allowed(before), is_allowed(after)) {
-        (false, true) => format!("+ {name}: {reason}, {}", limit(after)),
-        (true, false) => format!("- {name}: {reason}"),
-        (_, _) => format!("~ {name}: {} -> {}", limit(before), limit(after)),
+        (false, true) => paint(GOOD, &format!("+ {name}: {reason}, {}", limit(after))),
+        (true, false) => paint(BAD, &format!("- {name}: {reason}")),
+        (_, _) => paint(WARN, &format!("~ {name}: {} -> {}", limit(before), limit(after))),
     }
 }

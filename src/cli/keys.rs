@@ -2,12 +2,17 @@
 //! has the edited file in force.
 
 use crate::{
-    cli::probe::{self, CALLERS_IN_FORCE},
+    cli::{
+        output::{Format, Table, complain, say_json},
+        probe::{self, CALLERS_IN_FORCE},
+        render::counted,
+    },
     config::address,
-    server::auth::{KeyFile, Scope, fingerprint},
+    server::auth::{KeyEntry, KeyFile, Scope, fingerprint},
 };
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use serde_json::json;
 use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use tokio::time::{Instant, sleep};
 
@@ -18,6 +23,10 @@ const METRICS_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The subcommands of `keys`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  entitlements keys create backend --scope check --callers callers.toml
+  entitlements keys create desk --scope support --scope overrides --callers callers.toml
+  entitlements keys revoke backend --callers callers.toml")]
 pub(super) struct KeysCommand {
     #[command(subcommand)]
     action: KeysAction,
@@ -86,31 +95,58 @@ enum KeyStatus {
 }
 
 impl KeysCommand {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         match self.action {
             KeysAction::Create { name, mut scope, file, service } => {
                 scope.dedup();
                 let key = KeyFile::open(&file.callers)?.create(&name, &scope)?;
-                say!("{key}");
-                eprintln!("Keep it: {} stores only its hash.", file.callers.display());
+                match format {
+                    Format::Text => say!("{key}"),
+                    Format::Json => {
+                        say_json(&json!({ "name": name, "scopes": texts(&scope), "key": key }));
+                    }
+                }
+                complain(&format!("Keep it: {} stores only its hash.", file.callers.display()));
                 service.report(&file).await?;
             }
             KeysAction::List { file } => {
-                for entry in KeyFile::open(&file.callers)?.list()? {
-                    let scopes: Vec<_> = entry.scopes.iter().map(ToString::to_string).collect();
-                    let parts = [entry.name, scopes.join(","), entry.created.unwrap_or_default()];
-                    say!("{}", parts.join("  ").trim_end());
-                }
+                list(KeyFile::open(&file.callers)?.list()?, format);
             }
             KeysAction::Revoke { name, file, service } => {
                 KeyFile::open(&file.callers)?.revoke(&name)?;
-                eprintln!("Removed the key `{name}` from {}.", file.callers.display());
+                complain(&format!("Removed the key `{name}` from {}.", file.callers.display()));
                 let answer = service.report(&file).await?;
+                if format == Format::Json {
+                    say_json(&json!({ "name": name, "inForce": answer == KeyStatus::InForce }));
+                }
                 return Ok(ExitCode::from(u8::from(answer == KeyStatus::NotInForce)));
             }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn list(entries: Vec<KeyEntry>, format: Format) {
+    let (count, mut table) = (entries.len(), Table::new(&["name", "scopes", "created"]));
+    for KeyEntry { name, scopes, created } in entries {
+        match format {
+            Format::Json => {
+                let scopes = texts(&scopes);
+                say_json(&json!({ "name": name, "scopes": scopes, "created": created }));
+            }
+            Format::Text => {
+                table.push([name, texts(&scopes).join(","), created.unwrap_or_default()]);
+            }
+        }
+    }
+    table.print();
+    if format == Format::Text {
+        say!("{}", counted(count, "key"));
+    }
+}
+
+fn texts(scopes: &[Scope]) -> Vec<String> {
+    scopes.iter().map(ToString::to_string).collect()
 }
 
 impl RunningService {
@@ -122,22 +158,22 @@ impl RunningService {
         let service = probe::url(self.operator_listen, self.operator_tls_cert.is_some());
         let answer = ask(&service, expected).await;
         match answer {
-            KeyStatus::InForce => eprintln!(
+            KeyStatus::InForce => complain(&format!(
                 "In force on {service}. Other replicas have it in force when their metric \
                  {CALLERS_IN_FORCE} is {expected}."
-            ),
-            KeyStatus::NotInForce => eprintln!(
+            )),
+            KeyStatus::NotInForce => complain(&format!(
                 "NOT in force on {service}: that service uses another file, or cannot read or use this one; see its \
                  log. In a container, mount the folder of {path}, not the file. The metric {CALLERS_IN_FORCE} \
                  of the service must become {expected}."
-            ),
-            KeyStatus::NoFile => eprintln!(
+            )),
+            KeyStatus::NoFile => complain(&format!(
                 "The service on {service} has no callers file: start it with --callers {path}."
-            ),
-            KeyStatus::NoService => eprintln!(
+            )),
+            KeyStatus::NoService => complain(&format!(
                 "No service answers on {service}. A service has this file in force when its metric \
                  {CALLERS_IN_FORCE} is {expected}; it reads the file every half second."
-            ),
+            )),
         }
         Ok(answer)
     }

@@ -1,22 +1,25 @@
-//! The command line. An error is printed as one line, `error: …`, and ends the process with exit code 2 or 3.
+//! The command line. An error is printed to standard error as `error: …`, and ends the process with exit code 2 or 3.
 
-/// `println!` for an output that may be closed early, as `head` does.
-macro_rules! say {
-    ($($text:tt)*) => { $crate::cli::say(format_args!($($text)*)) };
-}
-
+#[macro_use]
+mod output;
 mod arguments;
+#[cfg(feature = "dev")]
+mod banner;
 mod catalog;
 mod check;
 mod client;
+mod completions;
 mod deliveries;
 #[cfg(feature = "dev")]
 mod dev;
 mod doctor;
 mod explain;
 mod history;
+mod init;
 mod keys;
+mod list;
 mod overrides;
+mod port;
 mod probe;
 mod ready;
 mod reconcile;
@@ -27,24 +30,51 @@ mod subjects;
 mod times;
 mod variables;
 
-use clap::{Parser, Subcommand};
+use crate::{app::WrongSchema, storage::NotMigrated};
+use anstream::ColorChoice;
+use clap::{Parser, Subcommand, ValueEnum};
+use output::{Format, complain};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use std::{
-    fmt,
-    io::{self, Write},
-    process::{ExitCode, exit},
-};
+use std::process::ExitCode;
 
 /// Entitlements for Clerk Billing: records Clerk's webhooks in Postgres, and answers over gRPC whether a user or
 /// organization may use a feature.
 ///
-/// Every flag is also an environment variable. Pass secrets as variables, because other users of the machine can see
-/// command lines. To try the service, run `entitlements dev`.
+/// Every setting is a flag and an environment variable. Pass secrets as variables, because other users of the machine can
+/// see command lines. To try the service, run `entitlements dev`.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
+#[command(after_help = "Exit codes:
+  0  success; for `check` and `explain`: allowed
+  1  the command worked, and the answer is no: denied, not ready, refused, a finding of `doctor`
+  2  an error: a wrong argument or setting, or a service or database that cannot be reached
+  3  the schema of the database does not match this release")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// Print JSON for machines, one object in a line, instead of text
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// When to print colours [default: in a terminal, unless `NO_COLOR` is set]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_default_value = true
+    )]
+    color: Color,
+}
+
+/// When to print colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Color {
+    /// In a terminal, unless `NO_COLOR` is set
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Debug, Subcommand)]
@@ -62,6 +92,8 @@ enum Command {
     Send(send::SendCommand),
     /// Ask a running service whether a feature is allowed; print the answer and its reason
     Check(check::CheckCommand),
+    /// List what a user and an organization may use now, and their subscription items
+    List(list::ListCommand),
     /// Explain an answer of a running service, past, present or future: what was weighed, and where it is from
     Explain(explain::ExplainCommand),
     /// List what changed for a user or an organization: when it became known, and what was gained or lost
@@ -76,33 +108,74 @@ enum Command {
     Deliveries(deliveries::DeliveriesCommand),
     /// Create, list and revoke API keys
     Keys(keys::KeysCommand),
-    /// Show the catalogs in `DATABASE_URL`, preview a change, and put a catalog in force
+    /// Compare catalog files with the catalog in force, apply them, and show earlier versions
     Catalog(catalog::CatalogCommand),
     /// Compare the accounts in `DATABASE_URL` with Clerk's, and repair them; needs `CLERK_SECRET_KEY`
     Reconcile(reconcile::ReconcileCommand),
+    /// Create a catalog file, an API key and a signing secret in a folder, for a first installation
+    Init(init::InitCommand),
+    /// Print a script that completes commands and flags in a shell
+    Completions(completions::CompletionsCommand),
+}
+
+impl Color {
+    /// Makes all output of this process follow the choice.
+    fn choose(self) {
+        match self {
+            Self::Auto => ColorChoice::Auto,
+            Self::Always => ColorChoice::Always,
+            Self::Never => ColorChoice::Never,
+        }
+        .write_global();
+    }
 }
 
 impl Command {
+    async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        match self {
+            #[cfg(feature = "dev")]
+            Self::Dev(dev) => dev.run().await,
+            Self::Serve(serve) => serve.run().await,
+            Self::Migrate(migrate) => migrate.run(format).await,
+            Self::Doctor(doctor) => doctor.run(format).await,
+            Self::Send(send) => send.run(format).await,
+            Self::Check(check) => check.run(format).await,
+            Self::List(list) => list.run(format).await,
+            Self::Explain(explain) => explain.run(format).await,
+            Self::History(history) => history.run(format).await,
+            Self::Override(overriding) => overriding.run(format).await,
+            Self::Subjects(subjects) => subjects.run(format).await,
+            Self::Ready(ready) => ready.run(format).await,
+            Self::Deliveries(deliveries) => deliveries.run(format).await,
+            Self::Keys(keys) => keys.run(format).await,
+            Self::Catalog(catalog) => catalog.run(format).await,
+            Self::Reconcile(reconcile) => reconcile.run(format).await,
+            Self::Init(init) => init.run(format),
+            Self::Completions(completions) => Ok(completions.run()),
+        }
+    }
+
     /// Whether the command reports unknown variables itself.
     fn reports_variables(&self) -> bool {
         match self {
             #[cfg(feature = "dev")]
             Self::Dev(_) => true,
             Self::Serve(_) | Self::Doctor(_) => true,
-            _ => false,
-        }
-    }
-}
-
-/// Prints a line. If the output is closed, ends the process with the exit code that SIGPIPE would cause.
-#[expect(clippy::disallowed_methods, reason = "the output is closed")]
-fn say(line: fmt::Arguments<'_>) {
-    match writeln!(io::stdout(), "{line}") {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit(128 + 13),
-        Err(error) => {
-            eprintln!("error: cannot print: {error}");
-            exit(2);
+            Self::Migrate(_)
+            | Self::Send(_)
+            | Self::Check(_)
+            | Self::List(_)
+            | Self::Explain(_)
+            | Self::History(_)
+            | Self::Override(_)
+            | Self::Subjects(_)
+            | Self::Ready(_)
+            | Self::Deliveries(_)
+            | Self::Keys(_)
+            | Self::Catalog(_)
+            | Self::Reconcile(_)
+            | Self::Init(_)
+            | Self::Completions(_) => false,
         }
     }
 }
@@ -118,37 +191,19 @@ fn forbid_core_dumps() {
 pub fn main() -> ExitCode {
     forbid_core_dumps();
     let cli = arguments::parse();
+    cli.color.choose();
     if !cli.command.reports_variables() {
         for found in variables::unknown() {
-            eprintln!("warning: {}", found.warning());
+            complain(&format!("warning: {}", found.warning()));
         }
     }
-    let runtime = tokio::runtime::Runtime::new();
-    let done = match runtime {
-        Ok(runtime) => runtime.block_on(async {
-            match cli.command {
-                #[cfg(feature = "dev")]
-                Command::Dev(dev) => dev.run().await,
-                Command::Serve(serve) => serve.run().await,
-                Command::Migrate(migrate) => migrate.run().await,
-                Command::Doctor(doctor) => doctor.run().await,
-                Command::Send(send) => send.run().await,
-                Command::Check(check) => check.run().await,
-                Command::Explain(explain) => explain.run().await,
-                Command::History(history) => history.run().await,
-                Command::Override(overriding) => overriding.run().await,
-                Command::Subjects(subjects) => subjects.run().await,
-                Command::Ready(ready) => ready.run().await,
-                Command::Deliveries(deliveries) => deliveries.run().await,
-                Command::Keys(keys) => keys.run().await,
-                Command::Catalog(catalog) => catalog.run().await,
-                Command::Reconcile(reconcile) => reconcile.run().await,
-            }
-        }),
+    let format = if cli.json { Format::Json } else { Format::Text };
+    let done = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(cli.command.run(format)),
         Err(error) => Err(error.into()),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {}", crate::telemetry::error_chain(error.as_ref()));
+        complain(&format!("error: {}", crate::telemetry::error_chain(error.as_ref())));
         ExitCode::from(exit_code(&error))
     })
 }
@@ -156,5 +211,6 @@ pub fn main() -> ExitCode {
 /// 3 if the schema of the database does not match this build, so that a deployment can react to it; 2 for any other
 /// error.
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<crate::app::WrongSchema>() { 3 } else { 2 }
+    let is_ahead = matches!(error.downcast_ref(), Some(NotMigrated::Ahead));
+    if is_ahead || error.is::<WrongSchema>() { 3 } else { 2 }
 }

@@ -6,6 +6,7 @@ mod set;
 use super::{
     catalog::DirectDatabase,
     client::{ServiceAddress, status_error},
+    output::{FAINT, Format, ProtoJson, STRONG, paint, say_json},
     render::{self, answer, counted, ended, instant, overriding},
 };
 use crate::api::pb::{
@@ -17,9 +18,17 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 /// The subcommands of `override`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  entitlements override grant export --user user_2x --for 14d --owner ada --reason pilot
+  entitlements override grant projects --org org_5y --at-least 40 --until 2026-12-31 --owner ada --reason contract
+  entitlements override list --expiring 7d
+  entitlements override end ID --reason 'the pilot is over'")]
 pub(super) struct OverrideCommand {
     #[command(subcommand)]
     action: OverrideAction,
+
+    #[command(flatten)]
+    service: ServiceAddress,
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,9 +79,6 @@ struct ListArgs {
     /// Also those that have expired, ended or been replaced
     #[arg(long)]
     all: bool,
-
-    #[command(flatten)]
-    service: ServiceAddress,
 }
 
 #[derive(Debug, Args)]
@@ -91,21 +97,19 @@ struct EndArgs {
     /// Print only what would change
     #[arg(long)]
     dry_run: bool,
-
-    #[command(flatten)]
-    service: ServiceAddress,
 }
 
 impl OverrideCommand {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        match self.action {
-            OverrideAction::Grant(grant) => grant.run().await?,
-            OverrideAction::Deny(deny) => deny.run().await?,
-            OverrideAction::List(list) => list.run().await?,
-            OverrideAction::End(end) => end.run().await?,
-            OverrideAction::Export { direct } => dump::export(&*direct.store()?).await?,
+    pub(super) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let Self { action, service } = self;
+        match action {
+            OverrideAction::Grant(grant) => grant.run(&service, format).await?,
+            OverrideAction::Deny(deny) => deny.run(&service, format).await?,
+            OverrideAction::List(list) => list.run(&service, format).await?,
+            OverrideAction::End(end) => end.run(&service, format).await?,
+            OverrideAction::Export { direct } => dump::export(&*direct.store().await?).await?,
             OverrideAction::Import { file, direct } => {
-                dump::import(&*direct.store()?, &file).await?;
+                dump::import(&*direct.store().await?, &file, format).await?;
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -113,8 +117,8 @@ impl OverrideCommand {
 }
 
 impl ListArgs {
-    async fn run(self) -> anyhow::Result<()> {
-        let mut client = OverridesClient::new(self.service.connect().await?);
+    async fn run(self, service: &ServiceAddress, format: Format) -> anyhow::Result<()> {
+        let mut client = OverridesClient::new(service.connect().await?);
         let mut request = ListOverridesRequest {
             subject: self.subject.unwrap_or_default(),
             feature: self.feature.unwrap_or_default(),
@@ -125,23 +129,31 @@ impl ListArgs {
             page_size: 1000,
             page_token: String::new(),
         };
-        let mut count = 0;
+        let (json, mut count) = (ProtoJson::new(), 0);
         loop {
-            let page = client.list_overrides(self.service.request(request.clone())?).await;
+            let page = client.list_overrides(service.request(request.clone())?).await;
             let page = page.map_err(|status| status_error(&status))?.into_inner();
             count += page.overrides.len();
-            page.overrides.iter().for_each(print);
+            for found in &page.overrides {
+                match format {
+                    Format::Text => print(found),
+                    Format::Json => say_json(&json.of("Override", found)),
+                }
+            }
             request.page_token = page.next_page_token;
             if request.page_token.is_empty() {
-                say!("{}", counted(count, "override"));
-                return Ok(());
+                break;
             }
         }
+        if format == Format::Text {
+            say!("{}", counted(count, "override"));
+        }
+        Ok(())
     }
 }
 
 fn print(found: &Override) {
-    say!("{}  {}", found.subject, overriding(found));
+    say!("{}  {}", paint(STRONG, &found.subject), overriding(found));
     let by = |caller: &str, person: &str| match (caller, person) {
         ("", "") => String::new(),
         ("", person) => format!(" for {person}"),
@@ -152,15 +164,16 @@ fn print(found: &Override) {
         "" => String::new(),
         id => format!(", replaces {id}"),
     };
-    say!("    set {}{}{replaces}", instant(found.set_at), by(&found.set_by, &found.on_behalf_of));
+    let set_by = by(&found.set_by, &found.on_behalf_of);
+    say!("    {}", paint(FAINT, &format!("set {}{set_by}{replaces}", instant(found.set_at))));
     if let Some(end) = &found.end {
         say!("    {}{}", ended(end), by(&end.ended_by, &end.on_behalf_of));
     }
 }
 
 impl EndArgs {
-    async fn run(self) -> anyhow::Result<()> {
-        let mut client = OverridesClient::new(self.service.connect().await?);
+    async fn run(self, service: &ServiceAddress, format: Format) -> anyhow::Result<()> {
+        let mut client = OverridesClient::new(service.connect().await?);
         let request = EndOverrideRequest {
             id: self.id,
             reason: self.reason.clone(),
@@ -168,8 +181,12 @@ impl EndArgs {
             dry_run: self.dry_run,
             if_revision: String::new(),
         };
-        let ended = client.end_override(self.service.request(request)?).await;
+        let ended = client.end_override(service.request(request)?).await;
         let ended = ended.map_err(|status| status_error(&status))?.into_inner();
+        if format == Format::Json {
+            say_json(&ProtoJson::new().of("EndOverrideResponse", &ended));
+            return Ok(());
+        }
         let end = ended.r#override.as_ref().and_then(|found| found.end.as_ref());
         let verb = match end {
             // Its end was noted with another reason before.

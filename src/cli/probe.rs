@@ -32,7 +32,7 @@ pub fn url(listener: SocketAddr, speaks_tls: bool) -> String {
 }
 
 /// Replaces the unspecified address, on which a listener accepts everything, by the loopback address.
-fn reachable(mut listener: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(mut listener: SocketAddr) -> SocketAddr {
     match listener.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => listener.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => listener.set_ip(Ipv6Addr::LOCALHOST.into()),

@@ -1,7 +1,8 @@
 //! Renders parts of answers for the terminal.
 
+use super::output::{BAD, GOOD, paint};
 use crate::api::pb::{
-    CheckFeatureResponse, Grant, Override, OverrideEnd, Source, Statement,
+    CheckFeatureResponse, Grant, Override, OverrideEnd, Reason, Source, Statement,
     grant::Number,
     r#override::{Effect, Target},
     statement::Kind,
@@ -16,10 +17,16 @@ pub(super) fn instant(at: Option<Timestamp>) -> String {
     at.map_or("-".into(), |at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
+/// Renders a reason in the colour of its effect.
+pub(super) fn reason(reason: Reason, allows: bool) -> String {
+    paint(if allows { GOOD } else { BAD }, reason.as_str_name())
+}
+
 /// Renders an answer, such as `allowed, REASON_PLAN, plan pro, of user_…`.
 pub(super) fn answer(answer: &CheckFeatureResponse) -> String {
+    let verdict = if answer.allowed { paint(GOOD, "allowed") } else { paint(BAD, "denied") };
     let parts = [
-        Some(if answer.allowed { "allowed" } else { "denied" }.to_owned()),
+        Some(verdict),
         Some(answer.reason().as_str_name().into()),
         (!answer.plan.is_empty()).then(|| format!("plan {}", answer.plan)),
         (!answer.subject.is_empty()).then(|| format!("of {}", answer.subject)),
@@ -108,7 +115,12 @@ pub(super) fn effect(found: &Override) -> String {
 
 /// A number of things, such as `1 subject` or `3 subjects`.
 pub(super) fn counted(count: usize, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+    let stem = thing.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u']));
+    match (count, stem) {
+        (1, _) => format!("1 {thing}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) => format!("{count} {thing}s"),
+    }
 }
 
 /// Renders the end of an override, such as `ended 2026-12-01T00:00:00Z: the pilot is over`.

@@ -1,6 +1,9 @@
 //! `entitlements serve` and `entitlements migrate`.
 
-use super::variables;
+use super::{
+    output::{Format, say_json},
+    variables,
+};
 use crate::{
     app::Service,
     config::{Database, Settings},
@@ -9,6 +12,7 @@ use crate::{
 };
 use anyhow::Context;
 use clap::Args;
+use serde_json::json;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,8 +40,10 @@ pub(super) fn start_log(settings: &Settings, default: LogFormat) -> anyhow::Resu
     Ok(())
 }
 
-/// The `migrate` command.
+/// Applies the migrations that the database lacks. A database that has them all is not changed.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  entitlements migrate --grant-to entitlements_service")]
 pub(super) struct MigrateCommand {
     #[command(flatten)]
     database: Database,
@@ -48,11 +54,16 @@ pub(super) struct MigrateCommand {
 }
 
 impl MigrateCommand {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let newest = storage::migrate_and_grant(&self.database.options()?, &self.grant_to)
             .await
             .context("cannot migrate the database of DATABASE_URL")?;
-        say!("the database is at migration {newest}");
+        match format {
+            Format::Text => say!("the database is at migration {newest}"),
+            Format::Json => {
+                say_json(&json!({ "migration": newest, "grantedTo": self.grant_to }));
+            }
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,6 +1,6 @@
 //! The environment variables of this service: errors name them, and mistyped ones are reported.
 
-use super::Cli;
+use super::{Cli, arguments::FILE_SUFFIX};
 use clap::{Arg, Command, CommandFactory};
 use std::{collections::BTreeSet, env};
 
@@ -46,7 +46,6 @@ pub(super) fn unknown() -> Vec<UnknownVariable> {
 /// Logs the variables that no command reads.
 pub(super) fn log_unknown() {
     for UnknownVariable { name, nearest } in unknown() {
-        let nearest = nearest.unwrap_or_default();
         tracing::warn!(
             name,
             nearest,
@@ -57,9 +56,12 @@ pub(super) fn log_unknown() {
 
 /// The variables that the arguments of a command and of its subcommands read.
 fn known(command: &Command) -> BTreeSet<String> {
-    let here = command.get_arguments().filter_map(Arg::get_env);
-    let here = here.map(|name| name.to_string_lossy().into_owned());
-    here.chain(command.get_subcommands().flat_map(known)).collect()
+    let here = command.get_arguments().filter_map(|argument| {
+        let name = argument.get_env()?.to_string_lossy().into_owned();
+        let file = argument.is_hide_env_values_set().then(|| format!("{name}{FILE_SUFFIX}"));
+        Some([name].into_iter().chain(file))
+    });
+    here.flatten().chain(command.get_subcommands().flat_map(known)).collect()
 }
 
 /// Whether Kubernetes sets the variable for a Service with the name `entitlements`, as for Docker's links:
@@ -80,33 +82,38 @@ fn nearest(name: &str, known: &BTreeSet<String>) -> Option<String> {
 }
 
 /// Names the variable in an error about the value of an argument, such as `for '--admin[=<BOOL>]'`, that no flag gives.
-pub(super) fn name_variable(error: &str, command: &Command, flags: &[String]) -> String {
+pub(super) fn name_variable(error: &str, flags: &[String]) -> String {
+    let known = Cli::command();
+    let mut called = &known;
+    for flag in flags {
+        called = called.find_subcommand(flag).unwrap_or(called);
+    }
     let Some((before, rest)) = error.split_once(" for '--") else {
         let lines = error.split_inclusive('\n');
-        return lines.map(|line| with_variable(line, command)).collect();
+        return lines.map(|line| with_variable(line, called)).collect();
     };
     let Some((shown, after)) = rest.split_once('\'') else { return error.to_owned() };
     let long = shown.split([' ', '=', '[']).next().unwrap_or_default();
     let flag = format!("--{long}");
     let is_given = |given: &String| given.split('=').next() == Some(&*flag);
-    match variable(command, long) {
+    match variable(called, long) {
         Some(variable) if !flags.iter().any(is_given) => format!("{before} for {variable}{after}"),
         _ => error.to_owned(),
     }
 }
 
 /// Adds the variable to a line that names a missing argument, such as `  --api-tls-key <FILE>`.
-fn with_variable(line: &str, command: &Command) -> String {
+fn with_variable(line: &str, called: &Command) -> String {
     let long = line.strip_prefix("  --").and_then(|rest| rest.split(' ').next());
-    match long.and_then(|long| variable(command, long.trim())) {
+    match long.and_then(|long| variable(called, long.trim())) {
         Some(variable) => format!("{} [env: {variable}]\n", line.trim_end()),
         None => line.to_owned(),
     }
 }
 
-/// The variable of the argument with this long flag, in a command or its subcommands.
-fn variable(command: &Command, long: &str) -> Option<String> {
-    let here = command.get_arguments().find(|argument| argument.get_long() == Some(long));
-    let here = here.and_then(Arg::get_env).map(|name| name.to_string_lossy().into_owned());
-    here.or_else(|| command.get_subcommands().find_map(|command| variable(command, long)))
+/// The variable of a command's argument with this long flag.
+fn variable(called: &Command, long: &str) -> Option<String> {
+    let argument = called.get_arguments().find(|argument| argument.get_long() == Some(long));
+    let name = argument.and_then(Arg::get_env);
+    name.map(|name| name.to_string_lossy().into_owned())
 }

@@ -10,16 +10,22 @@ use secrecy::{ExposeSecret, SecretString};
 pub struct Backend {
     /// Secret key of Clerk's Backend API, `sk_…`: with it, the service takes plans from Clerk and repairs accounts
     /// after lost webhooks
-    #[arg(long, env, value_name = "KEY", hide_env_values = true)]
+    #[arg(long, env, global = true, value_name = "KEY", hide_env_values = true)]
     pub clerk_secret_key: Option<SecretString>,
 
     /// Clerk instance to serve, `ins_…`; deliveries of other instances are parked [default: the instance of the secret
     /// key, else any]
-    #[arg(long, env, value_name = "INSTANCE")]
+    #[arg(long, env, global = true, value_name = "INSTANCE")]
     pub clerk_instance: Option<String>,
 
     /// URL of Clerk's Backend API
-    #[arg(long, env, value_name = "URL", default_value = "https://api.clerk.com/v1")]
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_name = "URL",
+        default_value = "https://api.clerk.com/v1"
+    )]
     pub clerk_api_url: String,
 }
 

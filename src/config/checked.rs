@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use sqlx::postgres::PgConnectOptions;
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub instance: Option<String>,
     /// The parsed catalog file, and its name.
     pub catalog: Option<(Catalog, String)>,
+    /// How the catalog file is used after the start.
+    pub catalog_use: CatalogUse,
     /// Address of the API listener.
     pub api: SocketAddr,
     /// Address of the webhook listener.
@@ -68,6 +71,17 @@ pub struct Config {
     pub stop_delay: Duration,
 }
 
+/// How a catalog file is used after the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CatalogUse {
+    /// It is not read again.
+    Start,
+    /// The file at this path is watched, and compared with the catalog in force.
+    Compare(PathBuf),
+    /// The file at this path is watched, and each change is put in force: only in `dev`, with its own database.
+    Apply(PathBuf),
+}
+
 /// How long data is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -77,6 +91,13 @@ pub struct Retention {
     pub history: Option<chrono::Duration>,
     /// The observations of a subject, after its deletion.
     pub history_after_deletion: chrono::Duration,
+}
+
+impl Retention {
+    fn for_tests() -> Self {
+        let days = chrono::Duration::days;
+        Self { bodies: days(30), history: Some(days(400)), history_after_deletion: days(30) }
+    }
 }
 
 impl Config {
@@ -95,6 +116,7 @@ impl Config {
             backend_api: None,
             instance: None,
             catalog: Some(catalog),
+            catalog_use: CatalogUse::Start,
             api: free_port,
             webhook: free_port,
             operator: free_port,
@@ -105,11 +127,7 @@ impl Config {
             trusted_claims: None,
             max_staleness: Duration::from_hours(1),
             check_timeout: Duration::from_secs(2),
-            retention: Retention {
-                bodies: chrono::Duration::days(30),
-                history: Some(chrono::Duration::days(400)),
-                history_after_deletion: chrono::Duration::days(30),
-            },
+            retention: Retention::for_tests(),
             listeners: ListenerFiles::default(),
             admin: true,
             overrides_longest: None,

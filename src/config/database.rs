@@ -15,7 +15,7 @@ use std::net::IpAddr;
 #[command(next_help_heading = "Database")]
 pub struct Database {
     /// URL of a Postgres 14 or newer, as `postgres://user:password@host:5432/database`
-    #[arg(long, env, value_name = "URL", hide_env_values = true)]
+    #[arg(long, env, global = true, value_name = "URL", hide_env_values = true)]
     pub database_url: Option<SecretString>,
 }
 

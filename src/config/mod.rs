@@ -1,6 +1,7 @@
 //! Every setting, with its default. The doc comments of the flags are the text of `--help`.
 
 mod backend;
+mod catalog;
 mod checked;
 mod database;
 mod listeners;
@@ -8,7 +9,8 @@ mod parse;
 mod sessions;
 
 pub use backend::{Backend, BackendAccess};
-pub use checked::{Config, Retention};
+pub use catalog::{parse_catalog, read_catalog};
+pub use checked::{CatalogUse, Config, Retention};
 pub use database::Database;
 pub use listeners::{CertificateFiles, ListenerFiles, ListenerSettings};
 pub use parse::address;
@@ -17,18 +19,13 @@ pub use sessions::{KeySource, SessionConfig, SessionSettings};
 
 use crate::{
     clerk::{InvalidSigningSecret, SigningSecret},
-    domain::{AllowedOrigin, Catalog, PublicUrl},
+    domain::{AllowedOrigin, PublicUrl},
 };
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::{ArgAction, Args, ValueEnum};
 use humantime::Duration as Span;
 use secrecy::{ExposeSecret, SecretString};
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 /// The settings of `serve` and `dev`. Every flag is also an environment variable.
 #[derive(Debug, Clone, Args)]
@@ -49,8 +46,8 @@ pub struct Settings {
     /// Verification of session tokens, for the gateway protocols.
     pub sessions: SessionSettings,
 
-    /// Catalog file: the features of each plan, and the grace periods. `serve` puts it in force at start if its content
-    /// is new
+    /// Catalog file: the features of each plan, and the grace periods. `serve` puts it in force if there is
+    /// no catalog yet; later it compares the file with the catalog in force. `entitlements catalog apply` applies a file
     #[arg(long, env = "ENTITLEMENTS_CATALOG", value_name = "FILE", help_heading = "Catalog")]
     pub catalog: Option<PathBuf>,
 
@@ -162,8 +159,8 @@ pub struct Settings {
     #[arg(long, env = "ENTITLEMENTS_STOP_DELAY", value_name = "DURATION", value_parser = duration, default_value = "0s", help_heading = "Shutdown")]
     pub stop_delay: Span,
 
-    /// Log filter: a level, or directives such as `debug,sqlx=debug`. A level without a target applies to this service;
-    /// libraries, which may log headers and payloads, then log only warnings and errors
+    /// Log filter: a level, or directives such as `debug,sqlx=debug`. A level without a target applies to this service
+    /// (without one, `info`); libraries, which may log headers and payloads, then log only warnings and errors
     #[arg(
         long,
         env = "ENTITLEMENTS_LOG",
@@ -277,6 +274,10 @@ impl Settings {
             backend_api: self.backend.access(),
             instance: self.backend.instance()?,
             catalog: self.catalog_file()?,
+            catalog_use: self
+                .catalog_path()
+                .cloned()
+                .map_or(CatalogUse::Start, CatalogUse::Compare),
             api: self.api_listen,
             webhook: self.webhook_listen,
             operator: self.operator_listen,
@@ -289,11 +290,7 @@ impl Settings {
             check_timeout: *self.check_timeout,
             retention: self.retention()?,
             admin: self.admin || listeners.require_callers(),
-            overrides_longest: Some(to_chrono(
-                self.overrides_longest,
-                "ENTITLEMENTS_OVERRIDES_LONGEST",
-            )?)
-            .filter(|longest| !longest.is_zero()),
+            overrides_longest: self.longest_override()?,
             listeners,
             cache_bytes: self.cache_mib.saturating_mul(1024 * 1024),
             log_denials: self.log_denials,
@@ -302,6 +299,11 @@ impl Settings {
             stop_within: *self.stop_within,
             stop_delay: *self.stop_delay,
         })
+    }
+
+    fn longest_override(&self) -> anyhow::Result<Option<chrono::Duration>> {
+        let longest = to_chrono(self.overrides_longest, "ENTITLEMENTS_OVERRIDES_LONGEST")?;
+        Ok(Some(longest).filter(|longest| !longest.is_zero()))
     }
 
     fn retention(&self) -> anyhow::Result<Retention> {
@@ -363,29 +365,14 @@ impl Settings {
         );
         Ok(origins)
     }
-
-    /// Parses the catalog file, if one is set; returns the catalog and the name of the file.
-    pub fn catalog_file(&self) -> anyhow::Result<Option<(Catalog, String)>> {
-        let path = self.catalog.as_ref().filter(|path| !path.as_os_str().is_empty());
-        path.map(|path| read_catalog(path).context("ENTITLEMENTS_CATALOG")).transpose()
-    }
 }
 
-/// Reads and parses a catalog file; returns the catalog and the name of the file.
-pub fn read_catalog(path: &Path) -> anyhow::Result<(Catalog, String)> {
-    let name = path.display().to_string();
-    let is_file = fs::metadata(path).with_context(|| format!("cannot read {name}"))?.is_file();
-    ensure!(is_file, "cannot read {name}: not a regular file"); // reading a pipe could block forever
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-    let catalog = Catalog::from_toml(&text).with_context(|| name.clone())?;
-    ensure!(
-        catalog.plans() > 0,
-        "{name} lists no plan, so it would end the access of everybody: add plans, or name another file"
-    );
-    Ok((catalog, name))
-}
+/// The longest time that data may be kept, or an override may last: no date leaves the calendar of Postgres.
+const MAX_RETENTION: chrono::Duration = chrono::Duration::days(365_250);
 
 fn to_chrono(span: Span, name: &str) -> anyhow::Result<chrono::Duration> {
     let too_long = || format!("{name} is too long: give a shorter duration");
-    chrono::Duration::from_std(*span).with_context(too_long)
+    let duration = chrono::Duration::from_std(*span).with_context(too_long)?;
+    ensure!(duration <= MAX_RETENTION, "{name} is too long: give at most 1000 years");
+    Ok(duration)
 }

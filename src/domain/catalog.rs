@@ -1,12 +1,14 @@
 //! The catalog: the features and limits of each plan, for users and for organizations, and the grace periods.
 
+mod diff;
 mod names;
 mod written;
 
+pub use diff::{CatalogChange, ChangeKind};
 pub use names::PlanNames;
 pub use written::InvalidCatalog;
 
-use super::{Grace, Kind, Slug, SubscriptionUpdate, Target};
+use super::{Grace, Kind, PlanName, Slug, SubscriptionUpdate, Target};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -59,6 +61,18 @@ impl PlanSet {
             .or_else(|| self.plans.get_key_value(slug?))
             .or_else(|| by_id(&self.seen))
             .or_else(|| self.plans.get_key_value(self.former.get(slug?)?))
+    }
+}
+
+impl PlanSet {
+    /// The plans that have the wanted feature, or that are the wanted plan, with the limit; without retired plans.
+    pub fn granting(&self, wanted: Target<'_>) -> impl Iterator<Item = (&Slug, Option<u64>)> {
+        let is_wanted = move |slug: &Slug, plan: &Plan| match wanted {
+            Target::Feature(feature) => plan.features.get(feature).copied(),
+            Target::Plan(plan) => (slug.as_str() == plan).then_some(None),
+        };
+        let plans = self.plans.iter().filter(|(_, plan)| !plan.retired);
+        plans.filter_map(move |(slug, plan)| Some((slug, is_wanted(slug, plan)?)))
     }
 }
 
@@ -167,6 +181,18 @@ impl Catalog {
             let (id, slug) = (observed.item.plan_id.as_deref(), observed.item.plan.as_deref());
             slug.or(id).filter(|_| known.find(id, slug).is_none())
         })
+    }
+
+    /// The id and the slug of each plan that has an id.
+    pub fn names(&self) -> impl Iterator<Item = (Kind, PlanName)> {
+        let of = |kind: Kind| {
+            let plans = self.plan_set(kind).plans.iter();
+            plans.filter_map(move |(slug, plan)| {
+                let name = PlanName { id: plan.id.clone()?, slug: slug.as_str().into() };
+                Some((kind, name))
+            })
+        };
+        of(Kind::User).chain(of(Kind::Organization))
     }
 
     /// The number of plans.

@@ -3,6 +3,7 @@
 //! This module does not use SQL, protobuf, the clock or async. Read [`decide`] first: it is the core of the service,
 //! and all other modules exist to give it the right accounts.
 
+mod access_changes;
 mod account;
 mod allowed_origin;
 mod catalog;
@@ -25,9 +26,10 @@ mod subject_history;
 mod tests;
 mod update;
 
+pub use access_changes::{AccessChange, access_changes};
 pub use account::{Account, Standing};
 pub use allowed_origin::{AllowedOrigin, InvalidOrigin};
-pub use catalog::{Catalog, InvalidCatalog, Plan, PlanNames, PlanSet};
+pub use catalog::{Catalog, CatalogChange, ChangeKind, InvalidCatalog, Plan, PlanNames, PlanSet};
 pub use changes::{ChangeCause, DatedCatalog, FeatureChange, FeatureState, HistoryChange, changes};
 pub use decide::{
     Decision, Entitlement, PreparedAccounts, Step, StepKind, Verdict, decide, denials,

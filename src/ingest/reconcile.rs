@@ -4,13 +4,16 @@
 //! webhook.
 
 mod agreement;
+mod plans;
+
+pub use plans::ClerkPlans;
 
 use crate::{
-    clerk::{BackendApi, BackendApiError, BackendSubscription, Plans},
+    clerk::{BackendApi, BackendApiError, BackendSubscription},
     domain::{Parsed, Subject, summary},
     ingest::Deliveries,
     replica::Accounts,
-    storage::{Applied, Author, Backfill, Compared, Outcome, Store, StoreError},
+    storage::{Backfill, Compared, Outcome, Store, StoreError},
     telemetry::{Labels, Telemetry, log_chain},
 };
 use chrono::Utc;
@@ -101,15 +104,6 @@ impl Reconciled {
             Self::Differs(_) | Self::NotUnderstood(_) => Compared::Differs,
         }
     }
-}
-
-/// The result of refreshing the catalog from Clerk.
-#[derive(Debug)]
-pub struct Refreshed {
-    /// The result of putting Clerk's catalog in force.
-    pub applied: Applied,
-    /// The plans in Clerk's list that could not be parsed, with reasons. Their last known versions are kept.
-    pub left_out: Vec<String>,
 }
 
 /// The progress of a backfill, or its result.
@@ -279,41 +273,13 @@ impl Reconciler {
     /// Refreshes the catalog at intervals, and soon after a delivery with an unknown plan.
     async fn keep_catalog(&self) -> Infallible {
         loop {
-            if let Err(error) = self.refresh(false).await {
+            if let Err(error) = self.refresh().await {
                 self.telemetry.metrics.clerk_errors.inc();
                 tracing::warn!(error = log_chain(&error), "cannot refresh the catalog from Clerk");
             }
             sleep(MIN_CATALOG_INTERVAL).await;
             let _ = timeout(CATALOG_INTERVAL, self.deliveries.unknown_plan()).await;
         }
-    }
-
-    /// Fetches Clerk's plans and puts them in force as a new catalog, if they changed. A plan that Clerk no longer
-    /// lists is kept as retired, unless `remove_retired`.
-    pub async fn refresh(&self, remove_retired: bool) -> Result<Refreshed, ReconcileError> {
-        self.check_instance().await?;
-        let trace = self.telemetry.traces.question("ask Clerk for its plans");
-        let Plans { catalog, left_out } = trace.run(self.api.plans()).await?;
-        drop(trace);
-        for why in &left_out {
-            tracing::warn!(
-                why,
-                "a plan in Clerk's list cannot be parsed: its last known version is kept"
-            );
-        }
-        if let (true, Some(why)) = (remove_retired, left_out.first()) {
-            return Err(ReconcileError::Unreadable(why.clone()));
-        }
-        let author = if remove_retired { Author::ClerkWithoutRetired } else { Author::Clerk };
-        let applied = self.store.apply_catalog(author, &catalog, "Clerk").await?;
-        if let Applied::New(number) = applied {
-            tracing::info!(
-                number,
-                plans = catalog.plans(),
-                "catalog {number} from Clerk is now in force"
-            );
-        }
-        Ok(Refreshed { applied, left_out })
     }
 
     /// Compares reconciliation candidates with Clerk, at a bounded rate, for ever.

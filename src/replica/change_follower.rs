@@ -104,11 +104,12 @@ impl ChangeFollower {
         let (mut position, mut was_ok, mut poll) = (None, None, POLL_MIN);
         loop {
             match self.read(&mut position).await {
-                Ok(()) if was_ok != Some(true) => {
-                    tracing::info!("change log: caught up");
+                Ok(()) => {
+                    if was_ok == Some(false) {
+                        tracing::info!("change log: caught up");
+                    }
                     was_ok = Some(true);
                 }
-                Ok(()) => {}
                 Err(error) => {
                     if was_ok != Some(false) {
                         tracing::warn!(error = log_chain(&error), "cannot read the change log");

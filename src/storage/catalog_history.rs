@@ -2,7 +2,7 @@
 
 use super::{
     Store, StoreError,
-    catalogs::{CatalogRow, CatalogVersion, NameRow, plan_names},
+    catalogs::{CatalogRow, CatalogVersion, NameRow, names, plan_names},
 };
 use crate::domain::{CatalogState, PlanNames};
 use chrono::{DateTime, Utc};
@@ -44,6 +44,15 @@ pub(super) async fn load(
         CatalogPoint::State(state) => Some(version).filter(|version| version.state() == state),
         CatalogPoint::At { .. } => Some(version),
     })
+}
+
+/// The version with a number, with all plan names.
+pub(super) async fn version(
+    db: &mut PgConnection,
+    number: u64,
+) -> Result<Option<CatalogVersion>, StoreError> {
+    let Some(row) = numbered(db, number).await? else { return Ok(None) };
+    row.version(names(db).await?).map(Some)
 }
 
 async fn numbered(db: &mut PgConnection, number: u64) -> Result<Option<CatalogRow>, StoreError> {

@@ -1,7 +1,7 @@
 //! Catalog versions: numbered and immutable; the highest number is in force.
 
 use super::{
-    Store, StoreError,
+    Author, Origin, Store, StoreError, catalog_history,
     pool::{TxOutcome, retry_once},
 };
 use crate::domain::{Catalog, CatalogState, Kind, PlanName, PlanNames};
@@ -17,8 +17,16 @@ pub struct CatalogVersion {
     pub catalog: Catalog,
     /// The pairs of plan id and slug seen so far. New pairs are added without a new version.
     pub names: PlanNames,
+    /// The catalog file; `None`: no file was applied.
+    pub file: Option<Catalog>,
+    /// Clerk's plans; `None`: none were fetched.
+    pub clerk: Option<Catalog>,
     /// The source of the version's change, such as a file's name.
     pub source: String,
+    /// The person or deployment that applied the version; empty for the service itself.
+    pub applied_by: String,
+    /// The reason that was given; may be empty.
+    pub reason: String,
     /// When the version came into force.
     pub applied_at: DateTime<Utc>,
 }
@@ -27,9 +35,23 @@ impl CatalogVersion {
     /// The empty catalog, in force before there is a first version.
     #[must_use]
     pub fn none() -> Self {
-        let (catalog, source) = (Catalog::default(), String::new());
-        let names = PlanNames::default();
-        Self { number: 0, catalog, names, source, applied_at: DateTime::UNIX_EPOCH }
+        Self {
+            number: 0,
+            catalog: Catalog::default(),
+            names: PlanNames::default(),
+            file: None,
+            clerk: None,
+            source: String::new(),
+            applied_by: String::new(),
+            reason: String::new(),
+            applied_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    /// Whether another catalog file is in force than this one.
+    #[must_use]
+    pub fn differs_from_file(&self, file: &Catalog) -> bool {
+        !self.file.as_ref().is_some_and(|in_force| in_force.says_the_same_as(file))
     }
 
     /// The number of the version, and the number of plan names.
@@ -45,25 +67,6 @@ impl CatalogVersion {
     }
 }
 
-/// The source of a catalog's content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Author {
-    /// The catalog file of a starting replica. Content that was in force before and was replaced is not applied again.
-    File,
-    /// A catalog file that an operator applies, also if its content was replaced before.
-    Operator,
-    /// Clerk's Backend API, always current. Plans that it no longer lists are kept as retired.
-    Clerk,
-    /// Clerk's Backend API, with the plans that it no longer lists removed.
-    ClerkWithoutRetired,
-}
-
-impl Author {
-    fn is_clerk(self) -> bool {
-        matches!(self, Self::Clerk | Self::ClerkWithoutRetired)
-    }
-}
-
 /// The result of applying a catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
@@ -71,13 +74,17 @@ pub enum Applied {
     New(u64),
     /// The catalog was already in force with this version number.
     InForce(u64),
-    /// The catalog was not applied: it was in force as version `then`, and version `now` has replaced it since.
-    Replaced {
-        /// The last version with this content.
-        then: u64,
-        /// The version in force.
-        now: u64,
-    },
+    /// The catalog was not applied: another catalog is in force, with this version number.
+    Differs(u64),
+}
+
+/// The catalog in force, and the one that would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedCatalog {
+    /// The version in force.
+    pub now: CatalogVersion,
+    /// The catalog that would be in force.
+    pub after: Catalog,
 }
 
 #[derive(Debug, Clone)]
@@ -86,26 +93,36 @@ pub(super) struct CatalogRow {
     pub file_content: Option<String>,
     pub clerk_content: Option<String>,
     pub source: String,
+    pub applied_by: String,
+    pub reason: String,
     pub applied_at: DateTime<Utc>,
 }
 
 impl CatalogRow {
     pub(super) fn version(self, names: PlanNames) -> Result<CatalogVersion, StoreError> {
+        let (file, clerk) =
+            (parse(self.file_content.as_deref())?, parse(self.clerk_content.as_deref())?);
         Ok(CatalogVersion {
             number: number(self.number)?,
-            catalog: parse(self.file_content.as_deref())?
-                .overlaid_on(parse(self.clerk_content.as_deref())?, &names),
+            catalog: merged(file.clone(), clerk.clone(), &names),
             names,
+            file,
+            clerk,
             source: self.source,
+            applied_by: self.applied_by,
+            reason: self.reason,
             applied_at: self.applied_at,
         })
     }
 }
 
-fn parse(text: Option<&str>) -> Result<Catalog, StoreError> {
+fn parse(text: Option<&str>) -> Result<Option<Catalog>, StoreError> {
     let catalog = text.map(Catalog::from_json).transpose();
-    let catalog = catalog.map_err(|e| StoreError::Corrupt(format!("catalog: {e}")))?;
-    Ok(catalog.unwrap_or_default())
+    catalog.map_err(|e| StoreError::Corrupt(format!("catalog: {e}")))
+}
+
+fn merged(file: Option<Catalog>, clerk: Option<Catalog>, names: &PlanNames) -> Catalog {
+    file.unwrap_or_default().overlaid_on(clerk.unwrap_or_default(), names)
 }
 
 impl Store {
@@ -119,6 +136,11 @@ impl Store {
         retry_once(|| self.checks.run(newest)).await
     }
 
+    /// The version of the catalog with this number; `None`: there is none.
+    pub async fn catalog_version(&self, number: u64) -> Result<Option<CatalogVersion>, StoreError> {
+        self.background.run(async |db| catalog_history::version(db, number).await).await
+    }
+
     /// The newest versions of the catalog, newest first.
     pub async fn catalog_history(&self, limit: i64) -> Result<Vec<CatalogVersion>, StoreError> {
         self.background.run(async |db| history(db, limit).await).await
@@ -128,8 +150,8 @@ impl Store {
     pub async fn planned_catalog(
         &self,
         author: Author,
-        catalog: Catalog,
-    ) -> Result<Catalog, StoreError> {
+        catalog: &Catalog,
+    ) -> Result<PlannedCatalog, StoreError> {
         self.background.run(async |db| planned(db, author, catalog).await).await
     }
 
@@ -138,9 +160,9 @@ impl Store {
         &self,
         author: Author,
         catalog: &Catalog,
-        source: &str,
+        origin: Origin<'_>,
     ) -> Result<Applied, StoreError> {
-        let apply = async |db: &mut _| apply(db, author, catalog, source).await;
+        let apply = async |db: &mut _| apply(db, author, catalog, origin).await;
         let applied = self.webhooks.transact(apply).await?;
         if matches!(applied, Applied::New(_)) {
             self.notifier.read_log();
@@ -159,7 +181,7 @@ async fn newest(db: &mut PgConnection) -> Result<Option<CatalogVersion>, StoreEr
 }
 
 /// All stored pairs of plan id and slug.
-async fn names(db: &mut PgConnection) -> Result<PlanNames, StoreError> {
+pub(super) async fn names(db: &mut PgConnection) -> Result<PlanNames, StoreError> {
     let rows = sqlx::query_as!(
         NameRow,
         "select kind, plan_id, slug from entitlements.plan_name order by seen_at, plan_id, slug"
@@ -233,22 +255,21 @@ async fn history(db: &mut PgConnection, limit: i64) -> Result<Vec<CatalogVersion
 async fn planned(
     db: &mut PgConnection,
     author: Author,
-    catalog: Catalog,
-) -> Result<Catalog, StoreError> {
-    let row = sqlx::query!(
-        "
-        select file_content, clerk_content from entitlements.catalog_version
-        order by number desc limit 1
-        "
-    );
-    let row = row.fetch_optional(&mut *db).await?;
-    let (file, clerk) = row.map(|row| (row.file_content, row.clerk_content)).unwrap_or_default();
-    let names = names(db).await?;
-    Ok(if author.is_clerk() {
-        parse(file.as_deref())?.overlaid_on(catalog, &names)
+    catalog: &Catalog,
+) -> Result<PlannedCatalog, StoreError> {
+    let now = newest(db).await?.unwrap_or_else(CatalogVersion::none);
+    let content = new_content(author, catalog, now.clerk.as_ref());
+    let mut names = now.names.clone();
+    for (kind, name) in content.names() {
+        names.add(kind, name); // as the names that are stored with the version
+    }
+    let (file, clerk) = if author.is_clerk() {
+        (now.file.clone(), Some(content))
     } else {
-        catalog.overlaid_on(parse(clerk.as_deref())?, &names)
-    })
+        (Some(content), now.clerk.clone())
+    };
+    let after = merged(file, clerk, &names);
+    Ok(PlannedCatalog { now, after })
 }
 
 /// Waits for other transactions that change the catalog or the plan names. A stronger lock could be blocked by any role:
@@ -265,7 +286,7 @@ async fn apply(
     tx: &mut PgConnection,
     author: Author,
     catalog: &Catalog,
-    source: &str,
+    origin: Origin<'_>,
 ) -> Result<TxOutcome<Applied>, StoreError> {
     lock_catalog(tx).await?;
     let newest = sqlx::query!(
@@ -277,19 +298,17 @@ async fn apply(
     let newest = newest.fetch_optional(&mut *tx).await?;
     let newest = newest.map(|row| (Some(row.number), row.file_content, row.clerk_content));
     let (now, file, clerk) = newest.unwrap_or_default();
-    let new = new_content(author, catalog, clerk.as_deref())?;
-    let content = new.to_json();
-    let before = if author.is_clerk() { &clerk } else { &file };
-    if let Some(now) = now
-        && before.as_deref() == Some(&*content)
-    {
+    let known_clerk = parse(clerk.as_deref())?;
+    let new = new_content(author, catalog, known_clerk.as_ref());
+    let before = if author.is_clerk() { known_clerk } else { parse(file.as_deref())? };
+    let is_same = before.is_some_and(|before| before.says_the_same_as(&new));
+    if let (Some(now), true) = (now, is_same) {
         return Ok(TxOutcome::RollBack(Applied::InForce(number(now)?)));
     }
-    if let (Author::File, Some(now)) = (author, now)
-        && let Some(then) = last_with(tx, &content).await?
-    {
-        let replaced = Applied::Replaced { then: number(then)?, now: number(now)? };
-        return Ok(TxOutcome::RollBack(replaced));
+    let content = new.to_json();
+    let now = number(now.unwrap_or_default())?;
+    if !author.may_replace(now) {
+        return Ok(TxOutcome::RollBack(Applied::Differs(now)));
     }
     insert_names_of(tx, &new).await?;
     let (file, clerk) =
@@ -297,47 +316,35 @@ async fn apply(
     let added = sqlx::query_scalar!(
         "
         with logged as (insert into entitlements.change_log (subject) values (null))
-        insert into entitlements.catalog_version (file_content, clerk_content, source)
-        values ($1, $2, $3) returning number
+        insert into entitlements.catalog_version (file_content, clerk_content, source, applied_by, reason)
+        values ($1, $2, $3, $4, $5) returning number
         ",
         file,
         clerk,
-        source
+        origin.source,
+        origin.applied_by,
+        origin.reason
     )
     .fetch_one(tx)
     .await?;
     Ok(TxOutcome::Commit(Applied::New(number(added)?)))
 }
 
-/// The number of the last version with this file content.
-async fn last_with(tx: &mut PgConnection, content: &str) -> Result<Option<i64>, StoreError> {
-    Ok(sqlx::query_scalar!(
-        "select pg_catalog.max(number) from entitlements.catalog_version where file_content = $1",
-        content
-    )
-    .fetch_one(tx)
-    .await?)
-}
-
 /// The author's content of a new version. For Clerk, plans that it no longer lists are kept as retired.
-fn new_content(
-    author: Author,
-    catalog: &Catalog,
-    clerk: Option<&str>,
-) -> Result<Catalog, StoreError> {
+fn new_content(author: Author, catalog: &Catalog, clerk: Option<&Catalog>) -> Catalog {
     let mut new = catalog.clone();
-    if author == Author::Clerk {
-        new.keep_retired(&parse(clerk)?);
+    if let (Author::Clerk(_), Some(clerk)) = (author, clerk) {
+        new.keep_retired(clerk);
     }
-    Ok(new)
+    new
 }
 
 /// Stores the id and slug of each plan of a catalog that has an id.
 async fn insert_names_of(tx: &mut PgConnection, catalog: &Catalog) -> Result<(), StoreError> {
     for kind in [Kind::User, Kind::Organization] {
-        let plans = catalog.plan_set(kind).plans.iter();
-        let names = plans.filter_map(|(slug, plan)| Some((plan.id.as_deref()?.to_owned(), slug)));
-        let (ids, slugs): (Vec<_>, Vec<_>) = names.map(|(id, slug)| (id, slug.to_string())).unzip();
+        let names = catalog.names().filter(|(of, _)| *of == kind);
+        let (ids, slugs): (Vec<_>, Vec<_>) =
+            names.map(|(_, name)| (name.id.to_string(), name.slug.to_string())).unzip();
         insert_names(tx, kind, &ids, &slugs, Utc::now()).await?;
     }
     Ok(())

@@ -8,6 +8,7 @@ mod accounts;
 mod apply_update;
 mod backfill;
 mod catalog_history;
+mod catalog_origin;
 mod catalogs;
 mod change_log;
 mod connect;
@@ -33,7 +34,8 @@ mod schema;
 
 pub use backfill::Backfill;
 pub use catalog_history::CatalogPoint;
-pub use catalogs::{Applied, Author, CatalogVersion};
+pub use catalog_origin::{Author, Origin};
+pub use catalogs::{Applied, CatalogVersion, PlannedCatalog};
 pub use change_log::{Change, ChangeCursor, ChangePage, LogEnd};
 pub use deliveries::{Delivery, Names, Outcome, SharedItem, WriteMode};
 pub use delivery_queries::{DeliveryEntry, DeliveryFilter, DeliveryPosition};

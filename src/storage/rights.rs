@@ -63,6 +63,18 @@ impl Store {
     pub async fn missing_rights(&self) -> Result<Vec<String>, StoreError> {
         self.background.run(missing_statements).await
     }
+
+    /// Whether connections can only read: on a standby, or by `default_transaction_read_only` of the role or the database.
+    pub async fn is_read_only(&self) -> Result<bool, StoreError> {
+        self.background.run(is_read_only).await
+    }
+}
+
+async fn is_read_only(db: &mut PgConnection) -> Result<bool, StoreError> {
+    let found = sqlx::query_scalar!(
+        r#"select pg_catalog.current_setting('transaction_read_only')::boolean as "is_read_only!""#
+    );
+    Ok(found.fetch_one(db).await?)
 }
 
 /// The rights that `serve` needs.

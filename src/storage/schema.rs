@@ -7,6 +7,10 @@ use sqlx::{
     postgres::PgConnectOptions,
 };
 use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a connection for migrating may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn migrations() -> Migrator {
     let mut migrations = sqlx::migrate!();
@@ -28,6 +32,14 @@ pub enum NotMigrated {
          pg_terminate_backend(pid)"
     )]
     InTheWay(#[source] MigrateError),
+    /// The database does not answer.
+    #[error("the database does not answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    NoAnswer,
+    /// A newer release has migrated the database too far for this build.
+    #[error(
+        "a newer release has migrated the database too far for this build: deploy that release"
+    )]
+    Ahead,
     /// The schema or the table of migrations belongs to another role, whose triggers and views would run with the rights
     /// of this one.
     #[error(
@@ -156,7 +168,8 @@ pub async fn migrate_and_grant(
     options: &PgConnectOptions,
     roles: &[String],
 ) -> Result<i64, NotMigrated> {
-    let mut db = PgConnection::connect_with(options).await?;
+    let connected = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await;
+    let mut db = connected.map_err(|_| NotMigrated::NoAnswer)??;
     let mut pause = Duration::from_millis(200);
     for attempt in 1.. {
         match run(&mut db, roles).await {
@@ -198,7 +211,11 @@ async fn run(db: &mut PgConnection, roles: &[String]) -> Result<(), NotMigrated>
     sqlx::raw_sql(lock).execute(&mut *tx).await.map_err(|error| not_migrated(error.into()))?;
     let is_first = applied(&mut tx).await? == 0;
     let before = if is_first { Vec::new() } else { rights::objects(&mut tx).await? };
-    migrations().run_direct(None, &mut *tx, false).await.map_err(not_migrated)?;
+    match applied(&mut tx).await? - known() {
+        ..=0 => migrations().run_direct(None, &mut *tx, false).await.map_err(not_migrated)?,
+        1..=MAX_MIGRATIONS_AHEAD => {} // a newer release has migrated it, as before a rollback
+        _ => return Err(NotMigrated::Ahead),
+    }
     rights::revoke(&mut tx, &before).await?;
     for role in roles {
         rights::grant(&mut tx, role).await?;

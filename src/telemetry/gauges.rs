@@ -23,6 +23,8 @@ pub struct Gauges {
     pub overrides: Family<Labels<1>, Gauge>,
     /// Overrides in force that expire within seven days.
     pub overrides_expiring_soon: Gauge,
+    /// 1 while another catalog is in force than the catalog file of this replica.
+    pub catalog_file_differs: Gauge,
     /// 1 while notifications are received, 0 while the change log is polled.
     pub listening: Gauge,
     /// Accounts in the cache.
@@ -62,6 +64,8 @@ impl Gauges {
         all.register("overrides", help, self.overrides.clone());
         let help = "Overrides in force that expire within seven days, counted up to 100000";
         all.register("overrides_expiring_soon", help, self.overrides_expiring_soon.clone());
+        let help = "1 while another catalog is in force than the catalog file of this replica";
+        all.register("catalog_file_differs", help, self.catalog_file_differs.clone());
         let help = "1 while notifications are received, 0 while the change log is polled";
         all.register("listening", help, self.listening.clone());
         all.register("cache_entries", "Accounts in the cache", self.cache_entries.clone());

@@ -1,15 +1,17 @@
 //! Logging to standard error: its format, its filter, and errors as values of log fields.
 
 use super::log_panics;
+use anstream::{AutoStream, ColorChoice};
 use anyhow::{anyhow, ensure};
+use chrono::{SecondsFormat, Utc};
 use clap::ValueEnum;
-use std::{
-    error::Error,
-    io::{self, IsTerminal},
-    iter::successors,
-};
+use std::{error::Error, fmt, io, iter::successors};
 use tracing::{Value, field::display};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::LevelFilter,
+    fmt::{format::Writer, time::FormatTime},
+};
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -26,11 +28,12 @@ pub enum LogFormat {
 /// If the filter is invalid, or if logging has been started already.
 pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = log_filter(filter)?;
-    let colours = io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match format {
-        LogFormat::Text => logs.with_target(false).with_ansi(colours).try_init(),
+        LogFormat::Text => {
+            logs.with_target(false).with_timer(Milliseconds).with_ansi(colours).try_init()
+        }
         LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).try_init(),
     };
     started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))?;
@@ -38,15 +41,28 @@ pub fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The time of a text line, in milliseconds.
+struct Milliseconds;
+
+impl FormatTime for Milliseconds {
+    fn format_time(&self, line: &mut Writer<'_>) -> fmt::Result {
+        write!(line, "{}", Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+}
+
 /// Parses the setting `ENTITLEMENTS_LOG`: directives of `tracing-subscriber`'s `EnvFilter`, except that a level without
-/// a target applies to this service only; libraries then log at most warnings.
+/// a target applies to this service only; libraries then log at most warnings. A filter that does not name this service
+/// leaves it at `info`.
 ///
 /// # Errors
 /// If the text is not a log filter.
 pub fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
     let directives = text.split(',').map(str::trim).filter(|directive| !directive.is_empty());
-    let filter = directives.map(own_level).collect::<anyhow::Result<Vec<_>>>()?.join(",");
-    ensure!(!filter.is_empty(), "ENTITLEMENTS_LOG is empty: give a level, such as `info`");
+    let directives: Vec<_> = directives.map(own_level).collect::<anyhow::Result<_>>()?;
+    let names_this_service = directives.iter().any(|directive| directive.contains("entitlements"));
+    // The levels of libraries alone would silence this service.
+    let default = (!names_this_service).then(|| own_level("info")).transpose()?;
+    let filter = default.into_iter().chain(directives).collect::<Vec<_>>().join(",");
     filter.parse().map_err(|e| anyhow!("ENTITLEMENTS_LOG is not a log filter such as `info`: {e}"))
 }
 

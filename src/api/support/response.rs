@@ -8,8 +8,8 @@ use crate::{
     check::PastEvaluation,
     clerk::OBSERVATION_ID_PREFIX,
     domain::{
-        ChangeCause, Explanation, FeatureChange, FeatureState, HistoryChange, Observation,
-        OverrideRecord, PlanPreview, Question, Statement, Step, StepKind, Subject,
+        Catalog, ChangeCause, Explanation, FeatureChange, FeatureState, HistoryChange, Kind,
+        Observation, OverrideRecord, PlanPreview, Question, Statement, Step, StepKind, Subject,
     },
     storage::CatalogVersion,
 };
@@ -31,7 +31,21 @@ pub(super) fn explanation(
         later: evaluation.later(question).into_iter().map(Into::into).collect(),
         catalog: Some(catalog(evaluation.version)),
         comparison: compared.map(|other| comparison(evaluation, other, question)),
+        granting_plans: granting_plans(&evaluation.version.catalog, question),
     }
+}
+
+fn granting_plans(catalog: &Catalog, question: &Question<'_>) -> Vec<pb::GrantingPlan> {
+    let kinds = [Kind::User, Kind::Organization];
+    let plans = kinds.into_iter().filter(|kind| question.scope.covers(*kind)).flat_map(|kind| {
+        let plans = catalog.plan_set(kind).granting(question.wanted);
+        plans.map(move |(slug, limit)| pb::GrantingPlan {
+            kind: kind.to_string(),
+            plan: slug.to_string(),
+            limit,
+        })
+    });
+    plans.collect()
 }
 
 fn step(evaluation: &PastEvaluation<'_>, step: &Step<'_>) -> pb::Step {
@@ -264,7 +278,8 @@ fn feature(change: &FeatureChange) -> pb::FeatureChange {
 }
 
 /// Renders the preview of a plan.
-pub(super) fn preview(preview: &PlanPreview) -> pb::PreviewPlanResponse {
+#[must_use]
+pub fn preview(preview: &PlanPreview) -> pb::PreviewPlanResponse {
     let mut response = pb::PreviewPlanResponse::default();
     for change in &preview.changes {
         let list = match (change.before.allowed, change.after.allowed) {

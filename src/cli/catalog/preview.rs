@@ -2,8 +2,11 @@
 
 use crate::{
     check::{PreviewError, SubjectReports},
-    cli::render::counted,
-    domain::{FeatureChange, FeatureState, Subject},
+    cli::{
+        output::{BAD, Format, GOOD, ProtoJson, WARN, paint, say_json},
+        render::counted,
+    },
+    domain::{FeatureChange, FeatureState, PlanPreview, Subject},
     replica::Accounts,
     storage::Store,
     telemetry::Telemetry,
@@ -16,6 +19,7 @@ pub(super) async fn run(
     subject: &str,
     plan: &str,
     counts: &[(String, u64)],
+    format: Format,
 ) -> anyhow::Result<()> {
     let subject = subject.parse::<Subject>().context("SUBJECT")?;
     let telemetry = Telemetry::default();
@@ -32,16 +36,29 @@ pub(super) async fn run(
         PreviewError::SubjectDeleted => anyhow!("{subject} {error}"),
         PreviewError::TooLong(_) | PreviewError::Store(_) => error.into(),
     })?;
+    if format == Format::Json {
+        let preview = crate::api::preview_response(&preview);
+        say_json(&ProtoJson::new().of("PreviewPlanResponse", &preview));
+        return Ok(());
+    }
+    print(&preview, &subject, plan);
+    Ok(())
+}
+
+fn print(preview: &PlanPreview, subject: &Subject, plan: &str) {
     for change in &preview.changes {
         say!("{}", line(change));
     }
     for over in &preview.over {
-        say!("! {}: {} in use, and {} would be allowed", over.feature, over.count, over.limit);
+        let text = format!(
+            "! {}: {} in use, and {} would be allowed",
+            over.feature, over.count, over.limit
+        );
+        say!("{}", paint(BAD, &text));
     }
     let (changes, over) = (preview.changes.len(), preview.over.len());
     let changes = counted(changes, "feature");
     say!("{subject} on {plan}: {changes} would change, {over} would be over the limit");
-    Ok(())
 }
 
 fn line(FeatureChange { feature, before, after }: &FeatureChange) -> String {
@@ -50,8 +67,8 @@ fn line(FeatureChange { feature, before, after }: &FeatureChange) -> String {
         None => "no limit".into(),
     };
     match (before.allowed, after.allowed) {
-        (false, _) => format!("+ {feature}: {}", limit(after)),
-        (true, false) => format!("- {feature}"),
-        (true, true) => format!("~ {feature}: {} -> {}", limit(before), limit(after)),
+        (false, _) => paint(GOOD, &format!("+ {feature}: {}", limit(after))),
+        (true, false) => paint(BAD, &format!("- {feature}")),
+        (true, true) => paint(WARN, &format!("~ {feature}: {} -> {}", limit(before), limit(after))),
     }
 }

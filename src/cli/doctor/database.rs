@@ -1,14 +1,15 @@
 //! Checks of the database: connection, server, rights, schema, notifications and content.
 
-use super::{
-    finding::{ENTITLEMENTS_CHECK_TIMEOUT, Finding, within},
-    settings::count,
-};
+use super::finding::{CHECK_TIMEOUT, Finding, within};
 use crate::{
     app::MAX_CLOCK_SKEW_S,
+    cli::render::counted,
     config::Settings,
-    domain::loopback::is_this_machine,
-    storage::{CatalogVersion, Inspection, Migrated, OtherRoles, Schema, Store, StoreError},
+    domain::{Catalog, loopback::is_this_machine},
+    storage::{
+        Author, CatalogVersion, Inspection, Migrated, OtherRoles, PlannedCatalog, Schema, Store,
+        StoreError,
+    },
     telemetry::error_chain,
 };
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -25,6 +26,7 @@ const MIGRATIONS: &str = "migrations";
 const LISTEN: &str = "notifications";
 const PARKED: &str = "parked";
 const CATALOG: &str = "catalog";
+const FILE: &str = "catalog in force";
 const PLANS: &str = "plans held";
 
 /// Timeout of the connection to the database.
@@ -283,15 +285,18 @@ async fn parked(store: &Store) -> Finding {
 }
 
 async fn catalog(store: &Store, settings: &Settings, report: &mut impl FnMut(Finding)) {
-    match timeout(ENTITLEMENTS_CHECK_TIMEOUT, store.catalog()).await {
+    match timeout(CHECK_TIMEOUT, store.catalog()).await {
         Ok(Ok(Some(version))) => {
             let CatalogVersion { number, source, catalog, .. } = &version;
-            let plans = count(catalog.plans(), "plan");
+            let plans = counted(catalog.plans(), "plan");
             report(Finding::ok(
                 CATALOG,
                 format!("{number} is in force, from {source}, with {plans}"),
             ));
             report(within(PLANS, SLOW, plans_held(store, &version)).await);
+            if let Ok(Some((file, name))) = settings.catalog_file() {
+                report(within(FILE, SLOW, compared(store, &version, &file, &name)).await);
+            }
         }
         Ok(Ok(None)) => {
             let detail = "no catalog is in force: every feature is unknown";
@@ -306,6 +311,27 @@ async fn catalog(store: &Store, settings: &Settings, report: &mut impl FnMut(Fin
         }
         Ok(Err(error)) => report(Finding::fail(CATALOG, error_chain(&error), SLOW)),
         Err(_) => report(Finding::fail(CATALOG, "the catalog could not be read in time", SLOW)),
+    }
+}
+
+/// Compares the catalog file with the catalog in force.
+async fn compared(store: &Store, version: &CatalogVersion, file: &Catalog, name: &str) -> Finding {
+    let number = version.number;
+    if !version.differs_from_file(file) {
+        return Finding::ok(FILE, format!("catalog {number} has the content of {name}"));
+    }
+    match store.planned_catalog(Author::Operator(None), file).await {
+        Err(error) => Finding::fail(FILE, error_chain(&error), SLOW),
+        Ok(PlannedCatalog { now, after }) => {
+            let changes = counted(now.catalog.changes(&after).len(), "difference");
+            Finding::warn(
+                FILE,
+                format!("{name} differs from catalog {number}, which stays in force: {changes}"),
+                format!(
+                    "`entitlements catalog plan {name}` shows them; `entitlements catalog apply {name}` applies the file"
+                ),
+            )
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 /// Timeout of one request to a service on this machine.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of one check.
-pub(super) const ENTITLEMENTS_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How severe a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,8 +79,8 @@ pub(super) async fn within(
     check: impl Future<Output = Finding>,
 ) -> Finding {
     let late = |_| {
-        let detail = format!("no answer within {} s", ENTITLEMENTS_CHECK_TIMEOUT.as_secs());
+        let detail = format!("no answer within {} s", CHECK_TIMEOUT.as_secs());
         Finding::fail(what, detail, fix)
     };
-    timeout(ENTITLEMENTS_CHECK_TIMEOUT, check).await.unwrap_or_else(late)
+    timeout(CHECK_TIMEOUT, check).await.unwrap_or_else(late)
 }

@@ -3,7 +3,7 @@
 use super::finding::Finding;
 use crate::{
     app,
-    cli::variables,
+    cli::{render::counted, variables},
     config::Settings,
     telemetry::{self, error_chain},
 };
@@ -57,7 +57,8 @@ fn secrets(settings: &Settings) -> Finding {
         }
         Ok(secrets) => {
             let weakest = secrets.iter().map(crate::clerk::SigningSecret::bytes).min().unwrap_or(0);
-            let detail = format!("{}, of at least {weakest} bytes", count(secrets.len(), "secret"));
+            let detail =
+                format!("{}, of at least {weakest} bytes", counted(secrets.len(), "secret"));
             if weakest < CLERK_KEY_LEN {
                 let fix = "Clerk's secrets have 24 bytes: copy it again from the endpoint's page under Webhooks";
                 Finding::warn(SECRETS, detail, fix)
@@ -73,16 +74,11 @@ fn catalog(settings: &Settings) -> Finding {
         Err(error) => Finding::fail(
             CATALOG,
             error_chain(error.as_ref()),
-            "correct the file (catalog.example.toml is an example), and try it with `entitlements catalog plan FILE`",
+            "correct the file (`entitlements init FOLDER` writes an example), and try it with `entitlements catalog plan FILE`",
         ),
         Ok(None) => Finding::ok(CATALOG, "no file is set: the catalog in the database is used"),
         Ok(Some((catalog, name))) => {
-            Finding::ok(CATALOG, format!("{name} has {}", count(catalog.plans(), "plan")))
+            Finding::ok(CATALOG, format!("{name} has {}", counted(catalog.plans(), "plan")))
         }
     }
-}
-
-/// A number with its noun, in singular or plural.
-pub(super) fn count(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }

@@ -1,13 +1,16 @@
 //! `override export` and `override import`.
 
 use crate::{
-    cli::render::counted,
+    cli::{
+        output::{Format, print_line, say_json},
+        render::counted,
+    },
     domain::Subject,
     storage::{Imported, Store, StoreError},
 };
 use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, Datelike, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, path::Path};
 
 /// Prints all overrides, the oldest first.
@@ -16,7 +19,7 @@ pub(super) async fn export(store: &Store) -> anyhow::Result<()> {
     loop {
         let page = store.export_overrides(after).await?;
         for (_, row) in &page {
-            say!("{row}");
+            print_line(&row.to_string());
         }
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(*last);
@@ -24,7 +27,7 @@ pub(super) async fn export(store: &Store) -> anyhow::Result<()> {
 }
 
 /// Adds the overrides that are missing, subject by subject. A second run adds nothing.
-pub(super) async fn import(store: &Store, file: &Path) -> anyhow::Result<()> {
+pub(super) async fn import(store: &Store, file: &Path, format: Format) -> anyhow::Result<()> {
     let text = fs::read_to_string(file);
     let text = text.with_context(|| format!("cannot read {}", file.display()))?;
     let subjects = parse(&text, file)?;
@@ -42,21 +45,34 @@ pub(super) async fn import(store: &Store, file: &Path) -> anyhow::Result<()> {
         all.known += done.known;
         all.conflicting.extend(done.conflicting);
     }
-    for id in &all.conflicting {
+    report(&all, subjects.len(), format);
+    Ok(())
+}
+
+fn report(all: &Imported, subjects: usize, format: Format) {
+    let Imported { added, ended, known, conflicting } = all;
+    if format == Format::Json {
+        return say_json(&json!({
+            "added": added,
+            "ended": ended,
+            "known": known,
+            "conflicting": conflicting.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "subjects": subjects,
+        }));
+    }
+    for id in conflicting {
         say!(
             "override {id} was not added: its subject was deleted, the database has it with another content, a later \
              request has its key, another override replaces the same one, or the replaced one is missing"
         );
     }
-    let Imported { added, ended, known, conflicting } = all;
     say!(
         "{} added, {} noted, {known} there already, {}, of {}",
-        counted(added, "override"),
-        counted(ended, "end"),
+        counted(*added, "override"),
+        counted(*ended, "end"),
         counted(conflicting.len(), "conflict"),
-        counted(subjects.len(), "subject")
+        counted(subjects, "subject")
     );
-    Ok(())
 }
 
 /// The fields with dates.

@@ -10,7 +10,8 @@ use crate::{
     },
     cli::{
         client::{ServiceAddress, status_error},
-        times::{parse_time, timestamp},
+        output::{Format, ProtoJson, say_json},
+        times::{parse_future, timestamp},
     },
 };
 use anyhow::{Context, bail};
@@ -64,8 +65,8 @@ struct OverrideArgs {
     #[arg(long, value_name = "ID", group = "whose")]
     org: Option<String>,
 
-    /// End: a date (its beginning, in UTC) or an instant, as 2026-12-31 or 2026-12-31T18:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = parse_time, group = "end")]
+    /// End: a date (its beginning, in UTC), an instant, as 2026-12-31T18:00:00Z, `tomorrow`, or `3h` for 3 hours from now
+    #[arg(long, value_name = "TIME", value_parser = parse_future, group = "end")]
     until: Option<DateTime<Utc>>,
 
     /// Duration, such as 14d
@@ -77,7 +78,7 @@ struct OverrideArgs {
     permanent: bool,
 
     /// Beginning, as --until [default: now]
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_future)]
     from: Option<DateTime<Utc>>,
 
     /// Person or team that answers for it
@@ -107,34 +108,40 @@ struct OverrideArgs {
     /// Print only what would change
     #[arg(long)]
     dry_run: bool,
-
-    #[command(flatten)]
-    service: ServiceAddress,
 }
 
 impl GrantArgs {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
+    pub(super) async fn run(self, service: &ServiceAddress, format: Format) -> anyhow::Result<()> {
         let unlimited = self.unlimited.then_some(Number::Unlimited(true));
         let at_least = self.at_least.map(Number::AtLeast);
         let number = at_least.or(self.exactly.map(Number::Exactly)).or(unlimited);
-        self.what.set(Effect::Grant(Grant { number })).await
+        self.what.set(Effect::Grant(Grant { number }), service, format).await
     }
 }
 
 impl DenyArgs {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
-        self.what.set(Effect::Deny(Deny {})).await
+    pub(super) async fn run(self, service: &ServiceAddress, format: Format) -> anyhow::Result<()> {
+        self.what.set(Effect::Deny(Deny {}), service, format).await
     }
 }
 
 impl OverrideArgs {
-    async fn set(self, effect: Effect) -> anyhow::Result<()> {
-        let mut client = OverridesClient::new(self.service.connect().await?);
+    async fn set(
+        self,
+        effect: Effect,
+        service: &ServiceAddress,
+        format: Format,
+    ) -> anyhow::Result<()> {
+        let mut client = OverridesClient::new(service.connect().await?);
         let (dry_run, is_unknown) = (self.dry_run, self.unknown);
         let target = self.feature.clone().or(self.plan.clone()).unwrap_or_default();
-        let request = self.service.request(self.request(effect)?)?;
+        let request = service.request(self.request(effect)?)?;
         let set = client.set_override(request).await;
         let set = set.map_err(|status| status_error(&status))?.into_inner();
+        if format == Format::Json {
+            say_json(&ProtoJson::new().of("SetOverrideResponse", &set));
+            return Ok(());
+        }
         let verb = if dry_run { "would set" } else { "set" };
         print_change(verb, set.r#override.as_ref(), &set.differences);
         if is_unknown {

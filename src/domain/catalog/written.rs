@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+use toml_edit::{DocumentMut, Item, Table};
 
 impl Catalog {
     /// Parses a catalog file in TOML.
@@ -24,15 +25,47 @@ impl Catalog {
             .try_into()
     }
 
+    /// The catalog as a file that [`Catalog::from_toml`] parses.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let text = toml::to_string(&self.written()).expect("a map of strings and numbers is TOML");
+        let mut document: DocumentMut = text.parse().expect("the text was written as TOML");
+        for kind in ["user", "organization"] {
+            let plans = document.get_mut(kind).and_then(|plan_set| plan_set.get_mut("plans"));
+            let plans = plans.and_then(Item::as_table_mut).into_iter().flat_map(Table::iter_mut);
+            for plan in plans.filter_map(|(_, plan)| plan.as_table_mut()) {
+                // `limits = { projects = 25 }` in the table of the plan
+                if let Some((mut key, limits)) = plan.get_key_value_mut("limits") {
+                    key.fmt();
+                    limits.make_value();
+                }
+            }
+        }
+        document.to_string()
+    }
+
     /// The catalog in one canonical form: equal catalogs have equal texts.
     #[must_use]
     pub fn to_json(&self) -> String {
+        serde_json::to_string(&self.written()).expect("a map of strings and numbers is JSON")
+    }
+
+    /// Whether both have the same canonical text. Texts are compared, not values: a value also has what was derived from
+    /// other catalogs.
+    #[must_use]
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        self.to_json() == other.to_json()
+    }
+
+    fn written(&self) -> WrittenCatalog {
         let strict = self.strict.iter().map(ToString::to_string).collect();
         let (user, organization) = ((&self.user).into(), (&self.organization).into());
-        let document = WrittenCatalog { grace: self.grace.into(), strict, user, organization };
-        serde_json::to_string(&document).expect("a map of strings and numbers is JSON")
+        WrittenCatalog { grace: self.grace.into(), strict, user, organization }
     }
 }
+
+/// The largest limit, which TOML and Postgres can store as well.
+const MAX_LIMIT: u64 = i64::MAX as u64;
 
 /// The error for a catalog that cannot be used, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +115,7 @@ struct WrittenPlan {
     retired: bool,
     #[serde(default)]
     features: BTreeSet<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     limits: BTreeMap<String, u64>,
 }
 
@@ -186,6 +219,10 @@ fn plan_at(path: &str, written: WrittenPlan) -> Result<Plan, InvalidCatalog> {
         features.insert(slug_at(path, slug)?, None);
     }
     for (slug, limit) in &written.limits {
+        if *limit > MAX_LIMIT {
+            let reason = format!("{path}.limits.{slug}: {limit} must be at most {MAX_LIMIT}");
+            return Err(InvalidCatalog(reason));
+        }
         features.insert(slug_at(path, slug)?, Some(*limit));
     }
     let id = written.id.map(|id| id_at(path, &id)).transpose()?;

@@ -167,9 +167,25 @@ proptest! {
         }
     }
 
+    /// A subject that holds a plan that the catalog lacks may do at least what a subject without any item may do.
+    #[test]
+    fn an_unknown_plan_never_gives_less_than_the_default_plan(
+        account in an_account(), catalog in a_catalog(), feature in select(&FEATURES[..]), now in instant(),
+    ) {
+        let without_items = [Account { items: PackedItems::default(), ..account.clone() }];
+        let account = [account];
+        let least = ask(&without_items, &catalog, feature, now);
+        let has_unknown_plan = account[0].default_plan(&catalog, now).is_some();
+        if let (Verdict::Allowed { .. }, true) = (least.verdict, has_unknown_plan) {
+            let found = ask(&account, &catalog, feature, now);
+            let is_allowed = matches!(found.verdict, Verdict::Allowed { .. });
+            prop_assert!(is_allowed, "{:?}", found.verdict);
+        }
+    }
+
     /// Only known-good statuses of known plans, default plans and overrides ever grant.
     #[test]
-    fn unknown_statuses_and_plans_grant_nothing(
+    fn only_live_items_default_plans_and_overrides_grant(
         accounts in vec(an_account(), 1..3), catalog in a_catalog(),
         feature in select(&FEATURES[..]), now in instant(),
     ) {
@@ -189,7 +205,14 @@ proptest! {
                     let mut overrides = of_subject.flat_map(|account| &account.overrides);
                     prop_assert!(overrides.any(|o| o.is_in_force(now) && grants(o)));
                 }
-                (Grant::DefaultPlan | Grant::DefaultForUnknownPlan, plan) => {
+                (Grant::DefaultForUnknownPlan, plan) => {
+                    let plans = catalog.plan_set(kind);
+                    prop_assert_eq!(plan, plans.default_plan.as_ref().map(Slug::as_str));
+                    let is_unknown = |i: &Item<&str>| plans.find(i.plan_id, i.plan).is_none();
+                    let of_subject = accounts.iter().filter(|a| a.subject == *subject);
+                    prop_assert!(of_subject.flat_map(|a| a.items.iter()).any(|i| is_unknown(&i)));
+                }
+                (Grant::DefaultPlan, plan) => {
                     let default = catalog.plan_set(kind).default_plan.as_ref();
                     prop_assert_eq!(plan, default.map(Slug::as_str));
                 }

@@ -32,6 +32,13 @@ fn an_invalid_catalog_is_rejected_with_the_position() {
 #[test]
 fn the_canonical_text_of_a_catalog_reads_back_as_the_same() {
     assert_eq!(Catalog::from_json(&catalog().to_json()).unwrap(), *catalog());
+    assert_eq!(Catalog::from_toml(&catalog().to_toml()).unwrap(), *catalog());
+    let odd = "strict = [\"a.b\"]\n[user.plans.\"x.y \\\" z\"]\nfeatures = [\"a.b\"]\n\
+        limits = { \"é c\" = 0, d = 9223372036854775807 }\n[grace]\npast_due = \"36h\"";
+    let odd = Catalog::from_toml(odd).unwrap();
+    assert_eq!(Catalog::from_toml(&odd.to_toml()).unwrap(), odd);
+    let huge = "[user.plans.pro]\nlimits = { seats = 9223372036854775808 }";
+    assert!(Catalog::from_toml(huge).is_err());
 }
 
 #[test]

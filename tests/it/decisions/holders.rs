@@ -281,16 +281,23 @@ async fn a_lowered_limit_needs_consent_and_a_raised_one_does_not() {
     shell.write("higher.toml", &CATALOG.replace("projects = 25", "projects = 26"));
     let (_, planned, _) = shell.run(&["catalog", "plan", "lower.toml"]).await;
     assert_snapshot!(planned, @r"
-    user projects: 1 get a lower limit. Examples: user_3jKRaOPcHB95IyjLKz2dmcVGvBR
-    1 subject compared, of which 1 would lose a feature, some of its time, or a part of its limit
+    ~ user.plans.pro.features.projects: limit 25 -> limit 24
+    FOR   FEATURE   LOWER LIMIT  EXAMPLES
+    user  projects  1            user_3jKRaOPcHB95IyjLKz2dmcVGvBR
+    1 subject compared: 0 would gain, 1 would lose a feature, a plan, some of its time, or a part of its limit
     ");
-    let (code, _, stderr) = shell.run(&["catalog", "apply", "lower.toml"]).await;
-    assert!(code == 2 && stderr.contains("--yes"), "{stderr}");
+    let (code, refused, _) = shell.run(&["catalog", "apply", "lower.toml"]).await;
+    assert!(
+        code == 1 && refused.contains("1 user would get a lower limit of projects"),
+        "{refused}"
+    );
     let (code, stdout, stderr) = shell.run(&["catalog", "apply", "higher.toml"]).await;
     assert_eq!(code, 0, "{stderr}");
     assert_snapshot!(stdout, @r"
-    user projects: 1 get a higher limit. Examples: user_3jKRaOPcHB95IyjLKz2dmcVGvBR
-    1 subject compared, of which 0 would lose a feature, some of its time, or a part of its limit
+    ~ user.plans.pro.features.projects: limit 25 -> limit 26
+    FOR   FEATURE   HIGHER LIMIT  EXAMPLES
+    user  projects  1             user_3jKRaOPcHB95IyjLKz2dmcVGvBR
+    1 subject compared: 1 would gain, 0 would lose a feature, a plan, some of its time, or a part of its limit
     catalog 2 is in force now
     ");
     let (code, _, stderr) = shell.run(&["catalog", "apply", "lower.toml", "--yes"]).await;

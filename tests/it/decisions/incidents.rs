@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use entitlements::{
     config::Config,
     domain::{Catalog, Subject},
-    storage::{Author, Store},
+    storage::{Author, Origin, Store},
 };
 use futures_util::{StreamExt, stream};
 use sqlx::PgPool;
@@ -61,7 +61,14 @@ async fn record(incident: &Incident, db: &Db, replica: &Replica) {
         match event {
             Event::Catalog(toml) => {
                 let catalog = Catalog::from_toml(&toml).unwrap();
-                store.apply_catalog(Author::Operator, &catalog, "catalog.toml").await.unwrap();
+                store
+                    .apply_catalog(
+                        Author::Operator(None),
+                        &catalog,
+                        Origin::service("catalog.toml"),
+                    )
+                    .await
+                    .unwrap();
                 replica.caught_up().await;
             }
             Event::Message(id, body) => {

@@ -3,14 +3,14 @@
 use crate::{
     support::database::Db,
     support::fake_clerk::{Clerk, KEY},
-    support::service::{ACME, ADA, Replica, config, eventually, payload},
+    support::service::{ACME, ADA, Replica, apply_catalog, eventually, payload},
     support::shell::Shell,
     support::webhook_cases::{
         Case, SENT, ask, check, check_on, fits, in_every_order, item, part, shown, snapshot, with,
         without,
     },
 };
-use entitlements::{api::pb::CheckPlanRequest, domain::Catalog};
+use entitlements::api::pb::CheckPlanRequest;
 use serde_json::{Value, json};
 
 /// The id of the plan `pro` in Clerk's sample list.
@@ -146,10 +146,8 @@ async fn an_item_with_a_plan_id_is_resolved_by_a_catalog_file() {
     let event = with(later("user_filed", "active", "pro", 0), "/data/plan_id", "cplan_7");
     let event = without(event, "/data/plan");
     Replica::start(&db).await.send(&event.to_string()).await;
-    let mut config = config(&db);
-    let file = "[user.plans.pro]\nid = \"cplan_7\"\nfeatures = [\"export\"]";
-    config.catalog = Some((Catalog::from_toml(file).unwrap(), "file".into()));
-    let replica = Replica::start_with(config).await;
+    apply_catalog(&db, "[user.plans.pro]\nid = \"cplan_7\"\nfeatures = [\"export\"]").await;
+    let replica = Replica::start(&db).await;
     let found = ask(&replica, "user_filed", "export").await;
     assert!(fits(&found, "PLAN"), "{}", shown(&found));
 }

@@ -17,7 +17,7 @@ use entitlements::{
     },
     config::Config,
     domain::{Actor, Amount, Catalog, Effect, OverrideNote, Slug, Subject, Until},
-    storage::{Author, ChangeConditions, EndOverride, NewOverride, Store},
+    storage::{Author, ChangeConditions, EndOverride, NewOverride, Origin, Store},
 };
 use futures_util::{StreamExt, stream};
 use std::{
@@ -250,7 +250,10 @@ async fn every_answer_is_derived_again_from_its_receipt() {
             })
             .await;
             let catalog = &catalogs[nth % catalogs.len()];
-            store.apply_catalog(Author::Operator, catalog, "test").await.unwrap();
+            store
+                .apply_catalog(Author::Operator(None), catalog, Origin::service("test"))
+                .await
+                .unwrap();
             let (victim, mut next) = (nth % 3, Process::start(&db.url, &KEEPS_HISTORY).await);
             services.urls.lock().unwrap()[victim] = reached(&next);
             std::mem::swap(&mut processes[victim], &mut next);

@@ -140,7 +140,7 @@ async fn reconcile_reports_the_differences_and_repairs_them() {
     let (code, stdout, stderr) = shell.run(&["reconcile", "--dry-run"]).await;
     assert_eq!(code, 0, "{stderr}");
     let expected = format!(
-        "{ACME}: not at Clerk\n{ADA}: applied\n2 compared, 1 would be healed, 0 still different, 0 not understood, 1 not at Clerk, 0 failed\n"
+        "{ACME}: not at Clerk\n{ADA}: applied\n2 subjects compared, 1 would be healed, 0 still different, 0 not understood, 1 not at Clerk, 0 failed\n"
     );
     assert_eq!(stdout, expected);
     assert_eq!(db.fingerprint().await, before);
@@ -153,8 +153,7 @@ async fn reconcile_reports_the_differences_and_repairs_them() {
     })
     .await;
     let (_, stdout, _) = shell.run(&["reconcile", ADA]).await;
-    let same =
-        "1 compared, 0 healed, 0 still different, 0 not understood, 0 not at Clerk, 0 failed\n";
+    let same = "1 subject compared, 0 healed, 0 still different, 0 not understood, 0 not at Clerk, 0 failed\n";
     assert_eq!(stdout, same);
 
     // A newer webhook is not overwritten by an older answer of Clerk.
@@ -162,7 +161,7 @@ async fn reconcile_reports_the_differences_and_repairs_them() {
     let (_, stdout, _) = shell.run(&["reconcile", ADA]).await;
     let differs = format!(
         "{ADA}: still different, `api_access` is granted by Clerk's answer, but not here\n\
-         1 compared, 0 healed, 1 still different, 0 not understood, 0 not at Clerk, 0 failed\n"
+         1 subject compared, 0 healed, 1 still different, 0 not understood, 0 not at Clerk, 0 failed\n"
     );
     assert_eq!(stdout, differs);
     assert_eq!(replica.check(ADA, "", "export").await.reason(), Reason::Ended);
@@ -270,15 +269,16 @@ async fn a_catalog_is_planned_before_it_is_applied_and_losses_are_asked_about() 
     let (code, stdout, stderr) = shell.run(&["catalog", "plan", "fewer.toml"]).await;
     assert_eq!(code, 0, "{stderr}");
     for line in [
-        format!("user api_access: 1 lose it. Examples: {ADA}\n"),
-        format!("user beta: 1 gain it. Examples: {ADA}\n"),
-        "2 subjects compared, of which 1 would lose a feature, some of its time, or a part of its limit\n"
+        "- user.plans.pro.features.export: no limit\n".into(),
+        format!("user  api_access        1     {ADA}\n"),
+        format!("user  beta        1           {ADA}\n"),
+        "2 subjects compared: 1 would gain, 1 would lose a feature, a plan, some of its time, or a part of its limit\n"
             .into(),
     ] {
         assert!(stdout.contains(&line), "{stdout}");
     }
-    let (code, _, stderr) = shell.run(&["catalog", "apply", "fewer.toml"]).await;
-    assert!(code == 2 && stderr.contains("--yes"), "{stderr}");
+    let (code, refused, _) = shell.run(&["catalog", "apply", "fewer.toml"]).await;
+    assert!(code == 1 && refused.contains("add --yes, or --most-losses 1"), "{refused}");
     assert!(replica.check(ADA, "", "export").await.allowed);
     let (code, stdout, _) = shell.run(&["catalog", "apply", "fewer.toml", "--yes"]).await;
     assert!(code == 0 && stdout.ends_with("catalog 2 is in force now\n"), "{stdout}");
@@ -294,11 +294,12 @@ async fn a_catalog_is_planned_before_it_is_applied_and_losses_are_asked_about() 
         shell.run(&["catalog", "apply", "example.toml", "--most-losses", "1"]).await;
     assert!(stdout.ends_with("catalog 3 is in force now\n"), "an operator may go back: {stdout}");
     let (_, stdout, _) = shell.run(&["catalog", "pull"]).await;
-    assert_eq!(stdout, "catalog 4 is in force now\n");
+    assert!(stdout.contains("+ user.plans.pro.id: cplan_"), "{stdout}");
+    assert!(stdout.ends_with("catalog 4 is in force now\n"), "{stdout}");
     let (_, stdout, _) = shell.run(&["catalog", "pull"]).await;
-    assert_eq!(stdout, "catalog 4 is in force already, with this content\n");
+    assert_eq!(stdout, "nothing changes: catalog 4 has this content\n");
     let (_, stdout, _) = shell.run(&["catalog", "history"]).await;
-    assert_eq!(stdout.lines().count(), 4, "{stdout}");
+    assert_eq!(stdout.lines().count(), 6, "a header, four versions and their number: {stdout}");
     let (_, stdout, _) = shell.run(&["catalog", "show", "2"]).await;
     assert!(stdout.contains("fewer.toml") && stdout.contains("\"beta\""), "{stdout}");
     for (arguments, words) in [

@@ -180,8 +180,9 @@ async fn send_reports_the_outcome_of_each_body() {
     let shell =
         Shell::new(&[("CLERK_WEBHOOK_SIGNING_SECRET", SECRET), ("ENTITLEMENTS_WEBHOOK_URL", &url)]);
     let (code, stdout, _) = shell.run(&["send", PAYLOAD, PAYLOAD]).await;
-    let results: Vec<_> = stdout.lines().map(|line| line.split_once(": ").unwrap().1).collect();
-    assert_eq!(code, 0, "{stdout}");
+    let results: Vec<_> =
+        stdout.lines().filter_map(|line| Some(line.split_once(": ")?.1)).collect();
+    assert!(code == 0 && stdout.ends_with("2 bodies sent, 2 accepted\n"), "{stdout}");
     assert!(results[0].starts_with("200 {\"result\":\"applied\""), "{stdout}");
     assert!(results[1].starts_with("200 {"), "{stdout}");
 
@@ -214,18 +215,27 @@ async fn check_prints_the_decision_and_exits_with_its_code() {
     let replica = Replica::start(&db).await;
     replica.send(&crate::support::service::payload("subscriptionItem.canceled")).await;
     let address = format!("http://{}", replica.bound.api);
+    let webhook = format!("http://{}", replica.bound.webhook);
+    let https = address.replace("http://", "https://");
     let shell = Shell::new(&[("ENTITLEMENTS_ADDR", &address)]);
     let (code, stdout, _) = shell.run(&["check", "export", "--user", ADA]).await;
     assert_eq!(code, 0);
     assert_snapshot!(stdout.trim_end(), @"export: allowed, REASON_CANCELED_BUT_PAID, plan pro, of user_3jKRaOPcHB95IyjLKz2dmcVGvBR, valid until 2100-02-01T00:00:00Z");
     let (code, stdout, _) = shell.run(&["check", "sso", "--org", "org_1", "--user", ADA]).await;
     assert_eq!(code, 1);
-    assert_snapshot!(stdout.trim_end(), @"sso: denied, REASON_NOT_IN_PLAN, of user_3jKRaOPcHB95IyjLKz2dmcVGvBR");
+    assert_snapshot!(stdout.trim_end(), @r"
+    sso: denied, REASON_NOT_IN_PLAN, of user_3jKRaOPcHB95IyjLKz2dmcVGvBR
+      user_3jKRaOPcHB95IyjLKz2dmcVGvBR has pro, canceled: REASON_NOT_IN_PLAN
+      org_1 has free_org, the default plan: REASON_NOT_IN_PLAN
+      would allow it: the organization plan enterprise, the organization plan team, or an override (`entitlements override grant`)
+    ");
     for (arguments, words) in [
         (vec!["check", "sso", "--user", "ada"], "user_id: must be a Clerk user id"),
         (vec!["check", "sso"], "--user"),
         (vec!["check", "sso", "--user", ADA, "--addr", "http://127.0.0.1:1"], "cannot reach"),
         (vec!["check", "sso", "--user", ADA, "--addr", "no such"], "--addr"),
+        (vec!["check", "sso", "--user", ADA, "--addr", &webhook], "this port is not gRPC"),
+        (vec!["check", "sso", "--user", ADA, "--addr", &https], "this port does not speak TLS"),
     ] {
         let (code, _, stderr) = shell.run(&arguments).await;
         assert!(code == 2 && stderr.contains(words), "{arguments:?}: {stderr}");
@@ -242,20 +252,25 @@ async fn deliveries_lists_shows_and_replays() {
     let shell = Shell::new(&[("ENTITLEMENTS_ADDR", &address)]);
     let (code, stdout, stderr) = shell.run(&["deliveries", "list"]).await;
     assert_eq!(code, 0, "{stderr}");
-    let lines: Vec<_> = stdout.lines().map(|line| line.split_once("  ").unwrap().1).collect();
-    assert!(lines[0].starts_with("parked  msg_2  the body is not JSON"), "{stdout}");
-    assert_eq!(lines[1], format!("applied  msg_1  subscriptionItem.active  {ADA}"));
+    let words = |line: &str| line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
+    let lines: Vec<_> = stdout.lines().map(words).collect();
+    assert_eq!(lines[0], "RESULT ID EVENT SUBJECT DETAIL");
+    assert!(lines[1].starts_with("parked msg_2 the body is not JSON"), "{stdout}");
+    assert_eq!(lines[2..], [&format!("applied msg_1 subscriptionItem.active {ADA}"), "deliveries"]);
     let (_, stdout, _) =
         shell.run(&["deliveries", "list", "--result", "parked", "--limit", "5"]).await;
-    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    assert!(stdout.lines().count() == 3 && stdout.ends_with("\n1 delivery\n"), "{stdout}");
     let (_, stdout, _) = shell.run(&["deliveries", "show", "msg_2"]).await;
     assert!(stdout.ends_with("not json\n"), "{stdout}");
     let (_, stdout, _) = shell.run(&["deliveries", "replay", "--id", "msg_1", "--dry-run"]).await;
-    assert_snapshot!(stdout.trim_end(), @"msg_1  applied -> superseded  the same or a newer state is known");
+    assert_snapshot!(stdout.trim_end(), @r"
+    msg_1  applied -> superseded  the same or a newer state is known
+    1 delivery would be read again, 1 with another result
+    ");
     for (arguments, words) in [
         (vec!["deliveries", "show", "msg_9"], "there is no such delivery"),
         (vec!["deliveries", "list", "--result", "lost"], "filter.result: must be"),
-        (vec!["deliveries", "list", "--from", "yesterday"], "--from"),
+        (vec!["deliveries", "list", "--from", "last week"], "--from"),
     ] {
         let (code, _, stderr) = shell.run(&arguments).await;
         assert!(code == 2 && stderr.contains(words), "{arguments:?}: {stderr}");
@@ -269,42 +284,64 @@ async fn help_is_the_manual() {
     Entitlements for Clerk Billing: records Clerk's webhooks in Postgres, and answers over gRPC whether
     a user or organization may use a feature.
 
-    Every flag is also an environment variable. Pass secrets as variables, because other users of the
-    machine can see command lines. To try the service, run `entitlements dev`.
+    Every setting is a flag and an environment variable. Pass secrets as variables, because other users
+    of the machine can see command lines. To try the service, run `entitlements dev`.
 
-    Usage: entitlements <COMMAND>
+    Usage: entitlements [OPTIONS] <COMMAND>
 
     Commands:
-      dev         Run the service for a first try, with an embedded Postgres, a generated secret and an
-                  example catalog
-      serve       Run the service; needs `DATABASE_URL` and `CLERK_WEBHOOK_SIGNING_SECRET`
-      migrate     Apply missing migrations to the database of `DATABASE_URL`, then exit
-      doctor      Check settings, listeners, database and Clerk's API as `serve` uses them; report each
-                  problem with its fix
-      send        Sign webhook bodies and send them to the service, as Svix does for Clerk
-      check       Ask a running service whether a feature is allowed; print the answer and its reason
-      explain     Explain an answer of a running service, past, present or future: what was weighed, and
-                  where it is from
-      history     List what changed for a user or an organization: when it became known, and what was
-                  gained or lost
-      override    Grant or deny a feature or a plan to one user or organization, list and end such
-                  overrides
-      subjects    List the users and organizations that may use a feature or have a plan, with the
-                  reason
-      ready       Check whether the service on this machine is ready: a health check for containers
-      deliveries  List, show and replay the deliveries that a running service has recorded
-      keys        Create, list and revoke API keys
-      catalog     Show the catalogs in `DATABASE_URL`, preview a change, and put a catalog in force
-      reconcile   Compare the accounts in `DATABASE_URL` with Clerk's, and repair them; needs
-                  `CLERK_SECRET_KEY`
-      help        Print this message or the help of the given subcommand(s)
+      dev          Run the service for a first try, with an embedded Postgres, a generated secret and an
+                   example catalog
+      serve        Run the service; needs `DATABASE_URL` and `CLERK_WEBHOOK_SIGNING_SECRET`
+      migrate      Apply missing migrations to the database of `DATABASE_URL`, then exit
+      doctor       Check settings, listeners, database and Clerk's API as `serve` uses them; report each
+                   problem with its fix
+      send         Sign webhook bodies and send them to the service, as Svix does for Clerk
+      check        Ask a running service whether a feature is allowed; print the answer and its reason
+      list         List what a user and an organization may use now, and their subscription items
+      explain      Explain an answer of a running service, past, present or future: what was weighed,
+                   and where it is from
+      history      List what changed for a user or an organization: when it became known, and what was
+                   gained or lost
+      override     Grant or deny a feature or a plan to one user or organization, list and end such
+                   overrides
+      subjects     List the users and organizations that may use a feature or have a plan, with the
+                   reason
+      ready        Check whether the service on this machine is ready: a health check for containers
+      deliveries   List, show and replay the deliveries that a running service has recorded
+      keys         Create, list and revoke API keys
+      catalog      Compare catalog files with the catalog in force, apply them, and show earlier
+                   versions
+      reconcile    Compare the accounts in `DATABASE_URL` with Clerk's, and repair them; needs
+                   `CLERK_SECRET_KEY`
+      init         Create a catalog file, an API key and a signing secret in a folder, for a first
+                   installation
+      completions  Print a script that completes commands and flags in a shell
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
+          --json
+              Print JSON for machines, one object in a line, instead of text
+
+          --color <WHEN>
+              When to print colours [default: in a terminal, unless `NO_COLOR` is set]
+
+              Possible values:
+              - auto:   In a terminal, unless `NO_COLOR` is set
+              - always
+              - never
+
       -h, --help
               Print help (see a summary with '-h')
 
       -V, --version
               Print version
+
+    Exit codes:
+      0  success; for `check` and `explain`: allowed
+      1  the command worked, and the answer is no: denied, not ready, refused, a finding of `doctor`
+      2  an error: a wrong argument or setting, or a service or database that cannot be reached
+      3  the schema of the database does not match this release
     "#);
 }
 

@@ -35,7 +35,9 @@ async fn examined(variables: &[(&'static str, &str)]) -> (i32, Vec<String>) {
     for secret in ["hunter2", "C2FVsBQIhrscChlQIMV", KEY] {
         assert!(!stdout.contains(secret), "{secret} in:\n{stdout}");
     }
-    (code, stdout.lines().map(str::to_owned).collect())
+    let (lines, summary) = stdout.trim_end().rsplit_once('\n').unwrap();
+    assert!(summary.contains(" checks: "), "{summary}");
+    (code, lines.lines().map(str::to_owned).collect())
 }
 
 /// Checks that `doctor` with these settings ends with this code and has these lines, each with all of its words, and
@@ -91,6 +93,7 @@ async fn a_good_setup_passes_and_nothing_is_changed() {
         "parked",
         "catalog",
         "plans held",
+        "catalog in force",
         "Clerk's API",
         "Clerk instance",
     ];

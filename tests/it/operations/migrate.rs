@@ -141,7 +141,7 @@ async fn dev_rejects_the_database_of_an_earlier_version_and_names_its_folder() {
     let output = || fs::read_to_string(&log).unwrap();
     eventually("`dev` runs", async || {
         assert_eq!(dev.try_wait().unwrap(), None, "{}", output());
-        output().contains("Everything runs")
+        output().contains("and start `dev` again")
     })
     .await;
     signal(dev.id().unwrap().try_into().unwrap(), Signal::TERM);

@@ -1,11 +1,16 @@
 //! The command line, packaging, logs, metrics and traces.
 
+pub mod catalogs;
+pub mod chart;
 pub mod command_line;
+pub mod compose;
 pub mod dashboards;
 pub mod doctor;
+pub mod first_hour;
 pub mod logs;
 pub mod metrics;
 pub mod migrate;
+pub mod outputs;
 pub mod override_commands;
 pub mod packaging;
 pub mod settings;

@@ -227,7 +227,7 @@ async fn wrong_arguments_are_named() {
         (&["override", "grant", "export", "--permanent"], true),
         (&["override", "grant", "export", "--user", ADA, "--permanent"], false),
         (&["override", "grant", "export", "--user", ADA, "--permanent", "--for", "3d"], true),
-        (&["override", "grant", "export", "--user", ADA, "--until", "tomorrow"], true),
+        (&["override", "grant", "export", "--user", ADA, "--until", "next week"], true),
         (&["override", "grant", "exprot", "--user", ADA, "--permanent"], true),
         (&["override", "deny", "export", "--user", ADA, "--until", "2020-01-01"], true),
         (&["override", "end", "4711", "--reason", "over"], false),
@@ -248,7 +248,7 @@ async fn wrong_arguments_are_named() {
     error: the following required arguments were not provided:   <--user <ID>|--org <ID>>
     error: the following required arguments were not provided:   --owner <NAME>   --reason <TEXT>
     error: the argument '--permanent' cannot be used with '--for <DURATION>'
-    error: invalid value 'tomorrow' for '--until <TIME>': needs a date, as 2026-12-31, or a date with a time and a zone, as 2026-12-31T18:00:00Z
+    error: invalid value 'next week' for '--until <TIME>': needs a date, as 2026-12-31, a time, as 2026-12-31T18:00:00Z, `now`, `today`, `yesterday`, `tomorrow`, or a duration, as 3h
     error: InvalidArgument: override.feature: is not in catalog 1: check the spelling; a name that a later catalog will have needs `allow_unknown` (on the command line: --unknown)
     error: InvalidArgument: override.expires_at: is in the past
     error: InvalidArgument: id: must be the id of an override, a UUID such as 0197f4c1-8f60-7cc3-98c4-dc0c0c07398f

@@ -1,77 +1,15 @@
-//! The deployment files: Dockerfile, compose.yaml, the chart and the workflow. Each setting that they name is a setting
-//! of `serve`, each port and path exists, and `serve` starts with the settings that they provide.
+//! The image and the workflows: what the Dockerfile builds and runs, and its health check.
 
 use crate::{
     support::certificates::Authority,
     support::database::Db,
-    support::manifests::{
-        Container, Image, chart, documents, file, interpolate, mounts, ports, the,
-    },
-    support::process::Process,
-    support::service::{Replica, SECRET, config, eventually, payload, plain_http},
+    support::manifests::{Image, documents, file, settings, the},
+    support::service::{Replica, config, eventually, payload},
     support::shell::Shell,
 };
 use entitlements::config::{Config, ListenerFiles};
 use serde_json::{Value, json};
-use sqlx::postgres::PgConnectOptions;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-};
-
-/// The path that Clerk calls.
-const WEBHOOKS: &str = "/webhooks/clerk";
-/// The settings of access control. They need secrets, so the tests start `serve` without them, which is allowed only on
-/// loopback addresses.
-const ACCESS: [&str; 7] = [
-    "ENTITLEMENTS_CALLERS",
-    "ENTITLEMENTS_API_TLS_CERT",
-    "ENTITLEMENTS_API_TLS_KEY",
-    "ENTITLEMENTS_API_CLIENT_CA",
-    "ENTITLEMENTS_OPERATOR_TLS_CERT",
-    "ENTITLEMENTS_OPERATOR_TLS_KEY",
-    "ENTITLEMENTS_INSECURE",
-];
-
-/// The variables of a subcommand, from its `--help`.
-async fn settings(command: &str) -> BTreeSet<String> {
-    let (code, help, _) = Shell::new(&[("COLUMNS", "1000")]).run(&[command, "--help"]).await;
-    assert_eq!(code, 0, "`entitlements {command}` is no command");
-    let named = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
-    named.map(str::to_owned).collect()
-}
-
-/// Checks that each variable of the container is a setting of its command.
-async fn check_settings(container: &Container) {
-    let known = settings(container.command()).await;
-    for name in container.variables.keys() {
-        assert!(known.contains(name), "{name} is no setting of `{}`", container.command());
-    }
-}
-
-/// Starts `serve` with the variables of the container, and the test's own secrets and files.
-async fn start(container: &Container, image: &Image, files: &BTreeMap<String, String>) -> Process {
-    let folder = tempfile::tempdir().unwrap();
-    let mut variables = image.variables.clone();
-    variables.extend(container.variables.clone());
-    variables.retain(|name, _| {
-        let ours = ["DATABASE_URL", "CLERK_WEBHOOK_SIGNING_SECRET", "CLERK_SECRET_KEY"];
-        !ACCESS.contains(&&**name) && !ours.contains(&&**name) && !name.ends_with("_LISTEN")
-    });
-    for value in variables.values_mut().filter(|value| value.starts_with("/etc/")) {
-        let content = files.get(value).unwrap_or_else(|| panic!("nothing is mounted at {value}"));
-        let path = folder.path().join(value.replace('/', "_"));
-        fs::write(&path, content).unwrap();
-        *value = path.display().to_string();
-    }
-    let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
-    Process::start(&Db::new().await.url, &variables).await
-}
-
-async fn status(base: &str, path: &str) -> u16 {
-    plain_http().get(format!("{base}{path}")).send().await.unwrap().status().as_u16()
-}
+use std::{collections::BTreeSet, fs, path::Path};
 
 #[tokio::test]
 async fn the_health_check_of_containers_says_whether_the_service_is_ready() {
@@ -119,42 +57,6 @@ async fn the_health_check_speaks_tls_where_the_service_does() {
     );
 }
 
-#[test]
-fn probes_and_scrapes_of_the_chart_speak_tls_where_the_service_does() {
-    for (access, scheme) in
-        [("tlsSecret=tls,access.operatorTls=true", "HTTPS"), ("tlsSecret=tls", "HTTP")]
-    {
-        let values = [
-            "image.repository=x,access.callersSecret=callers,serviceMonitor.enabled=true",
-            &format!("access.{access}"),
-        ];
-        let Some(chart) = chart(&values, None) else { return };
-        let pod = &chart.one("Deployment")["spec"]["template"]["spec"];
-        let variables = Container::of_pod(pod, &Image::read()).variables;
-        let speaks_tls = scheme == "HTTPS";
-        for name in ["ENTITLEMENTS_OPERATOR_TLS_CERT", "ENTITLEMENTS_OPERATOR_TLS_KEY"] {
-            assert_eq!(variables.contains_key(name), speaks_tls, "{access}: {name}");
-        }
-        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
-            assert_eq!(
-                pod["containers"][0][probe]["httpGet"]["scheme"], scheme,
-                "{access}: {probe}"
-            );
-        }
-        let scraped = &chart.one("ServiceMonitor")["spec"]["endpoints"][0];
-        let verified = json!({
-            "serverName": "billing-entitlements.default.svc",
-            "ca": { "secret": { "name": "tls", "key": "ca.crt" } },
-        });
-        let expected = if speaks_tls { (json!("https"), verified) } else { Default::default() };
-        assert_eq!(
-            (&scraped["scheme"], &scraped["tlsConfig"]),
-            (&expected.0, &expected.1),
-            "{access}"
-        );
-    }
-}
-
 #[tokio::test]
 async fn a_change_log_restored_from_another_cluster_is_pruned() {
     let db = Db::new().await;
@@ -177,7 +79,7 @@ async fn a_change_log_restored_from_another_cluster_is_pruned() {
 #[tokio::test]
 async fn the_image_runs_serve_as_nobody_and_opens_its_listeners() {
     let image = Image::read();
-    check_settings(&image.container()).await;
+    image.container().check_settings(&[]).await;
     assert!(image.user().is_some_and(|user| user > 0), "not a number, or root: {:?}", image.user());
     let exposed: BTreeSet<_> = image.words("EXPOSE").map(|port| port.parse().unwrap()).collect();
     assert_eq!(exposed, image.ports().into_values().collect());
@@ -186,6 +88,15 @@ async fn the_image_runs_serve_as_nobody_and_opens_its_listeners() {
     }
     let entrypoint = image.list("ENTRYPOINT");
     assert_eq!(entrypoint[0], image.list("HEALTHCHECK")[0]);
+}
+
+#[test]
+fn the_folder_for_the_volume_of_compose_belongs_to_the_user_of_the_image() {
+    let image = Image::read();
+    let copied = image.arguments("COPY").find(|copied| copied.ends_with(" /config"));
+    let mut words = copied.expect("no folder for an empty volume").split_whitespace();
+    let owner = words.find_map(|word| word.strip_prefix("--chown="));
+    assert_eq!(owner, image.words("USER").next());
 }
 
 #[test]
@@ -212,7 +123,11 @@ fn the_image_is_built_from_all_that_the_binary_is_made_of() {
             }
             let text = fs::read_to_string(&path).unwrap();
             let included = text.split("include_str!(\"../../").skip(1);
-            needed.extend(included.filter_map(|rest| Some(rest.split(['/', '"']).next()?.into())));
+            let parent = |path: &str| match path.rsplit_once('/') {
+                Some((folder, _)) => folder.to_owned(),
+                None => path.to_owned(),
+            };
+            needed.extend(included.filter_map(|rest| Some(parent(rest.split('"').next()?))));
         }
     }
     for name in needed {
@@ -220,176 +135,19 @@ fn the_image_is_built_from_all_that_the_binary_is_made_of() {
     }
 }
 
-#[tokio::test]
-async fn compose_starts_the_service_beside_its_database() {
-    let image = Image::read();
-    let compose = the(documents(&file("compose.yaml")));
-    let services = compose["services"].as_object().unwrap();
-    for name in ["migrate", "entitlements"] {
-        let service = &services[name];
-        assert_eq!(service["build"], ".", "{name}");
-        check_settings(&Container::of_compose(service, &image)).await;
-        assert_eq!(service["read_only"], true, "{name}");
-        assert_eq!(service["cap_drop"][0], "ALL", "{name}");
-    }
-
-    let service = &services["entitlements"];
-    let container = Container::of_compose(service, &image);
-    let database: PgConnectOptions = container.variables["DATABASE_URL"].parse().unwrap();
-    let postgres = services["postgres"]["environment"].as_object().unwrap();
-    let text = |value: &Value| interpolate(value.as_str().unwrap());
-    assert!(services.contains_key(database.get_host()));
-    assert_eq!(database.get_database(), Some(&*text(&postgres["POSTGRES_DB"])));
-    assert_eq!(database.get_username(), text(&postgres["POSTGRES_USER"]));
-    let password = text(&postgres["POSTGRES_PASSWORD"]);
-    assert!(container.variables["DATABASE_URL"].contains(&format!(":{password}@")));
-
-    let listeners: BTreeSet<_> = image.ports().into_values().collect();
-    for port in service["ports"].as_array().unwrap() {
-        let port = port.as_str().unwrap();
-        assert!(port.starts_with("127.0.0.1:"), "{port} is open to other machines");
-        assert!(listeners.contains(&port.rsplit(':').next().unwrap().parse().unwrap()), "{port}");
-    }
-    let mounted = service["volumes"].as_array().unwrap().iter().map(|volume| {
-        let volume = volume.as_str().unwrap().strip_suffix(":ro").expect("nothing is written");
-        volume.split_once(':').unwrap()
-    });
-    let sources: BTreeMap<_, _> = mounted.map(|(from, to)| (to, from)).collect();
-    for (path, name) in container.files() {
-        let folder = path.rsplit_once('/').unwrap().0;
-        // A file that is replaced at run time must be mounted by its folder: a mounted file keeps its old content.
-        let is_replaced = name == "ENTITLEMENTS_CALLERS";
-        let is_mounted = sources.contains_key(if is_replaced { folder } else { path });
-        assert!(is_mounted, "{name} names {path}: not mounted");
-    }
-    let catalog = &*container.variables["ENTITLEMENTS_CATALOG"];
-    let files = BTreeMap::from([(catalog.to_owned(), file(sources[catalog]))]);
-    let process = start(&container, &image, &files).await;
-    assert!(process.terminate().await);
-}
-
-#[tokio::test]
-async fn the_chart_starts_the_service_as_it_is() {
-    let catalog = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml");
-    let everything = [
-        "image.repository=registry.example.org/entitlements",
-        "access.callersSecret=callers,access.tlsSecret=tls,access.clientCertificates=true",
-        "access.operatorTls=true",
-        "ingress.enabled=true,ingress.host=billing.example.org,ingress.tlsSecret=web",
-        "autoscaling.enabled=true,networkPolicy.enabled=true,serviceMonitor.enabled=true",
-        "migrate.grantTo={clerk,support}",
-    ];
-    let Some(chart) = chart(&everything, Some(catalog)) else { return };
-    let (image, deployment) = (Image::read(), chart.one("Deployment"));
-    let pod = &deployment["spec"]["template"];
-    let container = Container::of_pod(&pod["spec"], &image);
-    check_settings(&container).await;
-    check_settings(&Container::of_pod(&chart.one("Job")["spec"]["template"]["spec"], &image)).await;
-    let arguments = &chart.one("Job")["spec"]["template"]["spec"]["containers"][0]["args"];
-    assert_eq!(*arguments, json!(["migrate", "--grant-to=clerk", "--grant-to=support"]));
-    for pod in [&pod["spec"], &chart.one("Job")["spec"]["template"]["spec"]] {
-        assert_eq!(pod["securityContext"]["runAsUser"], image.user().unwrap(), "{pod}");
-        assert_eq!(
-            pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true,
-            "{pod}"
-        );
-    }
-
-    let ports = ports(&pod["spec"]);
-    assert_eq!(ports, image.ports());
-    let labels = &pod["metadata"]["labels"];
-    for service in chart.all("Service") {
-        assert!(selects(&service["spec"]["selector"], labels), "{service}");
-        for port in service["spec"]["ports"].as_array().unwrap() {
-            assert!(ports.contains_key(port["targetPort"].as_str().unwrap()), "{port}");
+#[test]
+fn the_workflows_run_the_ci_script_with_few_rights_and_pinned_actions() {
+    for name in ["ci", "release"] {
+        let workflow = the(documents(&file(&format!(".github/workflows/{name}.yml"))));
+        assert_eq!(workflow["permissions"], json!({ "contents": "read" }), "{name}");
+        let jobs = workflow["jobs"].as_object().unwrap().values();
+        let steps: Vec<_> = jobs.flat_map(|job| job["steps"].as_array().unwrap()).collect();
+        let run = |step: &&&Value| step["run"].as_str().is_some_and(|run| run.contains(".ci/run"));
+        assert_eq!(steps.iter().filter(run).count(), 1, "{name}");
+        for action in steps.iter().filter_map(|step| step["uses"].as_str()) {
+            let pin = action.split_once('@').map(|(_, pin)| pin).unwrap_or_default();
+            let is_hash = pin.len() == 40 && pin.chars().all(|c| c.is_ascii_hexdigit());
+            assert!(is_hash, "{name}: {action} is not pinned by the hash of a commit");
         }
     }
-    for kind in ["Deployment", "PodDisruptionBudget"] {
-        assert!(selects(&chart.one(kind)["spec"]["selector"]["matchLabels"], labels), "{kind}");
-    }
-    let job = &chart.one("Job")["spec"]["template"]["metadata"]["labels"];
-    assert!(!selects(&deployment["spec"]["selector"]["matchLabels"], job), "the job is a replica");
-
-    let span = |name| *container.variables[name].parse::<humantime::Duration>().unwrap();
-    let grace_period = pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
-    assert!(
-        (span("ENTITLEMENTS_STOP_DELAY") + span("ENTITLEMENTS_STOP_WITHIN")).as_secs()
-            < grace_period,
-        "killed while draining"
-    );
-
-    let content = chart.one("ConfigMap")["data"]["catalog.toml"].as_str().unwrap().to_owned();
-    assert_eq!(content.trim_end(), file("catalog.example.toml").trim_end());
-    let files = BTreeMap::from([("/etc/entitlements/catalog/catalog.toml".to_owned(), content)]);
-    for (path, name) in container.files() {
-        let folder = path.rsplit_once('/').unwrap().0;
-        assert!(mounts(&pod["spec"], folder), "{name} names {path}: not mounted");
-    }
-    let process = start(&container, &image, &files).await;
-    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
-        let probe = &pod["spec"]["containers"][0][probe]["httpGet"];
-        assert_eq!(probe["port"], "operator", "{probe}");
-        assert_eq!(
-            status(&process.internal, probe["path"].as_str().unwrap()).await,
-            200,
-            "{probe}"
-        );
-    }
-    let scraped = &chart.one("ServiceMonitor")["spec"]["endpoints"][0];
-    assert_eq!(status(&process.internal, scraped["path"].as_str().unwrap()).await, 200);
-    let ingress = &chart.one("Ingress")["spec"]["rules"][0]["http"]["paths"];
-    assert_eq!(
-        (ingress[0]["path"].as_str(), ingress.as_array().unwrap().len()),
-        (Some(WEBHOOKS), 1)
-    );
-    assert_eq!(status(&process.http, WEBHOOKS).await, 405, "there, and not for GET");
-    assert!(process.terminate().await);
-}
-
-/// Whether a selector matches a pod with these labels.
-fn selects(selector: &Value, labels: &Value) -> bool {
-    selector.as_object().unwrap().iter().all(|(name, value)| labels[name] == *value)
-}
-
-#[test]
-fn the_chart_rejects_values_that_would_not_run_or_would_show_a_secret() {
-    let image = "image.repository=registry.example.org/entitlements";
-    for (values, words) in [
-        (vec!["access.insecure=true"], "image.repository is not set"),
-        (vec![image], "nobody may call yet"),
-        (vec![image, "access.clientCertificates=true"], "needs access.tlsSecret"),
-        (vec![image, "access.operatorTls=true"], "access.operatorTls needs access.tlsSecret"),
-        (vec![image, "access.insecure=true,replica=2"], "additional properties 'replica'"),
-        (vec![image, "access.insecure=true", "settings.CLERK_SECRET_KEY=sk"], "CLERK_SECRET_KEY"),
-        (vec![image, "access.insecure=true,ingress.enabled=true"], "ingress.host is not set"),
-    ] {
-        let Some(chart) = chart(&values, None) else { return };
-        assert!(chart.refusal.contains(words), "{values:?}: {}", chart.refusal);
-    }
-}
-
-#[test]
-fn a_new_catalog_makes_new_pods_of_the_chart() {
-    let values = ["image.repository=x,access.insecure=true"];
-    let Some(without) = chart(&values, None) else { return };
-    let with = chart(&values, Some(concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.example.toml")));
-    let pod = |deployment: &Value| deployment["spec"]["template"]["metadata"].clone();
-    assert_ne!(pod(without.one("Deployment")), pod(with.unwrap().one("Deployment")));
-    assert!(without.all("ConfigMap").is_empty());
-}
-
-#[test]
-fn the_workflow_runs_the_ci_script_with_few_rights_and_pinned_actions() {
-    let workflow = the(documents(&file(".github/workflows/ci.yml")));
-    assert_eq!(workflow["permissions"], json!({ "contents": "read" }));
-    let jobs = workflow["jobs"].as_object().unwrap();
-    let steps: Vec<_> = jobs.values().flat_map(|job| job["steps"].as_array().unwrap()).collect();
-    let run = |step: &&&Value| step["run"].as_str().is_some_and(|run| run.contains(".ci/run"));
-    assert_eq!(steps.iter().filter(run).count(), 1);
-    for action in steps.iter().filter_map(|step| step["uses"].as_str()) {
-        let pin = action.split_once('@').map(|(_, pin)| pin).unwrap_or_default();
-        let is_hash = pin.len() == 40 && pin.chars().all(|c| c.is_ascii_hexdigit());
-        assert!(is_hash, "{action} is not pinned by the hash of a commit");
-    }
-    assert!(!file("compose.yaml").contains(SECRET));
 }

@@ -2,8 +2,8 @@
 
 use crate::{
     support::database::Db,
-    support::flagd::{CATALOG, replica, with_catalog},
-    support::service::{ACME, ADA, LINUS, Replica, config, eventually, payload},
+    support::flagd::{CATALOG, replica},
+    support::service::{ACME, ADA, LINUS, Replica, apply_catalog, config, eventually, payload},
 };
 use entitlements::{
     api::flagd::pb::{
@@ -298,7 +298,7 @@ async fn events_announce_the_start_keep_alives_a_new_catalog_and_the_end() {
 
     let newer = CATALOG.replace("\"export\"", "\"charts\"").replace("= 25", "= 50");
     let newer = newer.replace("\"basic_reports\", ", "\"basic_reports\", \"basic_reports2\", ");
-    let _newer = Replica::start_with(with_catalog(&newer, &db)).await;
+    apply_catalog(&db, &newer).await;
     assert_snapshot!(next().await, @r#"configuration_change {"flags":{"basic_reports2":{"type":"create"},"charts":{"type":"create"},"export":{"type":"delete"},"projects":{"type":"update"},"projects.limit":{"type":"update"}}}"#);
 
     let stopped = tokio::spawn(replica.stop());

@@ -4,7 +4,7 @@ use crate::{
     support::database::Db,
     support::flagd::{CATALOG, replica, with_catalog},
     support::overrides,
-    support::service::{ACME, ADA, LINUS, Replica, payload},
+    support::service::{ACME, ADA, LINUS, Replica, apply_catalog, payload},
 };
 use entitlements::api::{
     flagd::pb::{
@@ -215,6 +215,7 @@ async fn changes_of_the_account_and_the_catalog_are_pushed_and_other_changes_are
 
     // Another replica receives this delivery.
     let newer = CATALOG.replace("\"sso\", ", "\"sso\", \"scim\", ");
+    apply_catalog(&db, &newer).await;
     let newer = Replica::start_with(with_catalog(&newer, &db)).await;
     assert!(next(&mut sets).await["flags"]["scim"].is_object());
     newer.send(&payload("subscriptionItem.ended")).await;

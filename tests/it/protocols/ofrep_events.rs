@@ -5,10 +5,10 @@ use crate::{
     support::http_client::{HttpAnswer, HttpClient, counted},
     support::ofrep::{FLAGS, all, canceled, of, value},
     support::proxy::{Link, Proxy},
-    support::service::{ADA, GRACE, LINUS, Replica, config, payload},
+    support::service::{ADA, GRACE, LINUS, Replica, apply_catalog, config, payload},
 };
 use chrono::Utc;
-use entitlements::{config::Config, domain::Catalog};
+use entitlements::config::Config;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -77,10 +77,8 @@ async fn a_stream_announces_when_to_refetch_and_ends_with_the_service() {
     let response = all(&client, ADA, &leaving).await;
     assert_eq!((response.header("etag"), value(&response, "export")), (&*over, json!(false)));
 
-    let mut newer = config(&db);
-    let catalog = "[user]\ndefault_plan = \"all\"\n[user.plans.all]\nfeatures = [\"export\"]";
-    newer.catalog = Some((Catalog::from_toml(catalog).unwrap(), "newer.toml".into()));
-    let _newer = Replica::start_with(newer).await;
+    let newer = "[user]\ndefault_plan = \"all\"\n[user.plans.all]\nfeatures = [\"export\"]";
+    apply_catalog(&db, newer).await;
     let tag = stream.next().await.unwrap();
     assert_eq!(value(&all(&client, ADA, &over).await, "export"), true);
     assert_eq!(counted(&replica, "ofrep", "stream").await, 1);

@@ -2,7 +2,7 @@
 
 use crate::{
     support::database::Db,
-    support::service::{ADA, Replica, config, eventually, payload},
+    support::service::{ADA, Replica, apply_catalog, config, eventually, payload},
 };
 use entitlements::{
     api::pb::{CheckFeatureRequest, Consistency, Reason, consistency::Requirement},
@@ -94,7 +94,7 @@ async fn a_revision_makes_any_replica_answer_from_that_state_or_a_newer_one() {
 }
 
 #[tokio::test]
-async fn a_new_catalog_reaches_all_replicas_and_an_old_one_does_not_come_back() {
+async fn a_new_catalog_reaches_all_replicas_and_a_replica_with_an_old_file_changes_nothing() {
     let db = Db::new().await;
     let old = Replica::start(&db).await;
     let gold = payload("subscriptionItem.active").replace("\"pro\"", "\"gold\"");
@@ -106,6 +106,7 @@ async fn a_new_catalog_reaches_all_replicas_and_an_old_one_does_not_come_back() 
     let mut newer = config(&db);
     let catalog = "[user.plans.gold]\nfeatures = [\"export\"]";
     newer.catalog = Some((Catalog::from_toml(catalog).unwrap(), "newer.toml".into()));
+    apply_catalog(&db, catalog).await;
     let new = Replica::start_with(newer).await;
     assert!(new.check(ADA, "", "export").await.allowed);
     eventually("the old replica has read the catalog", async || {

@@ -4,6 +4,7 @@ use crate::{
     support::all_work::all_work,
     support::database::Db,
     support::process::Postgres,
+    support::service::{Replica, config, eventually},
     support::sql_texts::{bare, queries},
 };
 use entitlements::storage::{self, OtherRoles, Store, Stranger};
@@ -269,4 +270,33 @@ async fn members_of_roles_with_rights_are_listed() {
     store.close().await;
     db.close().await.unwrap();
     postgres.stop().await;
+}
+
+#[tokio::test]
+async fn serve_is_not_ready_while_the_database_accepts_no_writes() {
+    let db = Db::new().await;
+    let name = db.url.rsplit('/').next().unwrap().split('?').next().unwrap();
+    let set =
+        |value: &str| format!("alter database {name} set default_transaction_read_only = {value}");
+    let mut admin = PgConnection::connect(&Db::admin_url()).await.unwrap();
+    run(&mut admin, &set("on")).await;
+    let replica = Replica::launch(config(&db)).await;
+    let asked = format!(
+        "select count(*) from pg_stat_activity where datname = '{name}' and query like '%transaction_read_only%'"
+    );
+    eventually("the service has asked whether it may write", async || {
+        let count = sqlx::query_scalar::<_, i64>(AssertSqlSafe(asked.clone()));
+        count.fetch_one(&mut admin).await.unwrap() > 0
+    })
+    .await;
+    let not_ready = (503, "has not read the database yet\n".to_owned());
+    assert_eq!(replica.get("/readyz").await, not_ready);
+    run(&mut admin, &set("off")).await;
+    // A connection keeps the setting that it began with.
+    let end =
+        format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
+    run(&mut admin, &end).await;
+    replica.serving().await;
+    admin.close().await.unwrap();
+    replica.stop().await.unwrap();
 }

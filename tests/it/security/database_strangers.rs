@@ -10,7 +10,7 @@ use crate::{
 use entitlements::{
     api::pb::CheckFeatureRequest,
     domain::Catalog,
-    storage::{self, Author, Store},
+    storage::{self, Author, Origin, Store},
 };
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
@@ -237,7 +237,7 @@ async fn no_lock_of_another_role_blocks_a_deletion_a_catalog_or_a_migration() {
     sqlx::raw_sql(AssertSqlSafe(locks)).execute(&mut stranger).await.unwrap();
     let store = Store::new(db.url.parse().unwrap());
     let other = Catalog::from_toml("[user.plans.pro]\nfeatures = [\"export\"]").unwrap();
-    store.apply_catalog(Author::Operator, &other, "other").await.unwrap();
+    store.apply_catalog(Author::Operator(None), &other, Origin::service("other")).await.unwrap();
     storage::migrate(&db.url.parse().unwrap()).await.unwrap();
     let ignored = replica.send(&payload("organizationMembership.created")).await;
     let deleted = replica.send(&payload("user.deleted")).await;

@@ -10,7 +10,7 @@ use crate::{
 use entitlements::{
     api::pb::{self, Override},
     config::Config,
-    storage::{Author, Compared, DeliveryFilter, Store},
+    storage::{Author, Compared, DeliveryFilter, Origin, Store},
 };
 
 /// Does all that `serve` and the commands do with a database, except migrating it, as the role in this URL.
@@ -64,7 +64,7 @@ async fn all_of_the_store(url: &str) {
     let deliveries = store.deliveries(&DeliveryFilter::default(), None, 10).await.unwrap();
     assert_eq!(deliveries.len(), 4);
     store.catalog_history(10).await.unwrap();
-    store.apply_catalog(Author::Operator, &catalog, "again").await.unwrap();
+    store.apply_catalog(Author::Operator(None), &catalog, Origin::service("again")).await.unwrap();
     store.inspect().await.unwrap();
     assert_eq!(store.missing_rights().await.unwrap(), [""; 0]);
     store.other_roles().await.unwrap();

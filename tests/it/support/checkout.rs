@@ -134,14 +134,12 @@ impl Checkout {
         let output = || fs::read_to_string(&log).unwrap();
         eventually("`dev` runs", async || {
             assert_eq!(child.try_wait().unwrap(), None, "{}", output());
-            output().contains("Everything runs")
+            output().contains("and start `dev` again")
         })
         .await;
-        let lines = output();
-        let json = |line| serde_json::from_str::<serde_json::Value>(line).ok();
-        let url =
-            lines.lines().filter_map(json).find_map(|l| Some(l["database"].as_str()?.to_owned()));
-        Dev { child, url: url.unwrap() }
+        let url = |line: &str| Some(line.trim().strip_prefix("database  ")?.to_owned());
+        let url = output().lines().find_map(url);
+        Dev { child, url: url.expect("the banner names the database") }
     }
 
     /// The error of `dev` when it refuses to start.

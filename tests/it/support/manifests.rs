@@ -1,8 +1,17 @@
 //! Reads the files that are shipped beside the binary: Dockerfile, YAML, and the chart as helm renders it.
 
-use crate::support::skip::skip;
+use crate::support::{process::Process, shell::Shell, skip::skip};
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+/// The secrets that can also be given as files, by variables that end with `_FILE`.
+const SECRETS: [&str; 4] =
+    ["DATABASE_URL", "CLERK_WEBHOOK_SIGNING_SECRET", "CLERK_SECRET_KEY", "ENTITLEMENTS_KEY"];
 
 /// Reads a file of this repository.
 pub fn file(name: &str) -> String {
@@ -53,10 +62,15 @@ impl Image {
         image
     }
 
+    /// The arguments of each instruction of this name.
+    pub fn arguments(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.instructions.iter().filter(move |(found, _)| found == name);
+        named.map(|(_, rest)| &**rest)
+    }
+
     /// The words of all instructions of this name.
     pub fn words(&self, name: &str) -> impl Iterator<Item = &str> {
-        let named = self.instructions.iter().filter(move |(found, _)| found == name);
-        named.flat_map(|(_, rest)| rest.split_whitespace())
+        self.arguments(name).flat_map(str::split_whitespace)
     }
 
     /// The JSON list that is the argument of an instruction.
@@ -70,10 +84,10 @@ impl Image {
         self.words("USER").next()?.split(':').next()?.parse().ok()
     }
 
-    /// The listening ports, by their names in the chart: `grpc`, `http`, `internal`.
+    /// The listening ports, by their names in the chart: `api`, `webhook`, `operator`.
     pub fn ports(&self) -> BTreeMap<String, u64> {
         let listeners = self.variables.iter().filter_map(|(name, address)| {
-            let name = name.strip_suffix("_LISTEN")?.to_lowercase();
+            let name = name.strip_prefix("ENTITLEMENTS_")?.strip_suffix("_LISTEN")?.to_lowercase();
             let port = address.strip_prefix("0.0.0.0:").unwrap().parse().unwrap();
             Some((name, port))
         });
@@ -96,10 +110,11 @@ pub struct Container {
 impl Container {
     pub fn of_compose(service: &Value, image: &Image) -> Self {
         let text = |value: &Value| interpolate(value.as_str().unwrap());
-        let variables = service["environment"].as_object().unwrap();
+        let variables = service["environment"].as_object().into_iter().flatten();
+        let arguments = strings(&service["command"]).unwrap_or_else(|| image.list("CMD"));
         Self {
-            arguments: strings(&service["command"]).unwrap_or_else(|| image.list("CMD")),
-            variables: variables.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            arguments: arguments.iter().map(|word| interpolate(word)).collect(),
+            variables: variables.map(|(name, value)| (name.clone(), text(value))).collect(),
         }
     }
 
@@ -116,16 +131,74 @@ impl Container {
         Self { arguments, variables }
     }
 
+    /// The container with its folder `from` at `to`, and with another database.
+    pub fn at(&self, from: &str, to: &Path, database: &str) -> Self {
+        let moved = |text: &String| text.replace(from, &to.display().to_string());
+        let arguments = self.arguments.iter().map(moved).collect();
+        let variables = self.variables.iter().map(|(name, value)| (name.clone(), moved(value)));
+        let mut variables: BTreeMap<_, _> = variables.collect();
+        if let Some(url) = variables.get_mut("DATABASE_URL") {
+            database.clone_into(url);
+        }
+        Self { arguments, variables }
+    }
+
+    /// Runs the container to its end; returns the exit code and all output.
+    pub fn run(&self) -> (i32, String) {
+        let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
+        self.exec(&arguments)
+    }
+
+    /// Runs a command with the variables of the container, as `docker compose exec` does.
+    pub fn exec(&self, arguments: &[&str]) -> (i32, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_entitlements"));
+        command.args(arguments).env_clear().envs(&self.variables);
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status.code().unwrap_or(-1), text(stdout) + &text(stderr))
+    }
+
+    /// Starts `serve` on a database with the variables of the image and of the container, without those `left_out`. It
+    /// listens on loopback addresses.
+    pub async fn serve(&self, image: &Image, database: &str, left_out: &[&str]) -> Process {
+        let mut variables = image.variables.clone();
+        variables.extend(self.variables.clone());
+        variables.retain(|name, _| !name.ends_with("_LISTEN") && !left_out.contains(&&**name));
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
+        Process::start(database, &variables).await
+    }
+
     /// The subcommand that the container runs.
     pub fn command(&self) -> &str {
         &self.arguments[0]
     }
 
+    /// Checks that each variable is a setting of the container's command, or of one of the `others`.
+    pub async fn check_settings(&self, others: &[&str]) {
+        let mut known = settings(self.command()).await;
+        for other in others {
+            known.extend(settings(other).await);
+        }
+        for name in self.variables.keys() {
+            let secret = name.strip_suffix("_FILE").filter(|name| SECRETS.contains(name));
+            let setting = secret.unwrap_or(name);
+            assert!(known.contains(setting), "{name} is no setting of `{}`", self.command());
+        }
+    }
+
     /// The files that the container's variables name, each with its variable.
     pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
-        let files = self.variables.iter().filter(|(_, value)| value.starts_with("/etc/"));
+        let files = self.variables.iter().filter(|(_, value)| value.starts_with('/'));
         files.map(|(name, value)| (value.as_str(), name.as_str()))
     }
+}
+
+/// The variables of a subcommand, from its `--help`.
+pub async fn settings(command: &str) -> BTreeSet<String> {
+    let (code, help, _) = Shell::new(&[("COLUMNS", "1000")]).run(&[command, "--help"]).await;
+    assert_eq!(code, 0, "`entitlements {command}` is no command");
+    let named = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
+    named.map(str::to_owned).collect()
 }
 
 /// The pod's ports by name.
@@ -184,5 +257,12 @@ impl Chart {
         let all = self.all(kind);
         assert_eq!(all.len(), 1, "{kind}: {}", self.refusal);
         all[0]
+    }
+
+    /// The object of this kind and name.
+    pub fn named(&self, kind: &str, name: &str) -> &Value {
+        let mut all = self.all(kind).into_iter();
+        let found = all.find(|object| object["metadata"]["name"] == name);
+        found.unwrap_or_else(|| panic!("no {kind} {name}: {}", self.refusal))
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     support::metrics::sample,
 };
 use chrono::Utc;
+use entitlements::storage::{Author, Origin, Store};
 use entitlements::{
     api::pb::{
         Account, CheckFeatureRequest, CheckFeatureResponse, DeliveryFilter,
@@ -69,6 +70,14 @@ impl Answer {
     pub fn result(&self) -> &str {
         self.body["result"].as_str().unwrap_or_default()
     }
+}
+
+/// Puts a catalog file in force, as a deployment does.
+pub async fn apply_catalog(db: &Db, file: &str) {
+    let store = Store::new(db.url.parse().unwrap());
+    let (catalog, origin) = (Catalog::from_toml(file).unwrap(), Origin::service("a deployment"));
+    store.apply_catalog(Author::Operator(None), &catalog, origin).await.unwrap();
+    store.close().await;
 }
 
 /// The settings of the tests: the example catalog, and listeners on ports that the kernel picks.

@@ -37,7 +37,10 @@ impl Shell {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_entitlements"));
         command.args(arguments).current_dir(self.folder.path()).env_clear();
-        command.env("RUST_BACKTRACE", "1").env("COLUMNS", "100");
+        command.env("RUST_BACKTRACE", "1");
+        if arguments.iter().any(|argument| ["-h", "--help"].contains(argument)) {
+            command.env("COLUMNS", "100");
+        }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }

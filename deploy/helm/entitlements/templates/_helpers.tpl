@@ -39,6 +39,30 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{- /* The pod of a Job, up to its containers. */}}
+{{- define "entitlements.job.pod" -}}
+restartPolicy: Never
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  {{- include "entitlements.podSecurity" . | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* The container of a Job, without its name, arguments and variables. */}}
+{{- define "entitlements.job.container" -}}
+image: {{ include "entitlements.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  {{- include "entitlements.containerSecurity" . | nindent 2 }}
+resources:
+  requests: { cpu: 50m, memory: 32Mi }
+  limits: { memory: 128Mi }
+{{- end }}
+
 {{- /* Who may call: the variables, and the files that they name. */}}
 {{- define "entitlements.access.env" -}}
 {{- $access := .Values.access -}}
