@@ -7,7 +7,7 @@ use super::{
 use crate::{
     app::Service,
     config::{Database, Settings},
-    storage,
+    storage::{self, Grantees},
     telemetry::{LogFormat, start_logging},
 };
 use anyhow::Context;
@@ -51,17 +51,24 @@ pub(super) struct MigrateCommand {
     /// Give this role of the database the rights that `serve` needs; may be repeated
     #[arg(long, value_name = "ROLE")]
     grant_to: Vec<String>,
+
+    /// Let this role of the database ask in SQL: anon and authenticated about their session, others about anybody; may be
+    /// repeated
+    #[arg(long, value_name = "ROLE")]
+    grant_sql_to: Vec<String>,
 }
 
 impl MigrateCommand {
     pub(super) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let newest = storage::migrate_and_grant(&self.database.options()?, &self.grant_to)
+        let grantees = Grantees { service: &self.grant_to, sql: &self.grant_sql_to };
+        let newest = storage::migrate_and_grant(&self.database.options()?, grantees)
             .await
             .context("cannot migrate the database of DATABASE_URL")?;
         match format {
             Format::Text => say!("the database is at migration {newest}"),
             Format::Json => {
-                say_json(&json!({ "migration": newest, "grantedTo": self.grant_to }));
+                say_json(&json!({ "migration": newest, "grantedTo": self.grant_to,
+                    "grantedSqlTo": self.grant_sql_to }));
             }
         }
         Ok(ExitCode::SUCCESS)

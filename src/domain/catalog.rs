@@ -64,7 +64,38 @@ impl PlanSet {
     }
 }
 
+/// How a plan is found by a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FoundBy {
+    /// By an id that the catalog states.
+    Id,
+    /// By its slug.
+    Slug,
+    /// By an id that occurred with its slug in events.
+    SeenId,
+    /// By a slug that it had before it was renamed.
+    FormerSlug,
+}
+
 impl PlanSet {
+    /// The default plan, if it is one of the plans.
+    #[must_use]
+    pub fn default_plan(&self) -> Option<(&Slug, &Plan)> {
+        self.find(None, Some(self.default_plan.as_ref()?.as_str()))
+    }
+
+    /// Every name by which [`find`](Self::find) finds a plan, with the slug of the plan. If several match, `find` takes the
+    /// first in the order of [`FoundBy`].
+    pub fn findable(&self) -> impl Iterator<Item = (FoundBy, &str, &Slug)> {
+        let ids = self.ids.iter().map(|(id, slug)| (FoundBy::Id, &**id, slug));
+        let slugs = self.plans.keys().map(|slug| (FoundBy::Slug, slug.as_str(), slug));
+        let seen = self.seen.iter().map(|(id, slug)| (FoundBy::SeenId, &**id, slug));
+        let former =
+            self.former.iter().map(|(old, slug)| (FoundBy::FormerSlug, old.as_str(), slug));
+        let all = ids.chain(slugs).chain(seen).chain(former);
+        all.filter(|(_, _, slug)| self.plans.contains_key(*slug))
+    }
+
     /// The plans that have the wanted feature, or that are the wanted plan, with the limit; without retired plans.
     pub fn granting(&self, wanted: Target<'_>) -> impl Iterator<Item = (&Slug, Option<u64>)> {
         let is_wanted = move |slug: &Slug, plan: &Plan| match wanted {

@@ -342,8 +342,7 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
 
     fn default_plan(&self, account: &Account) -> (Option<&'a str>, Included) {
         let plans = self.catalog.plan_set(account.subject.kind());
-        let plan =
-            plans.default_plan.as_ref().and_then(|slug| plans.find(None, Some(slug.as_str())));
+        let plan = plans.default_plan();
         (plan.map(|(slug, _)| slug.as_str()), self.included(account, plan))
     }
 

@@ -29,7 +29,9 @@ mod update;
 pub use access_changes::{AccessChange, access_changes};
 pub use account::{Account, Standing};
 pub use allowed_origin::{AllowedOrigin, InvalidOrigin};
-pub use catalog::{Catalog, CatalogChange, ChangeKind, InvalidCatalog, Plan, PlanNames, PlanSet};
+pub use catalog::{
+    Catalog, CatalogChange, ChangeKind, FoundBy, InvalidCatalog, Plan, PlanNames, PlanSet,
+};
 pub use changes::{ChangeCause, DatedCatalog, FeatureChange, FeatureState, HistoryChange, changes};
 pub use decide::{
     Decision, Entitlement, PreparedAccounts, Step, StepKind, Verdict, decide, denials,

@@ -1,7 +1,7 @@
 //! Catalog versions: numbered and immutable; the highest number is in force.
 
 use super::{
-    Author, Origin, Store, StoreError, catalog_history,
+    Author, Origin, Store, StoreError, catalog_history, catalog_rows,
     pool::{TxOutcome, retry_once},
 };
 use crate::domain::{Catalog, CatalogState, Kind, PlanName, PlanNames};
@@ -171,7 +171,7 @@ impl Store {
     }
 }
 
-async fn newest(db: &mut PgConnection) -> Result<Option<CatalogVersion>, StoreError> {
+pub(super) async fn newest(db: &mut PgConnection) -> Result<Option<CatalogVersion>, StoreError> {
     let row = sqlx::query_as!(
         CatalogRow,
         "select * from entitlements.catalog_version order by number desc limit 1"
@@ -219,8 +219,8 @@ pub(super) async fn insert_names(
     if ids.is_empty() {
         return Ok(());
     }
-    lock_catalog(tx).await?;
-    sqlx::query!(
+    lock(tx).await?;
+    let logged = sqlx::query!(
         "
         with new as (
             insert into entitlements.plan_name (kind, plan_id, slug, seen_at)
@@ -236,8 +236,11 @@ pub(super) async fn insert_names(
         slugs,
         seen_at,
     )
-    .execute(tx)
+    .execute(&mut *tx)
     .await?;
+    if logged.rows_affected() > 0 {
+        catalog_rows::write(tx).await?;
+    }
     Ok(())
 }
 
@@ -274,7 +277,7 @@ async fn planned(
 
 /// Waits for other transactions that change the catalog or the plan names. A stronger lock could be blocked by any role:
 /// PREPARE of a write takes its lock without write privileges.
-async fn lock_catalog(tx: &mut PgConnection) -> Result<(), StoreError> {
+pub(super) async fn lock(tx: &mut PgConnection) -> Result<(), StoreError> {
     sqlx::query!("lock table entitlements.catalog_version in share update exclusive mode")
         .execute(tx)
         .await?;
@@ -288,7 +291,7 @@ async fn apply(
     catalog: &Catalog,
     origin: Origin<'_>,
 ) -> Result<TxOutcome<Applied>, StoreError> {
-    lock_catalog(tx).await?;
+    lock(tx).await?;
     let newest = sqlx::query!(
         "
         select number, file_content, clerk_content from entitlements.catalog_version
@@ -325,8 +328,9 @@ async fn apply(
         origin.applied_by,
         origin.reason
     )
-    .fetch_one(tx)
+    .fetch_one(&mut *tx)
     .await?;
+    catalog_rows::write(tx).await?;
     Ok(TxOutcome::Commit(Applied::New(number(added)?)))
 }
 

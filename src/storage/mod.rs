@@ -9,6 +9,7 @@ mod apply_update;
 mod backfill;
 mod catalog_history;
 mod catalog_origin;
+mod catalog_rows;
 mod catalogs;
 mod change_log;
 mod connect;
@@ -31,6 +32,7 @@ mod reconciliation;
 mod records;
 mod rights;
 mod schema;
+mod sql_rights;
 
 pub use backfill::Backfill;
 pub use catalog_history::CatalogPoint;
@@ -52,7 +54,7 @@ pub use overrides::{
 pub use pool::PoolStatus;
 pub use reconciliation::{Compared, UnknownPlan};
 pub use records::Records;
-pub use schema::{NotMigrated, Schema, migrate, migrate_and_grant};
+pub use schema::{Grantees, NotMigrated, Schema, migrate, migrate_and_grant};
 
 use connect::Connector;
 use notifier::Notifier;

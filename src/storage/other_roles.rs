@@ -4,6 +4,7 @@
 use super::{
     Store, StoreError,
     rights::{Exposure, HeldRight, Right, WEB_ROLES, grants, required, statements},
+    sql_rights,
 };
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,11 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct OtherRoles {
     /// Roles that have the rights that `serve` needs, so a service may use them.
     pub services: Vec<String>,
-    /// Roles with rights that no service needs: all other roles, and services with more rights.
+    /// Roles that may ask in SQL: those that act for web pages only about their session, others about anybody.
+    pub askers: Vec<String>,
+    /// Roles with rights beyond those: all other roles, and the ones above with more rights.
     pub strangers: Vec<Stranger>,
 }
 
-/// A role that has rights on our objects, and does not need them.
+/// A role that has rights on our objects beyond those of a service and those to ask in SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
     /// The role, quoted where needed; `public`: every role.
@@ -54,7 +57,11 @@ async fn other_roles(db: &mut PgConnection) -> Result<OtherRoles, StoreError> {
         if is_trusted && !is_direct {
             continue;
         }
-        if rights.is_superset(&required) && !is_direct {
+        let is_service = rights.is_superset(&required) && !is_direct;
+        if sql_rights::take(&mut rights, &role, exposure) {
+            found.askers.push(role.clone());
+        }
+        if is_service {
             rights.retain(|right| !required.contains(right));
             exposure = Exposure::None; // the members of this role are listed by themselves
             found.services.push(role.clone());

@@ -5,11 +5,14 @@ use sqlx::{AssertSqlSafe, PgConnection, postgres::types::Oid};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The rights that `serve` needs, by object. Locking rows or the catalog requires `update`.
-const REQUIRED: [(&str, &[&str]); 16] = [
+const REQUIRED: [(&str, &[&str]); 19] = [
     ("schema entitlements", &["usage"]),
     ("function entitlements.history()", &["execute"]),
     ("table entitlements._sqlx_migrations", &["select"]),
     ("table entitlements.backfill", &["select", "insert", "update"]),
+    ("table entitlements.catalog_feature", &["insert", "delete"]),
+    ("table entitlements.catalog_in_force", &["select", "insert", "delete"]),
+    ("table entitlements.catalog_plan", &["insert", "delete"]),
     ("table entitlements.catalog_version", &["select", "insert", "update"]),
     ("table entitlements.change_log", &["select", "insert", "update", "delete"]),
     ("table entitlements.deletion_lock", &["select", "update"]),
@@ -29,6 +32,12 @@ const REQUIRED: [(&str, &[&str]); 16] = [
 pub(super) struct Right {
     object: String,
     name: String,
+}
+
+impl Right {
+    pub(super) fn is_on(&self, object: &str) -> bool {
+        self.object == object
+    }
 }
 
 /// A right that a role has on one of our objects, other than the rights of the object's owner.
@@ -79,7 +88,12 @@ async fn is_read_only(db: &mut PgConnection) -> Result<bool, StoreError> {
 
 /// The rights that `serve` needs.
 pub(super) fn required() -> BTreeSet<Right> {
-    let rights = REQUIRED.iter().flat_map(|(object, names)| {
+    listed(&REQUIRED)
+}
+
+/// The rights of a list.
+pub(super) fn listed(list: &[(&str, &[&str])]) -> BTreeSet<Right> {
+    let rights = list.iter().flat_map(|(object, names)| {
         names.iter().map(|name| Right { object: (*object).into(), name: (*name).into() })
     });
     rights.collect()
@@ -94,7 +108,18 @@ async fn missing_statements(db: &mut PgConnection) -> Result<Vec<String>, StoreE
 
 /// Gives a role the rights that `serve` needs.
 pub(super) async fn grant(db: &mut PgConnection, role: &str) -> Result<(), sqlx::Error> {
-    for statement in statements(&required(), "grant", "to", &quoted(role)) {
+    execute(db, &required(), "grant", "to", &quoted(role)).await
+}
+
+/// Grants or revokes rights.
+pub(super) async fn execute(
+    db: &mut PgConnection,
+    rights: &BTreeSet<Right>,
+    verb: &str,
+    preposition: &str,
+    role: &str,
+) -> Result<(), sqlx::Error> {
+    for statement in statements(rights, verb, preposition, role) {
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *db).await?;
     }
     Ok(())
@@ -108,9 +133,7 @@ pub(super) async fn revoke(db: &mut PgConnection, except: &[Oid]) -> Result<(), 
         by_role.entry(grant.role).or_default().insert(grant.right);
     }
     for (role, rights) in by_role {
-        for statement in statements(&rights, "revoke", "from", &role) {
-            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *db).await?;
-        }
+        execute(db, &rights, "revoke", "from", &role).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Migrates the database's schema, and checks whether this build can use it.
 
-use super::{Store, StoreError, rights};
+use super::{Store, StoreError, catalog_rows, rights, sql_rights};
 use sqlx::{
     Connection, PgConnection,
     migrate::{Migrate, MigrateError, Migrator},
@@ -75,17 +75,20 @@ pub enum NotMigrated {
     MayNotCreate(String),
     /// A role that is to get rights does not exist.
     #[error(
-        "--grant-to: the role `{0}` does not exist: correct the name, which is case-sensitive, or create the role: \
-         create role {quoted} login password '…'",
+        "the role `{0}` of --grant-to or --grant-sql-to does not exist: correct the name, which is case-sensitive, or create \
+         the role: create role {quoted} login password '…'",
         quoted = rights::quoted(.0)
     )]
     UnknownRole(String),
     /// A role that is to get rights acts for everybody.
     #[error(
         "--grant-to: Supabase's API acts as the role `{0}` for every web page, so the role must not read or write these \
-         tables: create another role for the service"
+         tables: create another role for the service, or let web pages ask about their session: --grant-sql-to {0}"
     )]
     WebRole(String),
+    /// The rows of the catalog in force cannot be written.
+    #[error("cannot write the catalog in force as rows")]
+    Catalog(#[from] StoreError),
     /// Anything else.
     #[error(transparent)]
     Failed(#[from] MigrateError),
@@ -95,6 +98,15 @@ impl From<sqlx::Error> for NotMigrated {
     fn from(error: sqlx::Error) -> Self {
         MigrateError::from(error).into()
     }
+}
+
+/// The roles to which a migration gives rights.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Grantees<'a> {
+    /// Roles that get the rights that `serve` needs.
+    pub service: &'a [String],
+    /// Roles that get the right to ask in SQL: Supabase's web roles about their session, others about anybody.
+    pub sql: &'a [String],
 }
 
 /// How many migrations the database may be ahead of this build: a rolling deploy migrates first, while replicas of the
@@ -159,20 +171,20 @@ pub(super) async fn applied(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
 /// A migration that waits longer than 2 s for a lock is rolled back, so that readers do not queue behind it, and is
 /// retried.
 pub async fn migrate(options: &PgConnectOptions) -> Result<i64, NotMigrated> {
-    migrate_and_grant(options, &[]).await
+    migrate_and_grant(options, Grantees::default()).await
 }
 
-/// Applies the missing migrations like [`migrate`], and gives these roles the rights that `serve` needs. If one of the
-/// roles does not exist, nothing is migrated.
+/// Applies the missing migrations like [`migrate`], and gives roles their rights. If one of the roles does not exist,
+/// nothing is migrated.
 pub async fn migrate_and_grant(
     options: &PgConnectOptions,
-    roles: &[String],
+    grantees: Grantees<'_>,
 ) -> Result<i64, NotMigrated> {
     let connected = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await;
     let mut db = connected.map_err(|_| NotMigrated::NoAnswer)??;
     let mut pause = Duration::from_millis(200);
     for attempt in 1.. {
-        match run(&mut db, roles).await {
+        match run(&mut db, grantees).await {
             Err(NotMigrated::InTheWay(_)) if attempt < 5 => tokio::time::sleep(pause).await,
             done => {
                 done?;
@@ -194,11 +206,12 @@ const BEGIN: &str = "
 /// Applies all missing migrations in one transaction, under a lock that excludes other runs. A role without rights on
 /// the table can neither take this kind of lock nor block it. Other roles lose the rights that default privileges give
 /// them on the objects that this run creates.
-async fn run(db: &mut PgConnection, roles: &[String]) -> Result<(), NotMigrated> {
+async fn run(db: &mut PgConnection, grantees: Grantees<'_>) -> Result<(), NotMigrated> {
     let mut tx = db.begin().await?;
     sqlx::raw_sql(BEGIN).execute(&mut *tx).await?;
-    for role in roles {
-        check_grantee(&mut tx, role).await?;
+    reject_web_role(grantees.service)?;
+    for role in grantees.service.iter().chain(grantees.sql) {
+        reject_unknown_role(&mut tx, role).await?;
     }
     if !is_begun(&mut tx).await? {
         reject_old_layout(&mut tx).await?;
@@ -217,17 +230,25 @@ async fn run(db: &mut PgConnection, roles: &[String]) -> Result<(), NotMigrated>
         _ => return Err(NotMigrated::Ahead),
     }
     rights::revoke(&mut tx, &before).await?;
-    for role in roles {
+    for role in grantees.service {
         rights::grant(&mut tx, role).await?;
     }
+    for role in grantees.sql {
+        sql_rights::grant(&mut tx, role).await?;
+    }
+    catalog_rows::complete(&mut tx).await?;
     Ok(tx.commit().await?)
 }
 
-/// Fails if a role does not exist, or acts for web pages.
-async fn check_grantee(db: &mut PgConnection, role: &str) -> Result<(), NotMigrated> {
-    if rights::WEB_ROLES.contains(&role) {
-        return Err(NotMigrated::WebRole(role.into()));
+/// Fails if one of the roles acts for web pages.
+fn reject_web_role(roles: &[String]) -> Result<(), NotMigrated> {
+    match roles.iter().find(|role| rights::WEB_ROLES.contains(&role.as_str())) {
+        Some(role) => Err(NotMigrated::WebRole(role.clone())),
+        None => Ok(()),
     }
+}
+
+async fn reject_unknown_role(db: &mut PgConnection, role: &str) -> Result<(), NotMigrated> {
     let exists = "select exists (select from pg_catalog.pg_roles where rolname::text = $1)";
     if !sqlx::query_scalar(exists).bind(role).fetch_one(db).await? {
         return Err(NotMigrated::UnknownRole(role.into()));

@@ -192,13 +192,17 @@ fn rights(detail: &Inspection, missing: &[String]) -> Finding {
 
 /// Reports other roles that have rights on our objects.
 fn other_roles(found: &OtherRoles) -> Finding {
-    let services = found.services.join(", ");
-    if found.strangers.is_empty() && services.is_empty() {
-        return Finding::ok(OTHER_ROLES, "no other role can use the tables");
-    }
     if found.strangers.is_empty() {
-        let detail = format!("no other role can use the tables, except as a service: {services}");
-        return Finding::ok(OTHER_ROLES, detail);
+        let exception = |words, roles: &[String]| match roles {
+            [] => String::new(),
+            roles => format!("{words}: {}", roles.join(", ")),
+        };
+        let services = exception(", except as a service", &found.services);
+        let askers = exception("; may ask in SQL", &found.askers);
+        return Finding::ok(
+            OTHER_ROLES,
+            format!("no other role can use the tables{services}{askers}"),
+        );
     }
     let names: BTreeSet<_> = found.strangers.iter().map(|stranger| &*stranger.role).collect();
     let names = names.into_iter().collect::<Vec<_>>().join(", ");

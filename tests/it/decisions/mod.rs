@@ -13,3 +13,4 @@ pub mod past_due;
 pub mod plan_ids;
 pub mod receipts;
 pub mod removed_history;
+pub mod sql_parity;

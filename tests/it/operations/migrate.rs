@@ -160,16 +160,22 @@ async fn grant_to_gives_several_roles_what_serve_needs_and_rejects_others() {
     }
     let shell = Shell::new(&[("DATABASE_URL", &db.url)]);
     for (role, words) in [
-        ("nobody here", "the role `nobody here` does not exist: correct the name"),
+        (
+            "nobody here",
+            "the role `nobody here` of --grant-to or --grant-sql-to does not exist: correct the name",
+        ),
         ("nobody here", "create role \"nobody here\" login"),
-        ("public", "the role `public` does not exist"),
-        ("", "the role `` does not exist"),
+        ("public", "the role `public` of --grant-to or"),
+        ("", "the role `` of --grant-to or"),
         ("anon", "Supabase's API acts as the role `anon` for every web page"),
         ("authenticated", "create another role for the service"),
     ] {
         let (code, _, stderr) =
             shell.run(&["migrate", "--grant-to", &one, "--grant-to", role]).await;
         assert!(code == 2 && stderr.contains(words), "{role}: {stderr}");
+        let (code, ..) =
+            shell.run(&["migrate", "--grant-to", &one, "--grant-sql-to", "nobody"]).await;
+        assert_eq!(code, 2);
         assert!(!has_schema(&mut connection).await, "{role}");
     }
     for grants in [

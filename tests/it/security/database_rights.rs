@@ -6,47 +6,11 @@ use crate::{
     support::process::Postgres,
     support::service::{Replica, config, eventually},
     support::sql_texts::{bare, queries},
+    support::supabase::{ROLES, held, run},
 };
-use entitlements::storage::{self, OtherRoles, Store, Stranger};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use entitlements::storage::{self, Grantees, OtherRoles, Store, Stranger};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Lists the rights of a role, by what Postgres itself answers for each object and each kind of right.
-const HELD: &str = "
-    with ours as (select oid from pg_namespace where nspname = 'entitlements')
-    select p || ' on ' || object from (
-        select 'schema entitlements' as object, p, has_schema_privilege($1, oid, p) as held
-        from ours, unnest('{create,usage}'::text[]) p
-        union all
-        select 'table ' || oid::regclass, p, has_table_privilege($1, oid, p)
-        from pg_class, unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) p
-        where relnamespace in (table ours) and relkind in ('r', 'p', 'v', 'm', 'f')
-        union all
-        select 'a column of table ' || oid::regclass, p, has_any_column_privilege($1, oid, p)
-            and not has_table_privilege($1, oid, p)
-        from pg_class, unnest('{select,insert,update,references}'::text[]) p
-        where relnamespace in (table ours) and relkind in ('r', 'p', 'v', 'm', 'f')
-        union all
-        select 'sequence ' || oid::regclass, p, has_sequence_privilege($1, oid, p)
-        from pg_class, unnest('{usage,select,update}'::text[]) p
-        where relnamespace in (table ours) and relkind = 'S'
-        union all
-        select 'function ' || oid::regprocedure, 'execute', has_function_privilege($1, oid, 'execute')
-        from pg_proc where pronamespace in (table ours)
-        union all
-        select 'type ' || oid::regtype, 'usage', has_type_privilege($1, oid, 'usage')
-        from pg_type where typnamespace in (table ours)
-    ) found where held order by 1";
-
-async fn held(db: &mut PgConnection, role: &str) -> Vec<String> {
-    run(db, "set search_path = pg_catalog").await; // names are printed with our schema
-    sqlx::query_scalar(HELD).bind(role).fetch_all(db).await.unwrap()
-}
-
-/// Runs SQL statements.
-async fn run(db: &mut PgConnection, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(db).await.unwrap();
-}
 
 /// Checks that each of these statements is refused to a role.
 async fn check_refused(db: &mut PgConnection, role: &str, statements: &[String]) {
@@ -66,10 +30,15 @@ async fn uses(db: &mut PgConnection) -> Vec<String> {
             'delete from %s', 'truncate %s', 'create index on %s ((true))']) use
         where relnamespace = 'entitlements'::regnamespace and relkind = 'r'
         union all
+        select format('select from %s', oid::regclass) from pg_class
+        where relnamespace = 'entitlements'::regnamespace and relkind = 'v'
+        union all
         select format('select nextval(%L)', oid::regclass) from pg_class
         where relnamespace = 'entitlements'::regnamespace and relkind = 'S'
         union all
-        select format('select %s', oid::regprocedure) from pg_proc where pronamespace = 'entitlements'::regnamespace
+        select format('select %s(%s)', oid::regproc, (
+            select string_agg('null::' || format_type(type, null), ', ') from unnest(proargtypes) as type
+        )) from pg_proc where pronamespace = 'entitlements'::regnamespace
         union all
         select 'create table entitlements.mine ()'
         union all
@@ -82,12 +51,11 @@ async fn uses(db: &mut PgConnection) -> Vec<String> {
 
 const WEB: &str = "anon, authenticated, service_role";
 
-/// The roles of a Supabase project, and two for the service: the owner of the tables, and the role of `serve`.
-const ROLES: &str = "
-    create role anon nologin noinherit; create role authenticated nologin noinherit;
-    create role service_role nologin noinherit bypassrls; create role stranger nologin;
-    create role authenticator login noinherit; grant anon, authenticated, service_role to authenticator;
-    create role owner login createrole password 'owner'; create role clerk login password 'clerk'";
+/// Migrates, and gives the role `clerk` the rights of the service.
+async fn migrate_for_clerk(as_owner: &PgConnectOptions) {
+    let grantees = Grantees { service: &["clerk".into()], sql: &[] };
+    storage::migrate_and_grant(as_owner, grantees).await.unwrap();
+}
 
 #[tokio::test]
 async fn default_privileges_of_the_database_give_no_role_a_right() {
@@ -120,7 +88,7 @@ async fn default_privileges_of_the_database_give_no_role_a_right() {
         let mut db = PgConnection::connect(&of("entitlements@")).await.unwrap();
         run(&mut db, &grants.join(";")).await;
         let as_owner = of("owner:owner@").parse().unwrap();
-        storage::migrate_and_grant(&as_owner, &["clerk".into()]).await.unwrap();
+        migrate_for_clerk(&as_owner).await;
         let uses = uses(&mut db).await;
         for role in ["anon", "authenticated", "service_role", "stranger"] {
             assert_eq!(held(&mut db, role).await, [""; 0], "{case}: {role}");
@@ -128,7 +96,8 @@ async fn default_privileges_of_the_database_give_no_role_a_right() {
         }
         assert_eq!(table_rights(&mut db, "clerk").await, used_rights(), "{case}");
         let store = Store::new(as_owner);
-        let only_the_service = OtherRoles { services: vec!["clerk".into()], strangers: vec![] };
+        let only_the_service =
+            OtherRoles { services: vec!["clerk".into()], ..OtherRoles::default() };
         assert_eq!(store.other_roles().await.unwrap(), only_the_service, "{case}");
         store.close().await;
         // A later run does not change the rights that an operator gave.
@@ -143,8 +112,10 @@ async fn default_privileges_of_the_database_give_no_role_a_right() {
 /// The rights on tables that a role has, by table, without `select`, which each table needs.
 async fn table_rights(db: &mut PgConnection, role: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut rights = BTreeMap::<String, BTreeSet<String>>::new();
+    // The functions in SQL read the others.
     let tables = "select oid::regclass::text from pg_class
-        where relnamespace = 'entitlements'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')";
+        where relnamespace = 'entitlements'::regnamespace and relkind in ('r', 'p', 'm', 'f')
+            and relname not in ('catalog_feature', 'catalog_plan', 'room_lock')";
     run(db, "set search_path = pg_catalog").await;
     let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut *db).await.unwrap();
     for right in held(db, role).await {
@@ -239,7 +210,7 @@ async fn members_of_roles_with_rights_are_listed() {
     run(&mut db, "create role reader; create role \"On Call\"; create role boss; grant create on database entitlements to owner")
         .await;
     let as_owner = url.replace("entitlements@", "owner:owner@");
-    storage::migrate_and_grant(&as_owner.parse().unwrap(), &["clerk".into()]).await.unwrap();
+    migrate_for_clerk(&as_owner.parse().unwrap()).await;
     let store = Store::new(as_owner.parse().unwrap());
     for (grant, expected) in [
         ("pg_read_all_data to reader", vec![("reader", false)]),

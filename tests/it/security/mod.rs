@@ -16,4 +16,5 @@ pub mod misbehaving_services;
 pub mod revoked_streams;
 pub mod session_tokens;
 pub mod shared_machine;
+pub mod sql_sessions;
 pub mod tls;

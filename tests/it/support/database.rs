@@ -1,7 +1,7 @@
 //! One private Postgres for the test process, one database for each test, copied from a migrated template.
 
 use embedded_postgres::{Binaries, Embedded};
-use entitlements::storage;
+use entitlements::storage::{self, Grantees};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use std::{
     sync::{
@@ -69,7 +69,8 @@ impl Db {
         let role = format!("{}_service", self.name);
         self.run(&format!("create role {role} login password '{role}'")).await;
         let options = self.url.parse().unwrap();
-        storage::migrate_and_grant(&options, std::slice::from_ref(&role)).await.unwrap();
+        let grantees = Grantees { service: std::slice::from_ref(&role), sql: &[] };
+        storage::migrate_and_grant(&options, grantees).await.unwrap();
         let url = self.url_as(&role);
         assert_ne!(url, self.url);
         (role, url)

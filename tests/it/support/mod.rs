@@ -29,5 +29,6 @@ pub mod shell;
 pub mod skip;
 pub mod sql_texts;
 pub mod stories;
+pub mod supabase;
 pub mod webhook_attacks;
 pub mod webhook_cases;

@@ -1,0 +1,335 @@
+//! Feature gates in SQL: what the roles of a Supabase project may ask, by the claims of the session.
+
+use crate::support::{
+    process::Postgres,
+    supabase::{ROLES, held, run},
+};
+use entitlements::{
+    domain::Catalog,
+    storage::{self, Author, Grantees, Origin, OtherRoles, Store},
+};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+/// A database in which the user `user_ada` has the plan `pro`, and the organization `org_acme` the plan `team`. The roles
+/// of a Supabase project may ask in SQL.
+struct Project {
+    postgres: Postgres,
+    store: std::sync::Arc<Store>,
+}
+
+impl Project {
+    async fn start() -> Self {
+        let postgres = Postgres::start().await;
+        let mut admin = postgres.db().await;
+        run(&mut admin, ROLES).await;
+        run(
+            &mut admin,
+            "grant create on database entitlements to owner; create schema app authorization owner",
+        )
+        .await;
+        let store = Store::new(Self::url(&postgres).parse().unwrap());
+        let project = Self { postgres, store };
+        project.grant().await;
+        let catalog = "
+            [user.plans.pro]
+            features = [\"export\"]
+            limits = { projects = 25 }
+            [organization.plans.team]
+            features = [\"sso\"]
+            limits = { projects = 2 }";
+        let catalog = Catalog::from_toml(catalog).unwrap();
+        let origin = Origin::service("the test");
+        project.store.apply_catalog(Author::Operator(None), &catalog, origin).await.unwrap();
+        for (subject, plan) in [("user_ada", "pro"), ("org_acme", "team")] {
+            let item = format!(
+                "insert into entitlements.subject (id, revision) values ('{subject}', 1);
+                 insert into entitlements.item (subject, id, plan, status, free_trial, has_seats, updated_at, sent_at, rank,
+                    svix_id)
+                 values ('{subject}', 'csub_1', '{plan}', 'active', false, false, now(), now(), 0, 'msg_1')"
+            );
+            run(&mut admin, &item).await;
+        }
+        project
+    }
+
+    /// The URL of the owner of the tables.
+    fn url(postgres: &Postgres) -> String {
+        postgres.url().replace("entitlements@", "owner:owner@")
+    }
+
+    /// Migrates, and lets the roles ask.
+    async fn grant(&self) {
+        let sql = &["anon", "authenticated", "service_role"].map(String::from);
+        let options = Self::url(&self.postgres).parse().unwrap();
+        storage::migrate_and_grant(&options, Grantees { service: &[], sql }).await.unwrap();
+    }
+
+    async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&Self::url(&self.postgres)).await.unwrap()
+    }
+
+    async fn stop(self) {
+        self.store.close().await;
+        self.postgres.stop().await;
+    }
+}
+
+/// Runs a query in a transaction with a role and claims, as `PostgREST` does; the error's text if it fails.
+async fn as_session<T>(
+    db: &mut PgConnection,
+    role: &str,
+    claims: &str,
+    query: &str,
+) -> Result<T, String>
+where
+    T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+{
+    let mut tx = db.begin().await.unwrap();
+    let set = "select set_config('request.jwt.claims', $1, true), set_config('role', $2, true)";
+    sqlx::query(set).bind(claims).bind(role).execute(&mut *tx).await.unwrap();
+    let found = sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut *tx).await;
+    tx.rollback().await.unwrap();
+    found.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_session_asks_about_its_own_claims_only() {
+    let project = Project::start().await;
+    let mut db = project.postgres.db().await;
+    for (claims, [export, sso], projects) in [
+        (r#"{"sub": "user_ada"}"#, [true, false], 25),
+        (r#"{"sub": "user_ada", "v": 2, "o": {"id": "org_acme"}}"#, [true, true], 25),
+        (r#"{"sub": "user_ada", "org_id": "org_acme"}"#, [true, true], 25),
+        (r#"{"sub": "user_ada", "v": 2, "o": {"id": "org_other"}}"#, [true, false], 25),
+        // The claim of another version is not Clerk's.
+        (r#"{"sub": "user_ada", "v": 2, "org_id": "org_acme"}"#, [true, false], 25),
+        (r#"{"sub": "user_ada", "v": 1, "o": {"id": "org_acme"}}"#, [true, false], 25),
+        (r#"{"sub": "user_ada", "v": 2, "o": {"id": ""}}"#, [true, false], 25),
+        (r#"{"sub": "user_ada", "v": 2, "o": null}"#, [true, false], 25),
+        (r#"{"sub": "user_other"}"#, [false, false], 0),
+        (r#"{"sub": "user_other", "v": 2, "o": {"id": "org_acme"}}"#, [false, true], 2),
+        // No token, no user, a pending session, and claims of another form.
+        ("", [false, false], 0),
+        ("{}", [false, false], 0),
+        ("null", [false, false], 0),
+        (r#"{"v": 2, "o": {"id": "org_acme"}}"#, [false, false], 0),
+        (r#"{"sub": "user_ada", "sts": "pending"}"#, [false, false], 0),
+        (r#"{"sub": "org_acme"}"#, [false, false], 0),
+        (r#"{"sub": ["user_ada"]}"#, [false, false], 0),
+        (r#"{"sub": "user_ada' or true --"}"#, [false, false], 0),
+        (r#"{"sub": "user_ada", "v": 2, "o": "org_acme"}"#, [false, false], 0),
+        (r#"{"sub": "user_ada", "v": 2, "o": {"id": ["org_acme"]}}"#, [false, false], 0),
+        (r#"{"sub": "user_ada", "org_id": "user_ada"}"#, [false, false], 0),
+    ] {
+        for role in ["anon", "authenticated", "service_role"] {
+            let query = "select array[entitlements.session_has_feature('export'), entitlements.session_has_feature('sso')]";
+            let has: Vec<bool> = as_session(&mut db, role, claims, query).await.unwrap();
+            assert_eq!(has, [export, sso], "{role}: {claims}");
+            let query = "select entitlements.session_limit_of('projects')";
+            let limit: i64 = as_session(&mut db, role, claims, query).await.unwrap();
+            assert_eq!(limit, projects, "{role}: {claims}");
+        }
+    }
+    project.stop().await;
+}
+
+#[tokio::test]
+async fn roles_get_the_rights_to_ask_and_no_others() {
+    let project = Project::start().await;
+    let mut db = project.postgres.db().await;
+    let sessions = [
+        "execute on function entitlements.session_has_feature(text)",
+        "execute on function entitlements.session_limit_of(text)",
+        "usage on schema entitlements",
+    ];
+    let anybody = [
+        "execute on function entitlements.check_feature(text,text,text,timestamp with time zone)",
+        "execute on function entitlements.has_feature(text,text,text)",
+        "execute on function entitlements.limit_of(text,text,text)",
+        "execute on function entitlements.require_room(text,bigint,text,text)",
+        "execute on function entitlements.session_has_feature(text)",
+        "execute on function entitlements.session_limit_of(text)",
+        "select on table entitlements.entitlement",
+        "usage on schema entitlements",
+    ];
+    assert_eq!(held(&mut db, "anon").await, sessions);
+    assert_eq!(held(&mut db, "authenticated").await, sessions);
+    assert_eq!(held(&mut db, "service_role").await, anybody);
+    assert_eq!(held(&mut db, "stranger").await, [""; 0]);
+    let askers = ["anon", "authenticated", "service_role"].map(String::from).to_vec();
+    let clean = OtherRoles { askers, ..OtherRoles::default() };
+    assert_eq!(project.store.other_roles().await.unwrap(), clean);
+    for (right, role) in [
+        ("execute on function entitlements.has_feature", "authenticated"),
+        ("execute on function entitlements.check_feature", "anon"),
+        ("execute on function entitlements.session_has_feature", "public"),
+        ("select on table entitlements.entitlement", "anon"),
+        ("select on table entitlements.item", "service_role"),
+        ("execute on function entitlements.decide", "service_role"),
+    ] {
+        run(&mut db, &format!("grant {right} to {role}")).await;
+        let found = project.store.other_roles().await.unwrap();
+        let [stranger] = &*found.strangers else { panic!("{right} to {role}: {found:?}") };
+        assert_eq!((&*stranger.role, stranger.is_exposed), (role, role != "service_role"));
+        let [revoke] = &*stranger.revokes else { panic!("{stranger:?}") };
+        run(&mut db, revoke).await;
+        assert_eq!(project.store.other_roles().await.unwrap(), clean, "{revoke}");
+    }
+    let reads = [
+        "select entitlements.has_feature('export', 'user_ada')",
+        "select count(*) from entitlements.item",
+    ];
+    for query in reads {
+        let refused = as_session::<bool>(&mut db, "authenticated", "", query).await.unwrap_err();
+        assert!(refused.contains("permission denied"), "{refused}");
+    }
+    // As a restored dump without privileges has it.
+    run(&mut db, "grant execute on all functions in schema entitlements to public").await;
+    project.grant().await;
+    assert_eq!(project.store.other_roles().await.unwrap(), clean);
+    let query = "select entitlements.has_feature('export', 'user_ada')";
+    assert_eq!(as_session(&mut db, "service_role", "", query).await, Ok(true));
+    let query = "select string_agg(subject || ' ' || feature, ', ' order by subject, feature) from entitlements.entitlement";
+    let listed: String = as_session(&mut db, "service_role", "", query).await.unwrap();
+    assert_eq!(listed, "org_acme projects, org_acme sso, user_ada export, user_ada projects");
+    project.stop().await;
+}
+
+#[tokio::test]
+async fn migrate_writes_the_catalog_in_force_as_rows_if_they_are_missing() {
+    let project = Project::start().await;
+    let mut db = project.postgres.db().await;
+    let query = "select entitlements.has_feature('export', 'user_ada')";
+    run(
+        &mut db,
+        "delete from entitlements.catalog_in_force; delete from entitlements.catalog_feature;
+         delete from entitlements.catalog_plan",
+    )
+    .await;
+    assert_eq!(as_session(&mut db, "service_role", "", query).await, Ok(false));
+    project.grant().await;
+    assert_eq!(as_session(&mut db, "service_role", "", query).await, Ok(true));
+    project.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_decides_once_for_a_statement() {
+    let project = Project::start().await;
+    let mut db = project.connect().await;
+    run(
+        &mut db,
+        "create table app.export (id integer);
+         insert into app.export select generate_series(1, 1000);
+         alter table app.export enable row level security;
+         create policy \"exports need the feature\" on app.export for select to authenticated
+            using ((select entitlements.session_has_feature('export')));
+         grant usage on schema app to authenticated;
+         grant select on app.export to authenticated",
+    )
+    .await;
+    let mut db = project.postgres.db().await;
+    for (claims, rows) in
+        [(r#"{"sub": "user_ada"}"#, 1_000i64), (r#"{"sub": "user_other"}"#, 0), ("", 0)]
+    {
+        let count =
+            as_session(&mut db, "authenticated", claims, "select count(*) from app.export").await;
+        assert_eq!(count, Ok(rows), "{claims}");
+    }
+    let plan: serde_json::Value = as_session(
+        &mut db,
+        "authenticated",
+        r#"{"sub": "user_ada"}"#,
+        "explain (analyze, format json) select * from app.export",
+    )
+    .await
+    .unwrap();
+    let parts = plan[0]["Plan"]["Plans"].as_array().unwrap();
+    let [part] = &**parts else { panic!("{plan}") };
+    assert_eq!(
+        (&part["Parent Relationship"], &part["Actual Loops"]),
+        (&"InitPlan".into(), &1.into()),
+        "{plan}"
+    );
+    project.stop().await;
+}
+
+/// `ROUNDS=1000` for the full number.
+#[tokio::test]
+async fn a_limit_holds_against_many_inserts_at_once() {
+    let rounds = std::env::var("ROUNDS").map_or(3, |rounds| rounds.parse().unwrap());
+    let project = Project::start().await;
+    let mut db = project.connect().await;
+    run(
+        &mut db,
+        "create table app.project (owner text not null);
+         create function app.require_room() returns trigger language plpgsql as $$
+         begin
+            perform entitlements.require_room('projects', null, new.owner);
+            perform entitlements.require_room('projects', (select count(*) from app.project where owner = new.owner), new.owner);
+            return new;
+         end $$;
+         create trigger require_room before insert on app.project for each row execute function app.require_room()",
+    )
+    .await;
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(40);
+    let pool = pool.connect(&Project::url(&project.postgres)).await.unwrap();
+    for round in 0..rounds {
+        run(&mut db, "truncate app.project; insert into app.project select 'user_ada' from generate_series(1, 24)").await;
+        let insert = || sqlx::query("insert into app.project values ('user_ada')").execute(&pool);
+        let done = futures_util::future::join_all((0..200).map(|_| insert())).await;
+        let refused = done.iter().filter_map(|done| done.as_ref().err());
+        let refused = refused.map(|error| {
+            let error = error.as_database_error().unwrap();
+            (error.code().unwrap().into_owned(), error.constraint().unwrap().to_owned())
+        });
+        let refused: Vec<_> = refused.collect();
+        assert_eq!(
+            refused,
+            vec![("23514".to_owned(), "entitlements_limit".to_owned()); 199],
+            "round {round}"
+        );
+        let rows: i64 = sqlx::query_scalar("select count(*) from app.project")
+            .fetch_one(&mut db)
+            .await
+            .unwrap();
+        assert_eq!(rows, 25, "round {round}");
+    }
+    let denied = sqlx::query("insert into app.project values ('user_other')")
+        .execute(&pool)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        denied.as_database_error().unwrap().constraint(),
+        Some("entitlements_feature"),
+        "{denied}"
+    );
+    let repeatable =
+        "begin isolation level repeatable read; insert into app.project values ('user_ada')";
+    let refused = sqlx::raw_sql(repeatable).execute(&mut db).await.unwrap_err().to_string();
+    assert!(refused.contains("isolation level repeatable read"), "{refused}");
+    pool.close().await;
+    project.stop().await;
+}
+
+#[tokio::test]
+async fn the_statements_of_the_page_work() {
+    let project = Project::start().await;
+    let mut db = project.connect().await;
+    let page = std::fs::read_to_string("docs/sql.md").unwrap();
+    let blocks: Vec<_> =
+        page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() == 5, "{blocks:?}");
+    for block in &blocks {
+        run(&mut db, &format!("begin; {block}; commit")).await;
+    }
+    let insert = "insert into app.project values ('org_acme', 'a')";
+    run(&mut db, &format!("{insert}, ('org_acme', 'b')")).await;
+    let refused = sqlx::raw_sql(insert).execute(&mut db).await.unwrap_err();
+    let refused = refused.as_database_error().unwrap();
+    assert_eq!(refused.message(), "the limit of projects is reached: 2 of 2");
+    assert_eq!(
+        (refused.code().unwrap(), refused.constraint()),
+        ("23514".into(), Some("entitlements_limit"))
+    );
+    project.stop().await;
+}
