@@ -73,6 +73,7 @@ impl Startup {
             missing.join("; ")
         );
         wait_until_writable(&self.store).await?;
+        retry_while_unavailable(&self.store, || self.store.complete_catalog_rows()).await?;
         match &self.catalog {
             Some(file) => retry_while_unavailable(&self.store, || file.start(&self.store)).await?,
             None => warn_without_catalog(&self.store).await?,

@@ -2,8 +2,9 @@
 //! version in force or stores a new pair of plan id and slug.
 
 use super::{
-    StoreError,
+    Store, StoreError,
     catalogs::{self, CatalogVersion},
+    pool::TxOutcome,
 };
 use crate::domain::{Catalog, FoundBy, Kind};
 use chrono::Duration;
@@ -11,6 +12,14 @@ use sqlx::PgConnection;
 
 /// The most milliseconds of a grace, 10,000 years: as good as for ever, and no sum with a time is out of range.
 const MAX_GRACE_MS: i64 = 10_000 * 366 * 86_400_000;
+
+impl Store {
+    /// Writes the rows if they are not those of the newest version.
+    pub async fn complete_catalog_rows(&self) -> Result<(), StoreError> {
+        let complete = async |tx: &mut _| complete(tx).await.map(TxOutcome::Commit);
+        self.webhooks.transact(complete).await
+    }
+}
 
 /// Writes the rows of the newest version, if there is one. The caller holds the lock of the catalog.
 pub(super) async fn write(tx: &mut PgConnection) -> Result<(), StoreError> {
@@ -20,7 +29,8 @@ pub(super) async fn write(tx: &mut PgConnection) -> Result<(), StoreError> {
     write_plans(tx, &version.catalog).await
 }
 
-/// Writes the rows if they are missing or older than the newest version, as after the migration that added their tables.
+/// Writes the rows if they are not those of the newest version, as after the migration that added their tables, or after a
+/// replica of an earlier release put a version in force.
 pub(super) async fn complete(tx: &mut PgConnection) -> Result<(), StoreError> {
     catalogs::lock(&mut *tx).await?;
     let written = sqlx::query!("select number, names from entitlements.catalog_in_force");

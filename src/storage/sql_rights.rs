@@ -35,12 +35,18 @@ const FOR_ANYBODY: [(&str, &[&str]); 5] = [
 
 const SCHEMA: &str = "schema entitlements";
 
-/// Gives a role the rights to ask in SQL: one of Supabase's web roles about its session, any other role about anybody.
+/// Gives a role the rights to ask in SQL: one of Supabase's web roles, or a role of which one is a member, about its
+/// session; any other role about anybody.
 /// Everybody loses the right that a restored dump without privileges gives on every function.
 pub(super) async fn grant(db: &mut PgConnection, role: &str) -> Result<(), sqlx::Error> {
     let revoke = "revoke all on all functions in schema entitlements from public";
     sqlx::raw_sql(revoke).execute(&mut *db).await?;
-    let acts_for_pages = rights::WEB_ROLES.contains(&role);
+    let acts_for_pages = "select exists (
+        select from pg_catalog.pg_roles web
+        where web.rolname::text = any ($1::text[]) and pg_catalog.pg_has_role(web.oid, $2::name, 'member')
+    )";
+    let acts_for_pages = sqlx::query_scalar(acts_for_pages).bind(rights::WEB_ROLES).bind(role);
+    let acts_for_pages = acts_for_pages.fetch_one(&mut *db).await?;
     rights::execute(db, &grantable(acts_for_pages), "grant", "to", &rights::quoted(role)).await
 }
 

@@ -1,78 +1,8 @@
 //! Feature gates in SQL: what the roles of a Supabase project may ask, by the claims of the session.
 
-use crate::support::{
-    process::Postgres,
-    supabase::{ROLES, held, run},
-};
-use entitlements::{
-    domain::Catalog,
-    storage::{self, Author, Grantees, Origin, OtherRoles, Store},
-};
+use crate::support::supabase::{Project, held, run};
+use entitlements::storage::OtherRoles;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-
-/// A database in which the user `user_ada` has the plan `pro`, and the organization `org_acme` the plan `team`. The roles
-/// of a Supabase project may ask in SQL.
-struct Project {
-    postgres: Postgres,
-    store: std::sync::Arc<Store>,
-}
-
-impl Project {
-    async fn start() -> Self {
-        let postgres = Postgres::start().await;
-        let mut admin = postgres.db().await;
-        run(&mut admin, ROLES).await;
-        run(
-            &mut admin,
-            "grant create on database entitlements to owner; create schema app authorization owner",
-        )
-        .await;
-        let store = Store::new(Self::url(&postgres).parse().unwrap());
-        let project = Self { postgres, store };
-        project.grant().await;
-        let catalog = "
-            [user.plans.pro]
-            features = [\"export\"]
-            limits = { projects = 25 }
-            [organization.plans.team]
-            features = [\"sso\"]
-            limits = { projects = 2 }";
-        let catalog = Catalog::from_toml(catalog).unwrap();
-        let origin = Origin::service("the test");
-        project.store.apply_catalog(Author::Operator(None), &catalog, origin).await.unwrap();
-        for (subject, plan) in [("user_ada", "pro"), ("org_acme", "team")] {
-            let item = format!(
-                "insert into entitlements.subject (id, revision) values ('{subject}', 1);
-                 insert into entitlements.item (subject, id, plan, status, free_trial, has_seats, updated_at, sent_at, rank,
-                    svix_id)
-                 values ('{subject}', 'csub_1', '{plan}', 'active', false, false, now(), now(), 0, 'msg_1')"
-            );
-            run(&mut admin, &item).await;
-        }
-        project
-    }
-
-    /// The URL of the owner of the tables.
-    fn url(postgres: &Postgres) -> String {
-        postgres.url().replace("entitlements@", "owner:owner@")
-    }
-
-    /// Migrates, and lets the roles ask.
-    async fn grant(&self) {
-        let sql = &["anon", "authenticated", "service_role"].map(String::from);
-        let options = Self::url(&self.postgres).parse().unwrap();
-        storage::migrate_and_grant(&options, Grantees { service: &[], sql }).await.unwrap();
-    }
-
-    async fn connect(&self) -> PgConnection {
-        PgConnection::connect(&Self::url(&self.postgres)).await.unwrap()
-    }
-
-    async fn stop(self) {
-        self.store.close().await;
-        self.postgres.stop().await;
-    }
-}
 
 /// Runs a query in a transaction with a role and claims, as `PostgREST` does; the error's text if it fails.
 async fn as_session<T>(
@@ -253,61 +183,55 @@ async fn a_policy_decides_once_for_a_statement() {
     project.stop().await;
 }
 
-/// `ROUNDS=1000` for the full number.
 #[tokio::test]
-async fn a_limit_holds_against_many_inserts_at_once() {
-    let rounds = std::env::var("ROUNDS").map_or(3, |rounds| rounds.parse().unwrap());
+async fn what_is_no_question_is_an_error() {
     let project = Project::start().await;
     let mut db = project.connect().await;
     run(
         &mut db,
-        "create table app.project (owner text not null);
-         create function app.require_room() returns trigger language plpgsql as $$
-         begin
-            perform entitlements.require_room('projects', null, new.owner);
-            perform entitlements.require_room('projects', (select count(*) from app.project where owner = new.owner), new.owner);
-            return new;
-         end $$;
-         create trigger require_room before insert on app.project for each row execute function app.require_room()",
+        "insert into entitlements.override (id, subject, feature, effect, expires_at, permanent, owner, reason, reference,
+            set_by, on_behalf_of, set_at, revision)
+         values (gen_random_uuid(), 'user_ada', 'beta', 'grant', null, true, 'o', 'r', '', 's', '', now(), 1)",
     )
     .await;
-    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(40);
-    let pool = pool.connect(&Project::url(&project.postgres)).await.unwrap();
-    for round in 0..rounds {
-        run(&mut db, "truncate app.project; insert into app.project select 'user_ada' from generate_series(1, 24)").await;
-        let insert = || sqlx::query("insert into app.project values ('user_ada')").execute(&pool);
-        let done = futures_util::future::join_all((0..200).map(|_| insert())).await;
-        let refused = done.iter().filter_map(|done| done.as_ref().err());
-        let refused = refused.map(|error| {
-            let error = error.as_database_error().unwrap();
-            (error.code().unwrap().into_owned(), error.constraint().unwrap().to_owned())
-        });
-        let refused: Vec<_> = refused.collect();
-        assert_eq!(
-            refused,
-            vec![("23514".to_owned(), "entitlements_limit".to_owned()); 199],
-            "round {round}"
-        );
-        let rows: i64 = sqlx::query_scalar("select count(*) from app.project")
-            .fetch_one(&mut db)
-            .await
-            .unwrap();
-        assert_eq!(rows, 25, "round {round}");
+    for (call, words) in [
+        ("has_feature(null, 'user_ada')", "feature: must be a slug"),
+        ("has_feature('', 'user_ada')", "feature: must be a slug"),
+        ("limit_of('org:', 'user_ada')", "feature: must be a slug"),
+        ("require_room(null, 0, 'user_ada')", "feature: must be a slug"),
+        ("has_feature(E'a\\nb', 'user_ada')", "feature: must be a slug"),
+        ("has_feature('export')", "at least one is required"),
+        ("has_feature('export', 'org_acme')", "user_id: must be"),
+        ("has_feature('export', E'user_ada\\n')", "user_id: must be"),
+        ("has_feature('export', 'user_ada', '')", "organization_id: must be"),
+        ("check_feature('export', 'user_ada', at => null)", "at: must be"),
+        ("check_feature('export', 'user_ada', at => 'infinity')", "at: must be"),
+        ("check_feature('export', 'user_ada', at => '0044-03-15 BC')", "at: must be"),
+    ] {
+        let query = AssertSqlSafe(format!("select entitlements.{call}"));
+        let error = sqlx::raw_sql(query).execute(&mut db).await.expect_err(call);
+        let error = error.as_database_error().unwrap();
+        assert_eq!(error.code().unwrap(), "22023", "{call}: {error}");
+        assert!(error.message().contains(words), "{call}: {error}");
     }
-    let denied = sqlx::query("insert into app.project values ('user_other')")
-        .execute(&pool)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        denied.as_database_error().unwrap().constraint(),
-        Some("entitlements_feature"),
-        "{denied}"
-    );
-    let repeatable =
-        "begin isolation level repeatable read; insert into app.project values ('user_ada')";
-    let refused = sqlx::raw_sql(repeatable).execute(&mut db).await.unwrap_err().to_string();
-    assert!(refused.contains("isolation level repeatable read"), "{refused}");
-    pool.close().await;
+    project.stop().await;
+}
+
+#[tokio::test]
+async fn columns_of_any_collation_can_be_asked_about() {
+    let project = Project::start().await;
+    let mut db = project.connect().await;
+    run(
+        &mut db,
+        "create table app.member (id text collate \"POSIX\", organization text collate \"POSIX\", feature text);
+         insert into app.member values ('user_ada', 'org_acme', 'sso')",
+    )
+    .await;
+    let query = "select entitlements.has_feature(feature, id, organization)
+        and entitlements.has_feature(feature, organization_id => organization)
+        and (select allowed from entitlements.check_feature('export', id)) from app.member";
+    let allowed: bool = sqlx::query_scalar(query).fetch_one(&mut db).await.unwrap();
+    assert!(allowed);
     project.stop().await;
 }
 
