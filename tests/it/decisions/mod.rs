@@ -13,4 +13,5 @@ pub mod past_due;
 pub mod plan_ids;
 pub mod receipts;
 pub mod removed_history;
+pub mod sql_concurrency;
 pub mod sql_parity;
