@@ -1,7 +1,7 @@
 //! Compares the answers with those of Clerk's own `has()`.
 //!
 //! `tests/parity/generate.mjs` called the `createCheckAuthorization` of npm's `@clerk/shared`, and its output is
-//! committed. A difference must be one of those listed in [`Difference`].
+//! committed. A difference must be one of those listed in [`Difference`]. SQL must answer as the service does.
 
 use crate::{
     support::database::Db,
@@ -13,6 +13,7 @@ use entitlements::{
 };
 use serde::Deserialize;
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use std::{collections::BTreeMap, fmt::Write};
 use tonic::Code;
 
@@ -70,6 +71,15 @@ async fn ask(replica: &Replica, wanted: &str, text: &str, user: &str, org: &str)
     answer.inspect_err(|status| assert_eq!(status.code(), Code::InvalidArgument, "{text}")).ok()
 }
 
+/// The answer of SQL about a feature.
+async fn ask_sql(db: &mut PgConnection, feature: &str, user: &str, org: &str) -> Option<bool> {
+    let query = "select entitlements.has_feature($1, $2, nullif($3, ''))";
+    let answer = sqlx::query_scalar(query).bind(feature).bind(user).bind(org).fetch_one(db).await;
+    let code =
+        |error: sqlx::Error| error.into_database_error().and_then(|e| Some(e.code()?.into_owned()));
+    answer.map_err(code).inspect_err(|code| assert_eq!(code.as_deref(), Some("22023"))).ok()
+}
+
 async fn hold(replica: &Replica, key: &str, id: &str, plans: &[String]) {
     for plan in plans {
         let data = json!({
@@ -101,7 +111,8 @@ async fn answers_agree_with_clerks_own_has() {
     };
     let replica = Replica::start_with(config).await;
 
-    let (mut asked, mut allowed, mut differences) = (0, 0, BTreeMap::new());
+    let mut connection = PgConnection::connect(&db.url).await.unwrap();
+    let (mut asked, mut asked_sql, mut allowed, mut differences) = (0, 0, 0, BTreeMap::new());
     for (n, session) in cases.sessions.iter().enumerate() {
         let (user, mut org) = (format!("user_{n}"), String::new());
         hold(&replica, "user_id", &user, &session.user).await;
@@ -112,6 +123,10 @@ async fn answers_agree_with_clerks_own_has() {
         for (wanted, answers) in &session.answers {
             for (text, clerk) in answers {
                 let ours = ask(&replica, wanted, text, &user, &org).await;
+                if wanted == "feature" {
+                    assert_eq!(ask_sql(&mut connection, text, &user, &org).await, ours, "{text}");
+                    asked_sql += 1;
+                }
                 asked += 1;
                 allowed += usize::from(*clerk);
                 if let Some(difference) = difference(text, *clerk, ours) {
@@ -120,6 +135,8 @@ async fn answers_agree_with_clerks_own_has() {
             }
         }
     }
-    eprintln!("{asked} questions, {allowed} allowed by Clerk, differences: {differences:?}");
+    eprintln!(
+        "{asked} questions, {asked_sql} of them also in SQL, {allowed} allowed by Clerk, differences: {differences:?}"
+    );
     assert!(asked > 2000 && allowed > 500, "{asked} questions, {allowed} allowed");
 }
