@@ -478,7 +478,7 @@ begin
     valid_until := answer.next_at;
     while valid_until is not null loop
         later := entitlements.decide(
-        asked.slug, asked.kind, asked.asked_user, asked.asked_organization, valid_until);
+            asked.slug, asked.kind, asked.asked_user, asked.asked_organization, valid_until);
         exit when later.allowed <> answer.allowed
             or later.allowed
                 and (later.subject, later.plan, later."limit") is distinct from (answer.subject, answer.plan, answer."limit");

@@ -1,4 +1,4 @@
-//! What a subject gains and loses by another catalog, now and later.
+//! The gains and losses of a subject by another catalog, now and later.
 
 use super::{Account, Catalog, PreparedAccounts, Question, QuestionScope, Slug, Target, Verdict};
 use chrono::{DateTime, Utc};
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 /// The most instants at which the answers of both catalogs are compared.
 const MAX_INSTANTS: usize = 50;
 
-/// What happens to a feature or a plan of a subject.
+/// The change of a feature or a plan of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AccessChange {
     /// It is allowed now, and was not.
@@ -67,7 +67,7 @@ pub fn access_changes(
     changes.collect()
 }
 
-/// What happens to the target of a question. Both answers are compared now and whenever one of them changes by time alone.
+/// The change of the target of a question. Both answers are compared now and whenever one of them changes by time alone.
 fn compare(
     [before, after]: &[PreparedAccounts<'_>; 2],
     question: &Question<'_>,

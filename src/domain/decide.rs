@@ -242,17 +242,10 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         until: Until,
         candidates: &mut Candidates<'a>,
     ) {
-        let (reason, steady_until) = (Grant::DefaultForUnknownPlan, until);
+        let reason = Grant::DefaultForUnknownPlan;
         match self.default_plan(account) {
             (plan, Included::Yes(limit)) => {
-                candidates.grants(GrantCandidate {
-                    reason,
-                    until,
-                    steady_until,
-                    account,
-                    plan,
-                    limit,
-                });
+                candidates.grants(GrantCandidate::steady(reason, account, plan, limit, until));
             }
             (_, Included::No | Included::UnknownPlan) => {
                 candidates.refuses(Denial::UnknownPlan, account, unknown);
@@ -291,7 +284,9 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         candidates: &mut Candidates<'a>,
     ) -> bool {
         let until = found.until;
-        let granted = |plan, limit| GrantCandidate::by_override(account, plan, limit, until);
+        let granted = |plan, limit| {
+            GrantCandidate::steady(Grant::OverrideGrants, account, plan, limit, until)
+        };
         let plans = self.catalog.plan_set(account.subject.kind());
         let plan_of = |slug: &Slug| plans.find(None, Some(slug.as_str()));
         match &found.effect {
@@ -326,14 +321,7 @@ impl<'a, H: Holder<'a>> Case<'a, '_, H> {
         let (reason, until) = (Grant::DefaultPlan, Until::Forever);
         match self.default_plan(account) {
             (plan, Included::Yes(limit)) => {
-                candidates.grants(GrantCandidate {
-                    reason,
-                    until,
-                    steady_until: until,
-                    account,
-                    plan,
-                    limit,
-                });
+                candidates.grants(GrantCandidate::steady(reason, account, plan, limit, until));
             }
             (_, Included::No) => candidates.refuses(Denial::NotInPlan, account, None),
             (_, Included::UnknownPlan) => candidates.refuses(Denial::NoSubscription, account, None),

@@ -364,5 +364,8 @@ async fn remember_names(
     }
     let pairs = new.iter().map(|name| (name.id.to_string(), name.slug.to_string()));
     let (ids, slugs): (Vec<_>, Vec<_>) = pairs.unzip();
-    super::catalogs::insert_names(tx, subject.kind(), &ids, &slugs, *seen_at).await
+    if super::catalogs::insert_names(tx, subject.kind(), &ids, &slugs, *seen_at).await? {
+        super::catalog_rows::write(tx).await?;
+    }
+    Ok(())
 }

@@ -32,12 +32,17 @@ pub(super) async fn write(tx: &mut PgConnection) -> Result<(), StoreError> {
 /// Writes the rows if they are not those of the newest version, as after the migration that added their tables, or after a
 /// replica of an earlier release put a version in force.
 pub(super) async fn complete(tx: &mut PgConnection) -> Result<(), StoreError> {
-    catalogs::lock(&mut *tx).await?;
-    let written = sqlx::query!("select number, names from entitlements.catalog_in_force");
-    let written = written.fetch_optional(&mut *tx).await?;
-    let newest = catalogs::newest(&mut *tx).await?;
-    let newest = newest.map(|newest| (stored(newest.number), stored(newest.names.count())));
-    if written.map(|row| (row.number, row.names)) != newest {
+    let differ = sqlx::query_scalar!(
+        r#"
+        select exists (select from entitlements.catalog_version) and not exists (
+            select from entitlements.catalog_in_force
+            where number = (select pg_catalog.max(number) from entitlements.catalog_version)
+                and names = (select pg_catalog.count(*) from entitlements.plan_name)
+        ) as "differ!"
+        "#
+    );
+    if differ.fetch_one(&mut *tx).await? {
+        catalogs::lock(&mut *tx).await?;
         write(tx).await?;
     }
     Ok(())

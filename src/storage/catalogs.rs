@@ -207,17 +207,18 @@ pub(super) fn plan_names(rows: impl IntoIterator<Item = NameRow>) -> PlanNames {
     names
 }
 
-/// Stores pairs of plan id and slug; writes a change-log row for the catalog if a pair is new. The lock serializes
-/// transactions with pairs, which are rare, so that their numbers are in the order of the commits.
+/// Stores pairs of plan id and slug. If a pair is new, writes a change-log row for the catalog and returns true: the rows of
+/// the catalog are then out of date. The lock serializes transactions with pairs, which are rare, so that their numbers are
+/// in the order of the commits.
 pub(super) async fn insert_names(
     tx: &mut PgConnection,
     kind: Kind,
     ids: &[String],
     slugs: &[String],
     seen_at: DateTime<Utc>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     if ids.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     lock(tx).await?;
     let logged = sqlx::query!(
@@ -238,10 +239,7 @@ pub(super) async fn insert_names(
     )
     .execute(&mut *tx)
     .await?;
-    if logged.rows_affected() > 0 {
-        catalog_rows::write(tx).await?;
-    }
-    Ok(())
+    Ok(logged.rows_affected() > 0)
 }
 
 async fn history(db: &mut PgConnection, limit: i64) -> Result<Vec<CatalogVersion>, StoreError> {

@@ -4,14 +4,14 @@ use super::rights::{self, Exposure, Right};
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
 
-/// What a role needs that acts for the session of a web page: it can ask only about the verified claims of its session.
+/// The rights of a role that acts for the session of a web page: it can ask only about the verified claims of its session.
 const FOR_SESSIONS: [(&str, &[&str]); 3] = [
     (SCHEMA, &["usage"]),
     ("function entitlements.session_has_feature(feature text)", &["execute"]),
     ("function entitlements.session_limit_of(feature text)", &["execute"]),
 ];
 
-/// What a role needs, beside the rights for sessions, to ask about anybody.
+/// The further rights of a role that asks about anybody.
 const FOR_ANYBODY: [(&str, &[&str]); 5] = [
     (
         "function entitlements.check_feature(feature text, user_id text, organization_id text, \

@@ -89,7 +89,7 @@ impl CatalogEdit {
         if !changes.is_empty() {
             compare(&store, before, after, &mut effect).await?;
         }
-        // What was compared is what is replaced.
+        // Only the version that was compared is replaced.
         let author = author.after(planned.now.number);
         let left_out = Vec::new();
         Ok(Self { store, author, content, source, planned, changes, effect, left_out, format })

@@ -16,10 +16,10 @@ pub(super) struct CatalogEffect {
     targets: BTreeMap<(Kind, String), TargetEffect>,
     winners: usize,
     losers: usize,
-    /// What a user and an organization without any record gain and lose: they are in no table, and may have the default
+    /// The gains and losses of a user and an organization without any record: they are in no table, and may have the default
     /// plan.
     unrecorded: Vec<(Kind, String, AccessChange)>,
-    /// What each subject gains and loses, if it is to be listed.
+    /// The gains and losses of each subject, if they are to be listed.
     by_subject: Option<Vec<SubjectEffect>>,
 }
 
@@ -30,7 +30,7 @@ struct TargetEffect {
     examples: Vec<Subject>,
 }
 
-/// What one subject gains and loses.
+/// The gains and losses of one subject.
 struct SubjectEffect {
     subject: Subject,
     changes: Vec<(String, AccessChange)>,

@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 
 /// What is as it should be.
 pub(in crate::cli) const GOOD: Style = AnsiColor::Green.on_default();
-/// What needs attention.
+/// A text that needs attention.
 pub(in crate::cli) const WARN: Style = AnsiColor::Yellow.on_default();
 /// What is denied, lost or wrong.
 pub(in crate::cli) const BAD: Style = AnsiColor::Red.on_default();

@@ -115,14 +115,15 @@ impl<'a> Candidates<'a> {
 }
 
 impl<'a> GrantCandidate<'a> {
-    pub fn by_override(
+    /// A grant whose reason stays the same until its end.
+    pub fn steady(
+        reason: Grant,
         account: &'a Account,
         plan: Option<&'a str>,
         limit: Option<u64>,
         until: Until,
     ) -> Self {
-        let (reason, steady_until) = (Grant::OverrideGrants, until);
-        Self { reason, until, steady_until, account, plan, limit }
+        Self { reason, until, steady_until: until, account, plan, limit }
     }
 
     /// Overrides are first, then the grant that lasts longest. The other parts only make the order total.
