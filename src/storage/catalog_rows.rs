@@ -36,7 +36,7 @@ pub(super) async fn complete(tx: &mut PgConnection) -> Result<(), StoreError> {
         r#"
         select exists (select from entitlements.catalog_version) and not exists (
             select from entitlements.catalog_in_force
-            where number = (select pg_catalog.max(number) from entitlements.catalog_version)
+            where number = (select pg_catalog.max(v.number) from entitlements.catalog_version as v)
                 and names = (select pg_catalog.count(*) from entitlements.plan_name)
         ) as "differ!"
         "#
