@@ -1,5 +1,6 @@
 //! The overhead of the service over its Postgres: a check that is not cached, and a delivery, each compared with
 //! pgbench running the service's statements, prepared, on the service's server, which flushes to disk at every commit.
+//! And the overhead of `has_feature` over a select of the rows that it reads, both run by pgbench.
 //!
 //! `cargo bench --bench database` needs pgbench (it comes with the PostgreSQL binaries; Debian: `apt-get install
 //! postgresql-contrib`) and two cores: Postgres gets the first; the service with its load, and pgbench, the second. The
@@ -25,6 +26,20 @@ const KEY: &str =
     "(select key from entitlements.subject where id = ('user_2' || lpad(:n::text, 26, '0')))";
 /// The subject that pgbench picks.
 const PICKED: &str = "('user_2' || lpad(:n::text, 26, '0'))";
+/// The rows that `has_feature` reads about the subject `$1`.
+const ROWS_OF_A_GATE: &str = "
+    select s.*, i.*, listing.*, whole.*, p.*, o.*, g.*, c.*, f.*
+    from entitlements.subject s
+    left join entitlements.item i on i.subject = s.id
+    left join entitlements.snapshot listing on listing.subject = s.id and listing.has_items
+    left join entitlements.snapshot whole on whole.subject = s.id and not whole.has_items
+    left join entitlements.failed_payment p on p.subject = s.id and p.item = i.id
+    left join entitlements.override o on o.subject = s.id and o.ended_at is null
+    left join entitlements.catalog_in_force g on true
+    left join entitlements.catalog_plan c on c.kind = 'user' and c.name in (i.plan_id, i.plan)
+    left join entitlements.catalog_feature f on f.feature = 'export' and f.kind = c.kind and f.plan = c.plan
+    where s.id = $1;
+";
 
 fn main() -> anyhow::Result<()> {
     support::run(async || {
@@ -33,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         database.pin(SERVER)?;
         cold_checks(&database, folder.path()).await?;
         deliveries(&database, folder.path()).await?;
+        feature_gates(&database, folder.path())?;
         database.stop().await
     })
 }
@@ -88,6 +104,20 @@ async fn deliveries(database: &Database, folder: &Path) -> anyhow::Result<()> {
         "senders",
         |crowd| deliver::run(&deliver::Plan { senders: crowd.into(), ..plan.clone() }),
         |crowd| database.pgbench(LOAD, &script, crowd),
+    )
+}
+
+/// The catalog in force is that of the services of the other comparisons.
+fn feature_gates(database: &Database, folder: &Path) -> anyhow::Result<()> {
+    let (gate, select) = (folder.join("gate.sql"), folder.join("select.sql"));
+    let call = format!("select entitlements.has_feature('export', {PICKED});\n");
+    fs::write(&gate, pick(database) + &call)?;
+    fs::write(&select, pick(database) + &ROWS_OF_A_GATE.replace("$1", PICKED))?;
+    title("has_feature in SQL, against a select of the rows that it reads");
+    compare(
+        "clients",
+        |crowd| database.pgbench(LOAD, &gate, crowd),
+        |crowd| database.pgbench(LOAD, &select, crowd),
     )
 }
 

@@ -63,10 +63,48 @@ comment on column entitlements.room_lock.subject is 'The id of the subject.';
 comment on column entitlements.room_lock.locked is
     'How often the row was locked. Each lock writes the row, so that a transaction with an older snapshot fails.';
 
--- The answer at one instant, and the next instant at which it may change. `slug` has no scope; `wanted_kind` is the kind of
--- subject that the scope names, or null.
+-- The items as a decision reads them: with their withdrawal or cancellation by a snapshot of the subscription, and with the
+-- end of the period that an older observation had.
+create view entitlements.completed_item as
+select i.subject, i.id, i.plan, i.plan_id, i.status, i.was_active, i.free_trial, i.period_start, i.updated_at,
+    i.past_due_at, i.canceled_at,
+    case
+        when i.period_end is null and (i.free_trial or i.canceled_at is not null or i.status = 'canceled')
+        then i.last_period_end else i.period_end
+    end as ends_at
+from (
+    select i.subject, i.id, i.plan, i.plan_id, i.was_active, i.free_trial, i.period_start, i.period_end,
+        i.last_period_end, i.canceled_at, i.updated_at,
+        case
+            when not i.id = any (listing.item_ids)
+                and (i.updated_at, i.sent_at) <= (listing.updated_at, listing.sent_at) then 'withdrawn'
+            when i.status = 'active' and whole.canceled
+                and (i.updated_at, i.sent_at) <= (whole.updated_at, whole.sent_at)
+                and (listing.subject is null
+                    or (listing.updated_at, listing.sent_at) <= (whole.updated_at, whole.sent_at)) then 'canceled'
+            else i.status
+        end as status,
+        coalesce(
+            (
+                select pg_catalog.min(case when p.failed_at >= coalesce(i.paid_at, '-infinity')
+                    then p.failed_at else p.updated_at end)
+                from entitlements.failed_payment p
+                where i.status in ('active', 'past_due') and p.subject = i.subject and p.item = i.id
+                    and p.updated_at >= coalesce(i.paid_at, '-infinity')
+            ),
+            case when i.status = 'past_due' then i.past_due_at end
+        ) as past_due_at
+    from entitlements.item i
+    left join entitlements.snapshot listing on listing.subject = i.subject and listing.has_items
+    left join entitlements.snapshot whole on whole.subject = i.subject and not whole.has_items
+) as i;
+comment on view entitlements.completed_item is
+    'The items as a decision reads them: completed by the snapshots, the failed payments and the older observations.';
+
+-- The answer at one instant, and the next instant at which it may change. Rejects what is no feature and what are no ids.
+-- It evaluates few expressions, because each transaction prepares them anew, which takes longer.
 create function entitlements.decide(
-    slug text, wanted_kind text, user_id text, organization_id text, at timestamptz,
+    feature text, user_id text, organization_id text, at timestamptz,
     out allowed boolean, out reason text, out subject text, out plan text, out "limit" bigint, out next_at timestamptz
 )
 language plpgsql stable parallel safe
@@ -76,22 +114,25 @@ set search_path = pg_catalog, pg_temp
 as $function$
 #variable_conflict use_column
 declare
-    -- In ascending order: of several reasons, the greatest is given.
-    grants constant text[] := array['DEFAULT_PLAN', 'DEFAULT_FOR_UNKNOWN_PLAN', 'CANCELED_BUT_PAID', 'PAST_DUE_IN_GRACE',
-        'RENEWAL_OVERDUE', 'TRIAL', 'PLAN', 'OVERRIDE_GRANTS'];
-    denials constant text[] := array['NO_SUBSCRIPTION', 'NOT_IN_PLAN', 'ABANDONED', 'ENDED', 'PERIOD_OVER', 'TRIAL_OVER',
-        'NOT_STARTED', 'CHECKOUT_INCOMPLETE', 'UNKNOWN_STATUS', 'UNKNOWN_PLAN', 'PAST_DUE', 'SUBJECT_DELETED',
-        'UNKNOWN_FEATURE', 'OUT_OF_SCOPE', 'UNKNOWN_SCOPE', 'STALE', 'OVERRIDE_DENIES'];
-    account record;
+    -- The question: a slug with or without a scope, such as `org:sso`, and ids. Without the collation of a column.
+    asked text collate "C" := feature;
+    asked_user text collate "C" := user_id;
+    asked_organization text collate "C" := organization_id;
+    colon integer := strpos(asked, ':');
+    scope text collate "C" := nullif(left(asked, colon), '');
+    slug text collate "C" := substr(asked, colon + 1);
+    asked_kind text collate "C";
+    asked_id text collate "C";
+    -- An override, an item or the default plan.
     part record;
-    lasts boolean;
+    -- Reasons are numbers: their places in the two lists at the end of the function, where the most important is the last.
     -- When the first override or default plan begins; until when items and overrides of plans of one account last.
     begins timestamptz;
     live_until timestamptz;
     -- The best grant, and until when it and its reason last.
-    order_of_part record;
-    order_of_best record;
     best_code integer;
+    best_end timestamptz;
+    best_limit bigint;
     best_subject text;
     best_plan text;
     best_until timestamptz;
@@ -111,242 +152,220 @@ declare
     worst_subject text;
     worst_plan text;
 begin
-    for account in
-        select asked.id, asked.kind, s.deleted_at is not null as is_deleted, d.plan as default_plan,
-            f.feature is not null as default_has_it, f."limit" as default_limit,
-            g.past_due_ms * interval '1 millisecond' as past_due, g.renewal_ms * interval '1 millisecond' as renewal,
-            coalesce(g.trial_ms, 259200000) * interval '1 millisecond' as trial
-        from (values (decide.user_id, 'user', 1), (decide.organization_id, 'organization', 2)) as asked (id, kind, nth)
-        left join entitlements.subject s on s.id = asked.id
-        left join entitlements.catalog_in_force g on true
-        left join entitlements.catalog_plan d on d.kind = asked.kind and d.name = '' and d.rule = 0
-        left join entitlements.catalog_feature f
-            on f.feature = decide.slug and f.kind = asked.kind and f.plan = d.plan
-        where asked.id is not null and asked.kind = coalesce(decide.wanted_kind, asked.kind)
-        order by asked.nth
-    loop
-        if account.is_deleted then
+    if asked is null or slug = '' or octet_length(slug) > 128 or slug ~ '[[:cntrl:]]' then
+        raise exception 'feature: must be a slug: 1 to 128 bytes without control characters'
+            using errcode = 'invalid_parameter_value';
+    elsif asked_user is null and asked_organization is null then
+        raise exception 'user_id, organization_id: at least one is required' using errcode = 'invalid_parameter_value';
+    elsif asked_user !~ '^user_[A-Za-z0-9_-]{1,122}$' then
+        raise exception 'user_id: must be a Clerk user id, user_…' using errcode = 'invalid_parameter_value';
+    elsif asked_organization !~ '^org_[A-Za-z0-9_-]{1,123}$' then
+        raise exception 'organization_id: must be a Clerk organization id, org_…'
+            using errcode = 'invalid_parameter_value';
+    elsif scope not in ('u:', 'user:', 'o:', 'org:', 'organization:') then
+        allowed := false;
+        reason := 'REASON_UNKNOWN_SCOPE';
+        return;
+    end if;
+    foreach asked_kind in array array['user', 'organization'] loop
+        asked_id := case asked_kind when 'user' then asked_user else asked_organization end;
+        continue when asked_id is null or left(asked_kind, 1) <> left(scope, 1);
+        perform from entitlements.subject s where s.id = asked_id and s.deleted_at is not null;
+        if found then
             if worst < 12 then
                 worst := 12;
-                worst_subject := account.id;
+                worst_subject := asked_id;
                 worst_plan := null;
             end if;
             continue;
         end if;
         live_until := null;
-        -- The overrides, the items and the default plan. Each grants for the reason `code` before `until`, or denies for
-        -- the reason `denial`; null: it does neither. Of those that deny for the same reason, the first is given.
+        -- Of the parts that deny for the same reason, the first is given.
         for part in
-            with observed as materialized ( -- faster: each column is read several times
-                select i.id, i.plan, i.plan_id, i.was_active, i.free_trial, i.period_start, i.period_end,
-                    i.last_period_end, i.canceled_at, i.updated_at,
-                    coalesce(
-                        (
-                            select min(case when p.failed_at >= coalesce(i.paid_at, '-infinity')
-                                then p.failed_at else p.updated_at end)
-                            from entitlements.failed_payment p
-                            where i.status in ('active', 'past_due') and p.subject = i.subject and p.item = i.id
-                                and p.updated_at >= coalesce(i.paid_at, '-infinity')
-                        ),
-                        case when i.status = 'past_due' then i.past_due_at end
-                    ) as past_due_at,
-                    coalesce(
-                        not i.id = any (listing.item_ids)
-                            and (i.updated_at, i.sent_at) <= (listing.updated_at, listing.sent_at),
-                        false
-                    ) as is_withdrawn,
-                    case
-                        when i.status = 'active' and whole.canceled
-                            and (i.updated_at, i.sent_at) <= (whole.updated_at, whole.sent_at)
-                            and (listing.subject is null
-                                or (listing.updated_at, listing.sent_at) <= (whole.updated_at, whole.sent_at))
-                        then 'canceled' else i.status
-                    end as status
-                from entitlements.item i
-                left join entitlements.snapshot listing on listing.subject = i.subject and listing.has_items
-                left join entitlements.snapshot whole on whole.subject = i.subject and not whole.has_items
-                where i.subject = account.id
-            ), completed as (
-                select o.*,
-                    not o.is_withdrawn and (o.status = 'canceled' or o.status = 'active' and o.canceled_at is not null)
-                        as is_canceled,
-                    coalesce(
-                        o.period_end,
-                        case when o.free_trial or o.canceled_at is not null or not o.is_withdrawn and o.status = 'canceled'
-                            then o.last_period_end end
-                    ) as ends_at
-                from observed o
-            ), lasting as (
-                select c.*,
-                    max(case
-                        when not c.was_active then null
-                        when c.is_withdrawn or c.status in ('active', 'canceled') then c.ends_at
-                        else c.updated_at
-                    end) over () as lasted
-                from completed c
-            ), dated as (
-                select l.*, coalesce(l.past_due_at, l.updated_at) as failed_at,
-                    coalesce(l.ends_at + account.trial, 'infinity') as after_trial,
-                    coalesce(l.ends_at + account.renewal, 'infinity') as after_renewal,
-                    coalesce(l.past_due_at + account.past_due, 'infinity') as after_past_due,
-                    coalesce(coalesce(l.past_due_at, l.updated_at) + account.past_due, 'infinity') as after_failure
-                from lasting l
-            ), bounded as (
-                -- No answer can express a time after the year 9999.
-                select d.*,
-                    case when d.after_trial < '10000-01-01 UTC' then d.after_trial else 'infinity' end as trial_until,
-                    case when d.after_renewal < '10000-01-01 UTC' then d.after_renewal else 'infinity' end as renewal_until,
-                    case when d.after_past_due < '10000-01-01 UTC' then d.after_past_due else 'infinity' end as unpaid_until,
-                    case when d.after_failure < '10000-01-01 UTC' then d.after_failure else 'infinity' end as failure_until
-                from dated d
-            ), claim as (
-                -- `until`: the end of the grant; null: it grants nothing, for the reason `denial`. `granted`, and from
-                -- `overdue_at` on `overdue`: the reasons to allow. `denial`: also the reason to deny after the end.
-                select b.plan, b.plan_id, b.period_start, b.id,
-                    case when b.status = 'active' and not b.is_canceled then b.ends_at end as overdue_at,
-                    case
-                        when b.is_canceled then b.ends_at
-                        when b.is_withdrawn then null
-                        when b.status = 'active' then least(
-                            case when b.free_trial then b.trial_until else b.renewal_until end,
-                            case when b.past_due_at is not null and b.ends_at is not null
-                                then greatest(b.unpaid_until, b.ends_at) else 'infinity' end)
-                        when b.status = 'past_due' and not (not b.was_active and coalesce(b.lasted >= b.failed_at, false))
-                            then b.failure_until
-                    end as until,
-                    case
-                        when b.is_canceled then 3
-                        when b.status = 'past_due' then 4
-                        when b.free_trial then 6
-                        else 7
-                    end as granted,
-                    case
-                        when b.is_canceled or b.status <> 'active' then null
-                        when b.past_due_at is not null then 4
-                        else 5
-                    end as overdue,
-                    case
-                        when b.is_canceled then 5
-                        when b.is_withdrawn then 4
-                        when b.status = 'active' and b.past_due_at is not null and b.ends_at is not null
-                            and greatest(b.unpaid_until, b.ends_at)
-                                < case when b.free_trial then b.trial_until else b.renewal_until end then 11
-                        when b.status = 'active' then case when b.free_trial then 6 else 5 end
-                        when b.status = 'past_due' then 11
-                        when b.status in ('ended', 'expired') then 4
-                        when b.status = 'abandoned' then 3
-                        when b.status = 'upcoming' then 7
-                        when b.status = 'incomplete' then 8
-                        else 9
-                    end as denial
-                from bounded b
-            )
-            select 1 as rank, null::timestamptz as period_start, null::text as id, o.starts_at,
-                coalesce(o.expires_at, 'infinity') as until, null::timestamptz as overdue_at,
-                o.effect = 'grant' and found.plan is not null as is_plan,
-                case when o.effect <> 'deny' and (o.feature is not null or f.feature is not null) then 8 end as code,
-                case
-                    when o.effect = 'deny' and (o.feature is not null or f.feature is not null) then 17
-                    when o.effect = 'grant' and o.feature is null and found.plan is null then 10
-                end as denial,
-                case when o.effect <> 'deny' and o.feature is null then coalesce(found.plan, o.plan) end as plan,
-                case when o.feature is not null then o."limit" else f."limit" end as "limit",
-                case when o.effect = 'exactly' then o.set_at end as exact_at, o.id as exact_id
+            select 1 as rank, o.plan, null::text as plan_id, o.effect, o.feature, o."limit", o.starts_at,
+                coalesce(o.expires_at, 'infinity') as ends_at, o.set_at, o.id as override_id,
+                null::text as item, null::text as status, null::timestamptz as canceled_at, false as was_active,
+                false as free_trial, null::timestamptz as period_start, null::timestamptz as updated_at,
+                null::timestamptz as past_due_at,
+                null::bigint as trial_ms, null::bigint as renewal_ms, null::bigint as past_due_ms
             from entitlements.override o
-            left join lateral (
-                select p.plan from entitlements.catalog_plan p
-                where p.kind = account.kind and p.rule in (2, 4) and p.name = o.plan order by p.rule limit 1
-            ) as found on true
-            left join entitlements.catalog_feature f
-                on f.feature = decide.slug and f.kind = account.kind and f.plan = found.plan
-            where o.subject = account.id and o.ended_at is null and (o.feature is null or o.feature = decide.slug)
+            where o.subject = asked_id and o.ended_at is null and (o.feature is null or o.feature = slug)
                 and (o.expires_at is null or o.expires_at > decide.at)
             union all
-            select 2, c.period_start, c.id, null, c.until, c.overdue_at, true,
-                case
-                    when found.plan is null then case when account.default_has_it then 2 end
-                    when f.feature is null then null
-                    when c.overdue_at <= decide.at then c.overdue
-                    else c.granted
-                end,
-                case
-                    when c.until > decide.at then
-                        case when found.plan is null and not account.default_has_it then 10 end
-                    when f.feature is not null then c.denial
-                end,
-                case when found.plan is null and c.until > decide.at and account.default_has_it then account.default_plan
-                    else coalesce(found.plan, c.plan, c.plan_id) end,
-                case when found.plan is null then account.default_limit else f."limit" end, null, null
-            from claim c
-            left join lateral (
-                select p.plan from entitlements.catalog_plan p
-                where p.kind = account.kind
-                    and (p.rule in (1, 3) and p.name = c.plan_id or p.rule in (2, 4) and p.name = c.plan)
-                order by p.rule limit 1
-            ) as found on true
-            left join entitlements.catalog_feature f
-                on f.feature = decide.slug and f.kind = account.kind and f.plan = found.plan
+            select 2, i.plan, i.plan_id, null, null, null, null, i.ends_at, null, null,
+                i.id, i.status, i.canceled_at, i.was_active, i.free_trial, i.period_start, i.updated_at, i.past_due_at,
+                coalesce(g.trial_ms, 259200000), g.renewal_ms, g.past_due_ms
+            from entitlements.completed_item i left join entitlements.catalog_in_force g on true
+            where i.subject = asked_id
             union all
-            select 3, null, null, null, 'infinity', null, false, case when account.default_has_it then 1 end,
-                case when account.default_plan is null then 1 else 2 end,
-                case when account.default_has_it then account.default_plan end, account.default_limit,
-                null, null
-            order by rank, period_start desc nulls last, id
+            select 3, null, null, null, null, null, null, 'infinity', null, null,
+                null, null, null, false, false, null, null, null,
+                null, null, null
+            order by rank, period_start desc nulls last, item
         loop
-            if part.starts_at > decide.at then
-                begins := least(begins, part.starts_at);
-                continue;
-            end if;
-            lasts := coalesce(part.until > decide.at, false);
-            if lasts and part.is_plan then
-                live_until := greatest(live_until, part.until);
-            end if;
-            if part.rank = 3 and live_until is not null then
-                begins := least(begins, case when account.default_has_it then live_until end);
-                part.code := null;
-                part.denial := 2;
-                part.plan := null;
-            end if;
-            if lasts and part.code is not null then
-                if reach_until is null or (part."limit" is null, coalesce(part."limit", 0), part.until)
-                    > (is_unlimited, coalesce(reach, 0), reach_until)
-                then
-                    is_unlimited := part."limit" is null;
-                    reach := part."limit";
-                    reach_until := part.until;
+            declare
+                -- Its plan by the catalog, and whether that has the feature. By rule 0, the default plan stands in.
+                rule integer;
+                found_plan text;
+                has_it boolean;
+                found_limit bigint;
+                -- It grants for the reason `code` before `until`, or denies for the reason `denial`; null: it does not.
+                code integer;
+                denial integer;
+                until timestamptz := part.ends_at;
+                -- When an item should have been renewed.
+                overdue_at timestamptz;
+                -- The end of the grace after a failed payment.
+                unpaid_until timestamptz;
+            begin
+                if part.starts_at > at then
+                    begins := least(begins, part.starts_at);
+                    continue;
+                elsif part.feature is not null then
+                    has_it := true;
+                    found_limit := part."limit";
+                elsif part.rank < 3 or live_until is null or live_until < 'infinity' then
+                    select p.rule, p.plan, f.feature is not null, f."limit" into rule, found_plan, has_it, found_limit
+                    from entitlements.catalog_plan p
+                    left join entitlements.catalog_feature f on f.feature = slug and f.kind = p.kind and f.plan = p.plan
+                    where p.kind = asked_kind and p.name in (part.plan_id, part.plan, '')
+                        and (p.rule in (1, 3) and p.name = part.plan_id or p.rule in (2, 4) and p.name = part.plan
+                            or p.rule = 0 and part.rank > 1)
+                    order by p.rule = 0, p.rule limit 1;
                 end if;
-                if part.exact_at is not null
-                    and (exact_at is null or (part.exact_at, part.exact_id) > (exact_at, exact_id))
-                then
-                    exact_at := part.exact_at;
-                    exact_id := part.exact_id;
-                    exact_subject := account.id;
-                    exact_limit := part."limit";
-                    exact_until := part.until;
+                if part.rank = 2 then
+                    -- The reasons to grant, and to deny after the end.
+                    if part.status = 'canceled' or part.status = 'active' and part.canceled_at is not null then
+                        code := 3;
+                        denial := 5;
+                    elsif part.status = 'active' then
+                        overdue_at := until;
+                        code := case
+                            when overdue_at <= at then case when part.past_due_at is null then 5 else 4 end
+                            when part.free_trial then 6
+                            else 7
+                        end;
+                        denial := case when part.free_trial then 6 else 5 end;
+                        until := coalesce(overdue_at + interval '1 millisecond'
+                            * case when part.free_trial then part.trial_ms else part.renewal_ms end, 'infinity');
+                        -- After a failed payment, it lasts at most to the end of that grace or of the period.
+                        if part.past_due_at is not null then
+                            unpaid_until := part.past_due_at + interval '1 millisecond' * part.past_due_ms;
+                            if unpaid_until is not null and greatest(unpaid_until, overdue_at) < until
+                                and overdue_at is not null
+                            then
+                                denial := 11;
+                                until := greatest(unpaid_until, overdue_at);
+                            end if;
+                        end if;
+                    elsif part.status = 'past_due' then
+                        code := 4;
+                        denial := 11;
+                        until := coalesce(coalesce(part.past_due_at, part.updated_at)
+                            + interval '1 millisecond' * part.past_due_ms, 'infinity');
+                        -- A failed upgrade: it never was active, and a paid item lasted until the payment failed.
+                        if not part.was_active and exists (
+                            select from entitlements.completed_item i
+                            where i.subject = asked_id and i.was_active and coalesce(part.past_due_at, part.updated_at)
+                                <= case when i.status in ('active', 'canceled', 'withdrawn') then i.ends_at
+                                    else i.updated_at end
+                        ) then
+                            until := null;
+                        end if;
+                    else
+                        denial := case part.status
+                            when 'withdrawn' then 4 when 'ended' then 4 when 'expired' then 4 when 'abandoned' then 3
+                            when 'upcoming' then 7 when 'incomplete' then 8 else 9
+                        end;
+                        until := null;
+                    end if;
+                    if until >= '10000-01-01 UTC' then
+                        until := 'infinity'; -- No answer can express a later time.
+                    end if;
+                    if until > at then
+                        live_until := greatest(live_until, until);
+                        denial := null;
+                        if rule > 0 then
+                            code := case when has_it then code end;
+                        elsif has_it then
+                            code := 2;
+                        else
+                            code := null;
+                            denial := 10;
+                            found_plan := coalesce(part.plan, part.plan_id);
+                        end if;
+                    else
+                        code := null;
+                        denial := case when rule > 0 and has_it then denial end;
+                    end if;
+                elsif part.rank = 3 then
+                    if live_until is not null then
+                        begins := least(begins, case when has_it then live_until end);
+                        denial := 2;
+                        found_plan := null;
+                    elsif has_it then
+                        code := 1;
+                    else
+                        denial := case when found_plan is null then 1 else 2 end;
+                        found_plan := null;
+                    end if;
+                elsif part.effect = 'deny' then
+                    denial := case when has_it then 17 end;
+                    found_plan := null;
+                else
+                    if part.effect = 'grant' and part.feature is null then
+                        if found_plan is null then
+                            denial := 10;
+                            found_plan := part.plan;
+                        else
+                            live_until := greatest(live_until, until);
+                        end if;
+                    end if;
+                    code := case when has_it then 8 end;
                 end if;
-                order_of_part := (part.code = 8, part.until, part.code, part."limit" is null, coalesce(part."limit", 0));
-                if best_code is null or order_of_part > order_of_best
-                    or order_of_part = order_of_best
-                        and coalesce(part.plan collate "C" < best_plan, part.plan is null and best_plan is not null)
-                then
-                    order_of_best := order_of_part;
-                    best_code := part.code;
-                    best_subject := account.id;
-                    best_plan := part.plan;
-                    -- With a lesser reason from `overdue_at` on, another grant may be the best.
-                    best_until := case when part.overdue_at > decide.at then least(part.overdue_at, part.until)
-                        else part.until end;
+                if code is not null then
+                    if reach_until is null or (found_limit is null, coalesce(found_limit, 0), until)
+                        > (is_unlimited, coalesce(reach, 0), reach_until)
+                    then
+                        is_unlimited := found_limit is null;
+                        reach := found_limit;
+                        reach_until := until;
+                    end if;
+                    if part.effect = 'exactly'
+                        and (exact_at is null or (part.set_at, part.override_id) > (exact_at, exact_id))
+                    then
+                        exact_at := part.set_at;
+                        exact_id := part.override_id;
+                        exact_subject := asked_id;
+                        exact_limit := found_limit;
+                        exact_until := until;
+                    end if;
+                    if best_code is null
+                        or (code = 8, until, code, found_limit is null, coalesce(found_limit, 0))
+                            > (best_code = 8, best_end, best_code, best_limit is null, coalesce(best_limit, 0))
+                        or (until, code, found_limit is null, coalesce(found_limit, 0))
+                                = (best_end, best_code, best_limit is null, coalesce(best_limit, 0))
+                            and coalesce(found_plan collate "C" < best_plan, found_plan is null and best_plan is not null)
+                    then
+                        best_code := code;
+                        best_end := until;
+                        best_limit := found_limit;
+                        best_subject := asked_id;
+                        best_plan := found_plan;
+                        -- With a lesser reason from `overdue_at` on, another grant may be the best.
+                        best_until := case when overdue_at > at then least(overdue_at, until) else until end;
+                    end if;
+                elsif denial is not null then
+                    if denial = 17 then
+                        denied_until := greatest(denied_until, until);
+                    end if;
+                    if denial > worst then
+                        worst := denial;
+                        worst_subject := asked_id;
+                        worst_plan := found_plan;
+                    end if;
                 end if;
-            elsif part.denial is not null then
-                if part.denial = 17 then
-                    denied_until := greatest(denied_until, part.until);
-                end if;
-                if part.denial > worst then
-                    worst := part.denial;
-                    worst_subject := account.id;
-                    worst_plan := part.plan;
-                end if;
-            end if;
+            end;
         end loop;
     end loop;
     -- Whatever begins or ends while an override denies or sets the limit exactly changes nothing, and while the best grant
@@ -357,63 +376,32 @@ begin
         else least(begins, best_until, reach_until)
     end, 'infinity');
     allowed := worst <> 17 and best_code is not null;
-    if allowed and exact_at is not null then
+    if not allowed then
+        if worst = 0 then
+            reason := 'REASON_OUT_OF_SCOPE';
+        elsif worst in (12, 17) or exists (select from entitlements.catalog_feature f where f.feature = slug) then
+            reason := 'REASON_' || (array['NO_SUBSCRIPTION', 'NOT_IN_PLAN', 'ABANDONED', 'ENDED', 'PERIOD_OVER', 'TRIAL_OVER',
+                'NOT_STARTED', 'CHECKOUT_INCOMPLETE', 'UNKNOWN_STATUS', 'UNKNOWN_PLAN', 'PAST_DUE', 'SUBJECT_DELETED',
+                'UNKNOWN_FEATURE', 'OUT_OF_SCOPE', 'UNKNOWN_SCOPE', 'STALE', 'OVERRIDE_DENIES'])[worst];
+            subject := worst_subject;
+            plan := worst_plan;
+        else
+            reason := 'REASON_UNKNOWN_FEATURE';
+        end if;
+    elsif exact_at is not null then
         reason := 'REASON_OVERRIDE_GRANTS';
         subject := exact_subject;
         "limit" := exact_limit;
-    elsif allowed then
-        reason := 'REASON_' || grants[best_code];
+    else
+        reason := 'REASON_' || (array['DEFAULT_PLAN', 'DEFAULT_FOR_UNKNOWN_PLAN', 'CANCELED_BUT_PAID', 'PAST_DUE_IN_GRACE',
+            'RENEWAL_OVERDUE', 'TRIAL', 'PLAN', 'OVERRIDE_GRANTS'])[best_code];
         subject := best_subject;
         plan := best_plan;
         "limit" := case when not is_unlimited then reach end;
-    elsif worst = 0 and best_code is null then
-        reason := 'REASON_OUT_OF_SCOPE';
-    elsif worst in (12, 17) or exists (select from entitlements.catalog_feature f where f.feature = decide.slug) then
-        reason := 'REASON_' || denials[worst];
-        subject := worst_subject;
-        plan := worst_plan;
-    else
-        reason := 'REASON_UNKNOWN_FEATURE';
     end if;
 end
 $function$;
 comment on function entitlements.decide is 'Decides at one instant. The rule behind all functions that can be granted.';
-
--- The parts of a question such as `org:sso` about some subjects. Rejects what is no feature and what are no ids. The parts
--- have no collation of the caller, such as that of a column.
-create function entitlements.question(
-    feature text, user_id text, organization_id text,
-    out slug text, out kind text, out is_known boolean, out asked_user text, out asked_organization text
-)
-language plpgsql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-    whole text collate "C" := feature;
-    "user" text collate "C" := user_id;
-    organization text collate "C" := organization_id;
-    colon integer := strpos(whole, ':');
-    scope text collate "C" := case when colon > 0 then left(whole, colon - 1) end;
-begin
-    slug := substr(whole, colon + 1);
-    kind := case when scope in ('u', 'user') then 'user' when scope in ('o', 'org', 'organization') then 'organization' end;
-    is_known := scope is null or kind is not null;
-    if whole is null or slug = '' or octet_length(slug) > 128 or slug collate "C" ~ '[[:cntrl:]]' then
-        raise exception 'feature: must be a slug: 1 to 128 bytes without control characters'
-            using errcode = 'invalid_parameter_value';
-    elsif "user" is null and organization is null then
-        raise exception 'user_id, organization_id: at least one is required' using errcode = 'invalid_parameter_value';
-    elsif "user" !~ '^user_[A-Za-z0-9_-]{1,122}$' then
-        raise exception 'user_id: must be a Clerk user id, user_…' using errcode = 'invalid_parameter_value';
-    elsif organization !~ '^org_[A-Za-z0-9_-]{1,123}$' then
-        raise exception 'organization_id: must be a Clerk organization id, org_…'
-            using errcode = 'invalid_parameter_value';
-    end if;
-    asked_user := "user";
-    asked_organization := organization;
-end
-$function$;
-comment on function entitlements.question is 'The valid parts of a question: the slug, the kind of subject of its scope, the ids.';
 
 -- The token of the state behind an answer, as all other interfaces of the service have it.
 create function entitlements.revision_of(user_id text, organization_id text) returns text
@@ -421,10 +409,11 @@ language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-    token text := coalesce(
+    -- Not the collation of a column of the caller.
+    token text collate "C" := coalesce(
         (select c.number || '.' || c.names from entitlements.catalog_in_force c),
         '0.' || (select count(*) from entitlements.plan_name));
-    asked text;
+    asked text collate "C";
     hash numeric;
     low integer;
 begin
@@ -457,28 +446,17 @@ language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-    asked record;
     answer record;
     later record;
 begin
-    asked := entitlements.question(feature, user_id, organization_id);
     if at is null or at not between '0001-01-01 UTC' and '9999-12-31 23:59:59.999 UTC' then
         raise exception 'at: must be a time from the year 1 to 9999' using errcode = 'invalid_parameter_value';
     end if;
     checked_at := date_trunc('milliseconds', at);
-    revision := entitlements.revision_of(asked.asked_user, asked.asked_organization);
-    if not asked.is_known then
-        allowed := false;
-        reason := 'REASON_UNKNOWN_SCOPE';
-        return next;
-        return;
-    end if;
-    answer := entitlements.decide(
-        asked.slug, asked.kind, asked.asked_user, asked.asked_organization, checked_at);
+    answer := entitlements.decide(feature, user_id, organization_id, checked_at);
     valid_until := answer.next_at;
     while valid_until is not null loop
-        later := entitlements.decide(
-            asked.slug, asked.kind, asked.asked_user, asked.asked_organization, valid_until);
+        later := entitlements.decide(feature, user_id, organization_id, valid_until);
         exit when later.allowed <> answer.allowed
             or later.allowed
                 and (later.subject, later.plan, later."limit") is distinct from (answer.subject, answer.plan, answer."limit");
@@ -489,6 +467,7 @@ begin
     subject := answer.subject;
     plan := answer.plan;
     "limit" := answer."limit";
+    revision := entitlements.revision_of(user_id, organization_id);
     return next;
 end
 $function$;
@@ -501,13 +480,9 @@ create function entitlements.has_feature(
 language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-declare
-    asked record;
 begin
-    asked := entitlements.question(feature, user_id, organization_id);
-    return asked.is_known and (entitlements.decide(
-        asked.slug, asked.kind, asked.asked_user, asked.asked_organization,
-        date_trunc('milliseconds', statement_timestamp()))).allowed;
+    return (entitlements.decide(
+        feature, user_id, organization_id, date_trunc('milliseconds', statement_timestamp()))).allowed;
 end
 $function$;
 comment on function entitlements.has_feature is 'Whether a user, in an organization, may use a feature now.';
@@ -519,16 +494,9 @@ language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-    asked record;
-    answer record;
+    answer record := entitlements.decide(
+        feature, user_id, organization_id, date_trunc('milliseconds', statement_timestamp()));
 begin
-    asked := entitlements.question(feature, user_id, organization_id);
-    if not asked.is_known then
-        return 0;
-    end if;
-    answer := entitlements.decide(
-        asked.slug, asked.kind, asked.asked_user, asked.asked_organization,
-        date_trunc('milliseconds', statement_timestamp()));
     return case when answer.allowed then coalesce(answer."limit", 9223372036854775807) else 0 end;
 end
 $function$;
@@ -604,19 +572,16 @@ set search_path = pg_catalog, pg_temp
 as $function$
 #variable_conflict use_variable
 declare
-    asked record := entitlements.question(feature, user_id, organization_id);
     answer record;
 begin
     insert into entitlements.room_lock as held (subject)
-    select id from unnest(array[asked.asked_user, asked.asked_organization]) as asked (id)
+    select id from unnest(array[user_id, organization_id]) as asked (id)
     where id is not null order by id collate "C"
     on conflict on constraint room_lock_pkey do update set locked = held.locked + 1;
     answer := entitlements.decide(
-        asked.slug, asked.kind, asked.asked_user, asked.asked_organization,
-        date_trunc('milliseconds', clock_timestamp()));
-    if not asked.is_known or not answer.allowed then
-        raise exception 'the feature % is denied: %', feature,
-            case when asked.is_known then answer.reason else 'REASON_UNKNOWN_SCOPE' end
+        feature, user_id, organization_id, date_trunc('milliseconds', clock_timestamp()));
+    if not answer.allowed then
+        raise exception 'the feature % is denied: %', feature, answer.reason
             using errcode = 'insufficient_privilege', constraint = 'entitlements_feature';
     elsif current_count >= answer."limit" then
         raise exception 'the limit of % is reached: % of %', feature, current_count, answer."limit"

@@ -17,5 +17,6 @@ pub mod revoked_streams;
 pub mod session_tokens;
 pub mod shared_machine;
 pub mod sql_limits;
+pub mod sql_page;
 pub mod sql_sessions;
 pub mod tls;

@@ -234,26 +234,3 @@ async fn columns_of_any_collation_can_be_asked_about() {
     assert!(allowed);
     project.stop().await;
 }
-
-#[tokio::test]
-async fn the_statements_of_the_page_work() {
-    let project = Project::start().await;
-    let mut db = project.connect().await;
-    let page = std::fs::read_to_string("docs/sql.md").unwrap();
-    let blocks: Vec<_> =
-        page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() == 5, "{blocks:?}");
-    for block in &blocks {
-        run(&mut db, &format!("begin; {block}; commit")).await;
-    }
-    let insert = "insert into app.project values ('org_acme', 'a')";
-    run(&mut db, &format!("{insert}, ('org_acme', 'b')")).await;
-    let refused = sqlx::raw_sql(insert).execute(&mut db).await.unwrap_err();
-    let refused = refused.as_database_error().unwrap();
-    assert_eq!(refused.message(), "the limit of projects is reached: 2 of 2");
-    assert_eq!(
-        (refused.code().unwrap(), refused.constraint()),
-        ("23514".into(), Some("entitlements_limit"))
-    );
-    project.stop().await;
-}

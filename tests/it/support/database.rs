@@ -78,7 +78,10 @@ impl Db {
 
     async fn admin(&self, command: &str) {
         let mut db = PgConnection::connect(&Self::admin_url()).await.unwrap();
-        let command = command.replace("{}", &self.name);
+        let mut command = command.replace("{}", &self.name);
+        if db.server_version_num().is_some_and(|version| version < 150_000) {
+            command = command.replace(" strategy file_copy", ""); // it has no other strategy
+        }
         sqlx::query(AssertSqlSafe(command)).execute(&mut db).await.unwrap();
         db.close().await.unwrap();
     }
