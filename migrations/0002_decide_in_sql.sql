@@ -10,19 +10,19 @@ create table entitlements.catalog_in_force (
     singleton boolean primary key default true check (singleton),
     number bigint not null,
     names bigint not null,
-    past_due_ms bigint,
-    renewal_ms bigint,
-    trial_ms bigint not null
+    past_due interval,
+    renewal interval,
+    trial interval not null
 );
 comment on table entitlements.catalog_in_force is 'One row: the catalog in force, and its grace periods. No row: there is no catalog.';
 comment on column entitlements.catalog_in_force.singleton is 'Allows one row only.';
 comment on column entitlements.catalog_in_force.number is 'The number of the version in force.';
 comment on column entitlements.catalog_in_force.names is 'The number of known pairs of plan id and slug.';
-comment on column entitlements.catalog_in_force.past_due_ms is
-    'The grace after a failed payment, in milliseconds. Null: until Clerk ends the subscription.';
-comment on column entitlements.catalog_in_force.renewal_ms is
-    'The grace after the end of a period without a renewal, in milliseconds. Null: until Clerk ends the subscription.';
-comment on column entitlements.catalog_in_force.trial_ms is 'The grace after the end of a free trial, in milliseconds.';
+comment on column entitlements.catalog_in_force.past_due is
+    'The grace after a failed payment. Null: until Clerk ends the subscription.';
+comment on column entitlements.catalog_in_force.renewal is
+    'The grace after the end of a period without a renewal. Null: until Clerk ends the subscription.';
+comment on column entitlements.catalog_in_force.trial is 'The grace after the end of a free trial.';
 
 create table entitlements.catalog_feature (
     kind text not null,
@@ -55,16 +55,16 @@ comment on column entitlements.catalog_plan.plan is 'The slug of the plan.';
 
 create table entitlements.room_lock (
     subject text collate "C" primary key,
-    locked bigint not null default 1
+    locked xid8 not null
 ) with (fillfactor = 50);
 comment on table entitlements.room_lock is
     'The rows that require_room locks. They are not those of subject, for whose locks deliveries would wait.';
 comment on column entitlements.room_lock.subject is 'The id of the subject.';
 comment on column entitlements.room_lock.locked is
-    'How often the row was locked. Each lock writes the row, so that a transaction with an older snapshot fails.';
+    'The transaction that locked the row last. It writes the row, so that a transaction with an older snapshot fails.';
 
 -- The items as a decision reads them: with their withdrawal or cancellation by a snapshot of the subscription, and with the
--- end of the period that an older observation had.
+-- end of the period that an older observation had. The status of a withdrawn item is null, which Clerk cannot send.
 create view entitlements.completed_item as
 select i.subject, i.id, i.plan, i.plan_id, i.status, i.was_active, i.free_trial, i.period_start, i.updated_at,
     i.past_due_at, i.canceled_at,
@@ -77,7 +77,7 @@ from (
         i.last_period_end, i.canceled_at, i.updated_at,
         case
             when not i.id = any (listing.item_ids)
-                and (i.updated_at, i.sent_at) <= (listing.updated_at, listing.sent_at) then 'withdrawn'
+                and (i.updated_at, i.sent_at) <= (listing.updated_at, listing.sent_at) then null
             when i.status = 'active' and whole.canceled
                 and (i.updated_at, i.sent_at) <= (whole.updated_at, whole.sent_at)
                 and (listing.subject is null
@@ -101,7 +101,7 @@ from (
 comment on view entitlements.completed_item is
     'The items as a decision reads them: completed by the snapshots, the failed payments and the older observations.';
 
--- The answer at one instant, and the next instant at which it may change. Rejects what is no feature and what are no ids.
+-- The answer at one instant, and the next instant at which it may change. Malformed features and ids are errors.
 -- It evaluates few expressions, because each transaction prepares them anew, which takes longer.
 create function entitlements.decide(
     feature text, user_id text, organization_id text, at timestamptz,
@@ -121,21 +121,20 @@ declare
     colon integer := strpos(asked, ':');
     scope text collate "C" := nullif(left(asked, colon), '');
     slug text collate "C" := substr(asked, colon + 1);
-    asked_kind text collate "C";
+    asked_kind text collate "C"; -- user or organization
     asked_id text collate "C";
     -- An override, an item or the default plan.
     part record;
-    -- Reasons are numbers: their places in the two lists at the end of the function, where the most important is the last.
     -- When the first override or default plan begins; until when items and overrides of plans of one account last.
     begins timestamptz;
     live_until timestamptz;
-    -- The best grant, and until when it and its reason last.
+    -- The best grant, until when it lasts, and until when its reason stays the same.
     best_code integer;
-    best_end timestamptz;
+    best_until timestamptz;
     best_limit bigint;
     best_subject text;
     best_plan text;
-    best_until timestamptz;
+    best_steady_until timestamptz;
     -- The grant with the largest limit.
     is_unlimited boolean := false;
     reach bigint;
@@ -187,21 +186,21 @@ begin
                 null::text as item, null::text as status, null::timestamptz as canceled_at, false as was_active,
                 false as free_trial, null::timestamptz as period_start, null::timestamptz as updated_at,
                 null::timestamptz as past_due_at,
-                null::bigint as trial_ms, null::bigint as renewal_ms, null::bigint as past_due_ms
+                null::interval as trial, null::interval as renewal, null::interval as past_due
             from entitlements.override o
             where o.subject = asked_id and o.ended_at is null and (o.feature is null or o.feature = slug)
                 and (o.expires_at is null or o.expires_at > decide.at)
             union all
             select 2, i.plan, i.plan_id, null, null, null, null, i.ends_at, null, null,
                 i.id, i.status, i.canceled_at, i.was_active, i.free_trial, i.period_start, i.updated_at, i.past_due_at,
-                coalesce(g.trial_ms, 259200000), g.renewal_ms, g.past_due_ms
+                coalesce(g.trial, '72 hours'), g.renewal, g.past_due
             from entitlements.completed_item i left join entitlements.catalog_in_force g on true
             where i.subject = asked_id
             union all
             select 3, null, null, null, null, null, null, 'infinity', null, null,
                 null, null, null, false, false, null, null, null,
                 null, null, null
-            order by rank, period_start desc nulls last, item
+            order by rank, period_start desc nulls last, item, set_at, override_id
         loop
             declare
                 -- Its plan by the catalog, and whether that has the feature. By rule 0, the default plan stands in.
@@ -209,7 +208,8 @@ begin
                 found_plan text;
                 has_it boolean;
                 found_limit bigint;
-                -- It grants for the reason `code` before `until`, or denies for the reason `denial`; null: it does not.
+                -- It grants for the reason `code` before `until`, or denies for the reason `denial`; null: it does not. The
+                -- numbers are the places in the two lists at the end of this function: the last is the most important.
                 code integer;
                 denial integer;
                 until timestamptz := part.ends_at;
@@ -246,11 +246,11 @@ begin
                             else 7
                         end;
                         denial := case when part.free_trial then 6 else 5 end;
-                        until := coalesce(overdue_at + interval '1 millisecond'
-                            * case when part.free_trial then part.trial_ms else part.renewal_ms end, 'infinity');
+                        until := coalesce(
+                            overdue_at + case when part.free_trial then part.trial else part.renewal end, 'infinity');
                         -- After a failed payment, it lasts at most to the end of that grace or of the period.
                         if part.past_due_at is not null then
-                            unpaid_until := part.past_due_at + interval '1 millisecond' * part.past_due_ms;
+                            unpaid_until := part.past_due_at + part.past_due;
                             if unpaid_until is not null and greatest(unpaid_until, overdue_at) < until
                                 and overdue_at is not null
                             then
@@ -261,20 +261,19 @@ begin
                     elsif part.status = 'past_due' then
                         code := 4;
                         denial := 11;
-                        until := coalesce(coalesce(part.past_due_at, part.updated_at)
-                            + interval '1 millisecond' * part.past_due_ms, 'infinity');
+                        until := coalesce(coalesce(part.past_due_at, part.updated_at) + part.past_due, 'infinity');
                         -- A failed upgrade: it never was active, and a paid item lasted until the payment failed.
                         if not part.was_active and exists (
                             select from entitlements.completed_item i
                             where i.subject = asked_id and i.was_active and coalesce(part.past_due_at, part.updated_at)
-                                <= case when i.status in ('active', 'canceled', 'withdrawn') then i.ends_at
+                                <= case when coalesce(i.status, 'active') in ('active', 'canceled') then i.ends_at
                                     else i.updated_at end
                         ) then
                             until := null;
                         end if;
                     else
-                        denial := case part.status
-                            when 'withdrawn' then 4 when 'ended' then 4 when 'expired' then 4 when 'abandoned' then 3
+                        denial := case coalesce(part.status, 'ended')
+                            when 'ended' then 4 when 'expired' then 4 when 'abandoned' then 3
                             when 'upcoming' then 7 when 'incomplete' then 8 else 9
                         end;
                         until := null;
@@ -342,18 +341,18 @@ begin
                     end if;
                     if best_code is null
                         or (code = 8, until, code, found_limit is null, coalesce(found_limit, 0))
-                            > (best_code = 8, best_end, best_code, best_limit is null, coalesce(best_limit, 0))
+                            > (best_code = 8, best_until, best_code, best_limit is null, coalesce(best_limit, 0))
                         or (until, code, found_limit is null, coalesce(found_limit, 0))
-                                = (best_end, best_code, best_limit is null, coalesce(best_limit, 0))
+                                = (best_until, best_code, best_limit is null, coalesce(best_limit, 0))
                             and coalesce(found_plan collate "C" < best_plan, found_plan is null and best_plan is not null)
                     then
                         best_code := code;
-                        best_end := until;
+                        best_until := until;
                         best_limit := found_limit;
                         best_subject := asked_id;
                         best_plan := found_plan;
                         -- With a lesser reason from `overdue_at` on, another grant may be the best.
-                        best_until := case when overdue_at > at then least(overdue_at, until) else until end;
+                        best_steady_until := case when overdue_at > at then least(overdue_at, until) else until end;
                     end if;
                 elsif denial is not null then
                     if denial = 17 then
@@ -373,7 +372,7 @@ begin
     next_at := nullif(case
         when worst = 17 then denied_until
         when exact_at is not null then least(begins, exact_until)
-        else least(begins, best_until, reach_until)
+        else least(begins, best_steady_until, reach_until)
     end, 'infinity');
     allowed := worst <> 17 and best_code is not null;
     if not allowed then
@@ -435,6 +434,7 @@ end
 $function$;
 comment on function entitlements.revision_of is 'The token of the state of the catalog and of some subjects.';
 
+-- The costs and the number of rows are for the planner: a call takes longer than reading a page.
 create function entitlements.check_feature(
     feature text, user_id text default null, organization_id text default null,
     at timestamptz default pg_catalog.statement_timestamp()
@@ -442,7 +442,7 @@ create function entitlements.check_feature(
     allowed boolean, reason text, subject text, plan text, "limit" bigint, valid_until timestamptz, revision text,
     checked_at timestamptz
 )
-language plpgsql stable parallel safe security definer
+language plpgsql stable parallel safe security definer rows 1 cost 2000
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
@@ -477,7 +477,7 @@ comment on function entitlements.check_feature is
 create function entitlements.has_feature(
     feature text, user_id text default null, organization_id text default null
 ) returns boolean
-language plpgsql stable parallel safe security definer
+language plpgsql stable parallel safe security definer cost 1000
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
@@ -490,7 +490,7 @@ comment on function entitlements.has_feature is 'Whether a user, in an organizat
 create function entitlements.limit_of(
     feature text, user_id text default null, organization_id text default null
 ) returns bigint
-language plpgsql stable parallel safe security definer
+language plpgsql stable parallel safe security definer cost 1000
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
@@ -532,7 +532,7 @@ $function$;
 comment on function entitlements.session_ids is 'The subjects of the claims that PostgREST and Supabase set for a request.';
 
 create function entitlements.session_has_feature(feature text) returns boolean
-language plpgsql stable parallel safe security definer
+language plpgsql stable parallel safe security definer cost 1000
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
@@ -547,7 +547,7 @@ comment on function entitlements.session_has_feature is
     'Whether the user of the session token, in its organization, may use a feature now; false without a token.';
 
 create function entitlements.session_limit_of(feature text) returns bigint
-language plpgsql stable parallel safe security definer
+language plpgsql stable parallel safe security definer cost 1000
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
@@ -574,10 +574,11 @@ as $function$
 declare
     answer record;
 begin
-    insert into entitlements.room_lock as held (subject)
-    select id from unnest(array[user_id, organization_id]) as asked (id)
+    insert into entitlements.room_lock as held (subject, locked)
+    select id, pg_current_xact_id() from unnest(array[user_id, organization_id]) as asked (id)
     where id is not null order by id collate "C"
-    on conflict on constraint room_lock_pkey do update set locked = held.locked + 1;
+    on conflict on constraint room_lock_pkey do update set locked = excluded.locked
+        where held.locked <> excluded.locked; -- many versions of one row would make each further lock slower
     answer := entitlements.decide(
         feature, user_id, organization_id, date_trunc('milliseconds', clock_timestamp()));
     if not answer.allowed then

@@ -23,10 +23,7 @@ use entitlements::{
     telemetry::Telemetry,
 };
 use futures_util::FutureExt;
-use http::Request as HttpRequest;
-use hyper::body::Incoming;
 use std::{
-    convert::Infallible,
     hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
@@ -38,7 +35,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status,
-    body::Body,
     transport::{Channel, Endpoint},
 };
 
@@ -122,20 +118,19 @@ fn grpc_call(runtime: &Runtime, checks: Evaluator) {
 /// Connects to these services over a socket.
 async fn connect<S>(services: S) -> EntitlementsClient<Channel>
 where
-    S: tower_service::Service<
-            HttpRequest<Incoming>,
-            Response = http::Response<Body>,
-            Error = Infallible,
-        >,
-    S: Clone + Send + Sync + 'static,
-    S::Future: Send,
+    S: api::GrpcServices,
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let calls = Arc::new(CallMetrics::new(Telemetry::default(), pb::DESCRIPTOR));
-    let stop = CancellationToken::new();
-    let (door, age) = (AuthLayer::default(), Duration::from_mins(10));
-    tokio::spawn(api::serve_grpc(listener.into(), door, services, calls, age, stop));
+    let telemetry = Telemetry::default();
+    let api = api::Api {
+        services,
+        auth_layer: AuthLayer::default(),
+        protocols: api::Protocols::none(None, None, telemetry.metrics.clone()),
+        calls: Arc::new(CallMetrics::new(telemetry, pb::DESCRIPTOR)),
+        age: Duration::from_mins(10),
+    };
+    tokio::spawn(api.serve(listener.into(), CancellationToken::new()));
     let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     EntitlementsClient::new(channel)
 }

@@ -4,7 +4,10 @@ use super::scopes::{RequiredScope, is_stream};
 use crate::{
     replica::LoadLimits,
     server::{
-        auth::{Admitted, AuthError, CallerSession, Callers, CredentialSource, Scope, StreamKind},
+        auth::{
+            Admitted, AuthError, CallerSession, CallerShare, Callers, CredentialSource, Scope,
+            StreamKind,
+        },
         grpc::end_when_revoked,
         listener::Peer,
     },
@@ -20,7 +23,7 @@ use tonic::{Status, body::Body};
 /// Authenticates and authorizes the calls of a listener. Without [`Callers`], every call is admitted.
 #[derive(Clone, Default)]
 pub struct AuthLayer {
-    callers: Option<Arc<Callers>>,
+    pub(super) callers: Option<Arc<Callers>>,
     metrics: Arc<Metrics>,
 }
 
@@ -37,6 +40,42 @@ impl AuthLayer {
         let session = self.callers.clone().map(session);
         Authenticated { service, session, metrics: self.metrics.clone() }
     }
+
+    /// Admits a call of a connection with this session, or returns its error. The caller of a method that records callers
+    /// becomes a part of the request.
+    pub(super) fn admit<B>(
+        &self,
+        session: Option<&CallerSession>,
+        request: &mut Request<B>,
+    ) -> Result<Admitted, Status> {
+        admit(session, &self.metrics, request)
+    }
+
+    /// Runs an admitted call with the share of its caller. A stream ends when the access of its caller is revoked.
+    pub(super) async fn run<B, F>(
+        &self,
+        admitted: Admitted,
+        service: &impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future = F>,
+        request: Request<B>,
+    ) -> Response<Body>
+    where
+        F: Future<Output = GrpcResult>,
+    {
+        let call = service.call(request);
+        let answer = match admitted {
+            Admitted::Open => call.await,
+            Admitted::Call(share) => loads_of(&share).scope(call).await,
+            Admitted::Stream(admission) => {
+                call.await.map(|answer| end_when_revoked(answer, admission, self.metrics.clone()))
+            }
+        };
+        answer.unwrap_or_else(|never| match never {})
+    }
+}
+
+/// The limit of the account loads of a caller.
+fn loads_of(share: &CallerShare) -> LoadLimits {
+    LoadLimits { caller: Some(share.loads()), protocol: None }
 }
 
 /// The service of one connection, which receives only admitted calls.
@@ -46,37 +85,36 @@ pub struct Authenticated<S> {
     metrics: Arc<Metrics>,
 }
 
-impl<S> Authenticated<S> {
-    /// Admits a call, or returns its error. The caller of a method that records callers becomes a part of the request.
-    fn admit(&self, request: &mut Request<Incoming>) -> Result<Admitted, Status> {
-        let Some(session) = &self.session else { return Ok(Admitted::Open) };
-        let method = request.uri().path();
-        let required = RequiredScope::of(method);
-        let scope = match required {
-            RequiredScope::Nothing => return Ok(Admitted::Open),
-            RequiredScope::Caller | RequiredScope::Unlisted => None,
-            RequiredScope::Scope(scope) => Some(scope),
-        };
-        let (headers, source) = (request.headers(), CredentialSource::Authorization);
-        let stream = is_stream(method).then_some(StreamKind::Grpc);
-        let entry = session.admit(headers, source, scope, stream);
-        let entry = entry.map_err(|refusal| refused(&self.metrics, refusal))?;
-        match (required, &entry) {
-            (RequiredScope::Unlisted, _) => Err(Status::unimplemented("unknown method")),
-            (
-                RequiredScope::Scope(scope @ (Scope::Admin | Scope::Support | Scope::Overrides)),
-                Admitted::Call(share),
-            ) => {
-                tracing::info!(caller = share.caller, method, "{scope} call");
-                if scope == Scope::Overrides {
-                    request.extensions_mut().insert(share.clone());
-                }
-                Ok(entry)
+fn admit<B>(
+    session: Option<&CallerSession>,
+    metrics: &Metrics,
+    request: &mut Request<B>,
+) -> Result<Admitted, Status> {
+    let Some(session) = session else { return Ok(Admitted::Open) };
+    let method = request.uri().path();
+    let required = RequiredScope::of(method);
+    let scope = match required {
+        RequiredScope::Nothing => return Ok(Admitted::Open),
+        RequiredScope::Caller | RequiredScope::Unlisted => None,
+        RequiredScope::Scope(scope) => Some(scope),
+    };
+    let (headers, source) = (request.headers(), CredentialSource::Authorization);
+    let stream = is_stream(method).then_some(StreamKind::Grpc);
+    let entry = session.admit(headers, source, scope, stream);
+    let entry = entry.map_err(|refusal| refused(metrics, refusal))?;
+    match (required, &entry) {
+        (RequiredScope::Unlisted, _) => Err(Status::unimplemented("unknown method")),
+        (
+            RequiredScope::Scope(scope @ (Scope::Admin | Scope::Support | Scope::Overrides)),
+            Admitted::Call(share),
+        ) => {
+            tracing::info!(caller = share.caller, method, "{scope} call");
+            if scope == Scope::Overrides {
+                request.extensions_mut().insert(share.clone());
             }
-            (RequiredScope::Scope(_) | RequiredScope::Caller | RequiredScope::Nothing, _) => {
-                Ok(entry)
-            }
+            Ok(entry)
         }
+        (RequiredScope::Scope(_) | RequiredScope::Caller | RequiredScope::Nothing, _) => Ok(entry),
     }
 }
 
@@ -112,11 +150,10 @@ where
     >;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        match self.admit(&mut request) {
+        match admit(self.session.as_ref(), &self.metrics, &mut request) {
             Ok(Admitted::Open) => Either::Left(Either::Left(self.service.call(request))),
             Ok(Admitted::Call(share)) => {
-                let limits = LoadLimits { caller: Some(share.loads()), protocol: None };
-                Either::Left(Either::Right(limits.scope(self.service.call(request))))
+                Either::Left(Either::Right(loads_of(&share).scope(self.service.call(request))))
             }
             Ok(Admitted::Stream(admission)) => {
                 let (answer, metrics) = (self.service.call(request), self.metrics.clone());

@@ -1,4 +1,4 @@
-//! Checks the Host header of requests to the operator listener, against DNS rebinding.
+//! Checks the Host header of HTTP/1.1 requests to the API listener and the operator listener, against DNS rebinding.
 //!
 //! A web page can make its own host name resolve to 127.0.0.1; the browser on that machine then lets the page read the
 //! answers of a loopback listener. A request of such a page still has the page's name in its Host header. Forward
@@ -18,7 +18,7 @@ use http::{StatusCode, header, uri::Authority};
 use std::net::SocketAddr;
 
 /// The error for a request with another name in its Host header.
-const MISDIRECTED: &str = "the Host header names neither this machine nor ENTITLEMENTS_PUBLIC_URL: use `localhost` or \
+pub(super) const MISDIRECTED: &str = "the Host header names neither this machine nor ENTITLEMENTS_PUBLIC_URL: use `localhost` or \
      `127.0.0.1` as the host, or set ENTITLEMENTS_PUBLIC_URL";
 
 /// The host names that a listener accepts in the Host header: those of this machine, and the host of
@@ -37,7 +37,7 @@ impl Hosts {
         is_loopback(listener.ip()).then_some(Self { public })
     }
 
-    fn allow(&self, request: &Request) -> bool {
+    pub(super) fn allow<B>(&self, request: &http::Request<B>) -> bool {
         let named = match (request.uri().authority(), request.headers().get(header::HOST)) {
             (Some(authority), _) => Some(authority.clone()),
             (None, Some(host)) => Authority::try_from(host.as_bytes()).ok(),

@@ -1,7 +1,7 @@
-//! The HTTP protocols on the operator listener, and their common layers: authentication, a limit of account loads for
+//! The HTTP protocols on the API listener, and their common layers: authentication, a limit of account loads for
 //! each protocol, and a count of requests by result.
 
-use super::{AuthZen, ForwardAuth, Hosts, Ofrep, hosts::check_host};
+use super::{AuthZen, Connect, ForwardAuth, Hosts, Ofrep, hosts::check_host};
 use crate::{
     replica::LoadLimits,
     server::{
@@ -38,6 +38,8 @@ pub struct Protocols {
     pub authzen: Option<AuthZen>,
     /// Forward authentication of nginx, Caddy and Traefik.
     pub forward_auth: Option<ForwardAuth>,
+    /// Connect and gRPC-Web.
+    pub(super) connect: Option<Connect>,
     /// The callers to authenticate; `None` admits every request.
     pub(super) callers: Option<Arc<Callers>>,
     /// The accepted host names; `None` accepts all.
@@ -53,7 +55,21 @@ impl Protocols {
         hosts: Option<Hosts>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { ofrep: None, authzen: None, forward_auth: None, callers, hosts, metrics }
+        Self {
+            ofrep: None,
+            authzen: None,
+            forward_auth: None,
+            connect: None,
+            callers,
+            hosts,
+            metrics,
+        }
+    }
+
+    /// Serves Connect and gRPC-Web. Where a key protects from web pages, the Host header is not checked.
+    pub fn enable_connect(&mut self) {
+        let hosts = self.hosts.clone().filter(|_| self.callers.is_none());
+        self.connect = Some(Connect::new(hosts, self.metrics.clone()));
     }
 
     /// The routes of the protocols, merged with those of `open`, which need no key. The Host header is checked, except for

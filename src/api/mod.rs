@@ -1,8 +1,10 @@
 //! The protocols, one file or folder each: a protocol parses a request, asks the evaluator and renders the answer.
 
 mod admin;
+mod api_listener;
 mod auth_layer;
 mod authzen;
+mod connect;
 mod entitlements;
 mod faults;
 pub mod flagd;
@@ -22,8 +24,10 @@ mod support;
 mod webhook;
 
 pub use admin::AdminApi;
+pub use api_listener::{Api, GrpcServices};
 pub use auth_layer::AuthLayer;
 pub use authzen::AuthZen;
+pub use connect::Connect;
 pub use entitlements::EntitlementsApi;
 pub use gateway::{ExtAuthz, ForwardAuth, GatewayAuthorizer, HEADERS};
 pub use health::{health, watch as watch_health};
@@ -37,28 +41,24 @@ pub use routes::{serve_operators, serve_webhooks};
 pub use support::{SupportApi, preview_response};
 pub use webhook::Webhooks;
 
-use crate::server::{
-    grpc::{self, CallMetrics},
-    listener::Listener,
-};
+use bytes::Bytes;
 use envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use flagd::Flagd;
 use futures_util::future::Either;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use pb::entitlements_server::{EntitlementsServer, SERVICE_NAME};
 use std::{
     convert::Infallible,
     error::Error,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tower_service::Service;
+
+/// An error of any kind.
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The largest request, in bytes: a full `CheckFeatures` with ids of the maximum length fits.
 const LARGEST_REQUEST: usize = 64 * 1024;
@@ -93,7 +93,7 @@ impl Services {
         api: EntitlementsApi,
         optional: OptionalServices,
         health: HealthServer<H>,
-    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    ) -> Result<Self, BoxError> {
         let reflection = || {
             let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(pb::DESCRIPTOR)
@@ -130,39 +130,25 @@ impl Services {
 
 /// Calls of Entitlements bypass the router, which clones and boxes for each call. The boxed future of the others keeps
 /// the future of a check small.
-impl Service<Request<Incoming>> for Services {
+impl<B> Service<Request<B>> for Services
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
+{
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Either<
-        <EntitlementsServer<EntitlementsApi> as Service<Request<Incoming>>>::Future,
-        Pin<Box<<Routes as Service<Request<Incoming>>>::Future>>,
+        <EntitlementsServer<EntitlementsApi> as Service<Request<B>>>::Future,
+        Pin<Box<<Routes as Service<Request<B>>>::Future>>,
     >;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(())) // both are always ready
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         match request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/')) {
             Some((SERVICE_NAME, _)) => Either::Left(self.entitlements.call(request)),
             _ => Either::Right(Box::pin(self.others.call(request))),
         }
     }
-}
-
-/// Serves the calls that `auth_layer` admits on this listener until `stop`. Connections are closed at about `age`.
-pub async fn serve_grpc<S>(
-    listener: Listener,
-    auth_layer: AuthLayer,
-    services: S,
-    calls: Arc<CallMetrics>,
-    age: Duration,
-    stop: CancellationToken,
-) where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
-    S: Clone + Send + Sync + 'static,
-    S::Future: Send,
-{
-    grpc::serve(listener, services, calls, |guard, peer| auth_layer.wrap(guard, peer), age, stop)
-        .await;
 }

@@ -1,7 +1,7 @@
-//! The routes of the HTTP listeners: webhooks and probes on the webhook listener; metrics, probes and the HTTP
-//! protocols on the operator listener.
+//! The routes of the HTTP listeners: webhooks and probes on the webhook listener; metrics and probes on the operator
+//! listener.
 
-use super::{ProbeState, Protocols, Webhooks, probes, webhook};
+use super::{Hosts, ProbeState, Webhooks, hosts::check_host, probes, webhook};
 use crate::server::{
     http::{
         self,
@@ -11,6 +11,7 @@ use crate::server::{
 };
 use axum::{
     Router,
+    middleware::map_request_with_state,
     routing::{get, post},
 };
 use std::{sync::Arc, time::Duration};
@@ -27,9 +28,9 @@ const WEBHOOK_LIMITS: ListenerLimits = ListenerLimits {
         bytes: 64 * 1024 * 1024,
     }),
 };
-/// The limits of the operator listener. Half of its connections may be event streams.
+/// The limits of the operator listener.
 const OPERATOR_LIMITS: ListenerLimits =
-    ListenerLimits { connections: 2048, age: MAX_CONNECTION_AGE, unverified: None };
+    ListenerLimits { connections: 512, age: MAX_CONNECTION_AGE, unverified: None };
 /// The maximum age of a connection.
 const MAX_CONNECTION_AGE: Duration = Duration::from_mins(10);
 
@@ -43,20 +44,23 @@ pub async fn serve_webhooks(
     let router = Router::new().route("/webhooks/clerk", post(webhook::take));
     let router = router.with_state(Arc::new(webhooks)).merge(probes().with_state(probed));
     let router = router.fallback(not_found).method_not_allowed_fallback(not_allowed);
-    http::serve(listener, WEBHOOK_LIMITS, None, router, stop).await;
+    http::serve(listener, WEBHOOK_LIMITS, router, stop).await;
 }
 
-/// Serves metrics, probes and the HTTP protocols on this listener until `stop`.
+/// Serves metrics and probes on this listener until `stop`, under these host names; `None`: under all.
 pub async fn serve_operators(
     listener: Listener,
-    protocols: Protocols,
     probed: Arc<ProbeState>,
+    hosts: Option<Hosts>,
     stop: CancellationToken,
 ) {
-    let callers = protocols.callers.clone();
     let router = probes().route("/metrics", get(probes::metrics)).with_state(probed);
     let router = router.fallback(not_found).method_not_allowed_fallback(not_allowed);
-    http::serve(listener, OPERATOR_LIMITS, callers, protocols.merged_into(router), stop).await;
+    let router = match hosts {
+        Some(hosts) => router.layer(map_request_with_state(hosts, check_host)),
+        None => router,
+    };
+    http::serve(listener, OPERATOR_LIMITS, router, stop).await;
 }
 
 fn probes() -> Router<Arc<ProbeState>> {

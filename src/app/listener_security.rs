@@ -73,7 +73,7 @@ fn all_tls(files: &ListenerFiles) -> [anyhow::Result<Option<Arc<Tls>>>; 3] {
     let (api, webhook, operator) =
         (files.api.as_ref(), files.webhook.as_ref(), files.operator.as_ref());
     [
-        tls(["ENTITLEMENTS_API_TLS_CERT", "ENTITLEMENTS_API_TLS_KEY"], api, clients, Alpn::Http2),
+        tls(["ENTITLEMENTS_API_TLS_CERT", "ENTITLEMENTS_API_TLS_KEY"], api, clients, Alpn::Both),
         tls(
             ["ENTITLEMENTS_WEBHOOK_TLS_CERT", "ENTITLEMENTS_WEBHOOK_TLS_KEY"],
             webhook,
@@ -83,7 +83,7 @@ fn all_tls(files: &ListenerFiles) -> [anyhow::Result<Option<Arc<Tls>>>; 3] {
         tls(
             ["ENTITLEMENTS_OPERATOR_TLS_CERT", "ENTITLEMENTS_OPERATOR_TLS_KEY"],
             operator,
-            clients,
+            None,
             Alpn::Http1,
         ),
     ]

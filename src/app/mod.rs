@@ -14,7 +14,7 @@ pub use opened::{backend_api, faults};
 pub use startup::WrongSchema;
 
 use crate::{
-    api::{self, AuthLayer, ProbeState, Webhooks},
+    api::{self, AuthLayer, Hosts, ProbeState, Webhooks},
     check::Evaluator,
     clerk::{BackendApi, Verifier},
     config::{Config, Retention},
@@ -43,11 +43,11 @@ use tokio_util::sync::CancellationToken;
 /// The addresses of the listeners, with the real ports where the settings have port 0.
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
-    /// The API listener: gRPC.
+    /// The API listener: gRPC, Connect and the other protocols.
     pub api: SocketAddr,
     /// The webhook listener: webhooks and probes.
     pub webhook: SocketAddr,
-    /// The operator listener: metrics, probes and HTTP protocols.
+    /// The operator listener: metrics and probes.
     pub operator: SocketAddr,
 }
 
@@ -97,7 +97,7 @@ impl Service {
         let deliveries = Arc::new(shared.deliveries(config.instance.take()));
         let checks = shared.checks(config.log_denials);
         let (protocols, optional) =
-            shared.protocols(&config, bound.operator, sessions, &checks, &deliveries);
+            shared.protocols(&config, bound.api, sessions, &checks, &deliveries);
         let services =
             api::Services::new(api::EntitlementsApi::new(checks), optional, health_server)
                 .map_err(|e| anyhow!("gRPC reflection: {e}"))?;
@@ -109,11 +109,12 @@ impl Service {
         let reconciler = backend_api.map(|api| shared.reconciler(api, deliveries.clone()));
         let auth_layer = AuthLayer::new(shared.security.callers.clone(), shared.metrics());
         let (mut tasks, stop) = (Tasks::new(), || shared.stop.clone());
-        let api = api::serve_grpc(listeners.api, auth_layer, services, call_metrics, age, stop());
-        spawn(&mut tasks, "API listener", api);
+        let api = api::Api { services, auth_layer, calls: call_metrics, protocols, age };
+        spawn(&mut tasks, "API listener", api.serve(listeners.api, stop()));
         let webhook = api::serve_webhooks(listeners.webhook, webhooks, probe_state.clone(), stop());
         spawn(&mut tasks, "webhook listener", webhook);
-        let operator = api::serve_operators(listeners.operator, protocols, probe_state, stop());
+        let hosts = Hosts::of(bound.operator, None);
+        let operator = api::serve_operators(listeners.operator, probe_state, hosts, stop());
         spawn(&mut tasks, "operator listener", operator);
         let (accounts, ready) = (shared.accounts.clone(), shared.ready.clone());
         let health = api::watch_health(health, accounts, ready, shared.draining.clone(), stop());

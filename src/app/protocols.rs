@@ -16,20 +16,19 @@ use crate::{
 use std::{net::SocketAddr, sync::Arc};
 
 impl SharedState {
-    /// Builds the protocols of the operator listener, and the optional gRPC services of the API listener.
+    /// Builds the protocols of the API listener, and its optional gRPC services.
     pub(super) fn protocols(
         &self,
         config: &Config,
-        operator: SocketAddr,
+        api: SocketAddr,
         sessions: Option<SessionVerifier>,
         checks: &Arc<Evaluator>,
         deliveries: &Arc<Deliveries>,
     ) -> (Protocols, OptionalServices) {
         let authorizer = Arc::new(GatewayAuthorizer::new(checks.clone(), sessions));
-        let has_tls = self.security.operator.is_some();
-        let public_url = config.public_url.clone().or_else(|| PublicUrl::of(operator, has_tls));
-        let (callers, hosts) =
-            (self.security.callers.clone(), Hosts::of(operator, public_url.as_ref()));
+        let has_tls = self.security.api.is_some();
+        let public_url = config.public_url.clone().or_else(|| PublicUrl::of(api, has_tls));
+        let (callers, hosts) = (self.security.callers.clone(), Hosts::of(api, public_url.as_ref()));
         let mut protocols = Protocols::none(callers, hosts, self.metrics());
         let mut optional = self.optional_services(config, deliveries);
         let flagd = || Flagd::new(checks.clone(), self.draining.clone(), self.metrics());
@@ -48,6 +47,8 @@ impl SharedState {
                 Protocol::ForwardAuth => {
                     protocols.forward_auth = Some(ForwardAuth::new(authorizer.clone()));
                 }
+                Protocol::Connect => protocols.enable_connect(),
+                Protocol::None => {}
                 Protocol::ExtAuthz => {
                     let (trusted, metrics) = (config.trusted_claims.clone(), self.metrics());
                     optional.ext_authz = Some(ExtAuthz::new(authorizer.clone(), trusted, metrics));

@@ -12,13 +12,9 @@ use std::{net::SocketAddr, path::Path};
 pub(super) fn log(config: &Config, security: &ListenerSecurity) {
     several_secrets(config.signing_secrets.len());
     unverified_database(&config.database);
-    let serves_checks = config.protocols.iter().any(|p| p.is_on_operator_listener());
-    open_checks("ENTITLEMENTS_API_LISTEN", config.api, security);
-    if serves_checks {
-        open_checks("ENTITLEMENTS_OPERATOR_LISTEN", config.operator, security);
-    }
+    open_checks(config.api, security);
     open_metrics(config.operator);
-    keys(config, security, serves_checks);
+    keys(config, security);
 }
 
 fn several_secrets(count: usize) {
@@ -46,12 +42,12 @@ fn unverified_database(database: &PgConnectOptions) {
     }
 }
 
-/// Warns of a listener that answers checks of every machine.
-fn open_checks(name: &str, address: SocketAddr, security: &ListenerSecurity) {
+/// Warns of an API listener that answers checks of every machine.
+fn open_checks(address: SocketAddr, security: &ListenerSecurity) {
     if security.callers.is_none() && !is_loopback(address.ip()) {
         tracing::warn!(
             %address,
-            "{name} {address} can be reached from other machines, and answers checks without authentication: let \
+            "ENTITLEMENTS_API_LISTEN {address} can be reached from other machines, and answers checks without authentication: let \
              only your own services reach it"
         );
     }
@@ -68,7 +64,7 @@ fn open_metrics(operator: SocketAddr) {
 }
 
 /// Warns of a file without keys, and of keys that cross the network in plain text.
-fn keys(config: &Config, security: &ListenerSecurity, serves_checks: bool) {
+fn keys(config: &Config, security: &ListenerSecurity) {
     let Some(callers) = &security.callers else { return };
     if !callers.has_keys() {
         if config.listeners.client_ca.is_none() {
@@ -78,14 +74,10 @@ fn keys(config: &Config, security: &ListenerSecurity, serves_checks: bool) {
         }
         return;
     }
-    let operator = serves_checks.then_some(("OPERATOR", config.operator, &security.operator));
-    let listeners = [Some(("API", config.api, &security.api)), operator];
-    for (prefix, address, tls) in listeners.into_iter().flatten() {
-        if tls.is_none() && !is_loopback(address.ip()) {
-            tracing::warn!(
-                "API keys cross the network in plain text: set {prefix}_TLS_CERT and {prefix}_TLS_KEY, unless a \
-                 proxy or mesh encrypts the connections"
-            );
-        }
+    if security.api.is_none() && !is_loopback(config.api.ip()) {
+        tracing::warn!(
+            "API keys cross the network in plain text: set ENTITLEMENTS_API_TLS_CERT and ENTITLEMENTS_API_TLS_KEY, \
+             unless a proxy or mesh encrypts the connections"
+        );
     }
 }

@@ -20,6 +20,7 @@ pub(super) struct Banner {
     follows_catalog: bool,
     database: Option<String>,
     serves_ofrep: bool,
+    serves_connect: bool,
 }
 
 impl Banner {
@@ -30,6 +31,7 @@ impl Banner {
             follows_catalog: matches!(config.catalog_use, CatalogUse::Apply(_)),
             database: embedded.map(|embedded| embedded.url("entitlements")),
             serves_ofrep: config.protocols.contains(&Protocol::Ofrep),
+            serves_connect: config.protocols.contains(&Protocol::Connect),
         }
     }
 
@@ -59,10 +61,14 @@ impl Banner {
     fn addresses(&self, Bound { api, webhook, operator }: Bound) -> Vec<String> {
         let follows =
             if self.follows_catalog { " (an edit is in force a second later)" } else { "" };
-        let http = format!("http://{operator} (OFREP at /ofrep/v1, AuthZEN at /access/v1)");
+        let http = match (self.serves_connect, self.serves_ofrep) {
+            (true, true) => ", Connect, OFREP at /ofrep/v1, AuthZEN at /access/v1",
+            (true, false) => ", Connect",
+            (false, true) => ", OFREP at /ofrep/v1",
+            (false, false) => "",
+        };
         let lines = [
-            Some(("gRPC", format!("{api} (with reflection)"))),
-            self.serves_ofrep.then_some(("HTTP", http)),
+            Some(("API", format!("{api} (gRPC with reflection{http})"))),
             Some(("webhooks", format!("http://{webhook}/webhooks/clerk"))),
             Some(("metrics", format!("http://{operator}/metrics"))),
             Some(("catalog", format!("{}{follows}", self.catalog))),
@@ -72,7 +78,7 @@ impl Banner {
         lines.into_iter().flatten().map(line).collect()
     }
 
-    fn commands(&self, Bound { api, webhook, operator }: Bound) -> Vec<String> {
+    fn commands(&self, Bound { api, webhook, .. }: Bound) -> Vec<String> {
         let me = &self.command;
         let to = match webhook.port() {
             8080 => String::new(),
@@ -88,11 +94,12 @@ impl Banner {
             ),
             format!("    {api} entitlements.v1.Entitlements/CheckFeature"),
         ];
-        if self.serves_ofrep {
+        if self.serves_connect {
+            let method = "entitlements.v1.Entitlements/CheckFeature";
             lines.push(format!(
-                "  curl -s http://{operator}/ofrep/v1/evaluate/flags/export -H 'content-type: application/json' \\"
+                "  curl -s http://{api}/{method} -H 'content-type: application/json' \\"
             ));
-            lines.push(format!("    -d '{{\"context\":{{\"targetingKey\":\"{USER}\"}}}}'"));
+            lines.push(format!("    -d '{{\"userId\":\"{USER}\",\"feature\":\"export\"}}'"));
         }
         lines
     }

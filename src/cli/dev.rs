@@ -14,7 +14,7 @@ use crate::{
     telemetry::LogFormat,
 };
 use anyhow::{Context, anyhow, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use embedded_postgres::{
     Binaries, Embedded,
     private::{Folder, check_not_open},
@@ -76,10 +76,9 @@ impl DevCommand {
     fn enable_all(&mut self) {
         self.settings.migrate = true;
         self.settings.admin = true;
-        if self.settings.protocols.is_empty() {
+        if self.settings.chosen_protocols.is_none() {
             let can_work = |protocol: &Protocol| self.settings.sessions.suffice_for(*protocol);
-            let all = Protocol::value_variants().iter().copied();
-            self.settings.protocols = all.filter(can_work).collect();
+            self.settings.chosen_protocols = Some(Protocol::all().filter(can_work).collect());
         }
     }
 

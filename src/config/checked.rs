@@ -5,7 +5,6 @@ use crate::{
     clerk::{SigningSecret, TrustedClaims},
     domain::{AllowedOrigin, Catalog, PublicUrl},
 };
-use clap::ValueEnum;
 use sqlx::postgres::PgConnectOptions;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -120,7 +119,7 @@ impl Config {
             api: free_port,
             webhook: free_port,
             operator: free_port,
-            protocols: Protocol::value_variants().to_vec(),
+            protocols: Protocol::all().collect(),
             public_url: None,
             ofrep_cors: Vec::new(),
             sessions: None,

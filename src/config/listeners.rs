@@ -35,8 +35,7 @@ pub struct ListenerSettings {
     #[arg(long, env = "ENTITLEMENTS_API_TLS_KEY", value_name = "FILE", requires = "api_tls_cert")]
     pub api_tls_key: Option<PathBuf>,
 
-    /// Certificate authorities (PEM) whose client certificates may use the API listener and, if
-    /// `ENTITLEMENTS_OPERATOR_TLS_CERT` is set, the operator listener
+    /// Certificate authorities (PEM) whose client certificates may use the API listener
     #[arg(
         long,
         env = "ENTITLEMENTS_API_CLIENT_CA",
@@ -87,7 +86,7 @@ pub struct ListenerSettings {
 pub struct ListenerFiles {
     /// The callers that may use gRPC and the HTTP protocols.
     pub callers: Option<PathBuf>,
-    /// The certificate authorities of client certificates, for the API listener and the operator listener.
+    /// The certificate authorities of client certificates, for the API listener.
     pub client_ca: Option<PathBuf>,
     /// TLS of the API listener.
     pub api: Option<CertificateFiles>,

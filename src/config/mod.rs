@@ -51,7 +51,7 @@ pub struct Settings {
     #[arg(long, env = "ENTITLEMENTS_CATALOG", value_name = "FILE", help_heading = "Catalog")]
     pub catalog: Option<PathBuf>,
 
-    /// Address of the API listener: gRPC
+    /// Address of the API listener: gRPC, and the protocols of `ENTITLEMENTS_PROTOCOLS`; for your own services only
     #[arg(long, env = "ENTITLEMENTS_API_LISTEN", value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:50051", help_heading = "Listeners")]
     pub api_listen: SocketAddr,
 
@@ -59,22 +59,22 @@ pub struct Settings {
     #[arg(long, env = "ENTITLEMENTS_WEBHOOK_LISTEN", value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:8080", help_heading = "Listeners")]
     pub webhook_listen: SocketAddr,
 
-    /// Address of the operator listener: /metrics, probes and the HTTP protocols; for your own services only
+    /// Address of the operator listener: /metrics and probes; for your monitoring only
     #[arg(long, env = "ENTITLEMENTS_OPERATOR_LISTEN", value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:9090", help_heading = "Listeners")]
     pub operator_listen: SocketAddr,
 
-    /// Protocols to serve in addition to the service's own gRPC API, separated by commas [default: in `dev` all that
-    /// the other settings allow, in `serve` none]
+    /// Protocols to serve on the API listener in addition to gRPC, separated by commas [default: in `dev` all that the
+    /// other settings allow, in `serve` `connect`]
     #[arg(
-        long,
+        long = "protocols",
         env = "ENTITLEMENTS_PROTOCOLS",
         value_name = "PROTOCOL",
         value_delimiter = ',',
         help_heading = "Protocols"
     )]
-    pub protocols: Vec<Protocol>,
+    pub chosen_protocols: Option<Vec<Protocol>>,
 
-    /// URL at which callers reach the operator listener, such as `https://entitlements.example.com`; the `AuthZEN`
+    /// URL at which callers reach the API listener, such as `https://entitlements.example.com`; the `AuthZEN`
     /// discovery document contains it [default: the listener's own address]
     #[arg(long, env = "ENTITLEMENTS_PUBLIC_URL", value_name = "URL", help_heading = "Listeners")]
     pub public_url: Option<String>, // parsed later: clap would print a wrong value, which may contain a password
@@ -201,28 +201,28 @@ pub struct Settings {
 /// A protocol that is served in addition to the service's own gRPC API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
-    /// flagd's evaluation protocol, for `OpenFeature` SDKs, on `ENTITLEMENTS_API_LISTEN`
+    /// flagd's evaluation protocol, for `OpenFeature` SDKs
     Flagd,
-    /// flagd's sync protocol: the flags of one subject, for in-process evaluation, on `ENTITLEMENTS_API_LISTEN`
+    /// flagd's sync protocol: the flags of one subject, for in-process evaluation
     FlagdSync,
-    /// OFREP, `OpenFeature`'s remote evaluation protocol, on `ENTITLEMENTS_OPERATOR_LISTEN`
+    /// OFREP, `OpenFeature`'s remote evaluation protocol
     Ofrep,
-    /// `AuthZEN`, the `OpenID` Foundation's Authorization API, on `ENTITLEMENTS_OPERATOR_LISTEN`
+    /// `AuthZEN`, the `OpenID` Foundation's Authorization API
     Authzen,
-    /// Forward authentication for nginx, Caddy and Traefik: `/auth/{feature}` on `ENTITLEMENTS_OPERATOR_LISTEN`
+    /// Forward authentication for nginx, Caddy and Traefik: `/auth/{feature}`
     ForwardAuth,
-    /// Envoy's external authorization (`ext_authz`), on `ENTITLEMENTS_API_LISTEN`
+    /// Envoy's external authorization (`ext_authz`)
     ExtAuthz,
+    /// Connect and gRPC-Web: the gRPC API over HTTP/1.1, with JSON or binary messages
+    Connect,
+    /// No protocol but gRPC
+    None,
 }
 
 impl Protocol {
-    /// Whether the protocol answers checks on `ENTITLEMENTS_OPERATOR_LISTEN`.
-    #[must_use]
-    pub fn is_on_operator_listener(self) -> bool {
-        match self {
-            Self::Ofrep | Self::Authzen | Self::ForwardAuth => true,
-            Self::Flagd | Self::FlagdSync | Self::ExtAuthz => false,
-        }
+    /// Every protocol.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied().filter(|protocol| *protocol != Self::None)
     }
 }
 
@@ -263,7 +263,7 @@ impl Settings {
     pub fn check(&self) -> anyhow::Result<Config> {
         let public_url = self.public_url()?;
         let database = self.database.options()?;
-        self.sessions.check(&self.protocols)?;
+        let protocols = self.protocols()?;
         self.check_distinct_listeners()?;
         self.check_exposed_listeners()?;
         let listeners = self.listeners.files();
@@ -281,9 +281,9 @@ impl Settings {
             api: self.api_listen,
             webhook: self.webhook_listen,
             operator: self.operator_listen,
-            protocols: self.protocols.clone(),
             public_url,
-            ofrep_cors: self.ofrep_cors()?,
+            ofrep_cors: self.ofrep_cors(&protocols)?,
+            protocols,
             sessions: self.sessions.sessions()?,
             trusted_claims: self.sessions.trusted_claims(),
             max_staleness: *self.max_staleness,
@@ -335,12 +335,20 @@ impl Settings {
         Ok(())
     }
 
+    fn protocols(&self) -> anyhow::Result<Vec<Protocol>> {
+        let protocols = match self.chosen_protocols.as_deref() {
+            None => &[Protocol::Connect],
+            Some([Protocol::None]) => &[][..],
+            Some(protocols) => protocols,
+        };
+        let has_none = protocols.contains(&Protocol::None);
+        ensure!(!has_none, "ENTITLEMENTS_PROTOCOLS has `none` beside others: remove it");
+        self.sessions.check(protocols)?;
+        Ok(protocols.to_vec())
+    }
+
     fn check_exposed_listeners(&self) -> anyhow::Result<()> {
-        self.listeners.check_exposed("ENTITLEMENTS_API_LISTEN", self.api_listen)?;
-        if self.protocols.iter().any(|p| p.is_on_operator_listener()) {
-            self.listeners.check_exposed("ENTITLEMENTS_OPERATOR_LISTEN", self.operator_listen)?;
-        }
-        Ok(())
+        self.listeners.check_exposed("ENTITLEMENTS_API_LISTEN", self.api_listen)
     }
 
     fn otlp_endpoint(&self) -> anyhow::Result<Option<String>> {
@@ -355,12 +363,12 @@ impl Settings {
         url.map(PublicUrl::from_str).transpose().context("ENTITLEMENTS_PUBLIC_URL")
     }
 
-    fn ofrep_cors(&self) -> anyhow::Result<Vec<AllowedOrigin>> {
+    fn ofrep_cors(&self, protocols: &[Protocol]) -> anyhow::Result<Vec<AllowedOrigin>> {
         let origins = self.ofrep_cors_origins.iter().filter(|origin| !origin.trim().is_empty());
         let origins = origins.map(|origin| origin.parse()).collect::<Result<Vec<_>, _>>();
         let origins = origins.context("ENTITLEMENTS_OFREP_CORS_ORIGINS")?;
         ensure!(
-            origins.is_empty() || self.protocols.contains(&Protocol::Ofrep),
+            origins.is_empty() || protocols.contains(&Protocol::Ofrep),
             "ENTITLEMENTS_OFREP_CORS_ORIGINS is set, but OFREP is not served: add `ofrep` to ENTITLEMENTS_PROTOCOLS"
         );
         Ok(origins)

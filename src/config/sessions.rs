@@ -113,7 +113,12 @@ impl SessionSettings {
             .or(non_empty(self.clerk_jwks_url.as_ref()))
             .is_some();
         match protocol {
-            Protocol::Flagd | Protocol::FlagdSync | Protocol::Ofrep | Protocol::Authzen => true,
+            Protocol::Flagd
+            | Protocol::FlagdSync
+            | Protocol::Ofrep
+            | Protocol::Authzen
+            | Protocol::Connect
+            | Protocol::None => true,
             Protocol::ForwardAuth => has_keys,
             Protocol::ExtAuthz => {
                 has_keys || non_empty(self.ext_authz_jwt_payload.as_ref()).is_some()

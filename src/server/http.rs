@@ -1,4 +1,4 @@
-//! HTTP/1.1: serves a router on the connections of a listener, with the checks that apply to every request.
+//! HTTP/1.1: the settings of connections, the checks that apply to every request, and listeners with a router.
 
 pub(crate) mod body;
 pub(crate) mod cors;
@@ -8,7 +8,7 @@ pub use cors::Cors;
 
 use super::{
     auth::{CallerSession, Callers},
-    listener::{self, ConnectionSlot, Listener, ListenerLimits, Peer},
+    listener::{self, ConnectionSlot, Lifetime, Listener, ListenerLimits, Peer},
 };
 use axum::{Router, extract::Request, middleware::map_request, response::Response};
 use http::{HeaderValue, StatusCode, header};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_service::Service;
 
-/// How long the head of a request may take to arrive.
+/// How long the head of a request may take to arrive at a listener with a router.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes browsers use the declared content type instead of guessing it.
@@ -39,48 +39,64 @@ pub(crate) struct HttpConnection {
 }
 
 impl HttpConnection {
-    fn new(peer: &Peer, callers: Option<Arc<Callers>>) -> Self {
+    pub(crate) fn new(peer: &Peer, callers: Option<Arc<Callers>>) -> Self {
         let session = callers.map(|callers| CallerSession::new(callers, peer.names().to_vec()));
         Self { slot: peer.slot(), session: session.map(|session| Arc::new(Mutex::new(session))) }
     }
+}
+
+/// The settings of connections. `head_timeout` limits how long the head of a request may take to arrive, and how long a
+/// connection may be idle.
+pub(super) fn connections(head_timeout: Duration) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_headers(64)
+        .max_buf_size(16 * 1024);
+    builder
+}
+
+/// Adds the checks that apply to every request.
+pub(crate) fn checked(router: Router) -> Router {
+    router
+        .layer(map_request(well_framed))
+        .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF))
 }
 
 /// Serves the router on this listener until `stop`. Each request has its [`HttpConnection`] as an extension.
 pub(crate) async fn serve(
     listener: Listener,
     limits: ListenerLimits,
-    callers: Option<Arc<Callers>>,
     router: Router,
     stop: CancellationToken,
 ) {
-    let router = router
-        .layer(map_request(well_framed))
-        .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF));
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(64)
-        .max_buf_size(16 * 1024);
-    let connect = |io: TokioIo<Peer>| {
-        let (router, connection) =
-            (router.clone(), HttpConnection::new(io.inner(), callers.clone()));
+    let (router, builder) = (checked(router), connections(HEAD_TIMEOUT));
+    let connect = |io: TokioIo<Peer>, lifetime: Lifetime| {
+        let (router, connection) = (router.clone(), HttpConnection::new(io.inner(), None));
         let answer = move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(connection.clone());
             router.clone().call(request)
         };
-        builder.serve_connection(io, service_fn(answer))
+        lifetime.limit(builder.serve_connection(io, service_fn(answer)))
     };
-    listener::serve(listener, limits, stop, connect, |connection| connection).await;
+    listener::serve(listener, limits, stop, connect).await;
 }
 
-/// Rejects a request that hyper accepts, but that a proxy in front may interpret differently. A request with
-/// Content-Length and Transfer-Encoding needs no check: hyper ignores Content-Length and reads the chunks.
+/// Rejects a request that hyper accepts, but that a proxy in front may interpret differently.
 async fn well_framed(request: Request) -> Result<Request, Response> {
-    let reason = match request.headers().get_all(header::HOST).iter().count() {
-        0 if request.version() == http::Version::HTTP_11 => "the Host header is missing",
-        0 | 1 => return Ok(request),
-        _ => "the Host header is present twice: send one",
-    };
-    Err(refuse(StatusCode::BAD_REQUEST, reason))
+    match framing_error(&request) {
+        Some(reason) => Err(refuse(StatusCode::BAD_REQUEST, reason)),
+        None => Ok(request),
+    }
+}
+
+/// Why a proxy in front may interpret a request differently. A request with Content-Length and Transfer-Encoding needs
+/// no check: hyper ignores Content-Length and reads the chunks.
+pub(crate) fn framing_error<B>(request: &http::Request<B>) -> Option<&'static str> {
+    match request.headers().get_all(header::HOST).iter().count() {
+        0 if request.version() == http::Version::HTTP_11 => Some("the Host header is missing"),
+        0 | 1 => None,
+        _ => Some("the Host header is present twice: send one"),
+    }
 }

@@ -1,16 +1,20 @@
 //! Listeners of both gRPC and HTTP: they limit the number and age of connections, close those that send or receive
-//! nothing, do TLS, survive a lack of file descriptors, and drain.
+//! nothing, do TLS, detect the version of HTTP, survive a lack of file descriptors, and drain.
 
 mod connections;
 mod limits;
 #[cfg(test)]
 mod tests;
+mod version;
 
 pub use connections::ConnectionSlot;
+pub use limits::Lifetime;
+pub use version::HttpVersion;
 
 use crate::server::tls::{CertificateName, Tls};
+use bytes::Bytes;
 use connections::{Connections, SlotGuard};
-use hyper_util::{rt::TokioIo, server::graceful::GracefulConnection};
+use hyper_util::rt::TokioIo;
 use std::{
     fmt::Display,
     io,
@@ -43,14 +47,12 @@ const ACCEPT_DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a new connection gets, when the listener stops, to reach the state in which it can be drained.
 const HANDSHAKE_DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// A connection that shuts down gracefully at its maximum age, or when the listener drains.
-pub type Watched<C> =
-    Pin<Box<dyn Future<Output = Result<(), <C as GracefulConnection>::Error>> + Send>>;
-
 /// A listening socket, in plain text or with TLS.
 pub struct Listener {
     socket: TcpListener,
     tls: Option<Arc<Tls>>,
+    /// Whether peers may speak HTTP/2. Otherwise, all speak HTTP/1.1.
+    allows_http2: bool,
 }
 
 impl Listener {
@@ -60,7 +62,13 @@ impl Listener {
     ///
     /// If the address cannot be bound.
     pub async fn bind(address: SocketAddr, tls: Option<Arc<Tls>>) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await?, tls })
+        Ok(Self { socket: TcpListener::bind(address).await?, tls, allows_http2: false })
+    }
+
+    /// Lets peers speak HTTP/2, too.
+    #[must_use]
+    pub fn allow_http2(self) -> Self {
+        Self { allows_http2: true, ..self }
     }
 
     /// The address that the socket is bound to.
@@ -75,7 +83,7 @@ impl Listener {
 
 impl From<TcpListener> for Listener {
     fn from(socket: TcpListener) -> Self {
-        Self { socket, tls: None }
+        Self { socket, tls: None, allows_http2: false }
     }
 }
 
@@ -107,25 +115,22 @@ pub struct UnverifiedLimits {
 }
 
 /// Accepts connections until `stop`, then drains the open ones. `connect` makes an HTTP connection of an accepted peer,
-/// and `drive` runs it.
-pub async fn serve<C, D>(
+/// and lets it end with its [`Lifetime`].
+pub async fn serve<C, E>(
     listener: Listener,
     limits: ListenerLimits,
     stop: CancellationToken,
-    connect: impl Fn(TokioIo<Peer>) -> C,
-    drive: impl Fn(Watched<C>) -> D,
+    connect: impl Fn(TokioIo<Peer>, Lifetime) -> C,
 ) where
-    C: GracefulConnection + Send + 'static,
-    C::Error: Display + Send,
-    D: Future<Output = Result<(), C::Error>> + Send + 'static,
+    C: Future<Output = Result<(), E>> + Send + 'static,
+    E: Display + Send + 'static,
 {
     let table = Arc::new(Connections::new(limits));
     let (opened, drain) = (TaskTracker::new(), CancellationToken::new());
     let open = |peer: Peer| {
         let close = peer.close.clone();
-        let connection = connect(TokioIo::new(peer));
-        let connection = drive(Box::pin(limits::watch(connection, limits.age, drain.clone())));
-        opened.spawn(run(connection, close));
+        let lifetime = Lifetime::new(limits.age, drain.clone());
+        opened.spawn(run(connect(TokioIo::new(peer), lifetime), close));
     };
     let mut handshakes = JoinSet::new();
     loop {
@@ -183,15 +188,19 @@ async fn finish_handshakes(mut handshakes: JoinSet<io::Result<Peer>>, open: impl
     let _ = timeout(HANDSHAKE_DRAIN_TIMEOUT, last).await;
 }
 
-/// Returns a plain-text peer, or starts the TLS handshake of the peer.
+/// Returns the peer, or starts its TLS handshake and the detection of its version of HTTP.
 fn start(peer: Peer, to: &Listener, handshakes: &mut JoinSet<io::Result<Peer>>) -> Option<Peer> {
-    let Some(tls) = &to.tls else { return Some(peer) };
-    handshakes.spawn(peer.shake_hands(tls.clone()));
+    let allows_http2 = to.allows_http2;
+    match &to.tls {
+        Some(tls) => drop(handshakes.spawn(peer.shake_hands(tls.clone(), allows_http2))),
+        None if allows_http2 => drop(handshakes.spawn(peer.with_detected_version())),
+        None => return Some(peer),
+    }
     None
 }
 
 fn handshaken(peer: Result<io::Result<Peer>, JoinError>) -> Option<Peer> {
-    peer.ok()?.inspect_err(|error| tracing::debug!(%error, "TLS handshake failed")).ok()
+    peer.ok()?.inspect_err(|error| tracing::debug!(%error, "handshake failed")).ok()
 }
 
 async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> Peer {
@@ -204,6 +213,8 @@ async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> Peer 
                 return Peer {
                     io: Io::Left(io),
                     names: Vec::new(),
+                    version: HttpVersion::Http1,
+                    unread: Bytes::new(),
                     received: 0,
                     deadline: Some(Box::pin(sleep(FIRST_BYTES_TIMEOUT))),
                     stalled: None,
@@ -231,6 +242,9 @@ pub struct Peer {
     io: Io,
     /// The names in the client certificate.
     names: Vec<CertificateName>,
+    version: HttpVersion,
+    /// The bytes by which the version was detected.
+    unread: Bytes,
     received: usize,
     deadline: Option<Pin<Box<Sleep>>>,
     /// The timer of a stalled write; `None` while the peer accepts bytes.
@@ -250,13 +264,19 @@ impl Peer {
         &self.names
     }
 
+    /// The version of HTTP that the peer speaks.
+    #[must_use]
+    pub fn version(&self) -> HttpVersion {
+        self.version
+    }
+
     /// The slot of the connection in the listener.
     #[must_use]
     pub fn slot(&self) -> ConnectionSlot {
         self.held.slot()
     }
 
-    async fn shake_hands(mut self, tls: Arc<Tls>) -> io::Result<Self> {
+    async fn shake_hands(mut self, tls: Arc<Tls>, allows_http2: bool) -> io::Result<Self> {
         let (Io::Left(io), Some(deadline)) = (self.io, &mut self.deadline) else {
             return Err(io::ErrorKind::InvalidInput.into()); // has TLS already
         };
@@ -265,7 +285,10 @@ impl Peer {
             () = deadline => return Err(io::ErrorKind::TimedOut.into()),
             () = self.close.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
         };
-        Ok(Self { io: Io::Right(Box::new(io)), names, ..self })
+        let agreed = HttpVersion::of_alpn(io.get_ref().1.alpn_protocol());
+        let version = agreed.unwrap_or(HttpVersion::Http1);
+        let peer = Self { io: Io::Right(Box::new(io)), names, version, ..self };
+        if agreed.is_none() && allows_http2 { peer.with_detected_version().await } else { Ok(peer) }
     }
 
     /// The result of a write, or `TimedOut` if the peer has accepted nothing for too long.
@@ -290,6 +313,11 @@ impl AsyncRead for Peer {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let peer = &mut *self;
+        if !peer.unread.is_empty() {
+            let some = peer.unread.split_to(peer.unread.len().min(buf.remaining()));
+            buf.put_slice(&some);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut peer.io).poll_read(cx, buf);
         if let Some(deadline) = &mut peer.deadline {

@@ -39,8 +39,8 @@ pub struct TlsFiles {
 pub enum Alpn {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2.
-    Http2,
+    /// HTTP/2, or HTTP/1.1.
+    Both,
 }
 
 /// The TLS configuration of one listener.
@@ -131,7 +131,7 @@ fn server(
     })?;
     config.alpn_protocols = match protocol {
         Alpn::Http1 => vec![b"http/1.1".into()],
-        Alpn::Http2 => vec![b"h2".into()],
+        Alpn::Both => vec![b"h2".into(), b"http/1.1".into()],
     };
     Ok(Certified { config: Arc::new(config), expires_at })
 }

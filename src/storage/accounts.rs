@@ -84,6 +84,7 @@ macro_rules! account_rows {
                     from entitlements.override
                     where override.subject = subject.id and ended_at is null
                         and (expires_at is null or expires_at > pg_catalog.now() - interval '1 day')
+                    order by set_at, id -- of two equal candidates, the first is given
                 ) o
             ) as overrides
             from entitlements.subject

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::domain::{Catalog, FoundBy, Kind};
 use chrono::Duration;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, postgres::types::PgInterval};
 
 /// The most milliseconds of a grace, 10,000 years: as good as for ever, and no sum with a time is out of range.
 const MAX_GRACE_MS: i64 = 10_000 * 366 * 86_400_000;
@@ -50,18 +50,21 @@ pub(super) async fn complete(tx: &mut PgConnection) -> Result<(), StoreError> {
 
 async fn write_version(tx: &mut PgConnection, version: &CatalogVersion) -> Result<(), StoreError> {
     let grace = version.catalog.grace;
-    let ms = |grace: Duration| grace.num_milliseconds().min(MAX_GRACE_MS);
+    let interval = |grace: Duration| {
+        let ms = grace.num_milliseconds().min(MAX_GRACE_MS);
+        PgInterval { months: 0, days: 0, microseconds: ms * 1000 }
+    };
     sqlx::query!("delete from entitlements.catalog_in_force").execute(&mut *tx).await?;
     let insert = sqlx::query!(
         "
-        insert into entitlements.catalog_in_force (number, names, past_due_ms, renewal_ms, trial_ms)
+        insert into entitlements.catalog_in_force (number, names, past_due, renewal, trial)
         values ($1, $2, $3, $4, $5)
         ",
         stored(version.number),
         stored(version.names.count()),
-        grace.past_due.map(ms),
-        grace.renewal.map(ms),
-        ms(grace.trial)
+        grace.past_due.map(interval),
+        grace.renewal.map(interval),
+        interval(grace.trial)
     );
     insert.execute(tx).await?;
     Ok(())

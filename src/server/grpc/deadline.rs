@@ -6,7 +6,7 @@
 use super::call_metrics::{CallMetrics, code};
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
-use hyper::{body::Incoming, service::Service};
+use hyper::service::Service;
 use std::{
     convert::Infallible,
     future::poll_fn,
@@ -30,22 +30,24 @@ pub struct Deadline<S> {
 }
 
 impl<S> Deadline<S> {
-    pub(super) fn new(services: S, calls: Arc<CallMetrics>) -> Self {
+    /// Serves these services, and counts their calls.
+    pub fn new(services: S, calls: Arc<CallMetrics>) -> Self {
         Self { services, calls }
     }
 }
 
-impl<S> Service<Request<Incoming>> for Deadline<S>
+impl<S, B> Service<Request<B>> for Deadline<S>
 where
-    S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: tower_service::Service<Request<B>, Response = Response<Body>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send,
+    B: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<B>) -> Self::Future {
         let time_limit =
             allowed_time(request.headers()).unwrap_or(MAX_CALL_DURATION).min(MAX_CALL_DURATION);
         let trace = self.calls.trace(&request);

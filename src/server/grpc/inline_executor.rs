@@ -25,7 +25,7 @@ thread_local! {
 
 /// Defers calls for the [`InlineConnection`] that is being polled.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct InlineExecutor;
+pub(in crate::server) struct InlineExecutor;
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for InlineExecutor {
     fn execute(&self, call: F) {
@@ -34,7 +34,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for InlineE
 }
 
 /// A connection whose calls the [`InlineExecutor`] defers.
-pub(super) struct InlineConnection<C>(pub(super) C);
+pub(in crate::server) struct InlineConnection<C>(pub(in crate::server) C);
 
 impl<C: Future + Unpin> Future for InlineConnection<C> {
     type Output = C::Output;

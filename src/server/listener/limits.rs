@@ -13,26 +13,39 @@ const SPARE_DESCRIPTORS: u64 = 64;
 /// The number of listeners that share the remaining file descriptors.
 const LISTENERS: u64 = 3;
 
-/// Runs a connection to its end. At `age`, with 10 % jitter so that not all end at once, it is shut down gracefully,
-/// and aborted after [`GRACEFUL_CLOSE_TIMEOUT`], so that a peer that reads no answers cannot hold it longer. When
-/// `drain` is cancelled, it is shut down gracefully without that timeout.
-pub(super) async fn watch<C: GracefulConnection>(
-    connection: C,
+/// When a connection has to end.
+#[derive(Debug)]
+pub struct Lifetime {
     age: Duration,
     drain: CancellationToken,
-) -> Result<(), C::Error> {
-    let mut connection = pin!(connection);
-    let age = age.mul_f64(0.9 + 0.2 * fastrand::f64());
-    tokio::select! {
-        biased;
-        ended = connection.as_mut() => return ended,
-        () = drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            return connection.await;
-        }
-        () = sleep(age) => connection.as_mut().graceful_shutdown(),
+}
+
+impl Lifetime {
+    /// The maximum age has 10 % jitter, so that connections that began together do not end together.
+    pub(super) fn new(age: Duration, drain: CancellationToken) -> Self {
+        Self { age: age.mul_f64(0.9 + 0.2 * fastrand::f64()), drain }
     }
-    timeout(GRACEFUL_CLOSE_TIMEOUT, connection).await.unwrap_or(Ok(()))
+
+    /// Runs a connection to its end. At its maximum age, it is shut down gracefully, and aborted after
+    /// [`GRACEFUL_CLOSE_TIMEOUT`], so that a peer that reads no answers cannot hold it longer. When the listener drains,
+    /// it is shut down gracefully without that timeout.
+    ///
+    /// # Errors
+    ///
+    /// The error of the connection.
+    pub async fn limit<C: GracefulConnection>(self, connection: C) -> Result<(), C::Error> {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            () = self.drain.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                return connection.await;
+            }
+            () = sleep(self.age) => connection.as_mut().graceful_shutdown(),
+        }
+        timeout(GRACEFUL_CLOSE_TIMEOUT, connection).await.unwrap_or(Ok(()))
+    }
 }
 
 /// The most connections that a listener may have: `most`, or its share of the file descriptors that this process can

@@ -13,7 +13,7 @@ use std::fmt::Write;
 const FEATURES: [&str; 8] =
     ["reports", "export", "projects", "sso", "nothing", "user:export", "org:sso", "x:sso"];
 const SLUGS: [&str; 6] = ["free", "pro", "max", "team", "gold", "old"];
-const STATUSES: [&str; 10] = [
+const STATUSES: [&str; 12] = [
     "active",
     "active",
     "active",
@@ -24,6 +24,8 @@ const STATUSES: [&str; 10] = [
     "upcoming",
     "incomplete",
     "paused",
+    "expired",
+    "withdrawn", // ours, not Clerk's: an unknown status if it is sent
 ];
 /// Users and organizations of one round.
 const SUBJECTS: usize = 30;
@@ -304,8 +306,18 @@ async fn ask_sql(db: &mut PgConnection, questions: &[Asked]) -> Vec<Answer> {
          cross join lateral entitlements.check_feature(feature, user_id, organization_id, at) as answer order by nth",
         values.join(", ")
     );
-    let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(db).await.unwrap();
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *db).await.unwrap();
     assert_eq!(rows.len(), questions.len());
+    let sql = format!(
+        "select count(*) from (values {}) as asked (nth, feature, user_id, organization_id, at)
+         cross join lateral entitlements.check_feature(feature, user_id, organization_id) as answer
+         where entitlements.has_feature(feature, user_id, organization_id) <> allowed
+            or entitlements.limit_of(feature, user_id, organization_id)
+                <> case when allowed then coalesce(\"limit\", 9223372036854775807) else 0 end",
+        values.join(", ")
+    );
+    let unequal: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(db).await.unwrap();
+    assert_eq!(unequal, 0, "has_feature and limit_of are parts of the answer of check_feature");
     rows.iter().map(sql_answer).collect()
 }
 

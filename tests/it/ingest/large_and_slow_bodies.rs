@@ -27,14 +27,14 @@ async fn a_sender_of_a_body_that_is_too_large_reads_the_413_response() {
     let db = Db::new().await;
     let replica = Replica::start(&db).await;
     let bound = replica.bound;
-    let json = "content-type: application/json\r\n";
+    let json = "content-type: application/json\r\nconnection: close\r\n";
     let unsigned = unsigned_headers();
     let expect = format!("{unsigned}expect: 100-continue\r\n");
     for (to, path, headers, lengths) in [
         (bound.webhook, "/webhooks/clerk", &*unsigned, &[600_000, 2_000_000, 7_000_000][..]),
         (bound.webhook, "/webhooks/clerk", &*expect, &[600_000, 2_000_000, 7_000_000]),
-        (bound.operator, "/ofrep/v1/evaluate/flags", json, &[600_000, 7_000_000]),
-        (bound.operator, "/access/v1/evaluation", json, &[600_000, 7_000_000]),
+        (bound.api, "/ofrep/v1/evaluate/flags", json, &[600_000, 7_000_000]),
+        (bound.api, "/access/v1/evaluation", json, &[600_000, 7_000_000]),
     ] {
         for (length, chunked) in
             lengths.iter().flat_map(|length| [(*length, false), (*length, true)])

@@ -213,9 +213,9 @@ async fn discovery_names_the_public_url_whatever_host_is_asked() {
             assert_eq!(*endpoint, format!("{base}{EVALUATION}"), "{host:?}");
         }
     }
-    let everywhere = Config { operator: "0.0.0.0:0".parse().unwrap(), ..config(&db) };
+    let everywhere = Config { api: "0.0.0.0:0".parse().unwrap(), ..config(&db) };
     let replica = Replica::launch(everywhere).await;
-    let base = format!("http://127.0.0.1:{}", replica.bound.operator.port());
+    let base = format!("http://127.0.0.1:{}", replica.bound.api.port());
     let client = HttpClient { client: plain_http(), base };
     for host in &hosts {
         let response = client.ask(Method::GET, path, host, "").await;

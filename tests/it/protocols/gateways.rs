@@ -175,7 +175,7 @@ async fn slow_bodies_of_other_protocols_do_not_block_requests_of_gateways() {
     let db = Db::new().await;
     let signer = Signer::new("ins_1");
     let replica = replica(&db, &signer).await;
-    let internal = replica.bound.operator;
+    let internal = replica.bound.api;
     let heads = ["/ofrep/v1/evaluate/flags", "/access/v1/evaluation"].map(|path| {
         let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n");
         format!("{head}content-length: 100\r\n\r\n{{")

@@ -194,9 +194,6 @@ async fn bytes_that_are_not_a_message_get_the_grpc_code_for_them() {
         let found = raw_socket::grpc(&connection, CHECK, &[(name, value)], body).await;
         assert_eq!((found.0, found.1.code()), (status, code), "{name}: {value:.20}: {found:?}");
     }
-    let get =
-        raw_socket::exchange(replica.bound.api, format!("GET {CHECK} HTTP/1.1\r\nhost: x\r\n\r\n"));
-    assert!(!get.await.contains("allowed"), "HTTP/1 is not spoken here");
     assert!(!replica.check(ADA, "", "export").await.allowed);
 }
 

@@ -266,8 +266,6 @@ async fn an_address_that_others_reach_is_served_only_to_callers() {
         check_refused(&[("ENTITLEMENTS_API_LISTEN", address)], &ways).await;
     }
     let inside = ("ENTITLEMENTS_OPERATOR_LISTEN", "0.0.0.0:0");
-    let ways = ["error: ENTITLEMENTS_OPERATOR_LISTEN", "keys create", "--insecure"];
-    check_refused(&[inside, ("ENTITLEMENTS_PROTOCOLS", "ofrep")], &ways).await;
     let everywhere = ("ENTITLEMENTS_API_LISTEN", "0.0.0.0:0");
     let absent = [everywhere, ("ENTITLEMENTS_CALLERS", "absent.toml")];
     check_refused(&absent, &["error: ENTITLEMENTS_CALLERS: cannot read absent.toml"]).await;

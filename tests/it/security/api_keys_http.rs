@@ -5,7 +5,7 @@ use crate::{
     support::certificates::{Authority, Name},
     support::database::Db,
     support::http_client::{HttpClient, counted},
-    support::service::{ADA, Replica, config, payload},
+    support::service::{ADA, Replica, config, eventually, payload},
     support::session_signer::Signer,
 };
 use entitlements::{
@@ -68,7 +68,7 @@ async fn ofrep_and_authzen_need_a_key_with_the_scope() {
         assert_eq!(counted(&replica, "authzen", result).await, count, "{result}");
     }
     file.revoke("backend");
-    crate::support::service::eventually("the key is refused", async || {
+    eventually("the key is refused", async || {
         let key = [("authorization", &*check)];
         client.ask(Method::POST, FLAG, &key, body(FLAG)).await.status == 401
     })
@@ -79,12 +79,15 @@ async fn ofrep_and_authzen_need_a_key_with_the_scope() {
 async fn endpoints_without_account_data_need_no_key() {
     let (db, file, signer) = (Db::new().await, CallersFile::new(), Signer::new("ins_1"));
     let replica = replica(&db, &file, &signer).await;
-    for path in ["/livez", "/readyz", "/metrics", "/.well-known/authzen-configuration"] {
+    for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(replica.get(path).await.0, 200, "{path}");
     }
-    assert_eq!(replica.get("/nothing").await.0, 404);
+    let client = HttpClient::of(&replica);
+    let status = async |path: &str| client.ask(Method::GET, path, &[], "").await.status;
+    assert_eq!(status("/.well-known/authzen-configuration").await, 200);
+    assert_eq!(status("/nothing").await, 404);
     for path in ["/ofrep/v1/events?userId=user_1", "/ofrep/v1/nothing", "/auth/export"] {
-        assert!(matches!(replica.get(path).await.0, 401 | 403), "{path}");
+        assert!(matches!(status(path).await, 401 | 403), "{path}");
     }
 }
 
@@ -130,11 +133,12 @@ async fn client_certificates_are_callers_over_http_too() {
     .unwrap();
     let sessions = Some(signer.sessions(Rules::default()));
     let listeners = ListenerFiles {
-        operator: Some(authority.listener()),
+        api: Some(authority.listener()),
         client_ca: Some(authority.client_ca()),
         ..file.listeners()
     };
-    let replica = Replica::start_with(Config { listeners, sessions, ..config(&db) }).await;
+    let replica = Replica::launch(Config { listeners, sessions, ..config(&db) }).await;
+    eventually("the replica is ready", async || replica.get("/readyz").await.0 == 200).await;
     replica.send(&payload("subscriptionItem.active")).await;
     let client = |identity| HttpClient::by_tls(&replica, &authority, identity);
 
@@ -161,7 +165,7 @@ async fn client_certificates_are_callers_over_http_too() {
         let response = caller.ask(Method::GET, "/auth/export", &signed_in, "").await;
         assert_eq!(response.status, status, "{response:?}");
     }
-    assert_eq!(anonymous.ask(Method::GET, "/metrics", &[], "").await.status, 200);
+    assert_eq!(anonymous.ask(Method::GET, "/nothing", &[], "").await.status, 404);
 
     let stranger = client(Some(other.issue(&[Name::Uri("spiffe://test/backend")])));
     let refused = stranger.client.get(format!("{}/metrics", stranger.base)).send().await;

@@ -4,7 +4,7 @@ use crate::{support::service::SECRET, support::shell::Shell};
 use futures_util::{StreamExt, stream};
 
 /// Parts of the passwords, none of which is in our own messages.
-const PARTS: [&str; 4] = ["zebra", "quagga", "okapi", "4711"];
+const PARTS: [&str; 4] = ["zebra", "quagga", "okapi", "tapir"];
 
 const ENCODE: &str = "percent-encode the special characters";
 const HOSTS: &str = "names several hosts";
@@ -28,11 +28,11 @@ const URLS: [(&str, &str); 66] = [
     ("postgres://me:zebra@quagga#okapi@127.0.0.1:1/db", ENCODE),
     ("postgres://me:zebra?quagga@127.0.0.1:1/db", ENCODE),
     ("postgres://me:zebra?quagga=okapi@127.0.0.1:1/db", ENCODE),
-    ("postgres://me:zebra@quagga?okapi=4711@127.0.0.1:1/db", ENCODE),
+    ("postgres://me:zebra@quagga?okapi=tapir@127.0.0.1:1/db", ENCODE),
     ("postgres://me:zebra?sslmode=quagga@127.0.0.1:1/db", ENCODE),
     ("postgres://me:zebra:quagga@127.0.0.1:1/db", ENCODE),
     ("postgres://me::zebra@127.0.0.1:1/db", ENCODE),
-    ("postgres://me:zebra:4711@127.0.0.1:1/db", ENCODE),
+    ("postgres://me:zebra:tapir@127.0.0.1:1/db", ENCODE),
     ("postgres://me:zebra:quagga/okapi@127.0.0.1:1/db", ENCODE),
     ("postgres://me:zebra%quagga@127.0.0.1:1/db", ENCODE),
     ("postgres://me:zebra%@127.0.0.1:1/db", ENCODE),
@@ -44,7 +44,7 @@ const URLS: [(&str, &str); 66] = [
     ("postgres://me:zebra@127.0.0.1:1/db#quagga", ENCODE),
     ("postgres://me@zebra:quagga@127.0.0.1:1/db", ENCODE),
     ("postgresql://me:zebra/quagga@127.0.0.1:1/db", ENCODE),
-    ("postgres://me:zebra/quagga?okapi#4711@127.0.0.1:1/db?sslmode=disable", ENCODE),
+    ("postgres://me:zebra/quagga?okapi#tapir@127.0.0.1:1/db?sslmode=disable", ENCODE),
     ("postgres://me:zebra@127.0.0.1:1,127.0.0.2:1/db", HOSTS),
     ("postgres://me:zebra@one,two/db", HOSTS),
     ("postgres://me:zebra@one:5432,two:5433,three:5434/db?target_session_attrs=any", HOSTS),

@@ -7,7 +7,7 @@ use crate::{
 };
 use entitlements::{
     api::{
-        self, AuthLayer,
+        self, AuthLayer, Protocols,
         pb::{self, CheckFeatureRequest},
     },
     server::grpc::CallMetrics,
@@ -61,14 +61,15 @@ impl Service<Request<Body>> for Misbehaving {
 async fn misbehaving() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(api::serve_grpc(
-        listener.into(),
-        AuthLayer::default(),
-        Routes::new(Misbehaving),
-        Arc::new(CallMetrics::new(Telemetry::default(), pb::DESCRIPTOR)),
-        Duration::from_mins(1),
-        CancellationToken::new(),
-    ));
+    let telemetry = Telemetry::default();
+    let api = api::Api {
+        services: Routes::new(Misbehaving),
+        auth_layer: AuthLayer::default(),
+        protocols: Protocols::none(None, None, telemetry.metrics.clone()),
+        calls: Arc::new(CallMetrics::new(telemetry, pb::DESCRIPTOR)),
+        age: Duration::from_mins(1),
+    };
+    tokio::spawn(api.serve(listener.into(), CancellationToken::new()));
     address
 }
 

@@ -164,18 +164,13 @@ async fn streams_of_a_certificate_end_when_its_scopes_are_removed() {
     let (db, authority, file) = (Db::new().await, Authority::new(), CallersFile::new());
     let listeners = ListenerFiles {
         api: Some(authority.listener()),
-        operator: Some(authority.listener()),
         client_ca: Some(authority.client_ca()),
         ..file.listeners()
     };
     let replica = Replica::launch(Config { listeners, ..config(&db) }).await;
     let identity = || Some(authority.issue(&[Name::Uri("spiffe://test/backend")]));
     let http_client = HttpClient::by_tls(&replica, &authority, identity());
-    let ready = format!("{}/readyz", http_client.base);
-    eventually("the replica is ready", async || {
-        http_client.client.get(&ready).send().await.unwrap().status() == 200
-    })
-    .await;
+    eventually("the replica is ready", async || replica.get("/readyz").await.0 == 200).await;
     let grpc = connect_tls(replica.bound.api, authority.client(identity())).await.unwrap();
     let mut streams = open(&grpc, None).await;
     let uri = format!("{}/ofrep/v1/events?userId={ADA}", http_client.base);

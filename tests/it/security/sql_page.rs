@@ -36,7 +36,7 @@ async fn the_statements_for_one_database_work() {
     let (here, _) = blocks();
     assert_eq!(here.len(), 5, "{here:?}");
     for block in &here {
-        run(&mut db, &format!("begin; {block}; commit")).await;
+        run(&mut db, block).await;
     }
     let insert = "insert into app.project values ('org_acme', 'a')";
     run(&mut db, &format!("{insert}, ('org_acme', 'b')")).await;
@@ -69,6 +69,9 @@ async fn a_copy_by_logical_replication_answers_as_its_source() {
     assert_eq!(elsewhere.len(), 3, "{elsewhere:?}");
     run(&mut service, &elsewhere[0]).await;
     run(&mut application, &with_host(&mut service, &elsewhere[1]).await).await;
+    let copied = "select bool_and(srsubstate = 'r')::text from pg_subscription_rel";
+    eventually("all tables are copied", async || text(&mut application, copied).await == "true")
+        .await;
     let changes = [
         "update entitlements.item set status = 'ended'; update entitlements.subject set revision = revision + 1",
         "insert into entitlements.override (id, subject, feature, effect, \"limit\", permanent, owner, reason, reference,
@@ -89,6 +92,11 @@ async fn a_copy_by_logical_replication_answers_as_its_source() {
     }
     seen.dedup();
     assert_eq!(seen.len(), 4, "{seen:?}");
+    let moves = "select coalesce(bool_and(now() - last_msg_receipt_time < '1 minute'), false)::text
+        from pg_stat_subscription where subname = 'entitlements_sql' and relid is null";
+    assert_eq!(text(&mut application, moves).await, "true");
+    run(&mut application, "alter subscription entitlements_sql disable").await;
+    eventually("the stop is seen", async || text(&mut application, moves).await == "false").await;
     run(&mut application, "drop subscription entitlements_sql").await;
     project.stop().await;
     copy.stop().await;

@@ -184,7 +184,7 @@ async fn a_policy_decides_once_for_a_statement() {
 }
 
 #[tokio::test]
-async fn what_is_no_question_is_an_error() {
+async fn a_malformed_question_is_an_error() {
     let project = Project::start().await;
     let mut db = project.connect().await;
     run(

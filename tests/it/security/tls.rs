@@ -368,3 +368,29 @@ async fn invalid_certificate_files_are_named_at_start() {
         check_refused(&variables, &[words]).await;
     }
 }
+
+#[tokio::test]
+async fn peers_of_the_api_listener_agree_on_a_version_of_http_or_are_told_by_their_first_bytes() {
+    let (db, authority) = (Db::new().await, Authority::new());
+    let listeners = ListenerFiles { api: Some(authority.listener()), ..ListenerFiles::default() };
+    let replica = start(&db, listeners).await;
+    let request = b"GET /nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for (offers, agreed, sent, begins) in [
+        (&["h2"][..], Some(&b"h2"[..]), &preface[..], None),
+        (&["http/1.1"], Some(b"http/1.1"), request, Some("HTTP/1.1 404")),
+        (&["h2", "http/1.1"], Some(b"h2"), preface, None),
+        (&[], None, request, Some("HTTP/1.1 404")),
+        (&[], None, preface, None),
+    ] {
+        let mut stream = handshake(&authority, replica.bound.api, offers).await;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), agreed, "{offers:?}");
+        stream.write_all(sent).await.unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        match begins {
+            Some(begins) => assert_eq!(String::from_utf8_lossy(&answer), begins, "{offers:?}"),
+            None => assert_eq!(answer[3], 4, "{offers:?}: a SETTINGS frame"),
+        }
+    }
+}

@@ -39,7 +39,7 @@ impl Request {
 
     /// Asks as nginx, Caddy and Traefik do.
     pub async fn by_http(&self, replica: &Replica) -> SignedIn {
-        let url = format!("http://{}/auth/basic_reports", replica.bound.operator);
+        let url = format!("http://{}/auth/basic_reports", replica.bound.api);
         let mut request = plain_http().get(url);
         for (name, value) in self.fields() {
             request = request.header(name, value);

@@ -1,4 +1,4 @@
-//! An HTTP client of the operator listener.
+//! An HTTP/1.1 client of the API listener.
 
 use crate::{
     support::certificates::Authority,
@@ -40,7 +40,7 @@ pub struct HttpClient {
 
 impl HttpClient {
     pub fn of(replica: &Replica) -> Self {
-        Self { client: plain_http(), base: format!("http://{}", replica.bound.operator) }
+        Self { client: plain_http(), base: format!("http://{}", replica.bound.api) }
     }
 
     /// Connects by TLS, with this client certificate and its key, if any.
@@ -54,7 +54,7 @@ impl HttpClient {
         if let Some((certificate, key)) = identity {
             client = client.identity(Identity::from_pem((certificate + &key).as_bytes()).unwrap());
         }
-        let base = format!("https://localhost:{}", replica.bound.operator.port());
+        let base = format!("https://localhost:{}", replica.bound.api.port());
         Self { client: client.build().unwrap(), base }
     }
 

@@ -4,6 +4,7 @@ pub mod all_work;
 pub mod callers_file;
 pub mod certificates;
 pub mod checkout;
+pub mod connect;
 pub mod database;
 pub mod explanations;
 pub mod fake_clerk;

@@ -1,0 +1,150 @@
+//! The API listener: gRPC over HTTP/2; Connect, gRPC-Web and the HTTP protocols over HTTP/1.1 and HTTP/2.
+
+use super::{AuthLayer, Protocols, connect::ConnectApi};
+use crate::server::{
+    api_listener,
+    grpc::{CallMetrics, Deadline},
+    http::{self, HttpConnection, response::not_found},
+    listener::{Listener, Peer},
+};
+use ::http::{HeaderValue, Request, Response, header};
+use axum::{Router, body::Body};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Either, Map},
+};
+use hyper::body::Incoming;
+use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+/// gRPC services, for the bodies of requests of both versions of HTTP.
+pub trait GrpcServices:
+    Service<Request<Incoming>, Response = GrpcResponse, Error = Infallible, Future: Send>
+    + Service<Request<tonic::body::Body>, Response = GrpcResponse, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> GrpcServices for S where
+    S: Service<Request<Incoming>, Response = GrpcResponse, Error = Infallible, Future: Send>
+        + Service<
+            Request<tonic::body::Body>,
+            Response = GrpcResponse,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+type GrpcResponse = Response<tonic::body::Body>;
+
+/// Everything that the API listener serves.
+pub struct Api<S> {
+    /// The gRPC services.
+    pub services: S,
+    /// Admits the calls of the gRPC services, over each protocol.
+    pub auth_layer: AuthLayer,
+    /// The metrics of these calls.
+    pub calls: Arc<CallMetrics>,
+    /// The protocols over HTTP/1.1.
+    pub protocols: Protocols,
+    /// The approximate maximum age of a connection.
+    pub age: Duration,
+}
+
+impl<S: GrpcServices> Api<S> {
+    /// Serves on this listener until `stop`.
+    pub async fn serve(self, listener: Listener, stop: CancellationToken) {
+        let Self { services, auth_layer, calls, protocols, age } = self;
+        let services = Deadline::new(services, calls);
+        let callers = auth_layer.callers.clone();
+        let connect = protocols.connect.clone().map(|connect| {
+            Arc::new(ConnectApi::new(connect, auth_layer.clone(), services.clone()))
+        });
+        let router = protocols.merged_into(Router::new().fallback(not_found));
+        let router = http::checked(router);
+        let http = |peer: &Peer| HttpServices {
+            connection: HttpConnection::new(peer, callers.clone()),
+            connect: connect.clone(),
+            router: router.clone(),
+        };
+        let http2 = |peer: &Peer| Http2Services {
+            grpc: auth_layer.wrap(services.clone(), peer),
+            others: http(peer),
+        };
+        api_listener::serve(listener, age, stop, http2, http).await;
+    }
+}
+
+/// The services of one HTTP/2 connection: gRPC, and what HTTP/1.1 has. A client that agrees on HTTP/2 in the TLS handshake,
+/// as curl does, then speaks Connect over it.
+struct Http2Services<G, H> {
+    grpc: G,
+    others: H,
+}
+
+/// The answer of a service of HTTP/1.1, as one of gRPC.
+type AsGrpc<F> = Map<F, fn(Result<Response<Body>, Infallible>) -> Result<GrpcResponse, Infallible>>;
+
+impl<G, H> hyper::service::Service<Request<Incoming>> for Http2Services<G, H>
+where
+    G: hyper::service::Service<Request<Incoming>, Response = GrpcResponse, Error = Infallible>,
+    H: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+{
+    type Response = GrpcResponse;
+    type Error = Infallible;
+    type Future = Either<G::Future, Box<AsGrpc<Pin<Box<H::Future>>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is_grpc = |kind: &[u8]| match kind.strip_prefix(b"application/grpc") {
+            Some(rest) => !rest.starts_with(b"-web"),
+            None => false,
+        };
+        if kind.is_some_and(is_grpc) {
+            return Either::Left(self.grpc.call(request));
+        }
+        let as_grpc: fn(_) -> _ = |answer: Result<Response<Body>, Infallible>| {
+            answer.map(|answer| answer.map(tonic::body::Body::new))
+        };
+        Either::Right(Box::new(Box::pin(self.others.call(request)).map(as_grpc)))
+    }
+}
+
+/// The services of one HTTP/1.1 connection.
+struct HttpServices<S> {
+    connection: HttpConnection,
+    connect: Option<Arc<ConnectApi<S>>>,
+    router: Router,
+}
+
+/// Connect's methods do not pass through the router, which clones and boxes for each request.
+impl<S: GrpcServices> hyper::service::Service<Request<Incoming>> for HttpServices<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<
+        BoxFuture<'static, Result<Response<Body>, Infallible>>,
+        <Router as Service<Request<Incoming>>>::Future,
+    >;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let connection = self.connection.clone();
+        match &self.connect {
+            Some(connect) if connect.serves(request.uri().path()) => {
+                let connect = connect.clone();
+                Either::Left(Box::pin(async move { Ok(connect.call(connection, request).await) }))
+            }
+            Some(_) | None => {
+                request.extensions_mut().insert(connection);
+                Either::Right(self.router.clone().call(request))
+            }
+        }
+    }
+}
