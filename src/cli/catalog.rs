@@ -3,6 +3,7 @@
 mod change;
 mod effect;
 mod preview;
+mod types;
 
 use super::{
     output::{Format, STRONG, Table, paint, print_line, print_text, say_json},
@@ -32,7 +33,9 @@ pub(super) const SUBJECTS_PER_PAGE: i64 = 500;
   entitlements catalog plan catalog.toml --subjects
   entitlements catalog apply catalog.toml --most-losses 3 --by ci --reason 'new prices'
   entitlements catalog show 4 > catalog-4.toml
-  entitlements catalog diff 4 5")]
+  entitlements catalog diff 4 5
+  entitlements catalog types --language ts --output web/entitlements.ts
+  entitlements catalog types --language ts --check web/entitlements.ts")]
 pub(super) struct CatalogCommand {
     #[command(subcommand)]
     action: CatalogAction,
@@ -89,6 +92,18 @@ enum CatalogAction {
         /// Number of the version after [default: the version in force]
         after: Option<u64>,
     },
+    /// Print the features and plans as types of a programming language, so that a mistyped one does not compile
+    ///
+    /// The types: features, features that have a limit in at least one plan, plans for users, plans for organizations. The
+    /// code is sorted, and depends on nothing but the keys: keep it in version control, and run `--check` in CI.
+    #[command(after_help = "Examples:
+  entitlements catalog types --language ts --output web/entitlements.ts
+  entitlements catalog types --language rust --file catalog.toml > src/entitlements.rs
+  entitlements catalog types --language go --package billing --output billing/entitlements.go
+  entitlements catalog types --language python --check app/entitlements.py
+
+Exit codes: 0 if the code was written, or the file of `--check` is the same; 1 if it differs; 2 for any error")]
+    Types(types::TypesArgs),
     /// Preview another plan for a user or an organization: what it would gain and lose, and where it uses too much
     Preview {
         /// Id of the user or organization, `user_…` or `org_…`
@@ -154,30 +169,33 @@ impl DirectDatabase {
 
 impl CatalogCommand {
     pub(super) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let store = self.direct.store().await?;
+        let store = || self.direct.store();
         match &self.action {
             CatalogAction::Plan { file, subjects } => {
-                CatalogEdit::of_file(store, file, *subjects, format).await?.show();
+                CatalogEdit::of_file(store().await?, file, *subjects, format).await?.show();
             }
             CatalogAction::Apply { file, args } => {
-                return CatalogEdit::of_file(store, file, false, format).await?.apply(args).await;
+                let edit = CatalogEdit::of_file(store().await?, file, false, format).await?;
+                return edit.apply(args).await;
             }
             CatalogAction::Pull { remove_retired, args } => {
                 let edit = CatalogEdit::of_clerk(&self.direct, *remove_retired, format).await?;
                 return edit.apply(args).await;
             }
             CatalogAction::History { limit } => {
-                history(&store.catalog_history(*limit).await?, format);
+                history(&store().await?.catalog_history(*limit).await?, format);
             }
             CatalogAction::Show { number, part } => {
-                show(&found(&store, *number).await?, *part, format)?;
+                show(&found(&*store().await?, *number).await?, *part, format)?;
             }
             CatalogAction::Diff { before, after } => {
+                let store = store().await?;
                 let before = found(&store, Some(*before)).await?;
                 diff(&before, &found(&store, *after).await?, format);
             }
+            CatalogAction::Types(args) => return args.run(&self.direct, format).await,
             CatalogAction::Preview { subject, plan, counts } => {
-                preview::run(store, subject, plan, counts, format).await?;
+                preview::run(store().await?, subject, plan, counts, format).await?;
             }
         }
         Ok(ExitCode::SUCCESS)

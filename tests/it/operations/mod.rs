@@ -1,5 +1,6 @@
 //! The command line, packaging, logs, metrics and traces.
 
+pub mod catalog_types;
 pub mod catalogs;
 pub mod chart;
 pub mod command_line;

@@ -19,7 +19,7 @@ const IDS: [&str; 2] =
 
 /// Each command, with the definition of its JSON in `docs/commands.schema.json`.
 #[rustfmt::skip]
-const COMMANDS: [(&str, &str); 33] = [
+const COMMANDS: [(&str, &str); 35] = [
     ("check export --user USER", "decision"),
     ("check sso --user USER", "decision"),
     ("check --plan max --user USER", "decision"),
@@ -45,6 +45,8 @@ const COMMANDS: [(&str, &str); 33] = [
     ("catalog history", "catalogVersion"),
     ("catalog show", "catalogVersion"),
     ("catalog diff 1", "catalogDiff"),
+    ("catalog types --language ts", "catalogTypes"),
+    ("catalog types --language ts --check keys.ts", "catalogTypes"),
     ("catalog preview USER max --count projects=200", "preview"),
     ("keys list --callers callers.toml", "key"),
     ("migrate", "migrate"),
@@ -102,6 +104,7 @@ impl Scene {
         shell.write("next.toml", &CATALOG.replacen("\"export\"]", "\"charts\"]", 1));
         shell.write("callers.toml", CALLERS);
         shell.write("wrong.json", "{}");
+        shell.write("keys.ts", "export type Feature =\n  | \"expotr\";\n");
         shell.write("export.jsonl", "");
         Self { replica, shell, ids, _clerk: clerk, _db: db }
     }
