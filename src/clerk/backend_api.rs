@@ -6,10 +6,11 @@
 use super::{
     http_client::{self, InvalidUrl, ResponseError},
     json::{Json, Object},
+    plans::{ListedPlan, Plans},
     rate_limit::RateLimit,
 };
 use crate::{
-    domain::{Catalog, Kind, Plan, Slug, Subject},
+    domain::{Kind, Subject},
     telemetry::traceparent,
 };
 use bytes::Bytes;
@@ -90,15 +91,6 @@ pub struct Items {
     pub next: Option<usize>,
 }
 
-/// The plans that Clerk lists.
-#[derive(Debug, Default)]
-pub struct Plans {
-    /// The plans that could be parsed.
-    pub catalog: Catalog,
-    /// For each plan that could not be parsed, the reason. Its stored version must stay unchanged.
-    pub left_out: Vec<String>,
-}
-
 /// A page of a list, with unparsed rows.
 struct Listing {
     rows: Vec<String>,
@@ -146,8 +138,9 @@ impl BackendApi {
     pub async fn plans(&self) -> Result<Plans, BackendApiError> {
         let mut plans = Plans::default();
         for row in self.all("billing/plans").await? {
-            if let Err(why) = add_plan(&mut plans.catalog, &row) {
-                plans.left_out.push(why);
+            match ListedPlan::of_api(&row) {
+                Ok(plan) => plan.add_to(&mut plans.catalog),
+                Err(why) => plans.left_out.push(why),
             }
         }
         if plans.catalog.plans() == 0 {
@@ -323,32 +316,6 @@ fn unexpected(reason: String) -> BackendApiError {
 
 fn object(text: &str) -> Option<Object<'_>> {
     Json::parse(text.as_bytes()).ok()?.object()
-}
-
-/// Adds a plan of Clerk's list to a catalog; an error says why the plan is invalid.
-fn add_plan(catalog: &mut Catalog, row: &str) -> Result<(), String> {
-    let row = object(row).ok_or("a plan is not an object")?;
-    let text = row.text("slug").map_err(|e| e.to_string())?.ok_or("a plan has no slug")?;
-    let with_name = |why: &dyn std::fmt::Display| format!("plan `{text}`: {why}");
-    let slug: Slug = text.parse().map_err(|e| format!("the slug of a plan {e}"))?;
-    let kind = match row.identifier("for_payer_type").map_err(|e| with_name(&e))?.as_deref() {
-        Some("user") => Kind::User,
-        Some("org" | "organization") => Kind::Organization,
-        _ => return Err(with_name(&"`for_payer_type` is neither `user` nor `org`")),
-    };
-    // A plan without features would revoke those of its holders.
-    let features = row.array("features").map_err(|e| with_name(&e))?;
-    let features = features.ok_or_else(|| with_name(&"it came without its features"))?;
-    let feature = |feature: &Json<'_>| {
-        let slug = feature.object().and_then(|feature| feature.text("slug").ok().flatten());
-        let slug = slug.and_then(|slug| slug.parse::<Slug>().ok());
-        Ok((slug.ok_or_else(|| with_name(&"a feature has no valid slug"))?, None))
-    };
-    let features = features.iter().map(feature).collect::<Result<_, String>>()?;
-    let id = row.identifier("id").ok().flatten().map(Into::into);
-    let is_default = row.truth("is_default").ok().flatten().unwrap_or(false);
-    catalog.add(kind, slug, Plan { id, retired: false, features }, is_default);
-    Ok(())
 }
 
 /// Wraps an answer in the envelope of a webhook. The envelope has no time of sending, so that a webhook about the same

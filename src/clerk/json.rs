@@ -59,7 +59,7 @@ impl<'j> Json<'j> {
     }
 
     /// The value as a string, if it is one and is valid Unicode.
-    fn string(self) -> Option<String> {
+    pub(super) fn string(self) -> Option<String> {
         self.0.starts_with('"').then(|| serde_json::from_str(self.0).ok()).flatten()
     }
 
@@ -92,6 +92,11 @@ impl<'j> Object<'j> {
     pub(super) fn get(&self, key: &str) -> Option<Json<'j>> {
         let value = self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| *value);
         value.filter(|value| !value.is_empty())
+    }
+
+    /// All keys with their values, in their order.
+    pub(super) fn entries(self) -> Vec<(String, Json<'j>)> {
+        self.0
     }
 
     /// The value of a key as a string.

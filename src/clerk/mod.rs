@@ -6,6 +6,7 @@
 
 mod admission;
 mod backend_api;
+mod config_file;
 mod cookies;
 mod credentials;
 mod http_client;
@@ -13,6 +14,7 @@ mod instance;
 mod json;
 mod jwks;
 mod jwt;
+mod plans;
 mod rate_limit;
 mod session_token;
 mod signed_in;
@@ -23,11 +25,13 @@ mod webhook_item;
 mod webhook_signature;
 
 pub use admission::{Rules, TrustedClaims};
-pub use backend_api::{BackendApi, BackendApiError, BackendSubscription, Items, Plans};
+pub use backend_api::{BackendApi, BackendApiError, BackendSubscription, Items};
+pub use config_file::{ConfiguredPlans, InvalidConfiguration, read_configuration};
 pub use credentials::Credentials;
 pub use instance::{Instance, InvalidPublishableKey};
 pub use jwks::{InvalidKeys, SessionKeys};
 pub use jwt::{Claims, Header};
+pub use plans::Plans;
 pub use session_token::SessionVerifier;
 pub use signed_in::{SessionError, SignedIn};
 pub use webhook_event::read;

@@ -2,6 +2,7 @@
 
 mod change;
 mod effect;
+mod import;
 mod preview;
 mod types;
 
@@ -35,7 +36,8 @@ pub(super) const SUBJECTS_PER_PAGE: i64 = 500;
   entitlements catalog show 4 > catalog-4.toml
   entitlements catalog diff 4 5
   entitlements catalog types --language ts --output web/entitlements.ts
-  entitlements catalog types --language ts --check web/entitlements.ts")]
+  entitlements catalog types --language ts --check web/entitlements.ts
+  entitlements catalog import billing.json --output catalog.toml")]
 pub(super) struct CatalogCommand {
     #[command(subcommand)]
     action: CatalogAction,
@@ -71,6 +73,17 @@ enum CatalogAction {
         #[command(flatten)]
         args: ApplyArgs,
     },
+    /// Convert the file of Clerk's command line to a catalog file
+    ///
+    /// It reads what `clerk config pull --keys billing` writes. A plan that cannot be read is left out and reported on
+    /// standard error.
+    #[command(after_help = "Examples:
+  clerk config pull --keys billing --output billing.json
+  entitlements catalog import billing.json --output catalog.toml
+  clerk config pull --keys billing | entitlements catalog import /dev/stdin
+
+Exit codes: 0 if all plans were imported; 1 if some were left out; 2 for any error")]
+    Import(import::ImportArgs),
     /// List catalog versions, newest first, with the person who applied each, and why
     History {
         /// Maximum number of versions to list
@@ -182,6 +195,7 @@ impl CatalogCommand {
                 let edit = CatalogEdit::of_clerk(&self.direct, *remove_retired, format).await?;
                 return edit.apply(args).await;
             }
+            CatalogAction::Import(args) => return args.run(format),
             CatalogAction::History { limit } => {
                 history(&store().await?.catalog_history(*limit).await?, format);
             }

@@ -85,7 +85,7 @@ fn create_key(folder: &Path) -> anyhow::Result<bool> {
 }
 
 /// Creates a file that is complete as soon as it has its name; returns whether it did, or the file existed.
-fn create(path: &Path, mode: u32, text: &str) -> anyhow::Result<bool> {
+pub(super) fn create(path: &Path, mode: u32, text: &str) -> anyhow::Result<bool> {
     let create = || -> io::Result<bool> {
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(folder)?;

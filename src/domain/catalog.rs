@@ -166,6 +166,22 @@ impl Catalog {
         plans.plans.insert(slug, plan);
     }
 
+    /// Makes `free` the default plan for a kind that has plans and no default plan; returns a note about it, or about the lack
+    /// of a default plan.
+    pub fn assume_default(&mut self, kind: Kind, free: Option<&Slug>) -> Option<String> {
+        let plan_set = self.plan_set_mut(kind);
+        if plan_set.default_plan.is_some() || plan_set.plans.is_empty() {
+            return None;
+        }
+        plan_set.default_plan = free.cloned();
+        Some(match free {
+            Some(slug) => format!("{kind}.default_plan: `{slug}` assumed, which Clerk creates"),
+            None => format!(
+                "{kind}.default_plan: the file names none; add it, or every {kind} without a subscription has no feature"
+            ),
+        })
+    }
+
     /// Adds the plans of an earlier list that this one lacks, marked as retired: their holders keep them until an
     /// operator removes them. A plan that was only renamed is not retired.
     pub fn keep_retired(&mut self, before: &Self) {

@@ -1,5 +1,6 @@
 //! The command line, packaging, logs, metrics and traces.
 
+pub mod catalog_import;
 pub mod catalog_types;
 pub mod catalogs;
 pub mod chart;

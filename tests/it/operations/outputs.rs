@@ -19,7 +19,7 @@ const IDS: [&str; 2] =
 
 /// Each command, with the definition of its JSON in `docs/commands.schema.json`.
 #[rustfmt::skip]
-const COMMANDS: [(&str, &str); 35] = [
+const COMMANDS: [(&str, &str); 36] = [
     ("check export --user USER", "decision"),
     ("check sso --user USER", "decision"),
     ("check --plan max --user USER", "decision"),
@@ -45,6 +45,7 @@ const COMMANDS: [(&str, &str); 35] = [
     ("catalog history", "catalogVersion"),
     ("catalog show", "catalogVersion"),
     ("catalog diff 1", "catalogDiff"),
+    ("catalog import billing.json", "catalogImport"),
     ("catalog types --language ts", "catalogTypes"),
     ("catalog types --language ts --check keys.ts", "catalogTypes"),
     ("catalog preview USER max --count projects=200", "preview"),
@@ -104,6 +105,7 @@ impl Scene {
         shell.write("next.toml", &CATALOG.replacen("\"export\"]", "\"charts\"]", 1));
         shell.write("callers.toml", CALLERS);
         shell.write("wrong.json", "{}");
+        shell.write("billing.json", BILLING);
         shell.write("keys.ts", "export type Feature =\n  | \"expotr\";\n");
         shell.write("export.jsonl", "");
         Self { replica, shell, ids, _clerk: clerk, _db: db }
@@ -126,6 +128,10 @@ const CALLERS: &str = r#"
     sha256 = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
     scopes = ["check", "support"]
     created = 2026-11-03
+"#;
+
+const BILLING: &str = r#"
+    {"billing":{"plans":{"free_user":{"payer_type":"user","features":["reports"]},"pro":{"payer_type":"user"}}}}
 "#;
 
 /// Sets every time that the database chose to a fixed one.
