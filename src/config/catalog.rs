@@ -30,11 +30,12 @@ pub fn read_catalog(path: &Path) -> anyhow::Result<(Catalog, String)> {
     Ok((parse_catalog(&text, &name)?, name))
 }
 
-/// Parses the text of a catalog file with this name, which must list a plan.
+/// Parses the text of a catalog file with this name. It must list a plan, unless its patterns of numbers are for Clerk's
+/// plans.
 pub fn parse_catalog(text: &str, name: &str) -> anyhow::Result<Catalog> {
     let catalog = Catalog::from_toml(text).with_context(|| name.to_owned())?;
     ensure!(
-        catalog.plans() > 0,
+        catalog.plans() > 0 || !catalog.numbers().is_empty(),
         "{name} lists no plan, so it would end the access of everybody: add plans, or name another file"
     );
     Ok(catalog)

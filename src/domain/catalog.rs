@@ -2,10 +2,12 @@
 
 mod diff;
 mod names;
+mod numbers;
 mod written;
 
 pub use diff::{CatalogChange, ChangeKind};
 pub use names::PlanNames;
+pub use numbers::{InvalidNumbers, Numbers};
 pub use written::InvalidCatalog;
 
 use super::{Grace, Kind, PlanName, Slug, SubscriptionUpdate, Target};
@@ -23,6 +25,8 @@ pub struct Catalog {
     pub grace: Grace,
     /// Features that are never granted from an account that may be outdated.
     strict: BTreeSet<Slug>,
+    /// The patterns by which slugs of features state limits.
+    numbers: Numbers,
 }
 
 /// The plans for one kind of subject.
@@ -146,15 +150,18 @@ impl Catalog {
     }
 
     /// Adds the plans of `other` that this catalog lacks. Plans with the same id are the same plan, and this catalog's
-    /// version wins; so does its grace. `names` supplies ids that neither catalog states.
+    /// version wins; so does its grace. Its patterns of numbers apply to all plans. `names` supplies ids that neither
+    /// catalog states.
     #[must_use]
     pub fn overlaid_on(self, other: Self, names: &PlanNames) -> Self {
-        Self {
+        let merged = Self {
             user: names.merge(Kind::User, self.user, other.user),
             organization: names.merge(Kind::Organization, self.organization, other.organization),
             grace: self.grace,
             strict: self.strict.into_iter().chain(other.strict).collect(),
-        }
+            numbers: Numbers::default(),
+        };
+        merged.with_numbers(self.numbers)
     }
 
     /// Adds a plan that Clerk's Backend API lists.
@@ -166,8 +173,8 @@ impl Catalog {
         plans.plans.insert(slug, plan);
     }
 
-    /// Makes `free` the default plan for a kind that has plans and no default plan; returns a note about it, or about the lack
-    /// of a default plan.
+    /// Makes `free` the default plan for a kind that has plans and no default plan; returns a note about it, or about the
+    /// lack of a default plan.
     pub fn assume_default(&mut self, kind: Kind, free: Option<&Slug>) -> Option<String> {
         let plan_set = self.plan_set_mut(kind);
         if plan_set.default_plan.is_some() || plan_set.plans.is_empty() {

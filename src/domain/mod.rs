@@ -30,7 +30,8 @@ pub use access_changes::{AccessChange, access_changes};
 pub use account::{Account, Standing};
 pub use allowed_origin::{AllowedOrigin, InvalidOrigin};
 pub use catalog::{
-    Catalog, CatalogChange, ChangeKind, FoundBy, InvalidCatalog, Plan, PlanNames, PlanSet,
+    Catalog, CatalogChange, ChangeKind, FoundBy, InvalidCatalog, InvalidNumbers, Numbers, Plan,
+    PlanNames, PlanSet,
 };
 pub use changes::{ChangeCause, DatedCatalog, FeatureChange, FeatureState, HistoryChange, changes};
 pub use decide::{

@@ -4,6 +4,7 @@ mod history;
 mod history_records;
 mod laws;
 mod many;
+mod numbers;
 mod overrides;
 mod plans;
 mod texts;

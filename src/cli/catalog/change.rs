@@ -108,6 +108,9 @@ impl CatalogEdit {
 
     fn print(&self) {
         print_changes(&self.changes);
+        for note in self.planned.after.number_notes() {
+            say!("{}", paint(WARN, &format!("note: {note}")));
+        }
         if !self.changes.is_empty() {
             self.effect.print();
         }
@@ -119,6 +122,7 @@ impl CatalogEdit {
             "changes": self.changes,
             "effect": self.effect.json(),
             "leftOut": self.left_out,
+            "notes": self.planned.after.number_notes(),
         })
     }
 

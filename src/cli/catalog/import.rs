@@ -7,7 +7,7 @@ use crate::{
         output::{Format, GOOD, complain, paint, print_text, say_json},
         render::counted,
     },
-    domain::Catalog,
+    domain::{Catalog, Numbers},
 };
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -27,13 +27,26 @@ pub(super) struct ImportArgs {
     /// Catalog file to create instead of printing it; a file that exists is never changed
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+
+    /// Pattern of the slugs that state a limit of a feature, as `projects=projects_{n}`, for the table `[numbers]`; give it
+    /// once for each feature
+    #[arg(long = "number", value_name = "FEATURE=PATTERN", value_parser = parse_number)]
+    numbers: Vec<(String, String)>,
+}
+
+fn parse_number(text: &str) -> Result<(String, String), &'static str> {
+    let parsed = text.split_once('=').map(|(feature, pattern)| (feature.into(), pattern.into()));
+    parsed.ok_or("needs a feature and a pattern, as projects=projects_{n}")
 }
 
 impl ImportArgs {
     pub(super) fn run(&self, format: Format) -> anyhow::Result<ExitCode> {
         let file = self.file.display().to_string();
         let bytes = fs::read(&self.file).with_context(|| format!("cannot read {file}"))?;
-        let found = read_configuration(&bytes).with_context(|| file.clone())?;
+        let mut found = read_configuration(&bytes).with_context(|| file.clone())?;
+        let numbers = Numbers::parse(self.numbers.iter().cloned()).context("--number")?;
+        found.catalog = found.catalog.with_numbers(numbers);
+        found.notes.extend(found.catalog.number_notes());
         let toml = catalog_file(&found.catalog, &file)?;
         let created = self.output.as_deref().map(|output| save(output, &toml)).transpose()?;
         if format == Format::Json {

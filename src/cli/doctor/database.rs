@@ -28,6 +28,7 @@ const PARKED: &str = "parked";
 const CATALOG: &str = "catalog";
 const FILE: &str = "catalog in force";
 const PLANS: &str = "plans held";
+const NUMBERS: &str = "numbers in slugs";
 
 /// Timeout of the connection to the database.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -298,6 +299,9 @@ async fn catalog(store: &Store, settings: &Settings, report: &mut impl FnMut(Fin
                 format!("{number} is in force, from {source}, with {plans}"),
             ));
             report(within(PLANS, SLOW, plans_held(store, &version)).await);
+            if !catalog.numbers().is_empty() {
+                report(numbers(catalog));
+            }
             if let Ok(Some((file, name))) = settings.catalog_file() {
                 report(within(FILE, SLOW, compared(store, &version, &file, &name)).await);
             }
@@ -337,6 +341,16 @@ async fn compared(store: &Store, version: &CatalogVersion, file: &Catalog, name:
             )
         }
     }
+}
+
+/// Checks that the patterns of numbers in slugs do what they say.
+fn numbers(catalog: &Catalog) -> Finding {
+    let notes = catalog.number_notes();
+    if notes.is_empty() {
+        return Finding::ok(NUMBERS, "each limit is stated by one feature of its plan");
+    }
+    let fix = "correct the features in Clerk's dashboard, or `[numbers]` and `limits` in the catalog file";
+    Finding::warn(NUMBERS, notes.join("; "), fix)
 }
 
 async fn plans_held(store: &Store, version: &CatalogVersion) -> Finding {

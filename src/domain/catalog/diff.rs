@@ -71,6 +71,8 @@ impl Catalog {
     fn entries(&self, other: &Self) -> Vec<(String, String)> {
         let mut entries = grace_entries(self.grace);
         entries.extend(self.strict.iter().map(|slug| (format!("strict.{slug}"), "strict".into())));
+        let numbers = self.numbers.written();
+        entries.extend(numbers.map(|(slug, pattern)| (format!("numbers.{slug}"), pattern)));
         for kind in [Kind::User, Kind::Organization] {
             let (plan_set, others) = (self.plan_set(kind), &other.plan_set(kind).plans);
             let default = plan_set.default_plan.iter();

@@ -1,6 +1,6 @@
 //! The catalog's text formats: operators write TOML, and this service stores JSON.
 
-use super::{Catalog, Plan, PlanSet};
+use super::{Catalog, Numbers, Plan, PlanSet, numbers::MAX_LIMIT};
 use crate::domain::{Grace, InvalidSlug, Kind, Slug, Target};
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -59,13 +59,12 @@ impl Catalog {
 
     fn written(&self) -> WrittenCatalog {
         let strict = self.strict.iter().map(ToString::to_string).collect();
-        let (user, organization) = ((&self.user).into(), (&self.organization).into());
-        WrittenCatalog { grace: self.grace.into(), strict, user, organization }
+        let plan_set = |plan_set: &PlanSet| WrittenPlanSet::of(plan_set, &self.numbers);
+        let (user, organization) = (plan_set(&self.user), plan_set(&self.organization));
+        let (grace, numbers) = (self.grace.into(), self.numbers.written().collect());
+        WrittenCatalog { grace, strict, numbers, user, organization }
     }
 }
-
-/// The largest limit, which TOML and Postgres can store as well.
-const MAX_LIMIT: u64 = i64::MAX as u64;
 
 /// The error for a catalog that cannot be used, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +78,8 @@ struct WrittenCatalog {
     grace: WrittenGrace,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     strict: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    numbers: BTreeMap<String, String>,
     #[serde(default)]
     user: WrittenPlanSet,
     #[serde(default)]
@@ -128,10 +129,17 @@ impl TryFrom<WrittenCatalog> for Catalog {
             organization: plan_set(Kind::Organization, document.organization)?,
             grace: document.grace.try_into()?,
             strict: BTreeSet::new(),
+            numbers: Numbers::default(),
         };
+        let numbers =
+            Numbers::parse(document.numbers).map_err(|e| InvalidCatalog(e.to_string()))?;
+        let catalog = catalog.with_numbers(numbers);
         let strict = document.strict.iter().map(|slug| slug_at("strict", slug));
         let strict = strict.collect::<Result<BTreeSet<_>, _>>()?;
-        let unknown = |slug: &&Slug| !catalog.knows(Target::Feature(slug.as_str()));
+        // Clerk's plans may have a feature that only a pattern names.
+        let is_known =
+            |slug: &str| catalog.knows(Target::Feature(slug)) || catalog.numbers.has(slug);
+        let unknown = |slug: &&Slug| !is_known(slug.as_str());
         if let Some(slug) = strict.iter().find(unknown) {
             return Err(InvalidCatalog(format!(
                 "strict: no plan has the feature `{slug}`; add it to a plan or remove it"
@@ -247,20 +255,24 @@ fn slug_at(path: &str, text: &str) -> Result<Slug, InvalidCatalog> {
     text.parse().map_err(|e: InvalidSlug| InvalidCatalog(format!("{path}: `{text}` {e}")))
 }
 
-impl From<&PlanSet> for WrittenPlanSet {
-    fn from(plan_set: &PlanSet) -> Self {
-        let plans =
-            plan_set.plans.iter().map(|(slug, plan)| (slug.to_string(), plan.into())).collect();
+impl WrittenPlanSet {
+    fn of(plan_set: &PlanSet, numbers: &Numbers) -> Self {
+        let plan =
+            |(slug, plan): (&Slug, &Plan)| (slug.to_string(), WrittenPlan::of(plan, numbers));
+        let plans = plan_set.plans.iter().map(plan).collect();
         Self { default_plan: plan_set.default_plan.as_ref().map(ToString::to_string), plans }
     }
 }
 
-impl From<&Plan> for WrittenPlan {
-    fn from(plan: &Plan) -> Self {
+impl WrittenPlan {
+    /// The plan without the limits that its slugs state: they follow from the slugs, also when somebody edits these.
+    fn of(plan: &Plan, numbers: &Numbers) -> Self {
+        let stated = numbers.limits(plan);
         let id = plan.id.as_deref().map(str::to_owned);
         let mut written = Self { id, retired: plan.retired, ..Self::default() };
         for (slug, limit) in &plan.features {
             match limit {
+                Some(limit) if stated.get(slug) == Some(limit) => {}
                 Some(limit) => drop(written.limits.insert(slug.to_string(), *limit)),
                 None => drop(written.features.insert(slug.to_string())),
             }

@@ -1,6 +1,7 @@
 //! The command line, packaging, logs, metrics and traces.
 
 pub mod catalog_import;
+pub mod catalog_numbers;
 pub mod catalog_types;
 pub mod catalogs;
 pub mod chart;
