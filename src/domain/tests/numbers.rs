@@ -158,6 +158,15 @@ proptest! {
 }
 
 #[test]
+fn a_derived_limit_is_not_written_and_so_follows_its_slug() {
+    let file = "[numbers]\nprojects = 'projects_{n}'\n[user.plans.pro]\nfeatures = ['projects_25']";
+    let written = Catalog::from_toml(file).unwrap().to_toml();
+    assert!(!written.contains("limits"), "{written}");
+    let edited = Catalog::from_toml(&written.replace("_25", "_5")).unwrap();
+    assert_eq!(edited.plan_set(Kind::User).plans["pro"].features["projects"], Some(5));
+}
+
+#[test]
 fn without_patterns_nothing_is_written() {
     let catalog = Catalog::from_toml("[user.plans.pro]\nfeatures = ['projects_25']").unwrap();
     assert!(!catalog.to_toml().contains("numbers") && !catalog.to_json().contains("numbers"));
