@@ -185,6 +185,8 @@ impl Metrics {
             ("authzen", decisions),
             ("forward-auth", decisions),
             ("ext-authz", decisions),
+            ("connect", ["ok", "invalid_argument", "unavailable"]),
+            ("grpc-web", ["ok", "invalid_argument", "unavailable"]),
         ] {
             for result in results {
                 let labels = Labels([("protocol", protocol), ("result", result)]);
