@@ -2,19 +2,17 @@
 
 use super::{AuthLayer, Protocols, connect::ConnectApi};
 use crate::server::{
-    api_listener,
     grpc::{CallMetrics, Deadline},
     http::{self, HttpConnection, response::not_found},
+    http_versions,
     listener::{Listener, Peer},
 };
 use ::http::{HeaderValue, Request, Response, header};
 use axum::{Router, body::Body};
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Either, Map},
-};
+use futures_util::future::{BoxFuture, Either};
 use hyper::body::Incoming;
-use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -53,7 +51,7 @@ pub struct Api<S> {
     pub auth_layer: AuthLayer,
     /// The metrics of these calls.
     pub calls: Arc<CallMetrics>,
-    /// The protocols over HTTP/1.1.
+    /// The protocols over HTTP.
     pub protocols: Protocols,
     /// The approximate maximum age of a connection.
     pub age: Duration,
@@ -79,7 +77,7 @@ impl<S: GrpcServices> Api<S> {
             grpc: auth_layer.wrap(services.clone(), peer),
             others: http(peer),
         };
-        api_listener::serve(listener, age, stop, http2, http).await;
+        http_versions::serve(listener, age, stop, http2, http).await;
     }
 }
 
@@ -90,35 +88,36 @@ struct Http2Services<G, H> {
     others: H,
 }
 
-/// The answer of a service of HTTP/1.1, as one of gRPC.
-type AsGrpc<F> = Map<F, fn(Result<Response<Body>, Infallible>) -> Result<GrpcResponse, Infallible>>;
-
 impl<G, H> hyper::service::Service<Request<Incoming>> for Http2Services<G, H>
 where
     G: hyper::service::Service<Request<Incoming>, Response = GrpcResponse, Error = Infallible>,
     H: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    H::Future: Send + 'static,
 {
     type Response = GrpcResponse;
     type Error = Infallible;
-    type Future = Either<G::Future, Box<AsGrpc<Pin<Box<H::Future>>>>>;
+    type Future = Either<G::Future, BoxFuture<'static, Result<GrpcResponse, Infallible>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let is_grpc = |kind: &[u8]| match kind.strip_prefix(b"application/grpc") {
-            Some(rest) => !rest.starts_with(b"-web"),
+            Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
             None => false,
         };
         if kind.is_some_and(is_grpc) {
             return Either::Left(self.grpc.call(request));
         }
-        let as_grpc: fn(_) -> _ = |answer: Result<Response<Body>, Infallible>| {
-            answer.map(|answer| answer.map(tonic::body::Body::new))
-        };
-        Either::Right(Box::new(Box::pin(self.others.call(request)).map(as_grpc)))
+        let answer = self.others.call(request);
+        Either::Right(Box::pin(async {
+            // The connection polls each call once, for which decompressing and parsing take too long. So the call gets a
+            // task of its own.
+            yield_now().await;
+            answer.await.map(|answer| answer.map(tonic::body::Body::new))
+        }))
     }
 }
 
-/// The services of one HTTP/1.1 connection.
+/// The services of one connection beside gRPC.
 struct HttpServices<S> {
     connection: HttpConnection,
     connect: Option<Arc<ConnectApi<S>>>,

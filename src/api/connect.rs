@@ -5,28 +5,29 @@
 use super::{AuthLayer, GrpcServices, Hosts, LARGEST_REQUEST, pb};
 use crate::{
     server::{
-        connect::{self, ConnectError, Destination, Head, Methods},
+        auth::Admitted,
+        connect_protocol::{self, ConnectError, Destination, Head, Methods},
         grpc::Deadline,
-        http::{HttpConnection, body, framing_error},
+        http::{HttpConnection, NOSNIFF, body, framing_error},
     },
     telemetry::{Labels, Metrics},
 };
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic_web::GrpcWebLayer;
 use tower_layer::Layer;
 use tower_service::Service;
 
 /// The error for a request of a web page.
-const WEB_PAGE: &str = "the request has the Origin of another web page: a key in a web page is public, so call the service \
-     from your backend";
+const WEB_PAGE: &str = "a web page sent the request: a key in a web page is public, so call the service from your backend";
+
+/// The longest time for a call and its body, as for a call over gRPC.
+const MAX_CALL_DURATION: Duration = Duration::from_secs(5);
 
 /// The settings of Connect and gRPC-Web.
 #[derive(Clone)]
@@ -70,9 +71,14 @@ impl<S: GrpcServices> ConnectApi<S> {
         connection: HttpConnection,
         request: Request<Incoming>,
     ) -> Response {
-        let request = request.map(Body::new);
-        let is_web = is_grpc_web(request.headers());
-        let (result, answer) = match self.refusal(&request) {
+        let mut request = request.map(Body::new);
+        let media_type = grpc_web(request.headers());
+        let is_web = media_type.is_some();
+        if let Some(media_type) = media_type {
+            let media_type = HeaderValue::from_static(media_type);
+            request.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        }
+        let (result, mut answer) = match self.refusal(&request) {
             Some(error) => {
                 body::ignore(request.into_body());
                 (error.code(), error.into_response())
@@ -83,6 +89,9 @@ impl<S: GrpcServices> ConnectApi<S> {
         let protocol = if is_web { "grpc-web" } else { "connect" };
         let labels = Labels([("protocol", protocol), ("result", result)]);
         self.connect.metrics.protocol_requests.get_or_create(&labels).inc();
+        let headers = answer.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         answer
     }
 
@@ -96,7 +105,7 @@ impl<S: GrpcServices> ConnectApi<S> {
             let http = StatusCode::MISDIRECTED_REQUEST;
             return Some(ConnectError::of_http(status, http, None));
         }
-        is_from_another_page(request).then(|| Status::permission_denied(WEB_PAGE).into())
+        is_from_web_page(request.headers()).then(|| Status::permission_denied(WEB_PAGE).into())
     }
 
     async fn connect(
@@ -105,27 +114,22 @@ impl<S: GrpcServices> ConnectApi<S> {
         request: Request<Body>,
     ) -> (&'static str, Response) {
         let (parts, body) = request.into_parts();
-        let head = match self.head(&parts) {
+        let Destination::Method(method) = self.connect.methods.find(parts.uri.path()) else {
+            body::ignore(body);
+            let status = Status::unimplemented(format!("there is no method {}", parts.uri.path()));
+            let error = ConnectError::of_http(status, StatusCode::NOT_FOUND, None);
+            return (error.code(), error.into_response());
+        };
+        let head = match Head::parse(method, &parts, LARGEST_REQUEST) {
             Ok(head) => head,
             Err(error) => {
                 body::ignore(body);
-                return (error.code(), error.into_response());
+                return (error.code(), Head::refuse_head(method, &parts, error));
             }
         };
         match self.answer(connection, &head, parts, body).await {
             Ok(answer) => ("ok", answer),
             Err(error) => (error.code(), head.refuse(error)),
-        }
-    }
-
-    fn head(&self, parts: &Parts) -> Result<Head, ConnectError> {
-        match self.connect.methods.find(parts.uri.path()) {
-            Destination::Method(method) => Head::parse(method, parts, LARGEST_REQUEST),
-            Destination::Service | Destination::Nothing => {
-                let message = format!("there is no method {}", parts.uri.path());
-                let status = Status::unimplemented(message);
-                Err(ConnectError::of_http(status, StatusCode::NOT_FOUND, None))
-            }
         }
     }
 
@@ -144,13 +148,20 @@ impl<S: GrpcServices> ConnectApi<S> {
                 return Err(status.into());
             }
         };
+        let until = Instant::now() + head.time_limit(MAX_CALL_DURATION);
         let content = match head.message() {
-            Some(message) => message,
-            None => read(body, head.largest_content()).await?,
+            Some(message) => {
+                body::ignore(body);
+                message
+            }
+            None => timeout_at(until, read(body, head.largest_content()))
+                .await
+                .map_err(|_| Status::deadline_exceeded("the body did not arrive in time"))??,
         };
-        let call = connect::call(head, request.into_parts().0, content)?;
+        let left = until.saturating_duration_since(Instant::now());
+        let call = connect_protocol::call(head, request.into_parts().0, content, left)?;
         let answer = self.auth_layer.run(admitted, &self.services, call).await;
-        connect::answer(head, answer).await
+        connect_protocol::answer(head, answer).await
     }
 
     async fn grpc_web(
@@ -161,7 +172,11 @@ impl<S: GrpcServices> ConnectApi<S> {
         let mut service = GrpcWebLayer::new().layer(GrpcOverHttp1 { api: self, connection });
         let answer = service.call(request).await.unwrap_or_else(|never| match never {});
         let status = Status::from_header_map(answer.headers());
-        let result = status.map_or("ok", |status| ConnectError::from(status).code());
+        let result = match status {
+            Some(status) => ConnectError::from(status).code(),
+            None if answer.status() == StatusCode::OK => "ok",
+            None => "refused",
+        };
         (result, answer.map(Body::new))
     }
 
@@ -169,10 +184,8 @@ impl<S: GrpcServices> ConnectApi<S> {
         &self,
         connection: &HttpConnection,
         request: &mut Request<B>,
-    ) -> Result<crate::server::auth::Admitted, Status> {
-        let session = connection.session.as_deref().map(Mutex::lock);
-        let session = session.map(|session| session.unwrap_or_else(PoisonError::into_inner));
-        self.auth_layer.admit(session.as_deref(), request)
+    ) -> Result<Admitted, Status> {
+        self.auth_layer.admit(connection.session().as_deref(), request)
     }
 }
 
@@ -182,28 +195,33 @@ async fn read(body: Body, largest: usize) -> Result<Bytes, ConnectError> {
         let message = error.to_string();
         let status = match error {
             TooLarge(_) | NoRoom => Status::resource_exhausted(message),
-            EndedEarly => Status::cancelled(message),
+            EndedEarly => Status::invalid_argument(message),
             TooSlow => Status::deadline_exceeded(message),
         };
         status.into()
     })
 }
 
-fn is_grpc_web(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE);
-    content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc-web"))
+/// The media types of gRPC-Web, as `tonic-web` compares them.
+const GRPC_WEB: [&str; 4] = [
+    "application/grpc-web",
+    "application/grpc-web+proto",
+    "application/grpc-web-text",
+    "application/grpc-web-text+proto",
+];
+
+/// The media type of gRPC-Web that a request has, without case and parameters.
+fn grpc_web(headers: &HeaderMap) -> Option<&'static str> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let media_type = content_type.split(';').next()?.trim();
+    GRPC_WEB.into_iter().find(|known| known.eq_ignore_ascii_case(media_type))
 }
 
-/// Whether a browser sent the request for a page of another origin.
-fn is_from_another_page(request: &Request<Body>) -> bool {
-    let headers = request.headers();
-    let Some(origin) = headers.get(header::ORIGIN) else { return false };
-    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    let host = match request.uri().authority() {
-        Some(authority) => Some(authority.as_str()), // HTTP/2
-        None => headers.get(header::HOST).and_then(|host| host.to_str().ok()),
-    };
-    !page.zip(host).is_some_and(|((_, page), host)| page.eq_ignore_ascii_case(host))
+/// Whether a browser sent the request for a web page. No page belongs to this listener, and the origin of a page whose host
+/// name was made to resolve to it looks like its own.
+fn is_from_web_page(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site");
+    headers.contains_key(header::ORIGIN) || site.is_some_and(|site| site != "none")
 }
 
 /// The gRPC services, as gRPC-Web's translation calls them.

@@ -1,4 +1,4 @@
-//! Checks the Host header of HTTP/1.1 requests to the API listener and the operator listener, against DNS rebinding.
+//! Checks the Host header of requests to the API listener and the operator listener, against DNS rebinding.
 //!
 //! A web page can make its own host name resolve to 127.0.0.1; the browser on that machine then lets the page read the
 //! answers of a loopback listener. A request of such a page still has the page's name in its Host header. Forward

@@ -21,7 +21,7 @@ use axum::{
 };
 use futures_util::StreamExt;
 use http::{HeaderValue, Method, StatusCode, header};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// The maximum number of account loads of one protocol in progress: less than a third of the 256 of a replica, so that
@@ -149,9 +149,8 @@ async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let admitted = match &connection.session {
+    let admitted = match connection.session() {
         Some(session) => {
-            let session = session.lock().unwrap_or_else(PoisonError::into_inner);
             session.admit(request.headers(), layers.source, Some(Scope::Check), stream)
         }
         None => Ok(Admitted::Open),

@@ -16,7 +16,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use response::refuse;
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
@@ -27,21 +27,26 @@ use tower_service::Service;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes browsers use the declared content type instead of guessing it.
-const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+pub(crate) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// The connection of a request, which is an extension of the request.
 #[derive(Clone)]
 pub(crate) struct HttpConnection {
     /// The slot of the connection in the listener.
     pub(crate) slot: ConnectionSlot,
-    /// Its authentication; `None` if callers are not authenticated.
-    pub(crate) session: Option<Arc<Mutex<CallerSession>>>,
+    session: Option<Arc<Mutex<CallerSession>>>,
 }
 
 impl HttpConnection {
     pub(crate) fn new(peer: &Peer, callers: Option<Arc<Callers>>) -> Self {
         let session = callers.map(|callers| CallerSession::new(callers, peer.names().to_vec()));
         Self { slot: peer.slot(), session: session.map(|session| Arc::new(Mutex::new(session))) }
+    }
+
+    /// The authentication; `None` if callers are not authenticated.
+    pub(crate) fn session(&self) -> Option<MutexGuard<'_, CallerSession>> {
+        let session = self.session.as_deref()?;
+        Some(session.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -34,11 +34,28 @@ impl Lifetime {
     ///
     /// The error of the connection.
     pub async fn limit<C: GracefulConnection>(self, connection: C) -> Result<(), C::Error> {
+        self.limit_if_begun(connection, || true).await
+    }
+
+    /// As [`limit`](Self::limit), but when the listener drains, a connection that has not begun a request is closed: hyper
+    /// would wait for the rest of its first head.
+    ///
+    /// # Errors
+    ///
+    /// The error of the connection.
+    pub async fn limit_if_begun<C: GracefulConnection>(
+        self,
+        connection: C,
+        has_begun: impl Fn() -> bool,
+    ) -> Result<(), C::Error> {
         let mut connection = pin!(connection);
         tokio::select! {
             biased;
             ended = connection.as_mut() => return ended,
             () = self.drain.cancelled() => {
+                if !has_begun() {
+                    return Ok(());
+                }
                 connection.as_mut().graceful_shutdown();
                 return connection.await;
             }

@@ -39,6 +39,8 @@ async fn an_invalid_message_is_refused_with_the_name_of_its_field() {
         ),
         (r#"{"userID":"user_1","feature":"export"}"#, "unrecognized field name 'userID'"),
         (r#"{"feature":"export""#, "EOF while parsing"),
+        (r#"{"feature":"export","feature":"sso"}"#, "the key `feature` is present twice"),
+        (r#"{"user_id":"user_1","userId":"user_2"}"#, "the key `userId` is present twice"),
         (r#"{"feature":"export"} {}"#, "trailing characters"),
         ("[]", "the JSON of the message: invalid type"),
         (r#"{"consistency":{"atLeast":5}}"#, "consistency.atLeast"),
@@ -130,19 +132,24 @@ async fn callers_and_scopes_are_those_of_grpc() {
 }
 
 #[tokio::test]
-async fn a_web_page_of_another_origin_gets_no_answer() {
+async fn a_web_page_gets_no_answer() {
     let db = Db::new().await;
     let replica = Replica::start(&db).await;
     let own = format!("http://{}", replica.bound.api);
-    for (origin, status) in
-        [("https://evil.example", 403), ("null", 403), ("http://127.0.0.1:1", 403), (&own, 200)]
-    {
+    for (header, value, status) in [
+        ("origin", "https://evil.example", 403),
+        ("origin", "null", 403),
+        ("origin", &*own, 403),
+        ("sec-fetch-site", "cross-site", 403),
+        ("sec-fetch-site", "none", 200),
+    ] {
         for protocol in ["application/json", "application/grpc-web+proto"] {
-            let headers = [("content-type", protocol), ("origin", origin)];
+            let headers = [("content-type", protocol), (header, value)];
             let body = if protocol == JSON.1 { good().into_bytes() } else { web_question() };
             let answer = call(&replica, CHECK, &headers, body).await;
-            assert_eq!(answer.status, status, "{origin} {protocol}: {answer:?}");
+            assert_eq!(answer.status, status, "{value} {protocol}: {answer:?}");
             assert!(answer.headers.get("access-control-allow-origin").is_none());
+            assert_eq!(answer.headers["x-content-type-options"], "nosniff");
         }
     }
     let rebound = ask(&replica, &[("host", "evil.example")], good()).await;

@@ -1,4 +1,4 @@
-//! The API listener tells gRPC and HTTP/1.1 apart by the first bytes, (and by ALPN: `security::tls`).
+//! The API listener tells gRPC and HTTP/1.1 apart by the first bytes and, as `security::tls` shows, by ALPN.
 
 use crate::support::{
     connect::CHECK,
@@ -84,4 +84,18 @@ async fn a_connection_serves_many_requests_of_different_protocols() {
         assert_eq!(ofrep.send().await.unwrap().status(), 200);
         assert_eq!(client.get(url("/metrics")).send().await.unwrap().status(), 404);
     }
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_the_rest_of_a_first_head() {
+    let db = Db::new().await;
+    let replica = Replica::start(&db).await;
+    let mut peer = TcpStream::connect(replica.bound.api).await.unwrap();
+    peer.write_all(b"POST /x HTTP/1.1\r\nhost: localhost\r\n").await.unwrap();
+    let served = replica.check(ADA, "", "export").await; // the listener has read the bytes before
+    assert!(!served.allowed);
+    replica.stop().await.unwrap();
+    let mut rest = Vec::new();
+    peer.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
 }

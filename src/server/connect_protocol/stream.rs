@@ -35,17 +35,13 @@ struct Frames {
     unread: BytesMut,
 }
 
-/// The answer to a call whose answer is a stream. Its status is always 200: an error is in the last frame.
-pub(super) fn answer(head: &Head, grpc: http::Response<tonic::body::Body>) -> Response {
-    let (parts, body) = grpc.into_parts();
-    if let Some(status) = failure(&parts.headers) {
-        return of_error(head.encoding, &status);
-    }
+/// The answer to a call that was accepted. Its status is always 200: an error is in the last frame.
+pub(super) fn answer(head: &Head, grpc: tonic::body::Body) -> Response {
     let frames = Frames {
         encoding: head.encoding,
         is_gzip: head.accepts_gzip,
         kind: head.method.output(),
-        grpc: Some(body),
+        grpc: Some(grpc),
         unread: BytesMut::new(),
     };
     let body = Body::from_stream(unfold(frames, |mut frames| async {
@@ -119,6 +115,7 @@ impl Frames {
 
     fn end(&mut self, error: Option<&Status>) -> Bytes {
         self.grpc = None;
+        self.unread.clear();
         end(error)
     }
 }

@@ -14,7 +14,7 @@ use base64::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use prost_reflect::MethodDescriptor;
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 use tonic::Status;
 
 /// The version of the protocol, in a header of POST.
@@ -170,10 +170,24 @@ impl Head {
         }
     }
 
-    /// The timeout as gRPC writes it, in at most 8 digits.
-    pub(super) fn grpc_timeout(&self) -> Option<HeaderValue> {
-        let ms = self.timeout_ms?.min(99_999_999);
-        HeaderValue::from_str(&format!("{ms}m")).ok()
+    /// How long the call may take, its body included; at most `most`.
+    pub(crate) fn time_limit(&self, most: Duration) -> Duration {
+        self.timeout_ms.map_or(most, |ms| Duration::from_millis(ms).min(most))
+    }
+
+    /// The answer to a request whose head is invalid. Only an answer of a known media type can be a stream.
+    pub(crate) fn refuse_head(
+        method: &ConnectMethod,
+        parts: &Parts,
+        error: ConnectError,
+    ) -> Response {
+        let is_stream = method.descriptor.is_server_streaming();
+        match encoding_of(parts.headers.get(header::CONTENT_TYPE), is_stream) {
+            Ok(encoding) if is_stream && !error.is_of_http() => {
+                stream::of_error(encoding, &error.into_status())
+            }
+            Ok(_) | Err(_) => error.into_response(),
+        }
     }
 }
 

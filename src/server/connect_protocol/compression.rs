@@ -2,7 +2,7 @@
 
 use super::ConnectError;
 use bytes::Bytes;
-use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
+use flate2::{Compression, bufread::MultiGzDecoder, write::GzEncoder};
 use http::HeaderValue;
 use std::io::{Read, Write};
 use tonic::Status;
@@ -14,7 +14,7 @@ const SHORTEST: usize = 1024;
 pub(super) fn is_gzip(name: Option<&[u8]>) -> Result<bool, ConnectError> {
     match name {
         None | Some(b"" | b"identity") => Ok(false),
-        Some(b"gzip") => Ok(true),
+        Some(name) if name.eq_ignore_ascii_case(b"gzip") => Ok(true),
         Some(other) => {
             let other = String::from_utf8_lossy(other);
             let message = format!("unknown compression `{other}`: gzip and identity are supported");
@@ -35,7 +35,7 @@ pub(super) fn accepts_gzip(list: Option<&HeaderValue>) -> bool {
 /// Decompresses content to at most `largest` bytes.
 pub(super) fn decompress(content: &[u8], largest: usize) -> Result<Bytes, ConnectError> {
     let mut decompressed = Vec::new();
-    let mut decoder = GzDecoder::new(content).take(largest as u64 + 1);
+    let mut decoder = MultiGzDecoder::new(content).take(largest as u64 + 1);
     decoder
         .read_to_end(&mut decompressed)
         .map_err(|error| ConnectError::invalid(format!("the body is not valid gzip: {error}")))?;

@@ -1,4 +1,4 @@
-//! The API listener: HTTP/2 and HTTP/1.1 on one port, each with its services.
+//! HTTP/2 and HTTP/1.1 on one port, each with its service.
 
 use super::{
     grpc, http,
@@ -8,7 +8,14 @@ use ::http::{Request, Response};
 use futures_util::future::Either;
 use hyper::{body::Incoming, service::Service};
 use hyper_util::rt::TokioIo;
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 /// The maximum number of open connections.
@@ -42,10 +49,31 @@ pub async fn serve<G, H>(
             Either::Left(grpc::InlineConnection(Box::pin(connection)))
         }
         HttpVersion::Http1 => {
-            let service = on_http1(io.inner());
-            Either::Right(Box::pin(lifetime.limit(http1.serve_connection(io, service))))
+            let has_begun = Arc::new(AtomicBool::new(false));
+            let service =
+                NotesRequests { service: on_http1(io.inner()), has_begun: has_begun.clone() };
+            let connection = http1.serve_connection(io, service);
+            let has_begun = move || has_begun.load(Ordering::Relaxed);
+            Either::Right(Box::pin(lifetime.limit_if_begun(connection, has_begun)))
         }
     };
     let limits = ListenerLimits { connections: MAX_CONNECTIONS, age, unverified: None };
     listener::serve(listener.allow_http2(), limits, stop, connect).await;
+}
+
+/// A service that notes whether it has received a request.
+struct NotesRequests<H> {
+    service: H,
+    has_begun: Arc<AtomicBool>,
+}
+
+impl<H: Service<Request<Incoming>>> Service<Request<Incoming>> for NotesRequests<H> {
+    type Response = H::Response;
+    type Error = H::Error;
+    type Future = H::Future;
+
+    fn call(&self, request: Request<Incoming>) -> H::Future {
+        self.has_begun.store(true, Ordering::Relaxed);
+        self.service.call(request)
+    }
 }

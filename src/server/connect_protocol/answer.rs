@@ -9,7 +9,7 @@ use axum::{body::Body, response::Response};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body_util::BodyExt;
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// Translates the answer of a gRPC call.
 ///
@@ -20,16 +20,16 @@ pub(crate) async fn answer(
     head: &Head,
     grpc: http::Response<tonic::body::Body>,
 ) -> Result<Response, ConnectError> {
+    if let Some(status) = failure(grpc.headers()) {
+        return Err(of_caller(head, status).into());
+    }
     if head.is_stream {
-        return Ok(stream::answer(head, grpc));
+        return Ok(stream::answer(head, grpc.into_body()));
     }
     let (parts, body) = grpc.into_parts();
-    if let Some(status) = failure(&parts.headers) {
-        return Err(status.into());
-    }
     let (frame, trailers) = read(body).await?;
     match trailers.as_ref().and_then(failure) {
-        Some(status) => Err(status.into()),
+        Some(status) => Err(of_caller(head, status).into()),
         None => unary(head, &parts.headers, trailers.as_ref(), frame),
     }
 }
@@ -67,7 +67,6 @@ fn unary(
     if is_compressed {
         into.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    into.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(answer)
 }
 
@@ -90,7 +89,16 @@ fn copy(from: &HeaderMap, prefix: &str, into: &mut HeaderMap) {
     }
 }
 
+/// gRPC calls a message that cannot be decoded an internal error. It is one of the caller.
+fn of_caller(head: &Head, status: Status) -> Status {
+    let is_undecoded = status.code() == Code::Internal && status.message().contains("decode");
+    if head.encoding == Encoding::Proto && is_undecoded {
+        return Status::invalid_argument(status.message());
+    }
+    status
+}
+
 /// The error in the headers or trailers of an answer, if the call failed.
 pub(super) fn failure(headers: &HeaderMap) -> Option<Status> {
-    Status::from_header_map(headers).filter(|status| status.code() != tonic::Code::Ok)
+    Status::from_header_map(headers).filter(|status| status.code() != Code::Ok)
 }

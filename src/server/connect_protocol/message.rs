@@ -1,6 +1,6 @@
 //! A message of a call, between the encoding of the request and protobuf's binary encoding.
 
-use super::{ConnectError, Head, compression};
+use super::{ConnectError, Head, compression, json_keys::UniqueKeys};
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::Full;
 use prost::Message as _;
@@ -58,8 +58,12 @@ fn enveloped(head: &Head, mut content: Bytes) -> Result<(Bytes, bool), ConnectEr
     }
     let prefix = content.split_to(PREFIX_LEN);
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
-    let is_compressed = prefix[0] & COMPRESSED != 0;
-    if usize::try_from(length) != Ok(content.len()) || is_compressed && !head.is_gzip {
+    let is_compressed = match prefix[0] {
+        0 => false,
+        COMPRESSED if head.is_gzip => true,
+        _ => return Err(invalid()),
+    };
+    if usize::try_from(length) != Ok(content.len()) {
         return Err(invalid());
     }
     Ok((content, is_compressed))
@@ -76,6 +80,8 @@ fn from_json(kind: MessageDescriptor, json: &[u8]) -> Result<Bytes, ConnectError
     if json.is_empty() {
         return Err(ConnectError::invalid("the body is empty: send a JSON object, such as {}"));
     }
+    serde_json::from_slice::<UniqueKeys>(json)
+        .map_err(|error| ConnectError::invalid(format!("the JSON of the message: {error}")))?;
     let mut json = serde_json::Deserializer::from_slice(json);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);

@@ -43,6 +43,11 @@ impl ConnectError {
         *self.status
     }
 
+    /// Whether the error has an HTTP status of its own.
+    pub(super) fn is_of_http(&self) -> bool {
+        self.http.is_some()
+    }
+
     /// The name of the code.
     pub(crate) fn code(&self) -> &'static str {
         name(self.status.code())

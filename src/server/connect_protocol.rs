@@ -7,17 +7,22 @@ mod answer;
 mod compression;
 mod error;
 mod head;
+mod json_keys;
 mod message;
 mod stream;
 
+pub(crate) use answer::answer;
 pub(crate) use error::ConnectError;
 pub(crate) use head::Head;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header, request::Parts};
+use http::{HeaderName, HeaderValue, Request, header, request::Parts};
 use message::Message;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 use tonic::body::Body;
 
 /// The methods that Connect serves, by path.
@@ -95,7 +100,7 @@ impl ConnectMethod {
 }
 
 /// The headers of a request that describe its own body and connection, and not the call.
-const OF_THE_TRANSPORT: [header::HeaderName; 8] = [
+const OF_THE_TRANSPORT: [HeaderName; 8] = [
     header::ACCEPT_ENCODING,
     header::CONNECTION,
     header::CONTENT_ENCODING,
@@ -106,7 +111,7 @@ const OF_THE_TRANSPORT: [header::HeaderName; 8] = [
     header::TRANSFER_ENCODING,
 ];
 
-/// The gRPC call of a request, whose body has this content.
+/// The gRPC call of a request, whose body has this content. It may take as long as `left`.
 ///
 /// # Errors
 ///
@@ -115,21 +120,21 @@ pub(crate) fn call(
     head: &Head,
     mut parts: Parts,
     content: Bytes,
+    left: Duration,
 ) -> Result<Request<Body>, ConnectError> {
     let message = Message::input(head, content)?;
-    for name in OF_THE_TRANSPORT {
+    let is_grpcs = |name: &&HeaderName| name.as_str().starts_with("grpc-");
+    let of_grpc: Vec<_> = parts.headers.keys().filter(is_grpcs).cloned().collect();
+    for name in of_grpc.iter().chain(&OF_THE_TRANSPORT) {
         parts.headers.remove(name);
     }
     let grpc = HeaderValue::from_static("application/grpc");
     parts.headers.insert(header::CONTENT_TYPE, grpc);
     parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    parts.headers.remove("grpc-timeout");
-    if let Some(timeout) = head.grpc_timeout() {
+    if let Ok(timeout) = HeaderValue::from_str(&format!("{}m", left.as_millis())) {
         parts.headers.insert("grpc-timeout", timeout);
     }
     parts.method = http::Method::POST;
     parts.version = http::Version::HTTP_2;
     Ok(Request::from_parts(parts, message.framed()))
 }
-
-pub(crate) use answer::answer;
