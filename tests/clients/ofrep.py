@@ -15,7 +15,7 @@ UNLIKE = {
                                         "no API key": "false, FLAG_NOT_FOUND", "wrong API key": "false, FLAG_NOT_FOUND"},
 }.get(CLIENT, {})
 
-table, program = Table(CLIENT, VERSION), Program(*PROGRAM, os.environ["OPERATOR_URL"])
+table, program = Table(CLIENT, VERSION), Program(*PROGRAM, os.environ["API_URL"])
 shown = program.shown
 story(table, program.allows, f"ofrep{os.getpid()}")
 answer = program.ask("boolean", "export", False, WHO)
@@ -37,6 +37,6 @@ row("no targeting key", shown("boolean", "export", False, {}), "false, TARGETING
 program.close()
 for call, keys, expected in [("no API key", [], "false, GENERAL"), ("wrong API key", ["ent_guess"], "false, GENERAL"),
                              ("API key", [os.environ["KEY"]], "true")]:
-    program = Program(*PROGRAM, os.environ["KEYED_OPERATOR_URL"], *keys)
+    program = Program(*PROGRAM, os.environ["KEYED_URL"], *keys)
     row(call, program.shown("boolean", "export", False, WHO), expected)
     program.close()

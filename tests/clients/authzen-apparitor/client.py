@@ -42,7 +42,7 @@ def several(client, semantic):
     return ", ".join(str(one.decision) for one in answer.evaluations)
 
 
-open_one = client(os.environ["OPERATOR_URL"])
+open_one = client(os.environ["API_URL"])
 story(table, lambda user: one(open_one, user).decision, "authzen")
 table.row("feature", shown(open_one, ADA), "True, REASON_PLAN")
 table.row("plan", shown(open_one, ADA, USE, Resource(type="plan", id="pro")), "True, REASON_PLAN")
@@ -54,7 +54,7 @@ table.row("malformed subject", shown(open_one, "ada"), "AuthZENClientError")
 for semantic, expected in [("execute_all", "True, False, True"), ("deny_on_first_deny", "True, False"),
                            ("permit_on_first_permit", "True")]:
     table.row(f"several, {semantic}", several(open_one, semantic), expected)
-url, key = os.environ["KEYED_OPERATOR_URL"], os.environ["KEY"]
+url, key = os.environ["KEYED_URL"], os.environ["KEY"]
 table.row("no API key", shown(client(url), ADA), "AuthZENClientError")
 table.row("wrong API key", shown(client(url, authorization="Bearer ent_guess"), ADA), "AuthZENClientError")
 table.row("API key", shown(client(url, authorization=f"Bearer {key}"), ADA), "True, REASON_PLAN")

@@ -9,5 +9,5 @@ from openfeature.contrib.provider.flagd.config import ResolverType
 from answer import answer
 
 mode, *selector = sys.argv[1:]
-answer(FlagdProvider(host=os.environ["GRPC_HOST"], port=int(os.environ["GRPC_PORT"]), deadline_ms=5000,
+answer(FlagdProvider(host="127.0.0.1", port=int(os.environ["API_PORT"]), deadline_ms=5000,
                      resolver_type=ResolverType(mode), selector=selector[0] if selector else None))
