@@ -81,7 +81,7 @@ enum CatalogAction {
   clerk config pull --keys billing --output billing.json
   entitlements catalog import billing.json --output catalog.toml
   clerk config pull --keys billing | entitlements catalog import /dev/stdin
-  entitlements catalog import billing.json --number 'projects=projects_{n}'
+  entitlements catalog import billing.json --number projects=PATTERN # as in [numbers]
 
 Exit codes: 0 if all plans were imported; 1 if some were left out; 2 for any error")]
     Import(import::ImportArgs),

@@ -28,7 +28,7 @@ pub(super) struct ImportArgs {
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Pattern of the slugs that state a limit of a feature, as `projects=projects_{n}`, for the table `[numbers]`; give it
+    /// Pattern of the slugs that state a limit of a feature, in the form of the table `[numbers]`; give it
     /// once for each feature
     #[arg(long = "number", value_name = "FEATURE=PATTERN", value_parser = parse_number)]
     numbers: Vec<(String, String)>,

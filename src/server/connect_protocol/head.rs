@@ -123,7 +123,7 @@ impl Head {
             Some("proto") => Encoding::Proto,
             Some(_) | None => {
                 return Err(unsupported(
-                    "the parameter `encoding` must be `json` or `proto`",
+                    "a GET needs the parameters `encoding` (`json` or `proto`) and `message`; or use POST",
                     UNARY,
                 ));
             }
