@@ -26,8 +26,8 @@ impl Lifetime {
         Self { age: age.mul_f64(0.9 + 0.2 * fastrand::f64()), drain }
     }
 
-    /// Runs a connection to its end. At its maximum age, it is shut down gracefully, and aborted after
-    /// [`GRACEFUL_CLOSE_TIMEOUT`], so that a peer that reads no answers cannot hold it longer. When the listener drains,
+    /// Runs a connection to its end. At its maximum age, it is shut down gracefully, and aborted 30 s
+    /// later, so that a peer that reads no answers cannot hold it longer. When the listener drains,
     /// it is shut down gracefully without that timeout.
     ///
     /// # Errors
