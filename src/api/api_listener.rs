@@ -62,14 +62,13 @@ impl<S: GrpcServices> Api<S> {
     pub async fn serve(self, listener: Listener, stop: CancellationToken) {
         let Self { services, auth_layer, calls, protocols, age } = self;
         let services = Deadline::new(services, calls);
-        let callers = auth_layer.callers.clone();
         let connect = protocols.connect.clone().map(|connect| {
             Arc::new(ConnectApi::new(connect, auth_layer.clone(), services.clone()))
         });
         let router = protocols.merged_into(Router::new().fallback(not_found));
         let router = http::checked(router);
         let http = |peer: &Peer| HttpServices {
-            connection: HttpConnection::new(peer, callers.clone()),
+            connection: HttpConnection::new(peer, auth_layer.session(peer)),
             connect: connect.clone(),
             router: router.clone(),
         };

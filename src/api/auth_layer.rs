@@ -23,7 +23,7 @@ use tonic::{Status, body::Body};
 /// Authenticates and authorizes the calls of a listener. Without [`Callers`], every call is admitted.
 #[derive(Clone, Default)]
 pub struct AuthLayer {
-    pub(super) callers: Option<Arc<Callers>>,
+    callers: Option<Arc<Callers>>,
     metrics: Arc<Metrics>,
 }
 
@@ -36,9 +36,13 @@ impl AuthLayer {
 
     /// Wraps the service of one connection with this peer.
     pub fn wrap<S>(&self, service: S, peer: &Peer) -> Authenticated<S> {
-        let session = |callers| CallerSession::new(callers, peer.names().to_vec());
-        let session = self.callers.clone().map(session);
-        Authenticated { service, session, metrics: self.metrics.clone() }
+        Authenticated { service, session: self.session(peer), layer: self.clone() }
+    }
+
+    /// The authentication of a connection with this peer; `None` if callers are not authenticated.
+    pub(super) fn session(&self, peer: &Peer) -> Option<CallerSession> {
+        let callers = self.callers.clone()?;
+        Some(CallerSession::new(callers, peer.names().to_vec()))
     }
 
     /// Admits a call of a connection with this session, or returns its error. The caller of a method that records callers
@@ -48,7 +52,34 @@ impl AuthLayer {
         session: Option<&CallerSession>,
         request: &mut Request<B>,
     ) -> Result<Admitted, Status> {
-        admit(session, &self.metrics, request)
+        let Some(session) = session else { return Ok(Admitted::Open) };
+        let method = request.uri().path();
+        let required = RequiredScope::of(method);
+        let scope = match required {
+            RequiredScope::Nothing => return Ok(Admitted::Open),
+            RequiredScope::Caller | RequiredScope::Unlisted => None,
+            RequiredScope::Scope(scope) => Some(scope),
+        };
+        let (headers, source) = (request.headers(), CredentialSource::Authorization);
+        let stream = is_stream(method).then_some(StreamKind::Grpc);
+        let entry = session.admit(headers, source, scope, stream);
+        let entry = entry.map_err(|refusal| refused(&self.metrics, refusal))?;
+        match (required, &entry) {
+            (RequiredScope::Unlisted, _) => Err(Status::unimplemented("unknown method")),
+            (
+                RequiredScope::Scope(scope @ (Scope::Admin | Scope::Support | Scope::Overrides)),
+                Admitted::Call(share),
+            ) => {
+                tracing::info!(caller = share.caller, method, "{scope} call");
+                if scope == Scope::Overrides {
+                    request.extensions_mut().insert(share.clone());
+                }
+                Ok(entry)
+            }
+            (RequiredScope::Scope(_) | RequiredScope::Caller | RequiredScope::Nothing, _) => {
+                Ok(entry)
+            }
+        }
     }
 
     /// Runs an admitted call with the share of its caller. A stream ends when the access of its caller is revoked.
@@ -82,40 +113,7 @@ fn loads_of(share: &CallerShare) -> LoadLimits {
 pub struct Authenticated<S> {
     service: S,
     session: Option<CallerSession>,
-    metrics: Arc<Metrics>,
-}
-
-fn admit<B>(
-    session: Option<&CallerSession>,
-    metrics: &Metrics,
-    request: &mut Request<B>,
-) -> Result<Admitted, Status> {
-    let Some(session) = session else { return Ok(Admitted::Open) };
-    let method = request.uri().path();
-    let required = RequiredScope::of(method);
-    let scope = match required {
-        RequiredScope::Nothing => return Ok(Admitted::Open),
-        RequiredScope::Caller | RequiredScope::Unlisted => None,
-        RequiredScope::Scope(scope) => Some(scope),
-    };
-    let (headers, source) = (request.headers(), CredentialSource::Authorization);
-    let stream = is_stream(method).then_some(StreamKind::Grpc);
-    let entry = session.admit(headers, source, scope, stream);
-    let entry = entry.map_err(|refusal| refused(metrics, refusal))?;
-    match (required, &entry) {
-        (RequiredScope::Unlisted, _) => Err(Status::unimplemented("unknown method")),
-        (
-            RequiredScope::Scope(scope @ (Scope::Admin | Scope::Support | Scope::Overrides)),
-            Admitted::Call(share),
-        ) => {
-            tracing::info!(caller = share.caller, method, "{scope} call");
-            if scope == Scope::Overrides {
-                request.extensions_mut().insert(share.clone());
-            }
-            Ok(entry)
-        }
-        (RequiredScope::Scope(_) | RequiredScope::Caller | RequiredScope::Nothing, _) => Ok(entry),
-    }
+    layer: AuthLayer,
 }
 
 /// Counts a rejected call. The status does not reveal what was wrong with a key.
@@ -150,13 +148,13 @@ where
     >;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        match admit(self.session.as_ref(), &self.metrics, &mut request) {
+        match self.layer.admit(self.session.as_ref(), &mut request) {
             Ok(Admitted::Open) => Either::Left(Either::Left(self.service.call(request))),
             Ok(Admitted::Call(share)) => {
                 Either::Left(Either::Right(loads_of(&share).scope(self.service.call(request))))
             }
             Ok(Admitted::Stream(admission)) => {
-                let (answer, metrics) = (self.service.call(request), self.metrics.clone());
+                let (answer, metrics) = (self.service.call(request), self.layer.metrics.clone());
                 let response =
                     async move { Ok(end_when_revoked(answer.await?, admission, metrics)) };
                 Either::Right(Either::Right(Box::pin(response)))

@@ -7,7 +7,7 @@ use crate::{
     server::{
         auth::Admitted,
         connect_protocol::{self, ConnectError, Destination, Head, Methods},
-        grpc::Deadline,
+        grpc::{Deadline, MAX_CALL_DURATION},
         http::{HttpConnection, NOSNIFF, body, framing_error},
     },
     telemetry::{Labels, Metrics},
@@ -16,7 +16,7 @@ use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic_web::GrpcWebLayer;
@@ -25,9 +25,6 @@ use tower_service::Service;
 
 /// The error for a request of a web page.
 const WEB_PAGE: &str = "a web page sent the request: a key in a web page is public, so call the service from your backend";
-
-/// The longest time for a call and its body, as for a call over gRPC.
-const MAX_CALL_DURATION: Duration = Duration::from_secs(5);
 
 /// The settings of Connect and gRPC-Web.
 #[derive(Clone)]

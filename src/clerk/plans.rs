@@ -1,7 +1,7 @@
 //! Clerk's plans with their features, as a catalog: from the list of the Backend API, and from the file of Clerk's command
 //! line.
 //!
-//! Both are read by one rule, because both must give the same catalog. What a catalog file could not contain is left out:
+//! Both are read by one rule, because both must give the same catalog. A part that a catalog file could not contain is left out:
 //! the stored catalog would not be readable.
 
 use super::json::{Json, Object};

@@ -7,7 +7,7 @@ mod inline_executor;
 mod revocation;
 
 pub use call_metrics::CallMetrics;
-pub use deadline::Deadline;
+pub use deadline::{Deadline, MAX_CALL_DURATION};
 pub(super) use inline_executor::InlineConnection;
 pub use revocation::end_when_revoked;
 

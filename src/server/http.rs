@@ -7,7 +7,7 @@ pub(crate) mod response;
 pub use cors::Cors;
 
 use super::{
-    auth::{CallerSession, Callers},
+    auth::CallerSession,
     listener::{self, ConnectionSlot, Lifetime, Listener, ListenerLimits, Peer},
 };
 use axum::{Router, extract::Request, middleware::map_request, response::Response};
@@ -38,8 +38,7 @@ pub(crate) struct HttpConnection {
 }
 
 impl HttpConnection {
-    pub(crate) fn new(peer: &Peer, callers: Option<Arc<Callers>>) -> Self {
-        let session = callers.map(|callers| CallerSession::new(callers, peer.names().to_vec()));
+    pub(crate) fn new(peer: &Peer, session: Option<CallerSession>) -> Self {
         Self { slot: peer.slot(), session: session.map(|session| Arc::new(Mutex::new(session))) }
     }
 

@@ -37,7 +37,7 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What the head of a request says.
+/// The parsed head of a request.
 pub(crate) struct Head {
     pub(super) method: MethodDescriptor,
     pub(super) encoding: Encoding,

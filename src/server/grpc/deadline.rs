@@ -19,8 +19,8 @@ use std::{
 use tokio::time::timeout;
 use tonic::{Status, body::Body};
 
-/// The maximum duration of a call, even if its caller allows more.
-const MAX_CALL_DURATION: Duration = Duration::from_secs(5);
+/// The maximum duration of a call with its request, even if its caller allows more.
+pub const MAX_CALL_DURATION: Duration = Duration::from_secs(5);
 
 /// Services with deadlines and recovery from panics.
 #[derive(Clone)]
