@@ -63,18 +63,12 @@ fn unary(
     let into = answer.headers_mut();
     copy(headers, "", into);
     copy(trailers.unwrap_or(&HeaderMap::new()), "trailer-", into);
-    into.insert(header::CONTENT_TYPE, content_type(head.encoding));
+    let media_type = HeaderValue::from_static(head.encoding.media_type(false));
+    into.insert(header::CONTENT_TYPE, media_type);
     if is_compressed {
         into.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     Ok(answer)
-}
-
-fn content_type(encoding: Encoding) -> HeaderValue {
-    HeaderValue::from_static(match encoding {
-        Encoding::Json => "application/json",
-        Encoding::Proto => "application/proto",
-    })
 }
 
 /// Copies the metadata of the call, with a prefix, and without gRPC's own headers.

@@ -1,7 +1,7 @@
 //! A message of a call, between the encoding of the request and protobuf's binary encoding.
 
 use super::{ConnectError, Head, compression, json_keys::UniqueKeys};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body_util::Full;
 use prost::Message as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
@@ -20,6 +20,25 @@ pub(super) enum Encoding {
     Json,
     /// protobuf's binary encoding.
     Proto,
+}
+
+impl Encoding {
+    /// The media type of a message, or of a stream of messages.
+    pub(super) fn media_type(self, is_stream: bool) -> &'static str {
+        match (self, is_stream) {
+            (Self::Json, false) => "application/json",
+            (Self::Proto, false) => "application/proto",
+            (Self::Json, true) => "application/connect+json",
+            (Self::Proto, true) => "application/connect+proto",
+        }
+    }
+}
+
+/// The flags of the frame at the beginning of some bytes, and the length of its message; `None`: the prefix is incomplete.
+pub(super) fn prefix(bytes: &[u8]) -> Option<(u8, usize)> {
+    let (flags, rest) = bytes.split_first()?;
+    let length = u32::from_be_bytes(*rest.first_chunk()?);
+    Some((*flags, usize::try_from(length).ok()?))
 }
 
 /// A message in protobuf's binary encoding.
@@ -53,17 +72,14 @@ fn enveloped(head: &Head, mut content: Bytes) -> Result<(Bytes, bool), ConnectEr
             "the body must be one message with a prefix of 5 bytes: flags, length",
         )
     };
-    if content.len() < PREFIX_LEN {
-        return Err(invalid());
-    }
-    let prefix = content.split_to(PREFIX_LEN);
-    let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
-    let is_compressed = match prefix[0] {
+    let (flags, length) = prefix(&content).ok_or_else(invalid)?;
+    content.advance(PREFIX_LEN);
+    let is_compressed = match flags {
         0 => false,
         COMPRESSED if head.is_gzip => true,
         _ => return Err(invalid()),
     };
-    if usize::try_from(length) != Ok(content.len()) {
+    if length != content.len() {
         return Err(invalid());
     }
     Ok((content, is_compressed))

@@ -62,11 +62,7 @@ pub(super) fn of_error(encoding: Encoding, status: &Status) -> Response {
 }
 
 fn content_type(encoding: Encoding) -> [(HeaderName, HeaderValue); 1] {
-    let name = match encoding {
-        Encoding::Json => "application/connect+json",
-        Encoding::Proto => "application/connect+proto",
-    };
-    [(header::CONTENT_TYPE, HeaderValue::from_static(name))]
+    [(header::CONTENT_TYPE, HeaderValue::from_static(encoding.media_type(true)))]
 }
 
 impl Frames {
@@ -92,9 +88,7 @@ impl Frames {
 
     /// The next complete message that was read.
     fn message(&mut self) -> Option<Bytes> {
-        let prefix = self.unread.get(..PREFIX_LEN)?;
-        let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
-        let length = usize::try_from(length).ok()?;
+        let (_, length) = message::prefix(&self.unread)?;
         if self.unread.len() < PREFIX_LEN + length {
             return None;
         }
