@@ -120,23 +120,29 @@ async fn page(db: &mut PgConnection, after: ChangeCursor) -> Result<ChangePage, 
     Ok(ChangePage { rows: changes, here, more })
 }
 
-/// Removes rows older than 24 h: a replica that last read longer ago resets its cache instead. Also removes rows that a
-/// restored backup brought from another cluster, with transaction ids that are in the future here: every read would
-/// return them again.
+/// Removes rows older than 24 h: a replica that last read longer ago resets its cache instead. Rows are looked for among
+/// the first in the order of transactions, which is nearly the order of time, so no index on the time is needed. Also
+/// removes rows that a restored backup brought from another cluster, with transaction ids that are in the future here:
+/// every read would return them again.
 async fn prune(db: &mut PgConnection) -> Result<u64, StoreError> {
     let pruned = sqlx::query!(
         "
-        delete from entitlements.change_log where id in (
-            select id from (
-                select id from entitlements.change_log
-                where logged_at < pg_catalog.now() - interval '24 hours'
-                order by logged_at limit 10000 for update skip locked
+        delete from entitlements.change_log where (tx, id) in (
+            select tx, id from (
+                select tx, id from entitlements.change_log
+                where logged_at < pg_catalog.now() - interval '24 hours' and tx <= (
+                    select tx from (
+                        select tx from entitlements.change_log order by tx, id limit 10000
+                    ) first_rows
+                    order by tx desc limit 1
+                )
+                order by tx, id limit 10000 for update skip locked
             ) old
             union all
-            select id from (
-                select id from entitlements.change_log
+            select tx, id from (
+                select tx, id from entitlements.change_log
                 where tx >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
-                order by tx limit 10000 for update skip locked
+                order by tx, id limit 10000 for update skip locked
             ) elsewhere
         )
         "

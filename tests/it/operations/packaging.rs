@@ -77,6 +77,24 @@ async fn a_change_log_restored_from_another_cluster_is_pruned() {
 }
 
 #[tokio::test]
+async fn rows_of_the_change_log_older_than_a_day_are_pruned() {
+    let db = Db::new().await;
+    let pool = db.pool().await;
+    let insert = "insert into entitlements.change_log (subject, tx, logged_at)
+        select 'user_' || n, (3 + n / 50)::text::xid8, now() - case when n % 100 = 0 then '23 hours' else '25 hours' end::interval
+        from generate_series(1, 12000) n";
+    sqlx::query(insert).execute(&pool).await.unwrap();
+    let _replica = Replica::start(&db).await;
+    let count = "select count(*) filter (where logged_at < now() - interval '24 hours'),
+        count(*) filter (where logged_at < now() - interval '22 hours') from entitlements.change_log";
+    eventually("only rows of the last day are left", async || {
+        let left: (i64, i64) = sqlx::query_as(count).fetch_one(&pool).await.unwrap();
+        left == (0, 120)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_image_runs_serve_as_nobody_and_opens_its_listeners() {
     let image = Image::read();
     image.container().check_settings(&[]).await;
