@@ -7,7 +7,7 @@ use crate::{
     support::process::Process,
     support::service::{Replica, SECRET, eventually, payload},
     support::shell::Shell,
-    support::webhook_cases::{ask, fits, item, part, shown, with, without},
+    support::webhook_cases::{ask, fits, item, part, with, without},
 };
 use chrono::{Duration, Utc};
 use entitlements::api::pb::CheckFeatureRequest;
@@ -132,8 +132,10 @@ async fn the_secret_key_pins_its_instance() {
     );
     let ended = with(item("user_mine", ended), "/instance_id", "ins_theirs");
     assert_eq!(replica.send(&ended.to_string()).await.result(), "parked");
-    let found = ask(&replica, "user_mine", "export").await;
-    assert!(fits(&found, "PLAN"), "{}", shown(&found));
+    eventually("the catalog is fetched, and the item is active", async || {
+        fits(&ask(&replica, "user_mine", "export").await, "PLAN")
+    })
+    .await;
     let (_, page) = replica.get("/metrics").await;
     let counted = sample::<u64>(&page, "entitlements_foreign_deliveries_total");
     assert!(counted.is_some_and(|count| count > 0), "{page}");
