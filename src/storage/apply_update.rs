@@ -1,26 +1,27 @@
 //! Writes a subscription update into the tables. Only newer state is written, in any order of arrival.
 
 use super::{
-    Names, Outcome, SharedItem, StoreError, deletions,
-    observations::{self, Cause},
-    reconciliation,
+    Delivery, Names, Outcome, SharedItem, StoreError, deletions, deliveries::LedgerRow,
+    observations, reconciliation,
 };
 use crate::domain::{ObservedItem, Payment, Snapshot, Subject, SubscriptionUpdate};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-/// Writes an update, and plan names that were not seen before, in the transaction of the delivery.
+/// Writes an update, and plan names that were not seen before, in the transaction of the delivery. Returns the outcome, and
+/// whether the ledger row was new; `None`: it was not inserted, because this is a replay or nothing was observed.
 pub(super) async fn apply(
     tx: &mut PgConnection,
-    cause: Cause<'_>,
+    delivery: &Delivery,
     update: &SubscriptionUpdate,
-    names: &Names,
-) -> Result<Outcome, StoreError> {
+    is_replay: bool,
+) -> Result<(Outcome, Option<bool>), StoreError> {
     let subject = update.subject();
     let locked = lock(tx, subject).await?;
     if locked.deleted_at.is_some() {
         let detail = format!("the {} was deleted, and Clerk never reuses an id", subject.kind());
-        return Ok(Outcome::Superseded { subject: subject.clone(), revision: None, detail });
+        let outcome = Outcome::Superseded { subject: subject.clone(), revision: None, detail };
+        return Ok((outcome, None));
     }
     let mut shared = Vec::new();
     let written = match update {
@@ -29,18 +30,22 @@ pub(super) async fn apply(
             Written::State
         }
         SubscriptionUpdate::Items { items, snapshot, .. } => {
-            let (message, snapshot) = (cause.message, snapshot.as_ref());
+            let (message, snapshot) = (&delivery.svix_id, snapshot.as_ref());
             let written = write_newer(tx, subject, message, items, snapshot, &mut shared).await?;
-            remember_names(tx, subject, names).await?;
+            remember_names(tx, subject, &delivery.names).await?;
             if !update.left_out().is_empty() {
                 reconciliation::want(tx, subject, "a part of a delivery was left out").await?;
             }
             written
         }
     };
-    let is_change = written != Written::Nothing;
-    let revision = observations::record(tx, &locked, cause, update, is_change).await?;
-    Ok(outcome(update, written, revision, shared))
+    let revision = (written != Written::Nothing).then(|| locked.revision + 1);
+    let revision = revision.map(u64::try_from).transpose();
+    let revision = revision.map_err(|_| StoreError::Corrupt("revision".into()))?;
+    let outcome = outcome(update, written, revision, shared);
+    let row = LedgerRow { delivery, outcome: &outcome };
+    let entered = observations::record(tx, locked.key, update, row, is_replay).await?;
+    Ok((outcome, entered))
 }
 
 /// The row of a subject, which is locked until the transaction ends.

@@ -1,9 +1,6 @@
 //! The ledger: every authentic delivery, once, with its result.
 
-use super::{
-    Store, StoreError, apply_update, deletions, observations::Cause, pool::TxOutcome,
-    reconciliation,
-};
+use super::{Store, StoreError, apply_update, deletions, pool::TxOutcome, reconciliation};
 use crate::domain::{Parsed, PlanName, Subject, WebhookEvent};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -39,6 +36,11 @@ impl Delivery {
     #[must_use]
     pub fn subject(&self) -> Option<&Subject> {
         self.event.subject.as_ref()
+    }
+
+    /// The SHA-256 of the body, which remains in the ledger after the body is deleted.
+    pub(super) fn body_sha256(&self) -> [u8; 32] {
+        Sha256::digest(&self.body).into()
     }
 
     /// Whether the delivery is from another Clerk instance than the served one.
@@ -137,7 +139,7 @@ impl Outcome {
 /// How a delivery is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteMode {
-    /// A webhook. Its ledger row is inserted last; if the ledger has the message already, nothing changes.
+    /// A webhook. If the ledger has the message already, nothing changes.
     Record,
     /// An answer of Clerk's Backend API. It gets a ledger row only if it changes something.
     Import {
@@ -149,6 +151,13 @@ pub enum WriteMode {
         /// Whether everything is rolled back.
         dry_run: bool,
     },
+}
+
+/// A delivery and its outcome, as a row of the ledger.
+#[derive(Clone, Copy)]
+pub(super) struct LedgerRow<'a> {
+    pub delivery: &'a Delivery,
+    pub outcome: &'a Outcome,
 }
 
 impl WriteMode {
@@ -200,37 +209,39 @@ async fn write(
     parsed: &Parsed,
     mode: WriteMode,
 ) -> Result<TxOutcome<Outcome>, StoreError> {
-    let outcome = apply(tx, delivery, parsed, mode).await?;
+    let (outcome, entered) = apply(tx, delivery, parsed, mode).await?;
     match mode {
-        WriteMode::Record => {
-            if !insert(tx, delivery, &outcome).await? {
+        WriteMode::Import { .. } if outcome.changed().is_none() => {
+            return Ok(TxOutcome::RollBack(outcome));
+        }
+        WriteMode::Record | WriteMode::Import { .. } => {
+            let is_new = match entered {
+                Some(is_new) => is_new,
+                None => insert(tx, delivery, &outcome).await?,
+            };
+            // An older release that applied less may have entered an import.
+            if !is_new && mode == WriteMode::Record {
                 return duplicate(tx, delivery).await.map(TxOutcome::RollBack);
             }
-        }
-        WriteMode::Import { .. } => {
-            if outcome.changed().is_none() {
-                return Ok(TxOutcome::RollBack(outcome));
-            }
-            insert(tx, delivery, &outcome).await?; // an older release that applied less may have inserted it
         }
         WriteMode::Replay { .. } => mark_replayed(tx, delivery, &outcome).await?,
     }
     Ok(if mode.is_dry_run() { TxOutcome::RollBack(outcome) } else { TxOutcome::Commit(outcome) })
 }
 
-/// Applies an update. The subject of a parked webhook becomes a reconciliation candidate, which locks its row against
-/// deletion, as [`deletions::lock_against_deletion`] does for other deliveries.
+/// Applies an update. Returns the outcome, and whether the ledger row was new; `None`: it was not inserted with the update.
+/// The subject of a parked webhook becomes a reconciliation candidate, which locks its row against deletion, as
+/// [`deletions::lock_against_deletion`] does for other deliveries.
 async fn apply(
     tx: &mut PgConnection,
     delivery: &Delivery,
     parsed: &Parsed,
     mode: WriteMode,
-) -> Result<Outcome, StoreError> {
+) -> Result<(Outcome, Option<bool>), StoreError> {
     let outcome = match parsed {
         Parsed::Update(update) => {
             let is_replay = matches!(mode, WriteMode::Replay { .. });
-            let cause = Cause { message: &delivery.svix_id, is_replay };
-            return apply_update::apply(tx, cause, update, &delivery.names).await;
+            return apply_update::apply(tx, delivery, update, is_replay).await;
         }
         Parsed::Ignored(why) => Outcome::Ignored(why.clone()),
         Parsed::Parked(why) | Parsed::Foreign(why) => Outcome::Parked(why.clone()),
@@ -242,7 +253,7 @@ async fn apply(
         (_, Some(subject)) => deletions::lock_against_deletion(tx, subject).await?,
         (_, None) => {}
     }
-    Ok(outcome)
+    Ok((outcome, None))
 }
 
 /// Records a replay in the ledger. A row with the result `applied` keeps it, because the delivery did change the
@@ -279,8 +290,9 @@ async fn mark_replayed(
     Ok(())
 }
 
-/// Inserts a ledger row; returns `false` if the ledger has the delivery already. A concurrent insert of the same
-/// delivery waits here for the first one to end. The body of a delivery about a deleted subject is not stored.
+/// Inserts the ledger row of a delivery without observations; returns `false` if the ledger has the delivery already. A
+/// concurrent insert of the same delivery waits here for the first one to end. The body of a delivery about a deleted
+/// subject is not stored.
 async fn insert(
     db: &mut PgConnection,
     delivery: &Delivery,
@@ -305,7 +317,7 @@ async fn insert(
         outcome.detail(),
         outcome.stored_revision(),
         &*delivery.body,
-        &*Sha256::digest(&delivery.body),
+        &delivery.body_sha256(),
         delivery.event.instance,
         delivery.signed_at,
         delivery.is_foreign(),
@@ -322,5 +334,5 @@ async fn duplicate(db: &mut PgConnection, delivery: &Delivery) -> Result<Outcome
     )
     .fetch_one(db)
     .await?;
-    Ok(Outcome::Duplicate { same_body: *known == *Sha256::digest(&delivery.body) })
+    Ok(Outcome::Duplicate { same_body: *known == delivery.body_sha256() })
 }

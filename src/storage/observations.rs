@@ -1,6 +1,8 @@
 //! The history of a subject: appends observations and reads them.
 
-use super::{StoreError, apply_update::LockedSubject, change_log::log_change, override_rows};
+use super::{
+    Delivery, Outcome, StoreError, change_log::log_change, deliveries::LedgerRow, override_rows,
+};
 use crate::domain::{
     Item, Observation, ObservedItem, Payment, Seats, Snapshot, Statement, Status, Subject,
     SubjectHistory, SubscriptionUpdate,
@@ -9,12 +11,14 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 /// The cause of the observations of one transaction.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Cause<'a> {
-    /// The `svix-id` of the delivery, or the id of an answer of Clerk's Backend API.
-    pub message: &'a str,
+#[derive(Clone, Copy, Default)]
+struct Cause<'a> {
+    /// The `svix-id` of the delivery, or the id of an answer of Clerk's Backend API; empty for an undeletion.
+    message: &'a str,
     /// Whether a replay of the ledger recorded them.
-    pub is_replay: bool,
+    is_replay: bool,
+    /// Whether the subject has a new revision.
+    is_change: bool,
 }
 
 /// Everything that was recorded about a subject.
@@ -115,60 +119,78 @@ impl<'a> NewRow<'a> {
     }
 }
 
-/// Appends the statements of an update, and counts and logs the change if there was one; returns the new revision then. A
-/// replay that changed nothing appends nothing: the first delivery of the message usually did.
+/// Appends the statements of an update, and counts and logs the change if there was one. Inserts the ledger row of the
+/// delivery with the first statement, unless it is a replay; returns then whether the row was new. A replay that changed
+/// nothing appends nothing: the first delivery of the message usually did.
 pub(super) async fn record(
     tx: &mut PgConnection,
-    locked: &LockedSubject,
-    cause: Cause<'_>,
+    subject_key: i64,
     update: &SubscriptionUpdate,
-    is_change: bool,
-) -> Result<Option<u64>, StoreError> {
-    if cause.is_replay && !is_change {
+    row: LedgerRow<'_>,
+    is_replay: bool,
+) -> Result<Option<bool>, StoreError> {
+    let is_change = row.outcome.changed().is_some();
+    if is_replay && !is_change {
         return Ok(None);
     }
-    let mut rows = NewRow::of(update).into_iter();
-    let Some(first) = rows.next() else {
-        return if is_change { log_change(tx, locked.key).await.map(Some) } else { Ok(None) };
+    let mut statements = NewRow::of(update).into_iter();
+    let Some(first) = statements.next() else {
+        if is_change {
+            log_change(tx, subject_key).await?;
+        }
+        return Ok(None);
     };
-    let (revision, known_at) = append(tx, locked.key, cause, &first, is_change, None).await?;
-    for row in rows {
-        append(tx, locked.key, cause, &row, false, Some(known_at)).await?;
+    let cause = Cause { message: &row.delivery.svix_id, is_replay, is_change };
+    let entry = (!is_replay).then_some(row);
+    let (known_at, is_new) = append(tx, subject_key, cause, &first, None, entry).await?;
+    let cause = Cause { is_change: false, ..cause };
+    for statement in statements {
+        append(tx, subject_key, cause, &statement, Some(known_at), None).await?;
     }
-    Ok(is_change.then_some(revision))
+    Ok(entry.map(|_| is_new))
 }
 
-/// Appends that the deletion of a subject was reverted; returns the new revision.
+/// Appends that the deletion of a subject was reverted, and counts and logs the change.
 pub(super) async fn record_undeletion(
     tx: &mut PgConnection,
     subject_key: i64,
-) -> Result<u64, StoreError> {
-    let cause = Cause { message: "", is_replay: false };
+) -> Result<(), StoreError> {
+    let cause = Cause { is_change: true, ..Cause::default() };
     let row = NewRow { kind: "undeletion", updated_at: Utc::now(), ..NewRow::default() };
-    Ok(append(tx, subject_key, cause, &row, true, None).await?.0)
+    append(tx, subject_key, cause, &row, None, None).await.map(drop)
 }
 
-/// Appends a row; for a change, also increments the subject's revision and writes a change-log row. All in one statement,
-/// because each takes a round trip while the subject is locked. Returns the revision, and the time of the recording, which
-/// all rows of a message have.
+/// Appends a row; for a change, also increments the subject's revision and writes a change-log row; inserts a ledger row if
+/// there is one. All in one statement, because each takes a round trip while the subject is locked. Returns the time of the
+/// recording, which all rows of a message have, and whether a ledger row was inserted: not if the ledger has its `svix-id`.
 async fn append(
     tx: &mut PgConnection,
     subject_key: i64,
     cause: Cause<'_>,
     row: &NewRow<'_>,
-    is_change: bool,
     known_at: Option<DateTime<Utc>>,
-) -> Result<(u64, DateTime<Utc>), StoreError> {
+    entry: Option<LedgerRow<'_>>,
+) -> Result<(DateTime<Utc>, bool), StoreError> {
     let item = row.item.as_ref();
+    let (delivery, outcome) = (entry.map(|row| row.delivery), entry.map(|row| row.outcome));
+    let body_sha256 = delivery.map(Delivery::body_sha256);
     let appended = sqlx::query!(
         r#"
         with counted as (
             update entitlements.subject set
                 revision = revision + $2::boolean::integer,
                 oldest_observed_at = coalesce(oldest_observed_at, pg_catalog.now())
-            where key = $1 returning key, id, revision
+            where key = $1 returning key, id, revision, deleted_at
         ), logged as (
             insert into entitlements.change_log (subject, revision) select id, revision from counted where $2
+        ), entered as (
+            insert into entitlements.delivery
+                (svix_id, event, sent_at, subject, result, detail, revision, body, body_sha256, instance, signed_at)
+            select $3, $26, $27, id, $28, $29, case when $2 then revision end,
+                case when deleted_at is null then $30::bytea end, $31, $32, $33
+            from counted where $25
+            on conflict (svix_id) do nothing
+            returning svix_id
         )
         insert into entitlements.observation
             (subject_key, revision, message, is_replay, known_at, kind, updated_at, sent_at, item_ids, canceled,
@@ -177,10 +199,10 @@ async fn append(
         select key, revision, $3, $4, coalesce($5, pg_catalog.statement_timestamp()), $6, $7, $8, $9, $10, $11,
             $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24
         from counted
-        returning revision, known_at
+        returning known_at, exists (select from entered) as "is_entered!"
         "#,
         subject_key,
-        is_change,
+        cause.is_change,
         cause.message,
         cause.is_replay,
         known_at,
@@ -203,10 +225,18 @@ async fn append(
         item.map(|item| item.is_paid),
         item.map(|item| item.has_seats),
         item.and_then(|item| item.seats),
+        entry.is_some(),
+        delivery.and_then(|delivery| delivery.event.event.as_deref()),
+        delivery.and_then(|delivery| delivery.event.sent_at),
+        outcome.map(Outcome::name),
+        outcome.and_then(Outcome::detail),
+        delivery.map(|delivery| &*delivery.body),
+        body_sha256.as_ref().map(|hash| &hash[..]),
+        delivery.and_then(|delivery| delivery.event.instance.as_deref()),
+        delivery.and_then(|delivery| delivery.signed_at),
     );
     let appended = appended.fetch_one(tx).await?;
-    let revision = u64::try_from(appended.revision);
-    Ok((revision.map_err(|_| StoreError::Corrupt("revision".into()))?, appended.known_at))
+    Ok((appended.known_at, appended.is_entered))
 }
 
 /// A row as it is read: the subject, and one of its observations. A subject without observations has one row.
