@@ -2,7 +2,7 @@
 -- schema `entitlements` and the table of migrations before this file runs. Afterwards it revokes the rights that default
 -- privileges of the database give to other roles. All times are instants with a time zone.
 --
--- Postgres parses each check constraint anew for every statement that writes its table. Tables that every delivery writes
+-- Postgres prepares each check constraint anew for every statement that writes its table. Tables that every delivery writes
 -- have few of them, with constant arrays in place of `in (…)`, and none for a copy of a value that another one checks.
 
 comment on schema entitlements is
@@ -387,8 +387,8 @@ create index override_expires on entitlements.override (expires_at) where ended_
 create index override_feature on entitlements.override (feature, subject) where ended_at is null and feature is not null;
 create index override_plan on entitlements.override (plan, subject) where ended_at is null and plan is not null;
 
--- Replicas read it by transaction and not by id: a lower id can become visible after a higher one. Every delivery writes a
--- row, so there is one index only, and sessions take ids in batches.
+-- Replicas read it by transaction and not by id: a lower id can become visible after a higher one. Every change
+-- writes a row, so there is one index only, and sessions take ids in batches.
 create table entitlements.change_log (
     id bigint generated always as identity (cache 20),
     subject text,

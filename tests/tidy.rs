@@ -197,8 +197,8 @@ fn sql(lines: &[&str]) -> usize {
     for line in lines.iter().map(|line| line.trim()) {
         count += usize::from(in_sql || in_values);
         if in_sql {
-            in_sql = !matches!(line, "\"," | "\"#,");
-            in_values = !in_sql;
+            in_values = matches!(line, "\"," | "\"#,");
+            in_sql = !in_values && !matches!(line, "\"" | "\"#");
         } else {
             in_sql = matches!(line, "\"" | "r#\"");
             in_values &= !line.starts_with(')');

@@ -1,27 +1,28 @@
 //! Writes a subscription update into the tables. Only newer state is written, in any order of arrival.
 
 use super::{
-    Delivery, Names, Outcome, SharedItem, StoreError, deletions, deliveries::LedgerRow,
+    Delivery, Names, Outcome, SharedItem, StoreError, deletions,
+    deliveries::{LedgerEntry, LedgerRow},
     observations, reconciliation,
 };
 use crate::domain::{ObservedItem, Payment, Snapshot, Subject, SubscriptionUpdate};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-/// Writes an update, and plan names that were not seen before, in the transaction of the delivery. Returns the outcome, and
-/// whether the ledger row was new; `None`: it was not inserted, because this is a replay or nothing was observed.
+/// Writes an update, and plan names that were not seen before, in the transaction of the delivery. Inserts the ledger row
+/// with the observations, except if this is a replay, the subject is deleted, or the update has no statement.
 pub(super) async fn apply(
     tx: &mut PgConnection,
     delivery: &Delivery,
     update: &SubscriptionUpdate,
     is_replay: bool,
-) -> Result<(Outcome, Option<bool>), StoreError> {
+) -> Result<(Outcome, LedgerEntry), StoreError> {
     let subject = update.subject();
     let locked = lock(tx, subject).await?;
     if locked.deleted_at.is_some() {
         let detail = format!("the {} was deleted, and Clerk never reuses an id", subject.kind());
         let outcome = Outcome::Superseded { subject: subject.clone(), revision: None, detail };
-        return Ok((outcome, None));
+        return Ok((outcome, LedgerEntry::NotTried));
     }
     let mut shared = Vec::new();
     let written = match update {
@@ -39,13 +40,14 @@ pub(super) async fn apply(
             written
         }
     };
+    // The row is locked, and only `record` increments its revision.
     let revision = (written != Written::Nothing).then(|| locked.revision + 1);
     let revision = revision.map(u64::try_from).transpose();
     let revision = revision.map_err(|_| StoreError::Corrupt("revision".into()))?;
     let outcome = outcome(update, written, revision, shared);
     let row = LedgerRow { delivery, outcome: &outcome };
-    let entered = observations::record(tx, locked.key, update, row, is_replay).await?;
-    Ok((outcome, entered))
+    let entry = observations::record(tx, locked.key, update, row, is_replay).await?;
+    Ok((outcome, entry))
 }
 
 /// The row of a subject, which is locked until the transaction ends.

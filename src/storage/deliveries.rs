@@ -160,6 +160,21 @@ pub(super) struct LedgerRow<'a> {
     pub outcome: &'a Outcome,
 }
 
+/// Whether the ledger row of a delivery was inserted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LedgerEntry {
+    Inserted,
+    /// The ledger has the `svix-id` already.
+    Duplicate,
+    NotTried,
+}
+
+impl LedgerEntry {
+    pub(super) fn of(is_inserted: bool) -> Self {
+        if is_inserted { Self::Inserted } else { Self::Duplicate }
+    }
+}
+
 impl WriteMode {
     fn is_dry_run(self) -> bool {
         matches!(self, Self::Import { dry_run: true } | Self::Replay { dry_run: true })
@@ -209,18 +224,17 @@ async fn write(
     parsed: &Parsed,
     mode: WriteMode,
 ) -> Result<TxOutcome<Outcome>, StoreError> {
-    let (outcome, entered) = apply(tx, delivery, parsed, mode).await?;
+    let (outcome, mut entry) = apply(tx, delivery, parsed, mode).await?;
     match mode {
         WriteMode::Import { .. } if outcome.changed().is_none() => {
             return Ok(TxOutcome::RollBack(outcome));
         }
         WriteMode::Record | WriteMode::Import { .. } => {
-            let is_new = match entered {
-                Some(is_new) => is_new,
-                None => insert(tx, delivery, &outcome).await?,
-            };
-            // An older release that applied less may have entered an import.
-            if !is_new && mode == WriteMode::Record {
+            if entry == LedgerEntry::NotTried {
+                entry = insert(tx, delivery, &outcome).await?;
+            }
+            // An import goes on: an older release that applied less of it may have inserted its row.
+            if entry == LedgerEntry::Duplicate && mode == WriteMode::Record {
                 return duplicate(tx, delivery).await.map(TxOutcome::RollBack);
             }
         }
@@ -229,15 +243,14 @@ async fn write(
     Ok(if mode.is_dry_run() { TxOutcome::RollBack(outcome) } else { TxOutcome::Commit(outcome) })
 }
 
-/// Applies an update. Returns the outcome, and whether the ledger row was new; `None`: it was not inserted with the update.
-/// The subject of a parked webhook becomes a reconciliation candidate, which locks its row against deletion, as
-/// [`deletions::lock_against_deletion`] does for other deliveries.
+/// Applies an update, and may insert the ledger row with it. The subject of a parked webhook becomes a reconciliation
+/// candidate, which locks its row against deletion, as [`deletions::lock_against_deletion`] does for other deliveries.
 async fn apply(
     tx: &mut PgConnection,
     delivery: &Delivery,
     parsed: &Parsed,
     mode: WriteMode,
-) -> Result<(Outcome, Option<bool>), StoreError> {
+) -> Result<(Outcome, LedgerEntry), StoreError> {
     let outcome = match parsed {
         Parsed::Update(update) => {
             let is_replay = matches!(mode, WriteMode::Replay { .. });
@@ -253,7 +266,7 @@ async fn apply(
         (_, Some(subject)) => deletions::lock_against_deletion(tx, subject).await?,
         (_, None) => {}
     }
-    Ok((outcome, None))
+    Ok((outcome, LedgerEntry::NotTried))
 }
 
 /// Records a replay in the ledger. A row with the result `applied` keeps it, because the delivery did change the
@@ -290,14 +303,14 @@ async fn mark_replayed(
     Ok(())
 }
 
-/// Inserts the ledger row of a delivery without observations; returns `false` if the ledger has the delivery already. A
-/// concurrent insert of the same delivery waits here for the first one to end. The body of a delivery about a deleted
-/// subject is not stored.
+/// Inserts the ledger row of a delivery without observations; the statement that appends observations inserts the other
+/// rows. A concurrent insert of the same delivery waits here for the first one to end. The body of a delivery about a
+/// deleted subject is not stored.
 async fn insert(
     db: &mut PgConnection,
     delivery: &Delivery,
     outcome: &Outcome,
-) -> Result<bool, StoreError> {
+) -> Result<LedgerEntry, StoreError> {
     let entered = sqlx::query!(
         "
         insert into entitlements.delivery
@@ -324,7 +337,7 @@ async fn insert(
     )
     .execute(db)
     .await?;
-    Ok(entered.rows_affected() == 1)
+    Ok(LedgerEntry::of(entered.rows_affected() == 1))
 }
 
 async fn duplicate(db: &mut PgConnection, delivery: &Delivery) -> Result<Outcome, StoreError> {

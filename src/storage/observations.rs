@@ -1,7 +1,9 @@
 //! The history of a subject: appends observations and reads them.
 
 use super::{
-    Delivery, Outcome, StoreError, change_log::log_change, deliveries::LedgerRow, override_rows,
+    Delivery, Outcome, StoreError,
+    deliveries::{LedgerEntry, LedgerRow},
+    override_rows,
 };
 use crate::domain::{
     Item, Observation, ObservedItem, Payment, Seats, Snapshot, Statement, Status, Subject,
@@ -10,15 +12,17 @@ use crate::domain::{
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-/// The cause of the observations of one transaction.
+/// The recording of one row: its cause and its time.
 #[derive(Clone, Copy, Default)]
-struct Cause<'a> {
+struct Recording<'a> {
     /// The `svix-id` of the delivery, or the id of an answer of Clerk's Backend API; empty for an undeletion.
     message: &'a str,
     /// Whether a replay of the ledger recorded them.
     is_replay: bool,
-    /// Whether the subject has a new revision.
+    /// Whether the row gives the subject a new revision.
     is_change: bool,
+    /// The time of the recording; `None`: now.
+    known_at: Option<DateTime<Utc>>,
 }
 
 /// Everything that was recorded about a subject.
@@ -120,34 +124,30 @@ impl<'a> NewRow<'a> {
 }
 
 /// Appends the statements of an update, and counts and logs the change if there was one. Inserts the ledger row of the
-/// delivery with the first statement, unless it is a replay; returns then whether the row was new. A replay that changed
-/// nothing appends nothing: the first delivery of the message usually did.
+/// delivery with the first statement, unless it is a replay. A replay that changed nothing appends nothing: the first
+/// delivery of the message usually did.
 pub(super) async fn record(
     tx: &mut PgConnection,
     subject_key: i64,
     update: &SubscriptionUpdate,
-    row: LedgerRow<'_>,
+    entry: LedgerRow<'_>,
     is_replay: bool,
-) -> Result<Option<bool>, StoreError> {
-    let is_change = row.outcome.changed().is_some();
+) -> Result<LedgerEntry, StoreError> {
+    let is_change = entry.outcome.changed().is_some();
     if is_replay && !is_change {
-        return Ok(None);
+        return Ok(LedgerEntry::NotTried);
     }
     let mut statements = NewRow::of(update).into_iter();
-    let Some(first) = statements.next() else {
-        if is_change {
-            log_change(tx, subject_key).await?;
-        }
-        return Ok(None);
-    };
-    let cause = Cause { message: &row.delivery.svix_id, is_replay, is_change };
-    let entry = (!is_replay).then_some(row);
-    let (known_at, is_new) = append(tx, subject_key, cause, &first, None, entry).await?;
-    let cause = Cause { is_change: false, ..cause };
+    let Some(first) = statements.next() else { return Ok(LedgerEntry::NotTried) };
+    let recording =
+        Recording { message: &entry.delivery.svix_id, is_replay, is_change, known_at: None };
+    let entry = (!is_replay).then_some(entry);
+    let (known_at, is_inserted) = append(tx, subject_key, recording, &first, entry).await?;
+    let later = Recording { is_change: false, known_at: Some(known_at), ..recording };
     for statement in statements {
-        append(tx, subject_key, cause, &statement, Some(known_at), None).await?;
+        append(tx, subject_key, later, &statement, None).await?;
     }
-    Ok(entry.map(|_| is_new))
+    Ok(entry.map_or(LedgerEntry::NotTried, |_| LedgerEntry::of(is_inserted)))
 }
 
 /// Appends that the deletion of a subject was reverted, and counts and logs the change.
@@ -155,24 +155,23 @@ pub(super) async fn record_undeletion(
     tx: &mut PgConnection,
     subject_key: i64,
 ) -> Result<(), StoreError> {
-    let cause = Cause { is_change: true, ..Cause::default() };
+    let recording = Recording { is_change: true, ..Recording::default() };
     let row = NewRow { kind: "undeletion", updated_at: Utc::now(), ..NewRow::default() };
-    append(tx, subject_key, cause, &row, None, None).await.map(drop)
+    append(tx, subject_key, recording, &row, None).await.map(drop)
 }
 
 /// Appends a row; for a change, also increments the subject's revision and writes a change-log row; inserts a ledger row if
-/// there is one. All in one statement, because each takes a round trip while the subject is locked. Returns the time of the
+/// there is one, which is not of a foreign instance, because nothing of those is observed. All in one statement, because each takes a round trip while the subject is locked. Returns the time of the
 /// recording, which all rows of a message have, and whether a ledger row was inserted: not if the ledger has its `svix-id`.
 async fn append(
     tx: &mut PgConnection,
     subject_key: i64,
-    cause: Cause<'_>,
+    recording: Recording<'_>,
     row: &NewRow<'_>,
-    known_at: Option<DateTime<Utc>>,
     entry: Option<LedgerRow<'_>>,
 ) -> Result<(DateTime<Utc>, bool), StoreError> {
     let item = row.item.as_ref();
-    let (delivery, outcome) = (entry.map(|row| row.delivery), entry.map(|row| row.outcome));
+    let (delivery, outcome) = (entry.map(|entry| entry.delivery), entry.map(|entry| entry.outcome));
     let body_sha256 = delivery.map(Delivery::body_sha256);
     let appended = sqlx::query!(
         r#"
@@ -202,10 +201,10 @@ async fn append(
         returning known_at, exists (select from entered) as "is_entered!"
         "#,
         subject_key,
-        cause.is_change,
-        cause.message,
-        cause.is_replay,
-        known_at,
+        recording.is_change,
+        recording.message,
+        recording.is_replay,
+        recording.known_at,
         row.kind,
         row.updated_at,
         row.sent_at,

@@ -1,5 +1,5 @@
 //! Receipts: every answer is derived again, equal in all fields, from its question, `revision`, `checked_at` and
-//! `stale_for`. `RECEIPTS=100000 cargo test --test it receipts:: -- --nocapture` is the long form.
+//! `stale_for`. `RECEIPTS=100000 cargo test --release --test it receipts:: -- --nocapture` is the long form.
 
 use crate::support::{
     database::Db,
