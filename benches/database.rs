@@ -194,7 +194,6 @@ fn transaction() -> anyhow::Result<String> {
                 "true",
                 "false",
                 "null::bigint",
-                "true",
                 event,
                 now,
                 "'applied'",

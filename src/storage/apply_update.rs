@@ -45,8 +45,9 @@ pub(super) async fn apply(
     let revision = revision.map(u64::try_from).transpose();
     let revision = revision.map_err(|_| StoreError::Corrupt("revision".into()))?;
     let outcome = outcome(update, written, revision, shared);
-    let row = LedgerRow { delivery, outcome: &outcome };
-    let entry = observations::record(tx, locked.key, update, row, is_replay).await?;
+    let (message, is_change) = (&delivery.svix_id, revision.is_some());
+    let row = (!is_replay).then(|| LedgerRow::new(delivery, &outcome));
+    let entry = observations::record(tx, locked.key, message, update, is_change, row).await?;
     Ok((outcome, entry))
 }
 

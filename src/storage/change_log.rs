@@ -122,7 +122,9 @@ async fn page(db: &mut PgConnection, after: ChangeCursor) -> Result<ChangePage, 
 
 /// Removes rows older than 24 h: a replica that last read longer ago resets its cache instead. Rows are looked for among
 /// the first in the order of transactions, which is nearly the order of time, so no index on the time is needed. Rows that a
-/// wrong clock dated ahead delay the removal of those behind them, and are not lost to a replica that lags. Also removes rows that a restored backup brought from another cluster, with transaction ids that are in the future here:
+/// wrong clock dated ahead delay the removal of those behind them, and are not lost to a replica that lags.
+///
+/// Also removes rows that a restored backup brought from another cluster, with transaction ids that are in the future here:
 /// every read would return them again.
 async fn prune(db: &mut PgConnection) -> Result<u64, StoreError> {
     let pruned = sqlx::query!(

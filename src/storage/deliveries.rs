@@ -39,7 +39,7 @@ impl Delivery {
     }
 
     /// The SHA-256 of the body, which remains in the ledger after the body is deleted.
-    pub(super) fn body_sha256(&self) -> [u8; 32] {
+    fn body_sha256(&self) -> [u8; 32] {
         Sha256::digest(&self.body).into()
     }
 
@@ -158,6 +158,13 @@ pub enum WriteMode {
 pub(super) struct LedgerRow<'a> {
     pub delivery: &'a Delivery,
     pub outcome: &'a Outcome,
+    pub body_sha256: [u8; 32],
+}
+
+impl<'a> LedgerRow<'a> {
+    pub(super) fn new(delivery: &'a Delivery, outcome: &'a Outcome) -> Self {
+        Self { delivery, outcome, body_sha256: delivery.body_sha256() }
+    }
 }
 
 /// Whether the ledger row of a delivery was inserted.

@@ -1,7 +1,7 @@
 //! The history of a subject: appends observations and reads them.
 
 use super::{
-    Delivery, Outcome, StoreError,
+    StoreError,
     deliveries::{LedgerEntry, LedgerRow},
     override_rows,
 };
@@ -12,17 +12,27 @@ use crate::domain::{
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-/// The recording of one row: its cause and its time.
-#[derive(Clone, Copy, Default)]
+/// Appends rows about a subject in a transaction.
 struct Recording<'a> {
+    tx: &'a mut PgConnection,
+    subject_key: i64,
     /// The `svix-id` of the delivery, or the id of an answer of Clerk's Backend API; empty for an undeletion.
     message: &'a str,
-    /// Whether a replay of the ledger recorded them.
+    /// Whether this is a replay of the ledger.
     is_replay: bool,
-    /// Whether the row gives the subject a new revision.
+    /// Whether the next row gives the subject a new revision.
     is_change: bool,
     /// The time of the recording; `None`: now.
     known_at: Option<DateTime<Utc>>,
+    /// The ledger row to insert with the next row.
+    entry: Option<LedgerRow<'a>>,
+}
+
+/// What the database returns for an appended row.
+struct Appended {
+    known_at: DateTime<Utc>,
+    /// Whether a ledger row was inserted: not if the ledger has its `svix-id`.
+    is_entered: bool,
 }
 
 /// Everything that was recorded about a subject.
@@ -123,31 +133,33 @@ impl<'a> NewRow<'a> {
     }
 }
 
-/// Appends the statements of an update, and counts and logs the change if there was one. Inserts the ledger row of the
-/// delivery with the first statement, unless it is a replay. A replay that changed nothing appends nothing: the first
+/// Appends the statements of an update, and counts and logs the change if there was one. The first statement inserts the
+/// ledger row of the delivery, which a replay does not have. A replay that changed nothing appends nothing: the first
 /// delivery of the message usually did.
 pub(super) async fn record(
     tx: &mut PgConnection,
     subject_key: i64,
+    message: &str,
     update: &SubscriptionUpdate,
-    entry: LedgerRow<'_>,
-    is_replay: bool,
+    is_change: bool,
+    entry: Option<LedgerRow<'_>>,
 ) -> Result<LedgerEntry, StoreError> {
-    let is_change = entry.outcome.changed().is_some();
+    let (is_replay, mut entered) = (entry.is_none(), LedgerEntry::NotTried);
     if is_replay && !is_change {
-        return Ok(LedgerEntry::NotTried);
+        return Ok(entered);
     }
-    let mut statements = NewRow::of(update).into_iter();
-    let Some(first) = statements.next() else { return Ok(LedgerEntry::NotTried) };
-    let recording =
-        Recording { message: &entry.delivery.svix_id, is_replay, is_change, known_at: None };
-    let entry = (!is_replay).then_some(entry);
-    let (known_at, is_inserted) = append(tx, subject_key, recording, &first, entry).await?;
-    let later = Recording { is_change: false, known_at: Some(known_at), ..recording };
-    for statement in statements {
-        append(tx, subject_key, later, &statement, None).await?;
+    let known_at = None;
+    let mut recording =
+        Recording { tx, subject_key, message, is_replay, is_change, known_at, entry };
+    for row in NewRow::of(update) {
+        let appended = recording.append(&row).await?;
+        if recording.entry.take().is_some() {
+            entered = LedgerEntry::of(appended.is_entered);
+        }
+        recording.is_change = false;
+        recording.known_at = Some(appended.known_at);
     }
-    Ok(entry.map_or(LedgerEntry::NotTried, |_| LedgerEntry::of(is_inserted)))
+    Ok(entered)
 }
 
 /// Appends that the deletion of a subject was reverted, and counts and logs the change.
@@ -155,26 +167,22 @@ pub(super) async fn record_undeletion(
     tx: &mut PgConnection,
     subject_key: i64,
 ) -> Result<(), StoreError> {
-    let recording = Recording { is_change: true, ..Recording::default() };
+    let (message, is_replay, is_change, known_at, entry) = ("", false, true, None, None);
+    let mut recording =
+        Recording { tx, subject_key, message, is_replay, is_change, known_at, entry };
     let row = NewRow { kind: "undeletion", updated_at: Utc::now(), ..NewRow::default() };
-    append(tx, subject_key, recording, &row, None).await.map(drop)
+    recording.append(&row).await.map(drop)
 }
 
-/// Appends a row; for a change, also increments the subject's revision and writes a change-log row; inserts a ledger row if
-/// there is one, which is not of a foreign instance, because nothing of those is observed. All in one statement, because each takes a round trip while the subject is locked. Returns the time of the
-/// recording, which all rows of a message have, and whether a ledger row was inserted: not if the ledger has its `svix-id`.
-async fn append(
-    tx: &mut PgConnection,
-    subject_key: i64,
-    recording: Recording<'_>,
-    row: &NewRow<'_>,
-    entry: Option<LedgerRow<'_>>,
-) -> Result<(DateTime<Utc>, bool), StoreError> {
-    let item = row.item.as_ref();
-    let (delivery, outcome) = (entry.map(|entry| entry.delivery), entry.map(|entry| entry.outcome));
-    let body_sha256 = delivery.map(Delivery::body_sha256);
-    let appended = sqlx::query!(
-        r#"
+impl Recording<'_> {
+    /// Appends a row; for a change, also increments the subject's revision and writes a change-log row; inserts the ledger
+    /// row if there is one. All in one statement, because each takes a round trip while the subject is locked. All rows of a
+    /// message have the time of the first one. The ledger row is not foreign: deliveries of other instances are not observed.
+    async fn append(&mut self, row: &NewRow<'_>) -> Result<Appended, StoreError> {
+        let (item, entry) = (row.item.as_ref(), self.entry.as_ref());
+        let appended = sqlx::query_as!(
+            Appended,
+            r#"
         with counted as (
             update entitlements.subject set
                 revision = revision + $2::boolean::integer,
@@ -185,9 +193,9 @@ async fn append(
         ), entered as (
             insert into entitlements.delivery
                 (svix_id, event, sent_at, subject, result, detail, revision, body, body_sha256, instance, signed_at)
-            select $3, $26, $27, id, $28, $29, case when $2 then revision end,
-                case when deleted_at is null then $30::bytea end, $31, $32, $33
-            from counted where $25
+            select $3, $25, $26, id, $27, $28, case when $2 then revision end,
+                case when deleted_at is null then $29::bytea end, $30, $31, $32
+            from counted where $27::text is not null
             on conflict (svix_id) do nothing
             returning svix_id
         )
@@ -200,42 +208,41 @@ async fn append(
         from counted
         returning known_at, exists (select from entered) as "is_entered!"
         "#,
-        subject_key,
-        recording.is_change,
-        recording.message,
-        recording.is_replay,
-        recording.known_at,
-        row.kind,
-        row.updated_at,
-        row.sent_at,
-        row.item_ids.as_deref() as Option<&[&str]>,
-        row.canceled,
-        item.map(|item| item.item),
-        item.and_then(|item| item.plan),
-        item.and_then(|item| item.plan_id),
-        item.map(|item| item.status),
-        item.map(|item| item.free_trial),
-        item.map(|item| item.was_active),
-        item.and_then(|item| item.period_start),
-        item.and_then(|item| item.period_end),
-        item.and_then(|item| item.canceled_at),
-        item.and_then(|item| item.past_due_at),
-        item.and_then(|item| item.failed_at),
-        item.map(|item| item.is_paid),
-        item.map(|item| item.has_seats),
-        item.and_then(|item| item.seats),
-        entry.is_some(),
-        delivery.and_then(|delivery| delivery.event.event.as_deref()),
-        delivery.and_then(|delivery| delivery.event.sent_at),
-        outcome.map(Outcome::name),
-        outcome.and_then(Outcome::detail),
-        delivery.map(|delivery| &*delivery.body),
-        body_sha256.as_ref().map(|hash| &hash[..]),
-        delivery.and_then(|delivery| delivery.event.instance.as_deref()),
-        delivery.and_then(|delivery| delivery.signed_at),
-    );
-    let appended = appended.fetch_one(tx).await?;
-    Ok((appended.known_at, appended.is_entered))
+            self.subject_key,
+            self.is_change,
+            self.message,
+            self.is_replay,
+            self.known_at,
+            row.kind,
+            row.updated_at,
+            row.sent_at,
+            row.item_ids.as_deref() as Option<&[&str]>,
+            row.canceled,
+            item.map(|item| item.item),
+            item.and_then(|item| item.plan),
+            item.and_then(|item| item.plan_id),
+            item.map(|item| item.status),
+            item.map(|item| item.free_trial),
+            item.map(|item| item.was_active),
+            item.and_then(|item| item.period_start),
+            item.and_then(|item| item.period_end),
+            item.and_then(|item| item.canceled_at),
+            item.and_then(|item| item.past_due_at),
+            item.and_then(|item| item.failed_at),
+            item.map(|item| item.is_paid),
+            item.map(|item| item.has_seats),
+            item.and_then(|item| item.seats),
+            entry.and_then(|entry| entry.delivery.event.event.as_deref()),
+            entry.and_then(|entry| entry.delivery.event.sent_at),
+            entry.map(|entry| entry.outcome.name()),
+            entry.and_then(|entry| entry.outcome.detail()),
+            entry.map(|entry| &*entry.delivery.body),
+            entry.map(|entry| &entry.body_sha256[..]),
+            entry.and_then(|entry| entry.delivery.event.instance.as_deref()),
+            entry.and_then(|entry| entry.delivery.signed_at),
+        );
+        Ok(appended.fetch_one(&mut *self.tx).await?)
+    }
 }
 
 /// A row as it is read: the subject, and one of its observations. A subject without observations has one row.
